@@ -1,0 +1,19 @@
+"""What runs inside a worker: write tools as methods of a `BaseAdapter` and mark them with `@tool`.
+
+This package imports neither trio nor snakepit_trio, so that a worker starts light and may run in
+any interpreter from Python 3.11 on.
+"""
+
+from .adapter import BaseAdapter, tool
+from .context import SessionContext
+from .wire.errors import InvalidArguments, SnakepitError, ToolCancelled, UsageError
+
+__all__ = [
+    "BaseAdapter",
+    "InvalidArguments",
+    "SessionContext",
+    "SnakepitError",
+    "ToolCancelled",
+    "UsageError",
+    "tool",
+]

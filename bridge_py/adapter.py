@@ -1,0 +1,219 @@
+"""Adapters and tools: a class whose marked methods a pool can call.
+
+A tool's parameters, types, defaults and descriptions are read from its signature, hints and
+docstring. Arguments are decoded by msgspec straight into the hinted types before the tool runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from .context import SessionContext
+from .wire.errors import InvalidArguments, UnknownTool, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ParameterSpec(msgspec.Struct, omit_defaults=True):
+    """One parameter of a tool, as the host sees it. `default` is the `repr` of the default value."""
+
+    name: str
+    type: str = "Any"
+    description: str = ""
+    required: bool = True
+    default: str = ""
+
+
+class ToolSpec(msgspec.Struct, omit_defaults=True):
+    """One tool, as the host sees it."""
+
+    name: str
+    description: str = ""
+    parameters: list[ParameterSpec] = []
+    streaming: bool = False
+
+
+class _Mark(msgspec.Struct):
+    name: str | None
+    description: str | None
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(*, name: str | None = None, description: str | None = None) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None, /, *, name: str | None = None, description: str | None = None
+) -> F | Callable[[F], F]:
+    """Mark a method of an adapter as a tool.
+
+    The method may be a plain function, a coroutine function, a generator or an async generator; the
+    last two are streams. `name` defaults to the method's name, `description` to the first paragraph
+    of its docstring.
+    """
+
+    def mark(function: F) -> F:
+        function.__snakepit_tool__ = _Mark(name, description)  # type: ignore[attr-defined]
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class BaseAdapter:
+    """Base of all adapters. One instance is made in each worker process.
+
+    Override `setup` and `close` for what belongs to the process and not to a call. Both run on the
+    worker's main thread, as sync tools do.
+    """
+
+    def setup(self) -> None:
+        """Called once before the worker says that it is ready; what it raises stops the start."""
+
+    def close(self) -> None:
+        """Called once when the worker ends in order; not when it is killed."""
+
+    def tools(self) -> dict[str, Tool]:
+        """The tools of this adapter by name. Raises `UsageError` if two share one."""
+        tools: dict[str, Tool] = {}
+        for attribute in dir(type(self)):
+            mark = getattr(inspect.getattr_static(type(self), attribute), "__snakepit_tool__", None)
+            if mark is None:
+                continue
+            found = Tool(getattr(self, attribute), mark.name or attribute, mark.description)
+            if found.name in tools:
+                raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
+            tools[found.name] = found
+        return tools
+
+
+class Tool:
+    """A callable of an adapter with what is needed to call it from outside."""
+
+    def __init__(self, function: Callable[..., Any], name: str, description: str | None = None) -> None:
+        self.function = function
+        self.name = name
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        self._context_parameter = ""
+        self._takes_any = False
+        doc = inspect.getdoc(function) or ""
+        parameters = self._read_signature(_parameter_docs(doc))
+        self.spec = ToolSpec(name, description or doc.partition("\n\n")[0], parameters, self.streaming)
+
+    def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
+        hints = _hints_of(self.function, self.name)
+        fields: list[Any] = []
+        specs = []
+        for parameter in inspect.signature(self.function).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self._takes_any = True
+            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
+            elif hints.get(parameter.name) is SessionContext:
+                self._context_parameter = parameter.name
+            else:
+                hint = _checkable(hints.get(parameter.name, Any))
+                fields.append(_field_of(parameter, hint))
+                specs.append(_spec_of(parameter, hint, docs.get(parameter.name, "")))
+        self._fields = frozenset(spec.name for spec in specs)
+        shape = msgspec.defstruct(
+            f"{self.name}_arguments", fields, kw_only=True, forbid_unknown_fields=not self._takes_any
+        )
+        self._decode = msgspec.msgpack.Decoder(shape, dec_hook=_check_instance).decode
+        return specs
+
+    def arguments(self, body: bytes, context: SessionContext) -> dict[str, Any]:
+        """Decode, check and convert the arguments in the body of a call.
+
+        Raises `InvalidArguments`, which names the parameter.
+        """
+        try:
+            decoded = self._decode(body)
+        except msgspec.ValidationError as error:
+            raise _explain(self.name, str(error), self.spec) from None
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise InvalidArguments(f"{self.name}: the arguments are not a value: {error}") from None
+        values = {f: v for f in self._fields if (v := getattr(decoded, f)) is not msgspec.UNSET}
+        if self._takes_any:
+            extra = msgspec.msgpack.decode(body)
+            values.update((key, value) for key, value in extra.items() if key not in self._fields)
+        if self._context_parameter:
+            values[self._context_parameter] = context
+        return values
+
+
+def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
+    """The error for a tool that is not there, with the names that come near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return UnknownTool(f"no tool {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    return UnknownTool(f"no tool {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise UsageError(f"tool {name!r}: its type hints cannot be resolved: {error}") from error
+
+
+def _checkable(hint: Any) -> Any:
+    try:
+        msgspec.msgpack.Decoder(hint, dec_hook=_check_instance)
+    except TypeError:
+        return Any
+    return hint
+
+
+def _field_of(parameter: inspect.Parameter, hint: Any) -> Any:
+    if parameter.default is parameter.empty:
+        return (parameter.name, hint)
+    if parameter.default is None and hint is not Any:
+        hint = hint | None
+    return (parameter.name, hint | msgspec.UnsetType if hint is not Any else Any, msgspec.UNSET)
+
+
+def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> ParameterSpec:
+    type_name = inspect.formatannotation(hint).removeprefix("typing.")
+    if parameter.default is parameter.empty:
+        return ParameterSpec(parameter.name, type_name, description)
+    return ParameterSpec(parameter.name, type_name, description, required=False, default=repr(parameter.default))
+
+
+def _check_instance(expected: Any, value: Any) -> Any:
+    """Take a value for a hint that msgspec cannot convert to, if it is of that class already."""
+    kind = typing.get_origin(expected) or expected
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise TypeError(f"Expected `{kind.__module__}.{kind.__qualname__}`, got `{type(value).__qualname__}`")
+    return value
+
+
+def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
+    found = re.search(r"at `\$\.(\w+)", message) or re.search(r"field `([^`]+)`", message)
+    parameter = found.group(1) if found else ""
+    if message.startswith("Object missing required field"):
+        text = f"{name}: the argument {parameter!r} is missing"
+    elif message.startswith("Object contains unknown field"):
+        there = ", ".join(each.name for each in spec.parameters) or "none"
+        text = f"{name}: there is no parameter {parameter!r}; there are: {there}"
+    else:
+        text = f"{name}: the argument {parameter!r} does not fit: {message.replace('`$.', '`').replace('`$`', 'its top')}"
+    return InvalidArguments(text, parameter)
+
+
+def _parameter_docs(doc: str) -> dict[str, str]:
+    """Descriptions of parameters in a docstring, in Google's (`name: text`) or Sphinx's (`:param name: text`) form."""
+    docs = dict(re.findall(r"^:param (?:\w+ )?(\w+): *(.+)$", doc, re.MULTILINE))
+    section = re.search(r"^(?:Args|Arguments|Parameters):\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    if section:
+        lines = inspect.cleandoc("\n" + section.group(1))
+        docs.update(re.findall(r"^\*{0,2}(\w+)(?: \([^)]*\))?: *(.+(?:\n[ \t]+.+)*)", lines, re.MULTILINE))
+    return {name: " ".join(text.split()) for name, text in docs.items()}

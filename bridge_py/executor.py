@@ -1,0 +1,284 @@
+"""Runs tools. The link's thread submits and cancels calls; they run in the order of submission.
+
+A worker with one call at a time runs sync tools on the main thread, where many libraries insist to
+be, and coroutines on the main thread's event loop. With more at a time the main thread belongs to the
+event loop and sync tools get a thread each.
+
+Before a call starts, its id goes into the ledger: eight bytes of memory shared with the host, which
+outlive the process. Calls start in order, so the ledger tells the host exactly which calls of a dead
+worker never started; those it may run elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from .adapter import Tool
+from .context import SessionContext
+from .credit import AsyncCredit, SyncCredit
+from .interrupts import MainThreadInterrupts, ThreadInterrupt
+from .wire import codec
+from .wire.errors import CANCELLED, NOT_STARTED, EncodeError, Fault, ToolCancelled, fault_of
+
+LEDGER_BYTES = 8
+
+
+class Replies(Protocol):
+    """Where outcomes go. Callable from any thread; each call gets one of result, error, end."""
+
+    def result(self, call_id: int, body: bytes) -> None:
+        """The call returned."""
+
+    def error(self, call_id: int, fault: Fault) -> None:
+        """The call raised, was cancelled or never started."""
+
+    def chunk(self, call_id: int, body: bytes) -> None:
+        """The stream yielded."""
+
+    def end(self, call_id: int) -> None:
+        """The stream is over."""
+
+
+class Call:
+    """One call in the worker."""
+
+    __slots__ = ("_stop_lock", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
+
+    def __init__(self, id: int, tool: Tool, body: bytes, session_id: str, timeout_us: int) -> None:
+        self.id = id
+        self.tool = tool
+        self.body = body
+        deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        self.context = SessionContext(id, session_id or None, deadline)
+        self.credit: SyncCredit | AsyncCredit | None = None
+        if tool.streaming:
+            self.credit = AsyncCredit() if tool.is_async else SyncCredit()
+        self.cancelled = False
+        self.interrupted = False
+        self.stop: Callable[[], object] | None = None
+        self._stop_lock = threading.Lock()
+
+    def cancel(self) -> None:
+        """Mark as cancelled and stop the code if it runs. From the link's thread."""
+        self.cancelled = self.context._cancelled = True
+        self._stop_once()
+
+    def started(self, stop: Callable[[], object]) -> None:
+        """Say how the running code is stopped. From the thread that runs it."""
+        self.stop = stop
+        if self.cancelled:
+            self._stop_once()
+
+    def _stop_once(self) -> None:
+        # `cancel` and `started` race: each sets its own half before it looks for the other's.
+        if self.stop is not None and self._stop_lock.acquire(blocking=False):
+            self.stop()
+
+
+class Executor:
+    """What both executors share: the queue, the ledger, and the road from outcome to reply."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int) -> None:
+        self._replies = replies
+        self._ledger = ledger
+        self._max_body = max_body
+        self._calls: dict[int, Call] = {}
+        self._waiting: dict[int, Call] = {}
+        self._loop = asyncio.new_event_loop()
+
+    def submit(self, call: Call) -> None:
+        """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
+        self._calls[call.id] = self._waiting[call.id] = call
+        self._wake(call.id)
+
+    def cancel(self, call_id: int) -> None:
+        """Stop a call: at once if it waits, by interrupting its code if it runs."""
+        if not self._withdraw(call_id, CANCELLED) and (call := self._calls.get(call_id)):
+            call.cancel()
+
+    def recall(self, call_id: int) -> None:
+        """Give a call back if it has not started."""
+        self._withdraw(call_id, NOT_STARTED)
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """Pass credit on to a stream."""
+        call = self._calls.get(call_id)
+        if call is not None and call.credit is not None:
+            call.credit.grant(chunks)
+
+    def run(self) -> None:
+        """Run calls on the main thread until `stop`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Make `run` return after the running calls."""
+        raise NotImplementedError
+
+    def _wake(self, call_id: int) -> None:
+        raise NotImplementedError
+
+    def _withdraw(self, call_id: int, code: str) -> bool:
+        # dict.pop decides between this thread and the one that starts calls: only one gets the call.
+        if self._waiting.pop(call_id, None) is None:
+            return False
+        self._calls.pop(call_id, None)
+        self._replies.error(call_id, Fault(code, "the call had not started"))
+        return True
+
+    def _take(self, call_id: int) -> Call | None:
+        call = self._waiting.pop(call_id, None)
+        if call is not None and self._ledger is not None:
+            struct.pack_into("<Q", self._ledger, 0, call_id)
+        return call
+
+    def _finish(self, call: Call, error: BaseException | None, body: bytes | None) -> None:
+        self._calls.pop(call.id, None)
+        if error is not None:
+            stopped = call.cancelled and isinstance(error, (ToolCancelled, asyncio.CancelledError))
+            fault = Fault(CANCELLED, "the call was cancelled") if stopped else fault_of(error)
+            self._replies.error(call.id, fault)
+        elif body is None:
+            self._replies.end(call.id)
+        else:
+            self._replies.result(call.id, body)
+
+    def _encode(self, value: Any, what: str) -> bytes:
+        body = codec.encode(value, what)
+        if len(body) > self._max_body:
+            raise EncodeError(f"{what} is {len(body)} bytes long; a frame takes {self._max_body} (max_frame_bytes)")
+        return body
+
+    def _run_sync(
+        self, call: Call, run: Callable[[Call, Callable[..., Any], dict[str, Any]], Any], stop: Callable[[], object]
+    ) -> None:
+        call.started(stop)
+        error: BaseException | None = None
+        body = None
+        try:
+            kwargs = call.tool.arguments(call.body, call.context)
+            if call.tool.streaming:
+                run(call, self._drain, {"call": call, "kwargs": kwargs})
+            else:
+                body = self._encode(run(call, call.tool.function, kwargs), "the result")
+        except BaseException as raised:
+            error = raised
+        self._finish(call, error, body)
+
+    def _drain(self, call: Call, kwargs: dict[str, Any]) -> None:
+        """Send what a generator yields, each chunk for a credit."""
+        assert isinstance(call.credit, SyncCredit)
+        with contextlib.closing(call.tool.function(**kwargs)) as generator:
+            for value in generator:
+                body = self._encode(value, "the chunk")
+                call.credit.take()
+                self._replies.chunk(call.id, body)
+
+    async def _run_async(self, call: Call) -> None:
+        error: BaseException | None = None
+        body = None
+        task = asyncio.current_task()
+        assert task is not None
+        call.started(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        try:
+            kwargs = call.tool.arguments(call.body, call.context)
+            if call.tool.streaming:
+                await self._drain_async(call, call.tool.function(**kwargs))
+            else:
+                body = self._encode(await call.tool.function(**kwargs), "the result")
+        except BaseException as raised:
+            error = raised
+        self._finish(call, error, body)
+
+    async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
+        assert isinstance(call.credit, AsyncCredit)
+        async with contextlib.aclosing(generator):
+            async for value in generator:
+                body = self._encode(value, "the chunk")
+                await call.credit.take()
+                self._replies.chunk(call.id, body)
+
+
+class SerialExecutor(Executor):
+    """One call at a time, on the main thread."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int) -> None:
+        super().__init__(replies, ledger, max_body)
+        self._queue: SimpleQueue[int | None] = SimpleQueue()
+        self._interrupts = MainThreadInterrupts()
+
+    def _wake(self, call_id: int) -> None:
+        self._queue.put(call_id)
+
+    def stop(self) -> None:
+        self._queue.put(None)
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        while (call_id := self._queue.get()) is not None:
+            call = self._take(call_id)
+            if call is None:
+                continue
+            if call.tool.is_async:
+                self._loop.run_until_complete(self._run_async(call))
+            else:
+                self._run_sync(call, self._interrupts.run, self._interrupts.interrupt)
+
+
+class ConcurrentExecutor(Executor):
+    """Several calls at a time: coroutines on the main thread's event loop, sync tools in threads."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int, concurrency: int) -> None:
+        super().__init__(replies, ledger, max_body)
+        self._free = concurrency
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _wake(self, call_id: int) -> None:
+        self._loop.call_soon_threadsafe(self._start_waiting)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _start_waiting(self) -> None:
+        while self._free and self._waiting:
+            # Only this thread takes calls, in their order; the link's thread may withdraw any, so
+            # the oldest may be gone between the look and the taking.
+            oldest = next(iter(list(self._waiting)), None)
+            call = None if oldest is None else self._take(oldest)
+            if call is not None:
+                self._start(call)
+
+    def _start(self, call: Call) -> None:
+        self._free -= 1
+        if call.tool.is_async:
+            runner: Coroutine[Any, Any, None] = self._run_async(call)
+        else:
+            interrupt = ThreadInterrupt()
+            runner = self._in_thread(call, interrupt)
+        task = self._loop.create_task(runner)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _in_thread(self, call: Call, interrupt: ThreadInterrupt) -> None:
+        await self._loop.run_in_executor(
+            self._threads, self._run_sync, call, interrupt.run, lambda: interrupt.interrupt(call)
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free += 1
+        self._start_waiting()

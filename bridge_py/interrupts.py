@@ -1,0 +1,107 @@
+"""Stopping sync Python code from another thread, and only the code it was meant for.
+
+An interrupt can arrive just after the tool it was meant for has ended. Both classes here raise
+`ToolCancelled` only between the first and the last instruction of `run`, for the very call that
+was cancelled, and once at the most.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+from .wire.errors import ToolCancelled
+
+
+class Interruptible(Protocol):
+    """What an interrupt needs to know of a call."""
+
+    cancelled: bool
+    interrupted: bool
+
+
+class MainThreadInterrupts:
+    """Interrupts sync tools on the main thread by a signal, which also ends blocking system calls.
+
+    SIGURG is used because its default action is to be ignored, so that a late one does no harm, and
+    because no library is known to claim it.
+    """
+
+    def __init__(self) -> None:
+        self._current: Interruptible | None = None
+        self._thread = threading.main_thread().ident
+        signal.signal(signal.SIGURG, self._handle)
+
+    def run(self, call: Interruptible, function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """Run user code on the main thread; raises `ToolCancelled` if it is interrupted."""
+        self._current = call
+        try:
+            if call.cancelled and not call.interrupted:
+                raise ToolCancelled
+            return function(**kwargs)
+        finally:
+            # An interrupt just before this line leaves _current set, but then `interrupted` is set
+            # too and the handler stays quiet until the next call takes the place.
+            self._current = None
+
+    def interrupt(self) -> None:
+        """From any thread: interrupt the current call if it is marked as cancelled."""
+        assert self._thread is not None
+        signal.pthread_kill(self._thread, signal.SIGURG)
+
+    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+        call = self._current
+        if call is not None and call.cancelled and not call.interrupted:
+            call.interrupted = True
+            raise ToolCancelled
+
+
+class ThreadInterrupt:
+    """Interrupts one sync call on its own thread by an asynchronous exception.
+
+    It takes effect at the next bytecode instruction: code that blocks in C is not interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    def run(self, call: Interruptible, function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """Run user code on this thread; raises `ToolCancelled` if it is interrupted."""
+        with self._lock:
+            self._thread = threading.get_ident()
+        try:
+            if call.cancelled:
+                raise ToolCancelled
+            return function(**kwargs)
+        finally:
+            self._leave(call)
+
+    def interrupt(self, call: Interruptible) -> None:
+        """From any thread: interrupt the call if it is between start and end."""
+        with self._lock:
+            if self._thread is not None and not call.interrupted:
+                call.interrupted = True
+                _set_async_exception(self._thread, ToolCancelled)
+
+    def _leave(self, call: Interruptible) -> None:
+        # The exception may be pending still: it may hit any instruction here until it is taken
+        # back, so the leaving is tried again; it cannot hit twice, because it is sent once.
+        while self._thread is not None:
+            try:
+                with self._lock:
+                    thread, self._thread = self._thread, None
+                    if call.interrupted and thread is not None:
+                        _set_async_exception(thread, None)
+            except ToolCancelled:
+                continue
+
+
+def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
+    # https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+    exception = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)

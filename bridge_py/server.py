@@ -1,0 +1,247 @@
+"""The worker's end of the link. Its thread does nothing else, so a busy tool never looks like a dead worker."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import grpclib.const
+import grpclib.server
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+
+from .adapter import Tool, unknown_tool
+from .executor import Call, Executor
+from .wire import codec
+from .wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from .wire.errors import DecodeError, Fault, ProtocolError, WrongCallKind, fault_of
+from .wire.frames import Frame, Kind
+
+LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+
+logger = logging.getLogger("snakepit.link")
+
+
+class RawCodec(CodecBase):
+    """Hands `Batch` messages to grpclib as bytes; `Conversation` reads and writes them."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """The message, which is bytes already."""
+        data: bytes = message
+        return data
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        """The bytes, as they came."""
+        return data
+
+
+def link_configuration() -> Configuration:
+    """The HTTP/2 settings of both ends: windows large enough that flow control never adds a round trip."""
+    return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
+
+
+class LinkServer:
+    """Serves one host on one listening socket, and posts what the executor says back to it.
+
+    `end` is called, from the link's thread, when the host says goodbye.
+    """
+
+    def __init__(
+        self, tools: dict[str, Tool], listener: socket.socket, secret: str, max_frame: int, end: Callable[[], None]
+    ) -> None:
+        self._tools = tools
+        self._listener = listener
+        self._secret = secret
+        self._conversation = Conversation(Side.WORKER, max_frame=max_frame)
+        self._end = end
+        self._ending = False
+        self._executor: Executor | None = None
+        self._outbox: deque[tuple[Literal["result", "error", "chunk", "end"], int, Any]] = deque()
+        self._open_already = False
+        self._waking = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._to_write: asyncio.Event | None = None
+
+    def start(self, executor: Executor) -> None:
+        """Serve on a thread of its own until the process ends."""
+        self._executor = executor
+        threading.Thread(target=self._run, name="link", daemon=True).start()
+
+    def _run(self) -> None:
+        # Whatever happens to the link, a worker without its host has no reason to live.
+        try:
+            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException:
+            logger.exception("the link failed")
+        finally:
+            if not self._ending:
+                _die()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._to_write = asyncio.Event()
+        self._closed = asyncio.Event()
+        server = grpclib.server.Server([self], codec=RawCodec(), config=link_configuration())
+        await server.start(sock=self._listener)
+        await self._closed.wait()
+
+    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
+        """The service, in grpclib's terms."""
+        cardinality = grpclib.const.Cardinality.STREAM_STREAM
+        return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
+
+    async def _open(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        if self._open_already:
+            raise GRPCError(Status.FAILED_PRECONDITION, "a worker has one host and one link")
+        self._open_already = True
+        self._listener.close()
+        self._conversation.hello(codec.encode(self._introduction()))
+        assert self._to_write is not None
+        self._to_write.set()
+        writer = asyncio.create_task(self._write(stream))
+        try:
+            while (data := await stream.recv_message()) is not None:
+                for frame in self._conversation.receive(data):
+                    self._handle(frame)
+                if self._conversation.has_data_to_send:
+                    self._to_write.set()
+        except (ProtocolError, DecodeError) as error:
+            logger.error("the host broke the protocol: %s", error)
+        finally:
+            writer.cancel()
+            self._closed.set()
+
+    async def _write(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        assert self._to_write is not None
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            if data := self._conversation.data_to_send():
+                await stream.send_message(data)
+
+    def _introduction(self) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "secret": self._secret,
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "tools": [tool.spec for tool in self._tools.values()],
+        }
+
+    # What the host says.
+
+    def _handle(self, frame: Frame) -> None:
+        executor = self._executor
+        assert executor is not None
+        match frame.kind:
+            case Kind.CALL | Kind.STREAM:
+                self._opened(frame, executor)
+            case Kind.CREDIT:
+                executor.grant(frame.call_id, frame.number)
+            case Kind.CANCEL:
+                executor.cancel(frame.call_id)
+            case Kind.RECALL:
+                executor.recall(frame.call_id)
+            case Kind.PING:
+                self._conversation.link(Kind.PONG, Frame(0, number=frame.number))
+            case Kind.HELLO:
+                self._check_hello(frame)
+            case Kind.GOODBYE:
+                self._ending = True
+                self._end()
+            case _:
+                raise ProtocolError(f"the host sent a frame of kind {frame.kind}")
+
+    def _check_hello(self, frame: Frame) -> None:
+        hello = codec.decode(frame.body)
+        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
+            raise ProtocolError("its hello has the wrong secret")
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
+
+    def _opened(self, frame: Frame, executor: Executor) -> None:
+        tool = self._tools.get(frame.name)
+        if tool is None:
+            self._refuse(frame, unknown_tool(frame.name, self._tools))
+        elif tool.streaming != (frame.kind == Kind.STREAM):
+            verb, kind = ("stream", "a stream") if tool.streaming else ("execute", "no stream")
+            self._refuse(frame, WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}"))
+        else:
+            executor.submit(Call(frame.call_id, tool, frame.body, frame.session_id, frame.number))
+
+    def _refuse(self, frame: Frame, error: Exception) -> None:
+        self._conversation.error(frame.call_id, codec.encode(fault_of(error)))
+
+    # What the executor says, from its own threads.
+
+    def result(self, call_id: int, body: bytes) -> None:
+        """See `Replies`."""
+        self._post(("result", call_id, body))
+
+    def error(self, call_id: int, fault: Fault) -> None:
+        """See `Replies`."""
+        self._post(("error", call_id, fault))
+
+    def chunk(self, call_id: int, body: bytes) -> None:
+        """See `Replies`."""
+        self._post(("chunk", call_id, body))
+
+    def end(self, call_id: int) -> None:
+        """See `Replies`."""
+        self._post(("end", call_id, None))
+
+    def _post(self, reply: tuple[Literal["result", "error", "chunk", "end"], int, Any]) -> None:
+        self._outbox.append(reply)
+        # The flag falls before the outbox is emptied, so a reply that sees it up is still taken.
+        if not self._waking:
+            self._waking = True
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._take_outbox)
+
+    def _take_outbox(self) -> None:
+        self._waking = False
+        while self._outbox:
+            self._reply(*self._outbox.popleft())
+        assert self._to_write is not None
+        self._to_write.set()
+
+    def _reply(self, kind: str, call_id: int, content: Any) -> None:
+        conversation = self._conversation
+        if kind == "result":
+            conversation.result(call_id, content)
+        elif kind == "chunk":
+            conversation.chunk(call_id, content)
+        elif kind == "end":
+            conversation.end(call_id)
+        else:
+            conversation.error(call_id, codec.encode(content))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    # uvloop saves about a third of a call's latency; a worker's environment may lack it.
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _die() -> None:
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)

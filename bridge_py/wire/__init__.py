@@ -1,0 +1,1 @@
+"""What host and worker share: frames, the conversation, values and errors."""

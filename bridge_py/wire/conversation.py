@@ -1,0 +1,273 @@
+"""The rules of the link, without I/O and without a clock: bytes in, frames out, and back.
+
+Both sides run this one class. It owns what neither may get wrong: call ids, which frame may follow
+which, credit for streams, and the largest frame. What arrives is checked here, once, and handed on
+as frames that are legal at this point; what breaks a rule raises `RemoteProtocolError`, and what
+this side may not send raises `LocalProtocolError` and sends nothing.
+
+The life of a call, seen from the side that opened it (the other side's view is the mirror image):
+
+    state        may send                may receive                  next state
+    -----        --------                -----------                  ----------
+    plain        CANCEL, RECALL          RESULT, ERROR                over
+    streaming    CANCEL, RECALL, CREDIT  CHUNK (one credit each)      streaming
+                                         END, ERROR                   over
+    over         nothing                 nothing
+
+Only the serving side ends a call, exactly once, cancelled or not: that frame is the proof that no
+code of the call runs any more. CANCEL, RECALL and CREDIT may cross that frame on the wire, so the
+serving side takes them for a call that is over in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Literal
+
+from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
+from .frames import Frame, Kind, decode_batch, encode_frame
+
+PROTOCOL_VERSION: Final = 1
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+_PLAIN: Final = -1
+
+
+class Side(Enum):
+    """Who we are. The host opens odd call ids, the worker even ones."""
+
+    HOST = 1
+    WORKER = 2
+
+
+class Conversation:
+    """One side of a link.
+
+    `max_frame` bounds a frame's encoded size in bytes, in both directions.
+    """
+
+    def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame = max_frame
+        self._next_id: int = side.value
+        self._peer_parity = 1 - side.value % 2
+        self._last_peer_id = 0
+        self._opened: dict[int, int] = {}  # call id -> chunks the peer may still send, or _PLAIN
+        self._served: dict[int, int] = {}  # call id -> chunks we may still send, or _PLAIN
+        self._said_hello = self._heard_hello = False
+        self._said_goodbye = self._heard_goodbye = False
+        self._out: list[bytes] = []
+        self._receivers: dict[int, Callable[[Frame], bool]] = {
+            Kind.HELLO: self._heard_hello_frame,
+            Kind.CALL: self._peer_opened,
+            Kind.STREAM: self._peer_opened,
+            Kind.RESULT: self._peer_ended_plain,
+            Kind.ERROR: self._peer_ended_any,
+            Kind.CHUNK: self._peer_sent_chunk,
+            Kind.END: self._peer_ended_stream,
+            Kind.CREDIT: self._peer_granted,
+            Kind.CANCEL: self._peer_gave_up,
+            Kind.RECALL: self._peer_gave_up,
+            Kind.PING: self._on_link,
+            Kind.PONG: self._on_link,
+            Kind.EVENT: self._on_link,
+            Kind.INVALIDATE: self._on_link,
+            Kind.GOODBYE: self._heard_goodbye_frame,
+        }
+
+    # What this side says.
+
+    def hello(self, body: bytes) -> None:
+        """Introduce ourselves; the first frame on either side."""
+        if self._said_hello:
+            raise LocalProtocolError("hello was said already")
+        self._said_hello = True
+        self._send(Frame(Kind.HELLO, body=body))
+
+    def open(
+        self, name: str, body: bytes, *, session_id: str = "", timeout_us: int = 0, credit: int | None = None
+    ) -> int:
+        """Open a call and return its id: a plain one, or a stream if `credit` (chunks) is given.
+
+        Raises `FrameTooLarge` if the arguments do not fit into a frame.
+        """
+        if not self._heard_hello or not self._said_hello or self._said_goodbye:
+            raise LocalProtocolError("calls are opened between hello and goodbye only")
+        call_id = self._next_id
+        kind = Kind.CALL if credit is None else Kind.STREAM
+        self._send(Frame(kind, call_id, name, session_id, timeout_us, body))
+        self._next_id += 2
+        self._opened[call_id] = _PLAIN
+        if credit is not None:
+            self._opened[call_id] = 0
+            self.grant(call_id, credit)
+        return call_id
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """Allow the peer that many more chunks of a stream we opened."""
+        allowance = self._opened.get(call_id, _PLAIN)
+        if allowance == _PLAIN or chunks < 0:
+            raise LocalProtocolError(f"call {call_id} is no open stream of ours, or {chunks} is negative")
+        if chunks:
+            self._send(Frame(Kind.CREDIT, call_id, number=chunks))
+            self._opened[call_id] = allowance + chunks
+
+    def cancel(self, call_id: int) -> None:
+        """Ask the peer to stop a call we opened; it still ends the call itself."""
+        self._send_about_own(Kind.CANCEL, call_id)
+
+    def recall(self, call_id: int) -> None:
+        """Ask the peer to give back a call we opened if it has not started."""
+        self._send_about_own(Kind.RECALL, call_id)
+
+    def result(self, call_id: int, body: bytes) -> None:
+        """End a plain call with its result."""
+        if self._served.get(call_id) != _PLAIN:
+            raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
+        self._send(Frame(Kind.RESULT, call_id, body=body))
+        del self._served[call_id]
+
+    def error(self, call_id: int, body: bytes) -> None:
+        """End a call with an error."""
+        if call_id not in self._served:
+            raise LocalProtocolError(f"call {call_id} is no open call of the peer's")
+        self._send(Frame(Kind.ERROR, call_id, body=body))
+        del self._served[call_id]
+
+    def chunk(self, call_id: int, body: bytes) -> None:
+        """Send a chunk of a stream; costs one credit."""
+        credit = self._served.get(call_id, _PLAIN)
+        if credit <= 0:
+            raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
+        self._send(Frame(Kind.CHUNK, call_id, body=body))
+        self._served[call_id] = credit - 1
+
+    def end(self, call_id: int) -> None:
+        """End a stream."""
+        if self._served.get(call_id, _PLAIN) == _PLAIN:
+            raise LocalProtocolError(f"call {call_id} is no open stream of the peer's")
+        self._send(Frame(Kind.END, call_id))
+        del self._served[call_id]
+
+    def link(self, kind: Literal[Kind.PING, Kind.PONG, Kind.EVENT, Kind.INVALIDATE], frame: Frame) -> None:
+        """Send a frame that is about the link and no call."""
+        frame.kind, frame.call_id = kind, 0
+        self._send(frame)
+
+    def goodbye(self) -> None:
+        """Announce that this side opens no more calls."""
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            self._send(Frame(Kind.GOODBYE))
+
+    def data_to_send(self) -> bytes:
+        """Everything said since the last time, as one `Batch`; empty if there is nothing."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether `data_to_send` would return anything."""
+        return bool(self._out)
+
+    @property
+    def open_calls(self) -> int:
+        """Calls that neither side has ended yet, whoever opened them."""
+        return len(self._opened) + len(self._served)
+
+    # What the peer says.
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """Take a `Batch` from the peer and return its frames, checked, in order.
+
+        Raises `RemoteProtocolError` at the first frame that breaks a rule; the conversation is of
+        no use after that.
+        """
+        frames = []
+        for frame in decode_batch(data, self._max_frame):
+            receiver = self._receivers.get(frame.kind)
+            if receiver is None:
+                raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
+            if not self._heard_hello and frame.kind != Kind.HELLO:
+                raise RemoteProtocolError(f"a frame of kind {frame.kind} before hello")
+            if receiver(frame):
+                frames.append(frame)
+        return frames
+
+    def _heard_hello_frame(self, frame: Frame) -> bool:
+        if self._heard_hello:
+            raise RemoteProtocolError("a second hello")
+        self._heard_hello = True
+        return self._on_link(frame)
+
+    def _heard_goodbye_frame(self, frame: Frame) -> bool:
+        self._heard_goodbye = True
+        return self._on_link(frame)
+
+    def _on_link(self, frame: Frame) -> bool:
+        if frame.call_id:
+            raise RemoteProtocolError(f"a frame of kind {frame.kind} for call {frame.call_id}, not for the link")
+        return True
+
+    def _peer_opened(self, frame: Frame) -> bool:
+        call_id = frame.call_id
+        if call_id % 2 != self._peer_parity or call_id <= self._last_peer_id:
+            raise RemoteProtocolError(f"call id {call_id} is not the peer's to open (last: {self._last_peer_id})")
+        if self._heard_goodbye:
+            raise RemoteProtocolError(f"call {call_id} was opened after goodbye")
+        self._last_peer_id = call_id
+        self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
+        return True
+
+    def _peer_ended_plain(self, frame: Frame) -> bool:
+        if self._opened.pop(frame.call_id, None) != _PLAIN:
+            raise RemoteProtocolError(f"a result for call {frame.call_id}, which is no open plain call")
+        return True
+
+    def _peer_ended_any(self, frame: Frame) -> bool:
+        if self._opened.pop(frame.call_id, None) is None:
+            raise RemoteProtocolError(f"an error for call {frame.call_id}, which is not open")
+        return True
+
+    def _peer_ended_stream(self, frame: Frame) -> bool:
+        if self._opened.pop(frame.call_id, _PLAIN) == _PLAIN:
+            raise RemoteProtocolError(f"an end for call {frame.call_id}, which is no open stream")
+        return True
+
+    def _peer_sent_chunk(self, frame: Frame) -> bool:
+        allowance = self._opened.get(frame.call_id, _PLAIN)
+        if allowance <= 0:
+            raise RemoteProtocolError(f"a chunk for call {frame.call_id}, which is no open stream with credit left")
+        self._opened[frame.call_id] = allowance - 1
+        return True
+
+    def _peer_granted(self, frame: Frame) -> bool:
+        if not self._is_for_served(frame):
+            return False
+        credit = self._served[frame.call_id]
+        if credit == _PLAIN:
+            raise RemoteProtocolError(f"credit for call {frame.call_id}, which is no stream")
+        self._served[frame.call_id] = credit + frame.number
+        return True
+
+    def _peer_gave_up(self, frame: Frame) -> bool:
+        return self._is_for_served(frame)
+
+    def _is_for_served(self, frame: Frame) -> bool:
+        call_id = frame.call_id
+        if call_id % 2 != self._peer_parity or not 0 < call_id <= self._last_peer_id:
+            raise RemoteProtocolError(f"a frame of kind {frame.kind} for call {call_id}, which was never opened")
+        return call_id in self._served
+
+    def _send_about_own(self, kind: Kind, call_id: int) -> None:
+        if call_id not in self._opened:
+            raise LocalProtocolError(f"call {call_id} is no open call of ours")
+        self._send(Frame(kind, call_id))
+
+    def _send(self, frame: Frame) -> None:
+        if frame.kind != Kind.HELLO and not self._said_hello:
+            raise LocalProtocolError("hello comes first")
+        data = encode_frame(frame)
+        if len(data) > self._max_frame:
+            raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
+        self._out.append(data)

@@ -1,0 +1,152 @@
+"""The errors both sides know, and how one of them crosses the wire.
+
+One root, `SnakepitError`; below it, whose doing it was: the caller (`UsageError`), the tool
+(`ToolError`), the clock (`CallTimeout`) or the link (`ProtocolError`). The host adds its own
+branches for processes and capacity in `snakepit_trio.errors`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import msgspec
+
+
+class SnakepitError(Exception):
+    """Root of every error that snakepit-trio raises on purpose."""
+
+
+class UsageError(SnakepitError):
+    """The caller asked for something that cannot be; asking again the same way will not help."""
+
+
+class InvalidArguments(UsageError, TypeError):
+    """A tool's arguments do not fit its signature. `parameter` names the culprit, or is empty.
+
+    Raised before the tool runs.
+    """
+
+    def __init__(self, message: str, parameter: str = "") -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class UnknownTool(UsageError, LookupError):
+    """The adapter has no tool of that name; the message lists the near ones."""
+
+
+class WrongCallKind(UsageError):
+    """A streaming tool was executed as a plain call, or the other way round."""
+
+
+class EncodeError(UsageError, TypeError):
+    """A value cannot be sent. Raised on the side that holds the value, before anything is sent."""
+
+
+class DecodeError(SnakepitError, ValueError):
+    """Bytes from the peer are not a value."""
+
+
+class ToolError(SnakepitError):
+    """The tool raised. Carries `type`, `message` and `remote_traceback`, all `str`.
+
+    The remote traceback is a note of the exception, so that it is printed below the local one.
+    """
+
+    def __init__(self, message: str, type: str = "", remote_traceback: str = "") -> None:
+        super().__init__(f"{type}: {message}" if type else message)
+        self.type = type
+        self.message = message
+        self.remote_traceback = remote_traceback
+        if remote_traceback:
+            self.add_note(f"Traceback in the worker:\n{remote_traceback.rstrip()}")
+
+
+class CallTimeout(SnakepitError, TimeoutError):
+    """A call's budget (queueing, wire and tool together) is used up. Its work has been stopped."""
+
+
+class ToolCancelled(BaseException):
+    """Raised inside a running sync tool whose call was cancelled. Let it pass."""
+
+
+class ProtocolError(SnakepitError):
+    """The rules of the link were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send what the rules forbid."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the rules forbid; the link cannot go on."""
+
+
+class FrameTooLarge(LocalProtocolError):
+    """A frame would be larger than the link allows; nothing was sent."""
+
+
+class Fault(msgspec.Struct, omit_defaults=True):
+    """The body of an error frame: an exception in a form that every peer can read."""
+
+    code: str
+    message: str
+    type: str = ""
+    traceback: str = ""
+    parameter: str = ""
+
+
+_LONGEST_TEXT = 20_000
+CANCELLED = "cancelled"
+NOT_STARTED = "not_started"
+
+_BY_CODE: dict[str, type[SnakepitError]] = {
+    "invalid_arguments": InvalidArguments,
+    "unknown_tool": UnknownTool,
+    "wrong_call_kind": WrongCallKind,
+    "encode": EncodeError,
+    "tool": ToolError,
+}
+_CODE_OF = {error: code for code, error in _BY_CODE.items()}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Describe an exception for the peer: our own by their code, any other as the tool's."""
+    code = _CODE_OF.get(type(error), "tool") if isinstance(error, SnakepitError) else "tool"
+    if code != "tool":
+        return Fault(code, _text_of(error), parameter=getattr(error, "parameter", ""))
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return Fault(code, _text_of(error), type=name, traceback=_traceback_of(error))
+
+
+def error_of(fault: Fault) -> SnakepitError:
+    """Rebuild the exception that a fault describes."""
+    if fault.code == "invalid_arguments":
+        return InvalidArguments(fault.message, fault.parameter)
+    if fault.code == "tool":
+        return ToolError(fault.message, fault.type, fault.traceback)
+    return _BY_CODE.get(fault.code, ProtocolError)(fault.message)
+
+
+def _clip(text: str) -> str:
+    # An error must always fit into a frame, also with half of an array in its message.
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return _clip(str(error))
+    except Exception as broken:
+        return f"<its str() raised {type(broken).__name__}>"
+
+
+def _traceback_of(error: BaseException) -> str:
+    # The first frame is the executor's own call of the tool, which tells a user nothing.
+    trace = error.__traceback__
+    inner: Any = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    try:
+        return _clip("".join(traceback.format_exception(type(error), error, inner)))
+    except Exception as broken:
+        return f"<the traceback could not be formatted: {type(broken).__name__}>"

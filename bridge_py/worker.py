@@ -1,0 +1,102 @@
+"""A worker process from its command line to its end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import io
+import logging
+import mmap
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from .adapter import BaseAdapter
+from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, SerialExecutor
+from .server import LinkServer
+from .wire.conversation import MAX_FRAME_BYTES
+from .wire.errors import UsageError
+
+SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
+PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
+FRAME_OVERHEAD: Final = 256
+
+
+def main(arguments: list[str]) -> int:
+    """Run a worker until its host says goodbye; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    _line_buffered(sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    secret = os.environ.pop(SECRET_VARIABLE, "")
+    _extend_path(os.environ.pop(PATH_VARIABLE, ""))
+    adapter = load_adapter(options.adapter)
+    adapter.setup()
+    _serve(adapter, options, secret)
+    adapter.close()
+    return 0
+
+
+def load_adapter(target: str) -> BaseAdapter:
+    """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
+
+    Raises `UsageError` if the class is not there or is no adapter; what the import raises passes.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
+    found: Any = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
+        raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
+    return found()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bridge_py", description="A worker of snakepit-trio.")
+    parser.add_argument("--adapter", required=True, help="package.module:Class")
+    parser.add_argument("--listen-fd", type=int, required=True, help="a listening socket")
+    parser.add_argument("--ledger-fd", type=int, help="a file of eight bytes for the id of the last call started")
+    parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
+    parser.add_argument("--max-frame", type=int, default=MAX_FRAME_BYTES, help="bytes")
+    parser.add_argument("--worker-id", default="", help="shows in process listings")
+    return parser
+
+
+def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:
+    listener = socket.socket(fileno=options.listen_fd)
+    executor: Executor
+    server = LinkServer(adapter.tools(), listener, secret, options.max_frame, lambda: executor.stop())
+    ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
+    max_body = options.max_frame - FRAME_OVERHEAD
+    if options.concurrency == 1:
+        executor = SerialExecutor(server, ledger, max_body)
+    else:
+        executor = ConcurrentExecutor(server, ledger, max_body, options.concurrency)
+    server.start(executor)
+    executor.run()
+
+
+def _load_file(path: Path) -> Any:
+    # The name keeps `if __name__ == "__main__"` of a script from running in its workers.
+    spec = importlib.util.spec_from_file_location("__snakepit_main__", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"adapter file {str(path)!r} is not a Python file that exists")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.append(str(path.resolve().parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _extend_path(entries: str) -> None:
+    known = set(sys.path)
+    sys.path.extend(entry for entry in entries.split(os.pathsep) if entry and entry not in known)
+
+
+def _line_buffered(stream: object) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(line_buffering=True)

@@ -1,0 +1,90 @@
+"""One call on the host: what was asked, where it is, and who waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from bridge_py.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+
+class CallState(Enum):
+    """Where a call is."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    OVER = "over"
+
+
+class Call:
+    """A call from submission to outcome. One task at a time may wait on it."""
+
+    __slots__ = (
+        "_waiter",
+        "abandoned",
+        "assigned_at",
+        "body",
+        "chunks",
+        "credit",
+        "deadline",
+        "failure",
+        "final",
+        "id",
+        "name",
+        "order",
+        "session_id",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, name: str, body: bytes, session_id: str, deadline: float, credit: int | None = None) -> None:
+        self.name = name
+        self.body = body
+        self.session_id = session_id
+        self.deadline = deadline  # seconds of trio's clock
+        self.credit = credit  # of a stream: chunks granted at the start
+        self.order = 0  # place in the line of all calls, given by the scheduler
+        self.assigned_at = 0.0
+        self.id = 0  # on the link, of its worker; 0 until sent
+        self.state = CallState.NEW
+        self.worker: Worker | None = None
+        self.abandoned = False  # the caller has given up and only waits for the end
+        self.chunks: deque[bytes] = deque()
+        self.final: Frame | None = None  # the frame that ended it
+        self.failure: Exception | None = None  # or why there will be none
+        self._waiter: trio.lowlevel.Task | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has its outcome; none of its code runs any more."""
+        return self.state is CallState.OVER
+
+    def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
+        """Set the outcome, once, and wake who waits."""
+        self.state = CallState.OVER
+        self.final = final
+        self.failure = failure
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake who waits: there is a chunk, or the outcome."""
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(waiter)
+
+    async def wait(self) -> None:
+        """Wait until the next `wake`. Not for a call that is over, nor while chunks are left."""
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -1,0 +1,123 @@
+"""A pool's configuration: one validated class, and where the adapter comes from when none is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from attrs import validators
+
+from bridge_py import BaseAdapter
+from bridge_py.wire.conversation import MAX_FRAME_BYTES
+from bridge_py.wire.errors import UsageError
+
+from .adapters import Adapter, GrpcPython
+
+SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
+ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
+
+_positive = [validators.instance_of((int, float)), validators.gt(0)]
+
+
+def _count(default: int, least: int = 1) -> Any:
+    # bool is an int to Python, but "workers=True" is a mistake.
+    return attrs.field(
+        default=default,
+        validator=[validators.instance_of(int), validators.not_(validators.instance_of(bool)), validators.ge(least)],
+    )
+
+
+def _seconds(default: float) -> Any:
+    return attrs.field(default=default, validator=_positive)
+
+
+def _to_adapter(adapter: object) -> Adapter:
+    if adapter is None:
+        adapter = default_adapter()
+    if isinstance(adapter, str):
+        return GrpcPython(adapter)
+    if isinstance(adapter, type) and issubclass(adapter, BaseAdapter):
+        return GrpcPython(_target_of(adapter))
+    if isinstance(adapter, Adapter):
+        return adapter
+    raise UsageError(
+        f"adapter {adapter!r}: give 'package.module:Class', a class that derives from bridge_py.BaseAdapter, "
+        "or a snakepit_trio.Adapter"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class PoolConfig:
+    """What `open_pool` takes. Times are in seconds, sizes in bytes."""
+
+    #: Which tools the workers have: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an Adapter.
+    adapter: Adapter = attrs.field(default=None, converter=_to_adapter)
+    #: Worker processes.
+    workers: int = _count(2)
+    #: Calls that one worker runs at a time.
+    concurrency: int = _count(1)
+    #: Environment variables of the workers, on top of this process's own.
+    env: Mapping[str, str] | None = None
+    #: Working directory of the workers; None for this process's own.
+    cwd: str | os.PathLike[str] | None = None
+    #: The interpreter of the workers.
+    python: str = attrs.field(default=sys.executable, converter=os.fspath, validator=validators.min_len(1))
+    #: Shows in worker ids, task names and log records.
+    name: str = attrs.field(default="pool", converter=attrs.converters.default_if_none("pool"))
+    #: From the start of a process until it is ready.
+    start_timeout: float = _seconds(30.0)
+    #: What cancelled code gets to end before its worker is killed.
+    cancel_grace: float = _seconds(1.0)
+    #: The longest that leaving the pool's block takes; split evenly over goodbye, SIGTERM and SIGKILL.
+    shutdown_timeout: float = _seconds(6.0)
+    #: The largest frame on the link: bounds the arguments of a call, a result and a chunk.
+    max_frame_bytes: int = _count(MAX_FRAME_BYTES, 4096)
+    #: Chunks of a stream that may be under way before the consumer takes them.
+    stream_window: int = _count(64)
+    #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
+    send_ahead: int = _count(32, 0)
+    #: Lines of a worker's stderr that are kept for error messages.
+    stderr_lines: int = _count(20)
+
+
+def default_adapter() -> str:
+    """The adapter that `SNAKEPIT_ADAPTER` or `[tool.snakepit]` in the nearest pyproject.toml names, else the showcase.
+
+    Raises `UsageError` if the pyproject.toml cannot be read or names something that is not text.
+    """
+    if named := os.environ.get(ADAPTER_VARIABLE):
+        return named
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            return _adapter_in(path) or SHOWCASE
+    return SHOWCASE
+
+
+def _adapter_in(path: Path) -> str | None:
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("snakepit", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read for [tool.snakepit]: {error}") from error
+    adapter = table.get("adapter")
+    if adapter is not None and not isinstance(adapter, str):
+        raise UsageError(f"{path}: [tool.snakepit] adapter is {adapter!r}; write it as 'package.module:Class'")
+    return adapter
+
+
+def _target_of(adapter: type[BaseAdapter]) -> str:
+    # A class of the program's main script has no module that a worker could import by name.
+    if adapter.__module__ != "__main__":
+        return f"{adapter.__module__}:{adapter.__qualname__}"
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return f"{spec.name}:{adapter.__qualname__}"
+    if (file := getattr(main, "__file__", None)) is None:
+        raise UsageError(f"adapter {adapter.__qualname__} was defined interactively; put it into a module")
+    return f"{Path(file).resolve()}:{adapter.__qualname__}"

@@ -1,0 +1,153 @@
+"""Carries out what the scheduler decides, and ends calls."""
+
+from __future__ import annotations
+
+import trio
+
+from bridge_py.wire.frames import Frame
+
+from .call import Call, CallState
+from .config import PoolConfig
+from .errors import PoolClosed, WorkerFailure
+from .scheduler import PATIENCE, Scheduler, Slot
+from .worker import Worker
+
+
+class Dispatcher:
+    """Brings calls to workers and outcomes to calls. Never blocks, but for `abandon`."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._grace = config.cancel_grace
+        self._scheduler: Scheduler[Call] = Scheduler(concurrency=config.concurrency, ahead=config.send_ahead)
+        self._workers: dict[Slot[Call], Worker] = {}
+        self._closed = False
+        self._sent_ahead = trio.Event()
+        self.workers_changed = trio.Event()
+        self.submitted = self.succeeded = self.failed = self.crashed = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls are refused."""
+        return self._closed
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a worker."""
+        return self._scheduler.queued
+
+    @property
+    def running(self) -> int:
+        """Calls that a worker has."""
+        return sum(len(worker.calls) for worker in self._workers.values())
+
+    def submit(self, call: Call) -> None:
+        """Bring a call to a worker, or into the line. Raises `PoolClosed`."""
+        if self._closed:
+            raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
+        self.submitted += 1
+        call.state = CallState.QUEUED
+        slot = self._scheduler.submit(call, trio.current_time())
+        if slot is not None:
+            self._start(slot, call)
+
+    async def abandon(self, call: Call) -> None:
+        """Stop a call that its caller has given up; returns when none of its code runs.
+
+        A call whose code does not end within `cancel_grace` costs its worker's life. Call this
+        shielded: it is bounded by the grace and the time to kill and reap a process.
+        """
+        call.abandoned = True
+        call.chunks.clear()
+        if call.state is CallState.QUEUED and self._scheduler.withdraw(call):
+            call.finish(None)
+        if call.is_over or call.worker is None:
+            return
+        call.worker.cancel(call)
+        with trio.move_on_after(self._grace):
+            await self._until_over(call)
+        if not call.is_over and call.worker is not None:
+            call.worker.kill(f"was killed: {call.name!r} did not end within {self._grace} s of its cancellation")
+        await self._until_over(call)
+
+    async def _until_over(self, call: Call) -> None:
+        while not call.is_over:
+            await call.wait()
+
+    # What workers report.
+
+    def worker_ready(self, worker: Worker) -> None:
+        """A worker takes calls from now on."""
+        self._workers[worker.slot] = worker
+        self.notify()
+        self._carry_out(self._scheduler.add(worker.slot, trio.current_time()))
+
+    def worker_leaving(self, worker: Worker) -> None:
+        """A worker takes no more calls; those it has may still end."""
+        if self._workers.pop(worker.slot, None) is not None:
+            self._scheduler.remove(worker.slot)
+            self.notify()
+
+    def worker_gone(self, worker: Worker, last_started: int, failure: WorkerFailure | None) -> None:
+        """A worker's process is no more: settle the calls it had. Those it never started go back in line."""
+        calls, worker.calls = worker.calls, {}
+        for call_id, call in calls.items():
+            if call_id > last_started and not call.abandoned and not self._closed:
+                self._return(call)
+            else:
+                self.crashed += failure is not None and not call.abandoned
+                call.finish(None, failure or PoolClosed(f"{call.name!r} was stopped: the pool closed"))
+
+    def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
+        """A call has ended on its worker."""
+        if failure is None:
+            self.succeeded += 1
+        elif not call.abandoned:
+            self.failed += 1
+        call.finish(final, failure)
+        self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
+
+    def call_returned(self, worker: Worker, call: Call) -> None:
+        """A worker has given a call back that it had not started."""
+        call.worker, call.id, call.state = None, 0, CallState.QUEUED
+        if worker.slot in self._workers:
+            self._carry_out(self._scheduler.give_back(worker.slot, call, trio.current_time()))
+        else:
+            self._return(call)
+
+    def _return(self, call: Call) -> None:
+        call.worker, call.id, call.state = None, 0, CallState.QUEUED
+        self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+
+    # Services.
+
+    async def watch_stalls(self) -> None:
+        """Recall the calls that were sent ahead to a worker which then got stuck."""
+        while True:
+            await self._sent_ahead.wait()
+            while self._scheduler.has_sent_ahead:
+                await trio.sleep(PATIENCE)
+                for slot, calls in self._scheduler.stalled(trio.current_time()):
+                    for call in calls:
+                        self._workers[slot].recall(call)
+            self._sent_ahead = trio.Event()
+
+    def close(self) -> None:
+        """Take no more calls, and end those in line with `PoolClosed`."""
+        self._closed = True
+        for call in self._scheduler.clear():
+            call.finish(None, PoolClosed(f"{call.name!r} was not started: the pool closed"))
+
+    def _carry_out(self, assignments: list[tuple[Slot[Call], Call]]) -> None:
+        for slot, call in assignments:
+            self._start(slot, call)
+
+    def _start(self, slot: Slot[Call], call: Call) -> None:
+        call.state = CallState.ASSIGNED
+        self._workers[slot].start(call)
+        if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
+            self._sent_ahead.set()
+
+    def notify(self) -> None:
+        """Wake who waits for a change among the workers."""
+        changed, self.workers_changed = self.workers_changed, trio.Event()
+        changed.set()

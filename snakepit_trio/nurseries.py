@@ -1,0 +1,45 @@
+"""A nursery for work in the background of a block."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def background_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery whose tasks end with the block.
+
+    What the block raises leaves as itself, never in a group. What a task raises cancels the block and
+    comes out of it, bare if it is one exception.
+    """
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        _, errors = group.split(trio.Cancelled)
+        if errors is not None and (failure is None or isinstance(failure, trio.Cancelled)):
+            failure = _only_one(errors)
+    except trio.Cancelled as cancelled:
+        failure = failure or cancelled
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        (inner,) = group.exceptions
+        if not isinstance(inner, BaseExceptionGroup):
+            return inner
+        group = inner
+    return group

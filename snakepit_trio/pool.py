@@ -1,0 +1,376 @@
+"""The pool: what an application holds."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import attrs
+import psutil
+import trio
+
+from bridge_py import BaseAdapter
+from bridge_py.wire import codec
+from bridge_py.wire.errors import CallTimeout, DecodeError, EncodeError, RemoteProtocolError, UsageError
+from bridge_py.worker import FRAME_OVERHEAD
+
+from .adapters import Adapter
+from .call import Call
+from .config import PoolConfig
+from .dispatcher import Dispatcher
+from .errors import PoolClosed, PoolNotReady
+from .link import AsyncioLoop
+from .nurseries import background_nursery
+from .streams import Chunks, Results
+from .supervisor import Supervisor
+from .worker import Worker, WorkerState
+
+T = TypeVar("T")
+Arguments = Mapping[str, Any]
+
+
+@attrs.frozen
+class WorkerInfo:
+    """One worker, at the moment of asking. `started_at` is Unix time in seconds, `resident_bytes` its memory."""
+
+    id: str
+    pid: int | None
+    state: WorkerState
+    calls_served: int
+    started_at: float
+    resident_bytes: int | None
+
+
+@attrs.frozen
+class PoolStats:
+    """Counts of a pool since it was opened; `ready`, `busy`, `queued` and `running` at the moment of asking."""
+
+    workers: int
+    ready: int
+    busy: int
+    queued: int
+    running: int
+    calls: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    timed_out: int
+    crashed: int
+    restarts: int
+    uptime: float
+
+
+@asynccontextmanager
+async def open_pool(
+    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    *,
+    workers: int = 2,
+    concurrency: int = 1,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    python: str | os.PathLike[str] = sys.executable,
+    name: str | None = None,
+    **config: Any,
+) -> AsyncIterator[Pool]:
+    """Open a pool of worker processes: `async with open_pool("my_app.tools:Tools") as pool`.
+
+    The block is entered when all workers are ready. When it is left, in whatever way, all calls are
+    stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
+    block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or
+    `[tool.snakepit]` in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
+
+    Raises `UsageError`, `TypeError` or `ValueError` for a configuration that cannot be, and
+    `WorkerStartError`, at once, if a worker cannot start.
+    """
+    try:
+        settings = PoolConfig(
+            adapter=adapter,
+            workers=workers,
+            concurrency=concurrency,
+            env=env,
+            cwd=cwd,
+            python=python,
+            name=name,
+            **config,
+        )
+    except TypeError as error:
+        raise _better(error) from None
+    pool = Pool(settings)
+    async with background_nursery() as nursery:
+        await nursery.start(pool._serve)
+        try:
+            await pool._all_started()
+            yield pool
+        finally:
+            with trio.CancelScope(shield=True):
+                await pool._close()
+
+
+class Pool:
+    """A pool of worker processes. Made by `open_pool`."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.config = config
+        self._loop = AsyncioLoop()
+        self._dispatcher = Dispatcher(config)
+        ids = [f"{config.name}-{number}" for number in range(1, config.workers + 1)]
+        self._supervisor = Supervisor(ids, self._make_worker, self._dispatcher.notify)
+        self._services = trio.CancelScope(shield=True)
+        self._opened_at = time.monotonic()
+        self._cancelled = self._timed_out = 0
+        self._max_body = config.max_frame_bytes - FRAME_OVERHEAD
+
+    # Calls.
+
+    async def execute(
+        self, name: str, args: Arguments | None = None, *, timeout: float | None = 30, session: str | None = None
+    ) -> Any:
+        """Run a tool in a worker and return its result.
+
+        `timeout`, in seconds, covers queueing, wire and tool; None for no limit. If the call is
+        cancelled or times out, its code is stopped before this returns; code that does not stop
+        within `cancel_grace` seconds costs its worker's life.
+
+        Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
+        `CallTimeout`, `WorkerCrashed` and `PoolClosed`.
+        """
+        call = self._new_call(name, args, timeout, session, None)
+        with trio.move_on_at(call.deadline) as budget:
+            await self._finish(call)
+        if budget.cancelled_caught:
+            self._timed_out += 1
+            raise CallTimeout(f"{name!r} was stopped: it did not end within {timeout} s")
+        if call.failure is not None:
+            raise call.failure
+        assert call.final is not None
+        return self._decode(call, call.final.body)
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: float | None = 300, session: str | None = None
+    ) -> AsyncIterator[Chunks]:
+        """Run a streaming tool: `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
+
+        The tool is never more than `stream_window` chunks ahead of the consumer. Leaving the block
+        early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
+        chunks are taken.
+        """
+        call = self._new_call(name, args, timeout, session, self.config.stream_window)
+        self._dispatcher.submit(call)
+        try:
+            yield Chunks(call, self.config.stream_window, self._decode, self._time_out)
+        except trio.Cancelled:
+            self._cancelled += not call.is_over
+            raise
+        finally:
+            await self._abandon(call)
+
+    async def execute_stream(
+        self,
+        name: str,
+        args: Arguments | None,
+        callback: Callable[[Any], Awaitable[object] | object],
+        *,
+        timeout: float | None = 300,
+        session: str | None = None,
+    ) -> None:
+        """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
+
+        What the callback raises stops the tool and leaves as itself.
+        """
+        async with self.stream(name, args, timeout=timeout, session=session) as chunks:
+            async for chunk in chunks:
+                answer = callback(chunk)
+                if inspect.isawaitable(answer):
+                    await answer
+
+    @asynccontextmanager
+    async def map(
+        self,
+        name: str,
+        args: Iterable[Arguments] | AsyncIterable[Arguments],
+        *,
+        limit: int | None = None,
+        ordered: bool = False,
+        timeout: float | None = 30,
+        session: str | None = None,
+    ) -> AsyncIterator[Results[Arguments, Any]]:
+        """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
+
+        Draws from `args`, also an async iterable, only as fast as results are taken: at most `limit`
+        calls (twice the pool's capacity by default) are under way or wait to be taken. Results come as
+        they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
+        would have come; leaving the block stops what is still under way. `timeout` is for each call.
+        """
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit is {limit}; give at least 1, or None for twice the pool's capacity")
+        limit = limit or 2 * self.config.workers * self.config.concurrency
+        results: Results[Arguments, Any] = Results(args, limit, ordered)
+
+        async def call(item: Arguments) -> Any:
+            return await self.execute(name, item, timeout=timeout, session=session)
+
+        async with background_nursery() as nursery:
+            nursery.start_soon(results.feed, call)
+            yield results
+
+    # Looking at it.
+
+    def get_stats(self) -> PoolStats:
+        """The pool's counts."""
+        workers = [starter.worker for starter in self._supervisor.starters]
+        states = [worker.state for worker in workers]
+        dispatcher = self._dispatcher
+        return PoolStats(
+            workers=len(workers),
+            ready=sum(worker.is_ready for worker in workers),
+            busy=states.count(WorkerState.BUSY),
+            queued=dispatcher.queued,
+            running=dispatcher.running,
+            calls=dispatcher.submitted,
+            succeeded=dispatcher.succeeded,
+            failed=dispatcher.failed,
+            cancelled=self._cancelled,
+            timed_out=self._timed_out,
+            crashed=dispatcher.crashed,
+            restarts=sum(starter.restarts for starter in self._supervisor.starters),
+            uptime=time.monotonic() - self._opened_at,
+        )
+
+    def list_workers(self) -> list[WorkerInfo]:
+        """The workers, in the order of their ids' numbers."""
+        return [_describe(starter.worker) for starter in self._supervisor.starters]
+
+    async def await_ready(self, timeout: float = 30) -> None:
+        """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
+        with trio.move_on_after(timeout) as waiting:
+            while (missing := self._missing()) and not self._dispatcher.is_closed:
+                await self._dispatcher.workers_changed.wait()
+        if waiting.cancelled_caught:
+            raise PoolNotReady(f"{missing} of {self.config.workers} workers were not ready within {timeout} s")
+        if self._dispatcher.is_closed:
+            raise PoolClosed("the pool is closed")
+
+    def _missing(self) -> int:
+        return sum(not starter.worker.is_ready for starter in self._supervisor.starters)
+
+    # Running a call.
+
+    def _new_call(
+        self, name: str, args: Arguments | None, timeout: float | None, session: str | None, credit: int | None
+    ) -> Call:
+        if timeout is not None and not timeout >= 0:
+            raise UsageError(f"timeout is {timeout!r}; give seconds, or None for no limit")
+        if args is not None and not isinstance(args, Mapping):
+            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
+        body = codec.encode(args or {}, f"the arguments of {name!r}")
+        session = session or ""
+        if len(body) + len(name) * 4 + len(session) * 4 > self._max_body:
+            raise EncodeError(
+                f"the arguments of {name!r} are {len(body)} bytes long; a frame takes {self._max_body}"
+                " (max_frame_bytes)"
+            )
+        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        return Call(name, body, session, deadline, credit)
+
+    async def _finish(self, call: Call) -> None:
+        self._dispatcher.submit(call)
+        try:
+            while not call.is_over:
+                await call.wait()
+        except BaseException:
+            self._cancelled += trio.current_time() < call.deadline
+            await self._abandon(call)
+            raise
+
+    async def _abandon(self, call: Call) -> None:
+        if not call.is_over:
+            with trio.CancelScope(shield=True):
+                await self._dispatcher.abandon(call)
+
+    async def _time_out(self, call: Call) -> None:
+        self._timed_out += 1
+        await self._abandon(call)
+
+    def _decode(self, call: Call, body: bytes) -> Any:
+        try:
+            return codec.decode(body)
+        except DecodeError as error:
+            if call.worker is not None:
+                call.worker.kill(f"broke the protocol: {error}")
+            raise RemoteProtocolError(f"{call.name!r} sent back what cannot be read: {error}") from error
+
+    # Opening and closing.
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        # Shielded from the outside, so that bodies unwind while their services still run.
+        with self._services:
+            async with trio.open_nursery() as outer:
+                await outer.start(self._loop.run)
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(self._supervisor.run)
+                    inner.start_soon(self._dispatcher.watch_stalls)
+                    task_status.started()
+                outer.cancel_scope.cancel()
+
+    def _make_worker(self, id: str) -> Worker:
+        return Worker(id, self.config, self._loop, self._dispatcher)
+
+    async def _all_started(self) -> None:
+        while self._missing():
+            self._supervisor.check()
+            await self._dispatcher.workers_changed.wait()
+        self._supervisor.check()
+
+    async def _close(self) -> None:
+        self._dispatcher.close()
+        with trio.move_on_after(self.config.shutdown_timeout):
+            await self._supervisor.stop()
+        self._services.cancel()
+
+
+def run_as_script(
+    function: Callable[[Pool], Awaitable[T]],
+    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    *,
+    timeout: float = 15,
+    **config: Any,
+) -> T:
+    """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
+
+    Starts trio. When this returns or raises, no process of the pool is left; ending them takes
+    `timeout` seconds at the most. `config` is that of `open_pool`.
+    """
+    config.setdefault("shutdown_timeout", timeout)
+
+    async def main() -> T:
+        async with open_pool(adapter, **config) as pool:
+            return await function(pool)
+
+    return trio.run(main)
+
+
+def _describe(worker: Worker) -> WorkerInfo:
+    resident = None
+    if worker.pid is not None and worker.state is not WorkerState.STOPPED:
+        try:
+            resident = psutil.Process(worker.pid).memory_info().rss
+        except psutil.Error:
+            resident = None
+    return WorkerInfo(worker.id, worker.pid, worker.state, worker.calls_served, worker.started_at, resident)
+
+
+def _better(error: TypeError) -> Exception:
+    text = str(error)
+    if "unexpected keyword argument" not in text:
+        return error
+    known = ", ".join(field.name for field in attrs.fields(PoolConfig))
+    return UsageError(f"open_pool {text.partition('() ')[2]}; the settings are: {known}")
+
+

@@ -1,0 +1,131 @@
+"""What iterating over many results looks like: the chunks of one call, the results of many."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import outcome
+import trio
+
+from bridge_py.wire.errors import CallTimeout
+
+from .call import Call
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Chunks(AsyncIterator[Any]):
+    """The chunks of a streaming call, in order, as its tool yields them.
+
+    Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died and
+    `CallTimeout` when the stream's budget is used up; the chunks before that are delivered first.
+    A checkpoint of trio whenever no chunk is there yet. For one task at a time.
+    """
+
+    def __init__(
+        self, call: Call, window: int, decode: Callable[[Call, bytes], Any], stop: Callable[[Call], Awaitable[None]]
+    ) -> None:
+        self._call = call
+        self._refill_at = max(1, window // 2)
+        self._taken = 0
+        self._decode = decode
+        self._stop = stop
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        while not call.chunks:
+            if call.is_over:
+                if call.failure is not None:
+                    raise call.failure
+                raise StopAsyncIteration
+            await self._wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        body = call.chunks.popleft()
+        self._taken += 1
+        if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
+            call.worker.grant(call, self._taken)
+            self._taken = 0
+        return self._decode(call, body)
+
+    async def _wait(self) -> None:
+        with trio.move_on_at(self._call.deadline) as scope:
+            await self._call.wait()
+        if scope.cancelled_caught:
+            await self._stop(self._call)
+            raise CallTimeout(f"the stream {self._call.name!r} was stopped: its time is used up")
+
+
+class Results(AsyncIterator[R], Generic[T, R]):
+    """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken."""
+
+    def __init__(self, source: Iterable[T] | AsyncIterable[T], limit: int, ordered: bool) -> None:
+        self._source = source
+        self._room = trio.Semaphore(limit)
+        self._ordered = ordered
+        self._next = 0
+        self._early: dict[int, outcome.Maybe[R]] = {}
+        self._done: deque[outcome.Maybe[R]] = deque()
+        self._changed = trio.Event()
+        self._total = math.inf
+
+    async def feed(self, call: Callable[[T], Awaitable[R]]) -> None:
+        """Draw from the source, as there is room, and run a call for each item. Ends with the last call."""
+        number = 0
+        async with trio.open_nursery() as nursery:
+            items = self._items()
+            while True:
+                await self._room.acquire()
+                item = await outcome.acapture(anext, items)
+                if isinstance(item, outcome.Error):
+                    break
+                nursery.start_soon(self._run, number, call, item.value)
+                number += 1
+        if not isinstance(item.error, StopAsyncIteration):
+            self._deliver(number, item)
+            number += 1
+        self._total = number
+        self._wake()
+
+    async def __anext__(self) -> R:
+        while not self._done:
+            if self._next >= self._total:
+                raise StopAsyncIteration
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._next += 1
+        self._room.release()
+        return self._done.popleft().unwrap()
+
+    async def _items(self) -> AsyncIterator[T]:
+        if isinstance(self._source, AsyncIterable):
+            async for item in self._source:
+                yield item
+        else:
+            for item in self._source:
+                yield item
+
+    async def _run(self, number: int, call: Callable[[T], Awaitable[R]], item: T) -> None:
+        try:
+            result: outcome.Maybe[R] = outcome.Value(await call(item))
+        except Exception as error:
+            result = outcome.Error(error)
+        self._deliver(number, result)
+
+    def _deliver(self, number: int, result: outcome.Maybe[R]) -> None:
+        if not self._ordered:
+            self._done.append(result)
+        else:
+            self._early[number] = result
+            expected = self._next + len(self._done)
+            while (ready := self._early.pop(expected, None)) is not None:
+                self._done.append(ready)
+                expected += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()

@@ -1,0 +1,292 @@
+"""One worker: launched, connected, serving, and ended for certain.
+
+A `Worker` stands for one process and is never used again after it. Its calls are reported over only
+when it is known that none of their code runs: by the frame that ends a call, or by the reaped process.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import signal
+import time
+from collections import deque
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION
+from bridge_py.wire.errors import (
+    NOT_STARTED,
+    DecodeError,
+    ProtocolError,
+    RemoteProtocolError,
+    error_of,
+)
+from bridge_py.wire.frames import Frame, Kind
+
+from .call import Call
+from .config import PoolConfig
+from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
+from .launchers import local
+from .link import AsyncioLoop, Link, LinkLost
+from .output import log_lines
+from .scheduler import Slot
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+logger = logging.getLogger("snakepit.worker")
+
+_EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
+_LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
+_REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
+
+
+class WorkerState(StrEnum):
+    """Where a worker process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    BUSY = "busy"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Worker:
+    """One worker process and its link."""
+
+    def __init__(self, id: str, config: PoolConfig, loop: AsyncioLoop, dispatcher: Dispatcher) -> None:
+        self.id = id
+        self.slot: Slot[Call] = Slot()
+        self.calls: dict[int, Call] = {}
+        self.calls_served = 0
+        self.started_at = time.time()
+        self.tools: list[dict[str, Any]] = []
+        self.failure: WorkerFailure | None = None
+        self._config = config
+        self._loop = loop
+        self._dispatcher = dispatcher
+        self._process: local.LocalProcess | None = None
+        self._link: Link | None = None
+        self._is_ready = False
+        self._is_stopped = False
+        self._ready_or_over = trio.Event()
+        self._over = trio.Event()
+        self._exited = trio.Event()
+        self._problem: str | None = None  # None: it ends because the pool wants it to
+        self._patience = 0.0  # seconds to wait for its own exit before it is killed
+        self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before there is a process."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes calls."""
+        return self._is_ready and not self._over.is_set()
+
+    @property
+    def state(self) -> WorkerState:
+        """Where it is in its life."""
+        if self._is_stopped:
+            return WorkerState.STOPPED
+        if self._over.is_set():
+            return WorkerState.DRAINING
+        if not self._is_ready:
+            return WorkerState.STARTING
+        return WorkerState.BUSY if self.calls else WorkerState.READY
+
+    # Its life.
+
+    async def run(self) -> None:
+        """Start the process, serve until it ends, reap it, and settle its calls.
+
+        Raises `WorkerStartError` if it never became ready. If cancelled, kills the process first.
+        """
+        try:
+            process = self._process = await local.launch(self._config, self.id)
+        except OSError as error:
+            raise WorkerStartError(self.id, f"could not be started: {error}") from error
+        try:
+            await self._live(process)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._bury(process)
+        if self._problem is not None and not self._is_ready:
+            raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)
+
+    async def _live(self, process: local.LocalProcess) -> None:
+        stdout, stderr = process.outputs
+        output = logger.getChild(self.id)
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as pipes:
+                pipes.start_soon(log_lines, stdout, output, logging.INFO)
+                pipes.start_soon(log_lines, stderr, output, logging.WARNING, self._stderr_tail)
+                nursery.start_soon(self._watch_exit, process)
+                nursery.start_soon(self._run_link, process)
+                await self._until_over()
+                with trio.CancelScope(shield=True):
+                    await self._end(process)
+                pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+            nursery.cancel_scope.cancel()
+
+    async def _watch_exit(self, process: local.LocalProcess) -> None:
+        await process.wait()
+        self._exited.set()
+        self._finish("died" if self._is_ready else "ended before it was ready")
+
+    async def _run_link(self, process: local.LocalProcess) -> None:
+        self._link = Link(self._loop, process.link_path, self._config.max_frame_bytes, self._handle)
+        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "worker": self.id}
+        self._link.conversation.hello(codec.encode(hello))
+        try:
+            await self._link.run()
+        except LinkLost:
+            self._finish("closed its link", patience=_EXIT_AFTER_LINK)
+        except (ProtocolError, DecodeError) as error:
+            self._finish(f"broke the protocol: {error}")
+
+    async def _until_over(self) -> None:
+        with trio.move_on_after(self._config.start_timeout) as start:
+            await self._ready_or_over.wait()
+        if start.cancelled_caught:
+            self._finish(f"was not ready within {self._config.start_timeout} s")
+        await self._over.wait()
+
+    async def _end(self, process: local.LocalProcess) -> None:
+        step = self._config.shutdown_timeout / 3
+        if self._problem is None:
+            self._say_goodbye()
+            await self._exits_within(step)
+            process.signal_group(signal.SIGTERM)
+            await self._exits_within(step)
+        else:
+            await self._exits_within(self._patience)
+        # Also after its exit: what it started may live on in its group.
+        process.signal_group(signal.SIGKILL)
+        await self._exits_within(_REAP)
+
+    async def _exits_within(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._exited.wait()
+
+    def _say_goodbye(self) -> None:
+        if self._link is not None and self._is_ready:
+            for call_id in self.calls:
+                self._link.conversation.cancel(call_id)
+            self._link.conversation.goodbye()
+            self._link.flush()
+
+    async def _bury(self, process: local.LocalProcess) -> None:
+        process.signal_group(signal.SIGKILL)
+        with trio.move_on_after(_REAP) as reaping:
+            await process.wait()
+        if reaping.cancelled_caught:
+            logger.error("worker %s (pid %d) does not end after SIGKILL", self.id, process.pid)
+        self._finish("was killed: its pool ended")
+        self._is_stopped = True
+        if self._problem is not None:
+            self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
+        self._dispatcher.worker_gone(self, process.last_started, self.failure)
+        await process.release()
+
+    def _finish(self, problem: str | None, patience: float = 0.0) -> None:
+        # The first reason counts: what follows is its consequence.
+        if not self._over.is_set():
+            self._problem = problem
+            self._patience = patience
+            self._over.set()
+            self._ready_or_over.set()
+            self._dispatcher.worker_leaving(self)
+
+    def stop(self) -> None:
+        """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
+        self._finish(None)
+
+    def kill(self, problem: str) -> None:
+        """Kill its process group at once; `problem` goes into the error of its calls."""
+        self._finish(problem)
+
+    # Its calls.
+
+    def start(self, call: Call) -> None:
+        """Send a call."""
+        link = self._link
+        assert link is not None
+        left = call.deadline - trio.current_time()
+        timeout_us = 0 if left == float("inf") else max(1, int(left * 1e6))
+        call.worker = self
+        call.id = link.conversation.open(
+            call.name, call.body, session_id=call.session_id, timeout_us=timeout_us, credit=call.credit
+        )
+        self.calls[call.id] = call
+        link.flush()
+
+    def cancel(self, call: Call) -> None:
+        """Ask for the end of a call."""
+        if self._link is not None and call.id in self.calls:
+            self._link.conversation.cancel(call.id)
+            self._link.flush()
+
+    def recall(self, call: Call) -> None:
+        """Ask for a call back if it has not started."""
+        if self._link is not None and call.id in self.calls:
+            self._link.conversation.recall(call.id)
+            self._link.flush()
+
+    def grant(self, call: Call, chunks: int) -> None:
+        """Let a stream go on."""
+        if self._link is not None and call.id in self.calls:
+            self._link.conversation.grant(call.id, chunks)
+            self._link.flush()
+
+    def _handle(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.RESULT | Kind.END:
+                self._call_over(self.calls.pop(frame.call_id), frame, None)
+            case Kind.CHUNK:
+                call = self.calls[frame.call_id]
+                if not call.abandoned:
+                    call.chunks.append(frame.body)
+                    call.wake()
+            case Kind.ERROR:
+                self._handle_error(frame)
+            case Kind.HELLO:
+                self._handle_hello(frame)
+            case Kind.PONG:
+                pass
+            case _:
+                raise RemoteProtocolError(f"a frame of kind {frame.kind}, which a worker does not send")
+
+    def _handle_error(self, frame: Frame) -> None:
+        fault = codec.decode_fault(frame.body)
+        call = self.calls.pop(frame.call_id)
+        if fault.code == NOT_STARTED and not call.abandoned:
+            self._dispatcher.call_returned(self, call)
+        else:
+            self._call_over(call, frame, error_of(fault))
+
+    def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
+        self.calls_served += 1
+        self._dispatcher.call_over(self, call, frame, failure)
+
+    def _handle_hello(self, frame: Frame) -> None:
+        assert self._process is not None
+        hello = codec.decode(frame.body)
+        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._process.secret):
+            raise RemoteProtocolError("its hello has the wrong secret")
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise RemoteProtocolError(
+                f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
+            )
+        self._process.hide_link()
+        self.tools = hello.get("tools", [])
+        self._is_ready = True
+        self._ready_or_over.set()
+        if not self._over.is_set():
+            self._dispatcher.worker_ready(self)
