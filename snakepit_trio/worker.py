@@ -161,8 +161,8 @@ class Worker:
     async def _end(self, process: local.LocalProcess) -> None:
         step = self._config.shutdown_timeout / 3
         if self._problem is None:
-            self._say_goodbye()
-            await self._exits_within(step)
+            if self._say_goodbye():
+                await self._exits_within(step)
             process.signal_group(signal.SIGTERM)
             await self._exits_within(step)
         else:
@@ -175,12 +175,14 @@ class Worker:
         with trio.move_on_after(seconds):
             await self._exited.wait()
 
-    def _say_goodbye(self) -> None:
-        if self._link is not None and self._is_ready:
-            for call_id in self.calls:
-                self._link.conversation.cancel(call_id)
-            self._link.conversation.goodbye()
-            self._link.flush()
+    def _say_goodbye(self) -> bool:
+        if self._link is None or not self._is_ready:
+            return False
+        for call_id in self.calls:
+            self._link.conversation.cancel(call_id)
+        self._link.conversation.goodbye()
+        self._link.flush()
+        return True
 
     async def _bury(self, process: local.LocalProcess) -> None:
         process.signal_group(signal.SIGKILL)

@@ -8,8 +8,6 @@ branches for processes and capacity in `snakepit_trio.errors`.
 from __future__ import annotations
 
 import traceback
-from typing import Any
-
 import msgspec
 
 
@@ -97,6 +95,7 @@ class Fault(msgspec.Struct, omit_defaults=True):
     parameter: str = ""
 
 
+_CALLERS = ("bridge_py.executor", "bridge_py.interrupts")
 _LONGEST_TEXT = 20_000
 CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
@@ -143,10 +142,11 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    # The first frame is the executor's own call of the tool, which tells a user nothing.
+    # The outermost frames are those that called the tool; they tell a user nothing.
     trace = error.__traceback__
-    inner: Any = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__name__") in _CALLERS:
+        trace = trace.tb_next
     try:
-        return _clip("".join(traceback.format_exception(type(error), error, inner)))
+        return _clip("".join(traceback.format_exception(type(error), error, trace)))
     except Exception as broken:
         return f"<the traceback could not be formatted: {type(broken).__name__}>"

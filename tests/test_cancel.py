@@ -1,0 +1,157 @@
+"""When a call is over, it is over: cancelling, timing out and leaving early stop the remote code first."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+import snakepit_trio as snakepit
+
+from .conftest import TOOLS, is_alive
+
+
+async def _started(log: Path) -> None:
+    while not log.exists() or not log.read_text():
+        await trio.sleep(0.005)
+
+
+async def _cancel_when_started(pool: snakepit.Pool, name: str, args: dict[str, object], log: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.execute, name, {**args, "path": str(log)})
+        await _started(log)
+        nursery.cancel_scope.cancel()
+
+
+def _is_quiet(log: Path) -> bool:
+    size = log.stat().st_size
+    time.sleep(0.1)
+    return log.stat().st_size == size
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("tool", ["sleep_async", "spin", "sleep"])
+async def test_cancelling_stops_the_code_before_the_caller_goes_on(tool: str, concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=20) as pool:
+        if tool == "sleep" and concurrency > 1:
+            pytest.skip("a thread in time.sleep cannot be interrupted: the next test covers it")
+        args: dict[str, object] = {} if tool == "spin" else {"seconds": 60}
+        before = trio.current_time()
+        await _cancel_when_started(pool, tool, args, log)
+        assert trio.current_time() - before < 10
+        assert _is_quiet(log)
+        assert pool.get_stats().restarts == 0
+        assert await pool.execute("add", {"a": 1}) == 2
+
+
+@pytest.mark.parametrize(("tool", "concurrency"), [("stubborn", 1), ("stubborn", 3), ("sleep", 3)])
+async def test_code_that_does_not_stop_costs_its_worker(tool: str, concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=0.2) as pool:
+        (worker,) = pool.list_workers()
+        args: dict[str, object] = {"seconds": 60} if tool == "sleep" else {}
+        await _cancel_when_started(pool, tool, args, log)
+        assert worker.pid is not None
+        assert not is_alive(worker.pid)
+        assert _is_quiet(log)
+        await pool.await_ready(20)
+        assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 1
+
+
+@pytest.mark.parametrize("tool", ["sleep", "sleep_async", "stubborn", "spin"])
+async def test_a_timeout_stops_the_code_too(tool: str, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.3) as pool:
+        args: dict[str, object] = {"path": str(log)}
+        if tool.startswith("sleep"):
+            args["seconds"] = 60
+        with pytest.raises(snakepit.CallTimeout, match="did not end within 0.3 s") as caught:
+            await pool.execute(tool, args, timeout=0.3)
+        assert isinstance(caught.value, TimeoutError)
+        assert _is_quiet(log)
+
+
+async def test_grandchildren_go_with_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.2) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.execute, "spawn_and_wait")
+            while not (lines := [record.getMessage() for record in caplog.records if "snakepit.worker." in record.name]):
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(5):
+            while is_alive(int(lines[0])):
+                await trio.sleep(0.01)
+
+
+async def test_a_call_that_waits_in_line_is_just_withdrawn(log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, send_ahead=0) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(pool.execute, "sleep", {"seconds": 60, "path": str(log)})
+        await _started(log)
+        with pytest.raises(snakepit.CallTimeout):
+            await pool.execute("add", {"a": 1}, timeout=0.05)
+        assert pool.get_stats().queued == 0
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("tool", ["count", "count_async"])
+async def test_leaving_a_stream_early_closes_the_generator(tool: str, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        async with pool.stream(tool, {"n": 10**9, "path": str(log)}) as chunks:
+            assert await anext(chunks) == 0
+        assert "stopped at" in log.read_text()
+        assert pool.get_stats().restarts == 0
+
+
+async def test_a_stream_that_times_out() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        async with pool.stream("count", {"n": 10**9}, timeout=0.3) as chunks:
+            with pytest.raises(snakepit.CallTimeout):
+                async for _ in chunks:
+                    pass
+        assert pool.get_stats().running == 0
+
+
+async def test_calls_behind_a_stuck_one_go_elsewhere(log: Path) -> None:
+    """Calls sent ahead to a worker that then gets stuck are recalled; none waits for the stuck call."""
+    async with snakepit.open_pool(TOOLS, workers=2) as pool:
+        for _ in range(50):
+            await pool.execute("add", {"a": 1})  # now the workers count as quick
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.execute, "sleep", {"seconds": 60, "path": str(log)})
+            with trio.fail_after(10):
+                async with trio.open_nursery() as quick:
+                    for number in range(200):
+                        quick.start_soon(pool.execute, "add", {"a": number})
+            nursery.cancel_scope.cancel()
+
+
+async def test_killing_a_stuck_worker_loses_no_call_that_had_not_started(log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.1) as pool:
+        for _ in range(50):
+            await pool.execute("add", {"a": 1})
+        results: list[int] = []
+
+        async def add(number: int) -> None:
+            results.append(await pool.execute("add", {"a": number}))
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as stuck:
+                nursery.start_soon(_cancel_soon, stuck, log)
+                nursery.start_soon(_add_behind, add, log)
+                await pool.execute("stubborn", {"path": str(log)})
+        assert sorted(results) == list(range(1, 21))
+
+
+async def _cancel_soon(scope: trio.CancelScope, log: Path) -> None:
+    await _started(log)
+    await trio.sleep(0.1)
+    scope.cancel()
+
+
+async def _add_behind(add: object, log: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(add, number)  # type: ignore[arg-type]
+
+

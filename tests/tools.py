@@ -1,0 +1,192 @@
+"""The tools that the tests call: they work, wait, misbehave and die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge_py import BaseAdapter, SessionContext, tool
+
+
+class CustomError(Exception):
+    """What `fail` raises."""
+
+
+class Tools(BaseAdapter):
+    """All of them."""
+
+    @tool
+    def add(self, a: int, b: int = 1) -> int:
+        """Add."""
+        return a + b
+
+    @tool
+    async def add_async(self, a: int, b: int = 1) -> int:
+        """Add, in a coroutine."""
+        await asyncio.sleep(0)
+        return a + b
+
+    @tool
+    def pid(self) -> int:
+        """The worker's pid."""
+        return os.getpid()
+
+    @tool
+    def fail(self, text: str) -> None:
+        """Raise."""
+        raise CustomError(text)
+
+    @tool
+    def exit(self, code: int) -> None:
+        """End the process at once."""
+        print("about to exit", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    @tool
+    def segfault(self) -> None:
+        """Die by a signal."""
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    @tool
+    def sleep(self, seconds: float, path: str = "") -> str:
+        """Sleep in one system call; writes to `path` before and after."""
+        _mark(path, "begin")
+        try:
+            time.sleep(seconds)
+        finally:
+            _mark(path, "end")
+        return "slept"
+
+    @tool
+    async def sleep_async(self, seconds: float, path: str = "") -> str:
+        """Sleep in a coroutine; writes to `path` before and after."""
+        _mark(path, "begin")
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            _mark(path, "end")
+        return "slept"
+
+    @tool
+    def spin(self, path: str) -> None:
+        """Loop in Python, adding to `path` all the time."""
+        while True:
+            _mark(path, "tick")
+
+    @tool
+    def stubborn(self, path: str, context: SessionContext) -> None:
+        """Loop in Python and swallow every interrupt."""
+        while True:
+            try:
+                _mark(path, "cancelled" if context.cancelled else "tick")
+                time.sleep(0.01)
+            except BaseException:
+                continue
+
+    @tool
+    def spawn_and_wait(self) -> None:
+        """Start a process that outlives us if nobody ends it, print its pid, and swallow interrupts."""
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print(child.pid, file=sys.stderr, flush=True)
+        while True:
+            try:
+                child.wait()
+            except BaseException:
+                continue
+
+    @tool
+    def count(self, n: int, path: str = "") -> Iterator[int]:
+        """Yield the numbers below `n`; writes how far it came."""
+        number = -1
+        try:
+            for number in range(n):  # noqa: B007 - read in the finally clause
+                yield number
+        finally:
+            _mark(path, f"stopped at {number}")
+
+    @tool
+    async def count_async(self, n: int, path: str = "") -> AsyncIterator[int]:
+        """Yield the numbers below `n` from an async generator."""
+        number = -1
+        try:
+            for number in range(n):  # noqa: B007 - read in the finally clause
+                yield number
+        finally:
+            _mark(path, f"stopped at {number}")
+
+    @tool
+    def count_then_fail(self, n: int) -> Iterator[int]:
+        """Yield, then raise."""
+        yield from range(n)
+        raise CustomError("enough")
+
+    @tool
+    def print_lines(self, n: int) -> int:
+        """Flood stdout and stderr."""
+        for number in range(n):
+            print(f"out {number} " + "x" * 100)
+            print(f"err {number} " + "x" * 100, file=sys.stderr)
+        return n
+
+    @tool
+    def make_bytes(self, size: int) -> bytes:
+        """A result of a size."""
+        return bytes(size)
+
+    @tool
+    def unsendable(self) -> object:
+        """A result that cannot be sent."""
+        return object()
+
+    @tool
+    def about(self, context: SessionContext) -> dict[str, Any]:
+        """What the context says."""
+        return {
+            "call_id": context.call_id,
+            "session": context.session_id,
+            "left": context.time_left(),
+            "cancelled": context.cancelled,
+        }
+
+    @tool
+    def environment(self, name: str) -> list[str | None]:
+        """A variable and the working directory."""
+        return [os.environ.get(name), os.getcwd()]
+
+
+class BrokenImport(BaseAdapter):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        print("reading the model", file=sys.stderr)
+        raise RuntimeError("the model file is missing")
+
+
+class SlowStart(BaseAdapter):
+    """Takes too long."""
+
+    def setup(self) -> None:
+        """Sleep."""
+        time.sleep(600)
+
+
+class ExitsAtStart(BaseAdapter):
+    """Ends with an exit code of its own."""
+
+    def setup(self) -> None:
+        """End."""
+        print("no licence", file=sys.stderr, flush=True)
+        os._exit(42)
+
+
+def _mark(path: str, text: str) -> None:
+    if path:
+        with Path(path).open("a") as file:
+            file.write(f"{text}\n")
