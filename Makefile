@@ -1,0 +1,70 @@
+# The two commands of a newcomer are `make demo` and `make test`. Both set up .venv by themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first interpreter on the PATH that is 3.11, 3.12 or 3.13.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; \
+	done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
+
+.PHONY: help demo test check messages format bench clean
+
+help:
+	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
+	@echo "make test                  all checks and tests"
+	@echo "make check                 the quick ones: format, lint, types, generated messages"
+	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
+	@echo "make messages | format | clean"
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then echo "snakepit-trio needs Python 3.11, 3.12 or 3.13 on the PATH," \
+		"or: make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+		f"snakepit-trio needs Python 3.11, 3.12 or 3.13; {sys.executable} is {v[0]}.{v[1]}")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.run
+	@$(BIN)/snakepit demo $(ARGS)
+
+# Coverage is reported before pytest's own closing line, which is the last thing printed.
+test: check
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+# The benchmarks' peers are typed too, so their packages must be there.
+check: $(VENV)/.dev $(VENV)/.bench
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/flake8 $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python tests/messages.py --check
+
+messages: $(VENV)/.dev
+	$(BIN)/python tests/messages.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
