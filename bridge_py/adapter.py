@@ -205,7 +205,9 @@ def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
         there = ", ".join(each.name for each in spec.parameters) or "none"
         text = f"{name}: there is no parameter {parameter!r}; there are: {there}"
     else:
-        text = f"{name}: the argument {parameter!r} does not fit: {message.replace('`$.', '`').replace('`$`', 'its top')}"
+        text = (
+            f"{name}: the argument {parameter!r} does not fit: {message.replace('`$.', '`').replace('`$`', 'its top')}"
+        )
     return InvalidArguments(text, parameter)
 
 

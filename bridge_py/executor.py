@@ -169,7 +169,7 @@ class Executor:
                 run(call, self._drain, {"call": call, "kwargs": kwargs})
             else:
                 body = self._encode(run(call, call.tool.function, kwargs), "the result")
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, body)
 
@@ -194,7 +194,7 @@ class Executor:
                 await self._drain_async(call, call.tool.function(**kwargs))
             else:
                 body = self._encode(await call.tool.function(**kwargs), "the result")
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
         self._finish(call, error, body)
 
@@ -242,7 +242,7 @@ class ConcurrentExecutor(Executor):
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _wake(self, call_id: int) -> None:
+    def _wake(self, _call_id: int) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)
 
     def stop(self) -> None:

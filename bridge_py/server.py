@@ -86,7 +86,7 @@ class LinkServer:
         try:
             with asyncio.Runner(loop_factory=_new_event_loop) as runner:
                 runner.run(self._serve())
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103 - the process ends below
             logger.exception("the link failed")
         finally:
             if not self._ending:

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:
     listener = socket.socket(fileno=options.listen_fd)
     executor: Executor
-    server = LinkServer(adapter.tools(), listener, secret, options.max_frame, lambda: executor.stop())
+    server = LinkServer(adapter.tools(), listener, secret, options.max_frame, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     max_body = options.max_frame - FRAME_OVERHEAD
     if options.concurrency == 1:

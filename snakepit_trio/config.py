@@ -21,7 +21,7 @@ from .adapters import Adapter, GrpcPython
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
 
-_positive = [validators.instance_of((int, float)), validators.gt(0)]
+_positive: Any = [validators.instance_of((int, float)), validators.gt(0)]
 
 
 def _count(default: int, least: int = 1) -> Any:
@@ -51,6 +51,10 @@ def _to_adapter(adapter: object) -> Adapter:
     )
 
 
+def _to_name(name: str | None) -> str:
+    return "pool" if name is None else name
+
+
 @attrs.frozen(kw_only=True)
 class PoolConfig:
     """What `open_pool` takes. Times are in seconds, sizes in bytes."""
@@ -66,9 +70,9 @@ class PoolConfig:
     #: Working directory of the workers; None for this process's own.
     cwd: str | os.PathLike[str] | None = None
     #: The interpreter of the workers.
-    python: str = attrs.field(default=sys.executable, converter=os.fspath, validator=validators.min_len(1))
+    python: str = attrs.field(default=sys.executable, validator=validators.min_len(1))
     #: Shows in worker ids, task names and log records.
-    name: str = attrs.field(default="pool", converter=attrs.converters.default_if_none("pool"))
+    name: str = attrs.field(default=None, converter=_to_name)
     #: From the start of a process until it is ready.
     start_timeout: float = _seconds(30.0)
     #: What cancelled code gets to end before its worker is killed.

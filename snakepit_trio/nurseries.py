@@ -20,14 +20,14 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - raised below, outside the nursery
                 failure = error
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         _, errors = group.split(trio.Cancelled)
         if errors is not None and (failure is None or isinstance(failure, trio.Cancelled)):
             failure = _only_one(errors)
-    except trio.Cancelled as cancelled:
+    except trio.Cancelled as cancelled:  # noqa: ASYNC103 - raised below
         failure = failure or cancelled
     if failure is not None:
         try:

@@ -78,7 +78,9 @@ async def open_pool(
     name: str | None = None,
     **config: Any,
 ) -> AsyncIterator[Pool]:
-    """Open a pool of worker processes: `async with open_pool("my_app.tools:Tools") as pool`.
+    """Open a pool of worker processes.
+
+    Use it as `async with open_pool("my_app.tools:Tools") as pool`.
 
     The block is entered when all workers are ready. When it is left, in whatever way, all calls are
     stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
@@ -95,7 +97,7 @@ async def open_pool(
             concurrency=concurrency,
             env=env,
             cwd=cwd,
-            python=python,
+            python=os.fspath(python),
             name=name,
             **config,
         )
@@ -155,7 +157,7 @@ class Pool:
     async def stream(
         self, name: str, args: Arguments | None = None, *, timeout: float | None = 300, session: str | None = None
     ) -> AsyncIterator[Chunks]:
-        """Run a streaming tool: `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
+        """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
         The tool is never more than `stream_window` chunks ahead of the consumer. Leaving the block
         early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
@@ -169,7 +171,7 @@ class Pool:
             self._cancelled += not call.is_over
             raise
         finally:
-            await self._abandon(call)
+            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
 
     async def execute_stream(
         self,
@@ -286,7 +288,7 @@ class Pool:
                 await call.wait()
         except BaseException:
             self._cancelled += trio.current_time() < call.deadline
-            await self._abandon(call)
+            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             raise
 
     async def _abandon(self, call: Call) -> None:
@@ -372,5 +374,3 @@ def _better(error: TypeError) -> Exception:
         return error
     known = ", ".join(field.name for field in attrs.fields(PoolConfig))
     return UsageError(f"open_pool {text.partition('() ')[2]}; the settings are: {known}")
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import outcome
@@ -63,7 +63,8 @@ class Results(AsyncIterator[R], Generic[T, R]):
     """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken."""
 
     def __init__(self, source: Iterable[T] | AsyncIterable[T], limit: int, ordered: bool) -> None:
-        self._source = source
+        self._source: Iterator[T] | AsyncIterator[T]
+        self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         self._room = trio.Semaphore(limit)
         self._ordered = ordered
         self._next = 0
@@ -76,15 +77,14 @@ class Results(AsyncIterator[R], Generic[T, R]):
         """Draw from the source, as there is room, and run a call for each item. Ends with the last call."""
         number = 0
         async with trio.open_nursery() as nursery:
-            items = self._items()
             while True:
                 await self._room.acquire()
-                item = await outcome.acapture(anext, items)
+                item = await self._draw()
                 if isinstance(item, outcome.Error):
                     break
                 nursery.start_soon(self._run, number, call, item.value)
                 number += 1
-        if not isinstance(item.error, StopAsyncIteration):
+        if not isinstance(item.error, (StopIteration, StopAsyncIteration)):
             self._deliver(number, item)
             number += 1
         self._total = number
@@ -100,13 +100,10 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._room.release()
         return self._done.popleft().unwrap()
 
-    async def _items(self) -> AsyncIterator[T]:
-        if isinstance(self._source, AsyncIterable):
-            async for item in self._source:
-                yield item
-        else:
-            for item in self._source:
-                yield item
+    async def _draw(self) -> outcome.Maybe[T]:
+        if isinstance(self._source, AsyncIterator):
+            return await outcome.acapture(anext, self._source)
+        return outcome.capture(next, self._source)
 
     async def _run(self, number: int, call: Callable[[T], Awaitable[R]], item: T) -> None:
         try:

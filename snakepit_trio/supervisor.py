@@ -66,7 +66,7 @@ class Supervisor:
         self, ids: list[str], make_worker: Callable[[str], Worker], report_failure: Callable[[], None]
     ) -> None:
         self._report_failure = report_failure
-        self.starters = [WorkerStarter(id, make_worker) for id in ids]
+        self.starters = [WorkerStarter(worker_id, make_worker) for worker_id in ids]
         self._first_failure: WorkerStartError | None = None
         self._ended = trio.Event()
 

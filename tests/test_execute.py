@@ -99,7 +99,9 @@ async def test_a_tool_error_shows_the_remote_traceback_below_the_local_one(concu
 
 async def test_what_cannot_be_sent_says_so_and_harms_nothing() -> None:
     async with snakepit.open_pool(TOOLS, workers=1, max_frame_bytes=100_000) as pool:
-        with pytest.raises(snakepit.EncodeError, match="the arguments of 'add' holds an object of type builtins.object"):
+        with pytest.raises(
+            snakepit.EncodeError, match="the arguments of 'add' holds an object of type builtins.object"
+        ):
             await pool.execute("add", {"a": object()})
         with pytest.raises(snakepit.EncodeError, match="max_frame_bytes"):
             await pool.execute("add", {"a": "x" * 100_000})

@@ -156,12 +156,11 @@ async def test_calls_of_others_end_when_the_pool_closes(log: Path) -> None:
         with pytest.raises(snakepit.PoolClosed):
             await pool.execute("sleep_async", {"seconds": 60, "path": str(log)})
 
-    async with trio.open_nursery() as nursery:
-        async with snakepit.open_pool(TOOLS, workers=1, send_ahead=0) as pool:
-            nursery.start_soon(call)
-            nursery.start_soon(call)
-            while not log.exists():
-                await trio.sleep(0.005)
+    async with trio.open_nursery() as nursery, snakepit.open_pool(TOOLS, workers=1, send_ahead=0) as pool:
+        nursery.start_soon(call)
+        nursery.start_soon(call)
+        while not log.exists():
+            await trio.sleep(0.005)
     with pytest.raises(snakepit.PoolClosed):
         await pool.execute("add", {"a": 1})
     with pytest.raises(snakepit.PoolClosed):
@@ -223,11 +222,11 @@ async def test_a_stream_of_a_dying_worker() -> None:
 
 async def test_the_pool_heals_after_every_worker_was_killed_again_and_again() -> None:
     async with snakepit.open_pool(TOOLS) as pool:
-        for round in range(1, 4):
+        for turn in range(1, 4):
             for worker in pool.list_workers():
                 assert worker.pid is not None
                 os.kill(worker.pid, signal.SIGKILL)
-            while pool.get_stats().restarts < 2 * round:
+            while pool.get_stats().restarts < 2 * turn:
                 await trio.sleep(0.01)
             await pool.await_ready(20)
         assert await pool.execute("add", {"a": 1}) == 2
@@ -418,7 +417,7 @@ async def test_a_failure_in_a_map_is_raised_in_its_place() -> None:
 
 async def test_leaving_a_map_early_stops_its_calls(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    args = [{"seconds": 0.0}, *[{"seconds": 60.0, "path": str(log)}] * 3]
+    args: list[dict[str, object]] = [{"seconds": 0.0}, *[{"seconds": 60.0, "path": str(log)}] * 3]
     async with snakepit.open_pool(TOOLS) as pool:
         async with pool.map("sleep_async", args) as results:
             await anext(results)

@@ -106,7 +106,7 @@ class Tools(BaseAdapter):
         """Yield the numbers below `n`; writes how far it came."""
         number = -1
         try:
-            for number in range(n):  # noqa: B007 - read in the finally clause
+            for number in range(n):
                 yield number
         finally:
             _mark(path, f"stopped at {number}")
@@ -116,7 +116,7 @@ class Tools(BaseAdapter):
         """Yield the numbers below `n` from an async generator."""
         number = -1
         try:
-            for number in range(n):  # noqa: B007 - read in the finally clause
+            for number in range(n):
                 yield number
         finally:
             _mark(path, f"stopped at {number}")

@@ -27,6 +27,7 @@ class Showcase(BaseAdapter):
 
         Args:
             message: What to answer with.
+
         """
         self._calls += 1
         return {"message": message, "pid": os.getpid(), "time": time.time()}
@@ -50,6 +51,7 @@ class Showcase(BaseAdapter):
         Args:
             text: The text.
             top: How many of the most frequent words to list.
+
         """
         self._calls += 1
         words = re.findall(r"[\w']+", text.lower())
@@ -82,6 +84,7 @@ class Showcase(BaseAdapter):
         Args:
             count: How many.
             interval: Seconds between two of them.
+
         """
         self._calls += 1
         for number in range(count):

@@ -8,6 +8,7 @@ branches for processes and capacity in `snakepit_trio.errors`.
 from __future__ import annotations
 
 import traceback
+
 import msgspec
 
 
@@ -74,7 +75,7 @@ class ProtocolError(SnakepitError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side tried to send what the rules forbid."""
+    """Our side tried to send what the rules forbid."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -76,7 +76,7 @@ def _varint(value: int) -> bytes:
 
 def encode_frame(frame: Frame) -> bytes:
     """One frame as an element of a `Batch`; the concatenation of elements is a `Batch`."""
-    parts = []
+    parts: list[bytes] = []
     if frame.call_id:
         parts += (b"\x08", _varint(frame.call_id))
     if frame.kind:

@@ -19,8 +19,7 @@ import trio
 
 from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import PATH_VARIABLE, SECRET_VARIABLE
-
-from ..config import PoolConfig
+from snakepit_trio.config import PoolConfig
 
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes with its end, on some systems 104: unix(7)
 
