@@ -14,7 +14,6 @@ logger = logging.getLogger("snakepit.supervisor")
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 5.0
-_STABLE = 1.0  # a worker that lived this long in readiness is replaced without delay
 
 
 class WorkerStarter:
@@ -29,9 +28,8 @@ class WorkerStarter:
 
     async def run(self) -> None:
         """Run and restart until `stop`. Raises `WorkerStartError` if the very first start fails."""
-        short_lives = 0
+        vain = 0  # workers in a row that ended before they had served a call
         while not self._stopping.is_set():
-            began = trio.current_time()
             try:
                 await self.worker.run()
             except WorkerStartError as error:
@@ -42,14 +40,14 @@ class WorkerStarter:
                 return
             if self.worker.failure is not None:
                 logger.warning("%s; it is replaced", self.worker.failure)
-            short_lives = 0 if trio.current_time() - began > _STABLE else short_lives + 1
-            await self._pause(short_lives)
+            vain = 0 if self.worker.calls_served else vain + 1
+            await self._pause(vain)
             self.restarts += 1
             self.worker = self._make_worker(self.id)
 
-    async def _pause(self, short_lives: int) -> None:
-        if short_lives > 1:
-            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(short_lives - 2, 10))
+    async def _pause(self, vain: int) -> None:
+        if vain > 1:
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(vain - 2, 10))
             with trio.move_on_after(delay):
                 await self._stopping.wait()
 
