@@ -197,11 +197,12 @@ def _check_instance(expected: Any, value: Any) -> Any:
 
 
 def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
-    found = re.search(r"at `\$\.(\w+)", message) or re.search(r"field `([^`]+)`", message)
+    inside = re.search(r"at `\$\.(\w+)", message)
+    found = inside or re.search(r"field `([^`]+)`", message)
     parameter = found.group(1) if found else ""
-    if message.startswith("Object missing required field"):
+    if not inside and message.startswith("Object missing required field"):
         text = f"{name}: the argument {parameter!r} is missing"
-    elif message.startswith("Object contains unknown field"):
+    elif not inside and message.startswith("Object contains unknown field"):
         there = ", ".join(each.name for each in spec.parameters) or "none"
         text = f"{name}: there is no parameter {parameter!r}; there are: {there}"
     else:

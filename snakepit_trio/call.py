@@ -39,6 +39,7 @@ class Call:
         "id",
         "name",
         "order",
+        "returns",
         "session_id",
         "state",
         "worker",
@@ -56,6 +57,7 @@ class Call:
         self.state = CallState.NEW
         self.worker: Worker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
+        self.returns = 0  # how often a worker died before it had started it
         self.chunks: deque[bytes] = deque()
         self.final: Frame | None = None  # the frame that ended it
         self.failure: Exception | None = None  # or why there will be none

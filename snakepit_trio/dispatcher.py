@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from bridge_py.wire.frames import Frame
@@ -11,6 +13,9 @@ from .config import PoolConfig
 from .errors import PoolClosed, WorkerFailure
 from .scheduler import PATIENCE, Scheduler, Slot
 from .worker import Worker
+
+
+_MOST_RETURNS: Final = 3
 
 
 class Dispatcher:
@@ -87,11 +92,18 @@ class Dispatcher:
             self._scheduler.remove(worker.slot)
             self.notify()
 
-    def worker_gone(self, worker: Worker, last_started: int, failure: WorkerFailure | None) -> None:
-        """A worker's process is no more: settle the calls it had. Those it never started go back in line."""
+    def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerFailure | None) -> None:
+        """A worker's process is no more: settle the calls it had.
+
+        Those it never started, by the id of the last one that it has, go back in line; `None` if that is
+        not known for certain.
+        """
         calls, worker.calls = worker.calls, {}
         for call_id, call in calls.items():
-            if call_id > last_started and not call.abandoned and not self._closed:
+            call.returns += 1
+            # The count bounds what a call can do that kills its worker by merely arriving.
+            never_started = last_started is not None and call_id > last_started and call.returns <= _MOST_RETURNS
+            if never_started and not call.abandoned and not self._closed:
                 self._return(call)
             else:
                 self.crashed += failure is not None and not call.abandoned

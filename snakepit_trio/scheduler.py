@@ -34,7 +34,7 @@ C = TypeVar("C", bound=Schedulable)
 
 
 class Slot(Generic[C]):
-    """A worker in the scheduler's eyes: the calls it holds, oldest first, and how quick it has been."""
+    """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
 
     __slots__ = ("calls", "last_progress", "pace", "recalled")
 
@@ -78,7 +78,7 @@ class Scheduler(Generic[C]):
         return self._fill(slot, now)
 
     def remove(self, slot: Slot[C]) -> list[C]:
-        """A worker takes no more calls. Returns those it held, oldest first; they are no longer assigned."""
+        """A worker takes no more calls. Returns those it held, in the order of their assignment."""
         self._slots.discard(slot)
         self._displace(slot)
         calls = list(slot.calls.values())

@@ -78,6 +78,7 @@ class Worker:
         self._exited = trio.Event()
         self._problem: str | None = None  # None: it ends because the pool wants it to
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
+        self._is_trusted = True  # until it breaks the protocol
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     @property
@@ -149,6 +150,7 @@ class Worker:
         except LinkLost:
             self._finish("closed its link", patience=_EXIT_AFTER_LINK)
         except (ProtocolError, DecodeError) as error:
+            self._is_trusted = False
             self._finish(f"broke the protocol: {error}")
 
     async def _until_over(self) -> None:
@@ -194,7 +196,8 @@ class Worker:
         self._is_stopped = True
         if self._problem is not None:
             self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
-        self._dispatcher.worker_gone(self, process.last_started, self.failure)
+        last_started = process.last_started if self._is_trusted else None
+        self._dispatcher.worker_gone(self, last_started, self.failure)
         await process.release()
 
     def _finish(self, problem: str | None, patience: float = 0.0) -> None:

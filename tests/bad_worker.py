@@ -1,0 +1,77 @@
+"""A worker that breaks the rules of the link in a way of its choice. Run in place of the real one by tests."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from typing import Any
+
+import grpclib.const
+import grpclib.server
+
+from bridge_py.server import LINK_METHOD, RawCodec
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION
+from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+
+ERROR_BODY = codec.encode({"code": "tool", "message": "late", "type": "T"})
+
+
+def _answer(how: str, call_id: int) -> bytes:
+    answers = {
+        "unknown_kind": encode_batch([Frame(77, call_id)]),
+        "too_large": encode_batch([Frame(Kind.RESULT, call_id, body=bytes(200_000))]),
+        "broken_result": encode_batch([Frame(Kind.RESULT, call_id, body=b"\xc1")]),
+        "broken_error": encode_batch([Frame(Kind.ERROR, call_id, body=b"\xc1")]),
+        "no_batch": b"\x0a\xff\xff",
+        "twice": encode_batch(
+            [Frame(Kind.ERROR, call_id, body=ERROR_BODY), Frame(Kind.ERROR, call_id, body=ERROR_BODY)]
+        ),
+        "chunk": encode_batch([Frame(Kind.CHUNK, call_id, body=b"\xc0")]),
+        "other_call": encode_batch([Frame(Kind.RESULT, call_id + 2, body=b"\xc0")]),
+    }
+    return answers[how]
+
+
+class BadLink:
+    """The Link service."""
+
+    def __init__(self, how: str, secret: str) -> None:
+        self._how = how
+        self._secret = secret
+
+    def __mapping__(self) -> dict[str, Any]:
+        cardinality = grpclib.const.Cardinality.STREAM_STREAM
+        return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
+
+    async def _open(self, stream: Any) -> None:
+        secret = "wrong" if self._how == "wrong_secret" else self._secret
+        version = 99 if self._how == "wrong_version" else PROTOCOL_VERSION
+        hello = codec.encode({"protocol": version, "secret": secret, "pid": os.getpid(), "tools": []})
+        if self._how == "no_hello":
+            await stream.send_message(encode_batch([Frame(Kind.PING)]))
+        await stream.send_message(encode_batch([Frame(Kind.HELLO, body=hello)]))
+        while (data := await stream.recv_message()) is not None:
+            for frame in decode_batch(data):
+                if frame.kind == Kind.CALL and self._how == "hang_up":
+                    return
+                if frame.kind == Kind.CALL:
+                    await stream.send_message(_answer(self._how, frame.call_id))
+
+
+async def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--how")
+    parser.add_argument("--listen-fd", type=int)
+    options, _ = parser.parse_known_args()
+    link = BadLink(options.how, os.environ["SNAKEPIT_LINK_SECRET"])
+    server = grpclib.server.Server([link], codec=RawCodec())
+    await server.start(sock=socket.socket(fileno=options.listen_fd))
+    await server.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
