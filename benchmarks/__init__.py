@@ -1,0 +1,1 @@
+"""Benchmarks against the pools that one would take otherwise."""

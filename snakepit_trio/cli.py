@@ -4,65 +4,61 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    from .demo import Progress
+# Heavy imports are inside the commands, so that `snakepit --help` is there at once.
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="snakepit-trio", prog_name="snakepit")
 def main() -> None:
-    """Worker processes for trio applications."""
+    """Worker processes for trio applications: when a call is over, it is over."""
 
 
 @main.command()
-@click.option("--path", type=click.Path(exists=True, path_type=Path), help="A source tree; the standard library if none.")
+def version() -> None:
+    """Print the versions of snakepit, Python and trio."""
+    import platform
+
+    import trio
+
+    from . import __version__
+
+    click.echo(f"snakepit {__version__}, Python {platform.python_version()}, trio {trio.__version__}")
+
+
+@main.command()
+@click.option(
+    "--path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A source tree; the standard library if not given.",
+)
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Worker processes.")
 @click.option("--chaos", is_flag=True, help="Kill workers with SIGKILL while it runs; the totals stay the same.")
-@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines in the tables.")
+@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines in each table.")
 def demo(path: Path | None, workers: int, chaos: bool, top: int) -> None:
-    """Measure the standard library's source in worker processes."""
-    from .demo import Progress, source_files
+    """Measure Python source in worker processes.
 
-    files = source_files(path)
-    if not files:
-        raise click.UsageError(f"there are no .py files below {path}")
-    progress = Progress(files)
+    Ends with 0 if all files were measured and all worker processes are gone, else with 1; after Ctrl-C with 130.
+    """
     try:
-        _run_demo(progress, workers, chaos, top)
+        _demo(path, workers, chaos, top)
     except KeyboardInterrupt:
-        click.echo(f"interrupted after {progress.done} of {len(files)} files", err=True)
+        # Before there were workers.
+        click.echo("interrupted", err=True)
         sys.exit(130)
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        click.echo(f"interrupted after {progress.done} of {len(files)} files", err=True)
-        sys.exit(130)
-    sys.exit(1 if progress.failed or progress.left_over() else 0)
 
 
-def _run_demo(progress: Progress, workers: int, chaos: bool, top: int) -> None:
-    import trio
-    from rich.console import Console
+def _demo(path: Path | None, workers: int, chaos: bool, top: int) -> NoReturn:
+    from . import WorkerStartError
+    from .demo import Progress, files_of_demo, run
 
-    from .demo import measure
-    from .demo_view import report, show
-
-    console = Console()
-    console.print(f"{len(progress.files)} files, {workers} workers{', chaos' if chaos else ''}", highlight=False)
-
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            await measure(
-                progress,
-                workers=workers,
-                chaos=chaos,
-                started=lambda: nursery.start_soon(show, progress, console),
-            )
-            nursery.cancel_scope.cancel()
-
-    trio.run(run)
-    report(progress, console, top)
+    root, files = files_of_demo(path)
+    if not files:
+        raise click.UsageError(f"there are no .py files below {root}")
+    try:
+        sys.exit(run(Progress(root, files), workers=workers, chaos=chaos, top=top))
+    except WorkerStartError as error:
+        raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", ())])) from error

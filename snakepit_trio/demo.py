@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import random
 import signal
+import sys
 import sysconfig
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +19,34 @@ import psutil
 import trio
 
 import snakepit_trio as snakepit
+from bridge_py.adapters.source_metrics import source_files
+
+from .demo_view import counted, make_console, report, show
 
 ADAPTER: Final = "bridge_py.adapters.source_metrics:SourceMetrics"
-KILL_EVERY: Final = 0.3
 MOST_TRIES: Final = 20
+_IN_FLIGHT: Final = 4  # files for each worker
+_FILE_TIMEOUT: Final = 120.0
+_SAMPLE_EVERY: Final = 0.5
+_KILL_EVERY: Final = 0.3
+# The pool waits longer and longer before it replaces a worker that keeps dying within its first second.
+_ALIVE: Final = (snakepit.WorkerState.READY, snakepit.WorkerState.BUSY)
+
 Record = dict[str, Any]
 
 
 @attrs.define
 class Progress:
-    """A run as it goes on; a view reads it whenever it likes."""
+    """A run as it goes on; a view reads it whenever it likes.
 
+    `records` are those of the adapter and `failed` error texts, both by file; `seen` has each worker
+    process that was noticed. `began` is a reading of `time.monotonic`, `seconds` 0 until the last file.
+    """
+
+    root: Path
     files: list[str]
     records: dict[str, Record] = attrs.field(factory=dict)
-    failed: list[str] = attrs.field(factory=list)
+    failed: dict[str, str] = attrs.field(factory=dict)
     killed: int = 0
     run_again: int = 0
     workers: list[snakepit.WorkerInfo] = attrs.field(factory=list)
@@ -43,23 +59,22 @@ class Progress:
         """Files that are measured or given up."""
         return len(self.records) + len(self.failed)
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first file was handed out, until the last was done."""
+        return self.seconds or time.monotonic() - self.began
+
     def left_over(self) -> list[int]:
-        """Pids of workers of this run that still live; psutil compares creation times too."""
-        return [process.pid for process in self.seen if process.is_running() and process.status() != "zombie"]
+        """Pids of the seen workers that are still there, be it as zombies; psutil compares creation times too."""
+        return sorted(process.pid for process in self.seen if process.is_running())
 
     def totals(self) -> dict[str, int | str]:
         """What was found. The same for the same files, however the run went."""
-        records = [self.records[path] for path in sorted(self.records)]
+        records = [self._relative(path) for path in sorted(self.records)]
         digest = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
-        return {
-            "files": len(records),
-            "lines": sum(record["lines"] for record in records),
-            "functions": sum(record["functions"] for record in records),
-            "branches": sum(record["branches"] for record in records),
-            "complexity": sum(record["complexity"] for record in records),
-            "files that do not parse": sum("error" in record for record in records),
-            "checksum of all records": digest[:16],
-        }
+        sums = {key: sum(record[key] for record in records) for key in ("lines", "functions", "branches", "complexity")}
+        bad = sum("error" in record for record in records)
+        return {"files": len(records), **sums, "files that do not parse": bad, "sha256 of the records": digest[:16]}
 
     def functions(self, key: str, top: int) -> list[tuple[str, Record]]:
         """The `top` functions with the most of `complexity` or `length`, with the paths of their files."""
@@ -67,29 +82,68 @@ class Progress:
         found.sort(key=lambda pair: (-pair[1][key], pair[0], pair[1]["line"]))
         return found[:top]
 
+    def name_of(self, path: str) -> str:
+        """A file's path from the root of the tree."""
+        return os.path.relpath(path, self.root)
 
-def source_files(root: Path | None) -> list[str]:
-    """The Python files below a folder, sorted; by default those of the interpreter's standard library."""
-    folder = root or Path(sysconfig.get_paths()["stdlib"])
-    skipped = {"__pycache__"} | ({"site-packages", "dist-packages"} if root is None else set())
-    if folder.is_file():
-        return [str(folder)]
-    return sorted(str(path) for path in folder.rglob("*.py") if not skipped.intersection(path.parts))
+    def _relative(self, path: str) -> Record:
+        # So that copies of a tree in different places have the same checksum.
+        return {**self.records[path], "path": self.name_of(path)}
 
 
-async def measure(progress: Progress, *, workers: int, chaos: bool, started: Callable[[], None]) -> None:
-    """Measure `progress.files` in a pool; fills `progress` as results come. Calls `started` when work begins."""
+def files_of_demo(path: Path | None) -> tuple[Path, list[str]]:
+    """The root and the sorted Python files of a tree; without a path those of the interpreter's standard library."""
+    if path is not None:
+        return path, source_files(path)
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return library, source_files(library, skip=["site-packages", "dist-packages"])
+
+
+def run(progress: Progress, *, workers: int, chaos: bool, top: int) -> int:
+    """Measure the files of `progress`, show how it goes, print the report. Returns the exit code.
+
+    That is 0 if all is well, 1 if files were given up, workers are left or the reader of stdout has
+    gone, 130 after Ctrl-C. Raises `WorkerStartError` if the pool cannot start.
+    """
+    if chaos:
+        # It would warn of each worker that we kill.
+        logging.getLogger("snakepit.supervisor").setLevel(logging.ERROR)
+    console = make_console(sys.stdout)
+    files = counted(len(progress.files), "file")
+    console.print(f"{files} below {progress.root}, {counted(workers, 'worker')}{', chaos' if chaos else ''}")
+    try:
+        trio.run(_run, progress, workers, chaos, console)
+    except (KeyboardInterrupt, BaseExceptionGroup) as error:
+        return _exit_code_of(error, progress)
+    report(progress, console, top)
+    return 1 if progress.failed or progress.left_over() else 0
+
+
+def _exit_code_of(error: BaseException, progress: Progress) -> int:
+    # Under trio, Ctrl-C and the end of a pipe come in whichever task is running.
+    group = BaseExceptionGroup("", [error])
+    if group.subgroup(KeyboardInterrupt):
+        print(f"interrupted; {len(progress.left_over())} worker processes left", file=sys.stderr)
+        return 130
+    if group.subgroup(SystemExit):
+        return 1
+    raise error
+
+
+async def _run(progress: Progress, workers: int, chaos: bool, console: Any) -> None:
     async with snakepit.open_pool(ADAPTER, workers=workers, name="demo") as pool:
-        progress.began = trio.current_time()
-        started()
+        progress.began = time.monotonic()
+        _sample(pool, progress)
         async with trio.open_nursery() as services:
+            services.start_soon(show, progress, console)
             services.start_soon(_watch, pool, progress)
             if chaos:
                 services.start_soon(_kill_workers, pool, progress)
-            await _measure_all(pool, progress, 4 * workers)
+            await _measure_all(pool, progress, _IN_FLIGHT * workers)
+            progress.seconds = time.monotonic() - progress.began
             services.cancel_scope.cancel()
-        progress.seconds = trio.current_time() - progress.began
-        _note(pool, progress)
+    # Replacements may have been started after the last sample.
+    _sample(pool, progress)
 
 
 async def _measure_all(pool: snakepit.Pool, progress: Progress, limit: int) -> None:
@@ -105,39 +159,59 @@ async def _measure_all(pool: snakepit.Pool, progress: Progress, limit: int) -> N
 
 
 async def _measure_file(pool: snakepit.Pool, progress: Progress, path: str) -> None:
-    # Measuring a file changes nothing, so it may be done again after its worker died.
-    for _ in range(MOST_TRIES):
+    for attempt in range(1, MOST_TRIES + 1):
         try:
-            progress.records[path] = await pool.execute("measure_file", {"path": path}, timeout=120)
-        except snakepit.WorkerCrashed:
-            progress.run_again += 1
-        else:
+            progress.records[path] = await pool.execute("measure_file", {"path": path}, timeout=_FILE_TIMEOUT)
             return
-    progress.failed.append(path)
+        except snakepit.WorkerCrashed as error:
+            # Measuring a file changes nothing, so it may be done again.
+            progress.run_again += attempt < MOST_TRIES
+            problem = f"{MOST_TRIES} workers died over it; the last: {error}"
+        except snakepit.SnakepitError as error:
+            problem = str(error)
+            break
+    progress.failed[path] = problem
 
 
 async def _watch(pool: snakepit.Pool, progress: Progress) -> None:
     while True:
-        _note(pool, progress)
-        await trio.sleep(0.25)
+        await trio.sleep(_SAMPLE_EVERY)
+        _sample(pool, progress)
 
 
-def _note(pool: snakepit.Pool, progress: Progress) -> None:
+def _sample(pool: snakepit.Pool, progress: Progress) -> None:
     progress.workers = pool.list_workers()
     for worker in progress.workers:
-        if worker.pid is not None and worker.state != snakepit.WorkerState.STOPPED:
-            try:
-                progress.seen.add(psutil.Process(worker.pid))
-            except psutil.NoSuchProcess:
-                continue
+        if worker.pid is not None:
+            _note(worker.pid, progress)
+
+
+def _note(pid: int, progress: Progress) -> None:
+    try:
+        process = psutil.Process(pid)
+        # The id of a worker that is gone may be another's by now.
+        if process.ppid() == os.getpid():
+            progress.seen.add(process)
+    except psutil.NoSuchProcess:
+        return
 
 
 async def _kill_workers(pool: snakepit.Pool, progress: Progress) -> None:
-    # The first falls while work is sure to remain, also in a small tree.
+    # Small trees are done within the first pause, so the first one is killed as soon as there are calls:
+    # all lanes have submitted theirs when this task runs again.
+    await trio.lowlevel.checkpoint()
+    _kill_one(pool, progress)
     while True:
-        _note(pool, progress)
-        alive = [w.pid for w in progress.workers if w.pid is not None and w.state in ("ready", "busy")]
-        if alive:
-            os.kill(random.choice(alive), signal.SIGKILL)  # noqa: S311 - any will do
-            progress.killed += 1
-        await trio.sleep(KILL_EVERY)
+        await trio.sleep(_KILL_EVERY)
+        _kill_one(pool, progress)
+
+
+def _kill_one(pool: snakepit.Pool, progress: Progress) -> None:
+    workers = [w for w in pool.list_workers() if w.state in _ALIVE]
+    busy = [w for w in workers if w.state is snakepit.WorkerState.BUSY]
+    if workers:
+        pid = random.choice(busy or workers).pid  # noqa: S311 - any will do
+        assert pid is not None
+        _note(pid, progress)
+        os.kill(pid, signal.SIGKILL)
+        progress.killed += 1

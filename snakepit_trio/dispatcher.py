@@ -14,7 +14,6 @@ from .errors import PoolClosed, WorkerFailure
 from .scheduler import PATIENCE, Scheduler, Slot
 from .worker import Worker
 
-
 _MOST_RETURNS: Final = 3
 
 

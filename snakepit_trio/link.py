@@ -11,12 +11,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-# trio_asyncio replaces parts of asyncio when it is imported, and grpclib must see the replaced ones.
-import trio_asyncio  # isort: skip
 import grpclib.client
 import grpclib.const
 import grpclib.exceptions
+import grpclib.utils
 import trio
+import trio_asyncio
 
 from bridge_py.server import LINK_METHOD, RawCodec, link_configuration
 from bridge_py.wire.conversation import Conversation, Side
@@ -26,6 +26,10 @@ from bridge_py.wire.frames import Frame
 from .errors import WorkerError
 
 logger = logging.getLogger("snakepit.link")
+
+# grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
+# see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
+grpclib.utils._current_task = asyncio.current_task
 
 _FOREIGN = (
     grpclib.exceptions.GRPCError,

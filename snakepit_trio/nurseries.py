@@ -25,7 +25,7 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         _, errors = group.split(trio.Cancelled)
-        if errors is not None and (failure is None or isinstance(failure, trio.Cancelled)):
+        if errors is not None and (failure is None or _is_cancellation(failure)):
             failure = _only_one(errors)
     except trio.Cancelled as cancelled:  # noqa: ASYNC103 - raised below
         failure = failure or cancelled
@@ -34,6 +34,13 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
             raise failure
         finally:
             del failure
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # A nursery inside the block makes a group of the cancellations of its tasks.
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:

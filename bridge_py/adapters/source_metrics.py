@@ -1,18 +1,25 @@
 """Measures Python source: lines, functions, branches and cyclomatic complexity.
 
-Cyclomatic complexity of a function is 1 + its decision points (T. J. McCabe, "A Complexity Measure",
-IEEE Transactions on Software Engineering SE-2(4), 1976). Decision points are: each `if`, `elif`,
-conditional expression, `for`, `while`, `except` and `assert`; each `for` and each `if` of a
-comprehension; each operand of `and` and `or` after the first; each `case` that is not a bare `_`.
-A nested function counts for itself and not for the one around it; code of a class or module outside
-of functions counts as branches of the file, but as no function.
+The cyclomatic complexity of a function is 1 + its decision points: T. J. McCabe, "A Complexity
+Measure", IEEE Transactions on Software Engineering SE-2(4), 1976. Decision points, by node of `ast`:
+
+* 1 each: `If` (an `elif` is one), `IfExp`, `For`, `AsyncFor`, `While`, `ExceptHandler`, `Assert`;
+* `BoolOp`: its operands - 1, so `a and b and c` has 2;
+* `comprehension`: 1 for its `for` and 1 for each of its `if`s;
+* `match_case`: 1, but 0 for a bare `_` without a guard.
+
+`else`, `finally`, `with` and `lambda` are none. What is in a lambda, or in the body of a class that is
+defined in a function, counts for the function around it; a nested function counts for itself only.
+A function's decorators and defaults are counted with it. Decisions outside of all functions are
+branches of the file and of no function.
 """
 
 from __future__ import annotations
 
 import ast
 import tokenize
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +29,9 @@ Record = dict[str, Any]
 
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DECISIONS: Final = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert)
+# What reading and parsing raise for files that are no Python: LookupError for a coding line that names
+# something like `hex`, and for source too deep, by version of Python, one of the last three.
+_NOT_PYTHON: Final = (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError, SystemError)
 
 
 class SourceMetrics(BaseAdapter):
@@ -37,6 +47,7 @@ class SourceMetrics(BaseAdapter):
 
         Args:
             path: The file.
+
         """
         return measure_file(path)
 
@@ -46,23 +57,34 @@ class SourceMetrics(BaseAdapter):
 
         Args:
             path: The folder.
+
         """
-        for file in sorted(Path(path).rglob("*.py")):
-            yield measure_file(str(file))
+        for file in source_files(path):
+            yield measure_file(file)
+
+
+def source_files(folder: str | Path, skip: Iterable[str] = ()) -> list[str]:
+    """Paths of the regular `.py` files below a folder, sorted.
+
+    Leaves out `__pycache__` and folders of the names in `skip`; does not follow links to folders.
+    """
+    root = Path(folder)
+    skipped = {"__pycache__", *skip}
+    found = (path for path in root.rglob("*.py") if skipped.isdisjoint(path.relative_to(root).parts[:-1]))
+    return sorted(str(path) for path in found if path.is_file())
 
 
 def measure_file(path: str) -> Record:
-    """See the tool of this name."""
+    """Measure one file; the record is that of `SourceMetrics.measure_file`. Raises nothing for a bad file."""
     try:
-        with tokenize.open(path) as file:
-            source = file.read()
+        source = read_source(path)
         functions, branches = measure_source(source)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except _NOT_PYTHON as error:
         text = f"{type(error).__name__}: {error}"
         return {"path": path, "lines": 0, "functions": 0, "branches": 0, "complexity": 0, "measured": [], "error": text}
     return {
         "path": path,
-        "lines": source.count("\n") + (not source.endswith("\n") and source != ""),
+        "lines": source.count("\n") + (source != "" and not source.endswith("\n")),
         "functions": len(functions),
         "branches": branches,
         "complexity": sum(function["complexity"] for function in functions),
@@ -70,23 +92,35 @@ def measure_file(path: str) -> Record:
     }
 
 
-def measure_source(source: str) -> tuple[list[Record], int]:
-    """Functions of a source text, in the order of their lines, and its branches in all.
+def read_source(path: str) -> str:
+    """Read the text of a source file, in the encoding that its first lines or its byte order mark name (PEP 263).
 
-    Raises `SyntaxError`, or for very deep nesting `RecursionError` or `MemoryError`.
+    Raises `OSError`, `SyntaxError` or `LookupError` for an encoding that is none, and `ValueError`.
+    """
+    with tokenize.open(path) as file:
+        return file.read()
+
+
+def measure_source(source: str) -> tuple[list[Record], int]:
+    """Measure a source text.
+
+    Returns its functions, in the order of their lines, each with `name` (as in `Class.method.inner`),
+    `line` (of the `def`, from 1), `length` (lines from the `def` to the end) and `complexity`; and the
+    number of all its decision points. Raises `SyntaxError` or `ValueError`, and for nesting that is too
+    deep for the parser `RecursionError`, `MemoryError` or `SystemError`.
     """
     functions: list[Record] = []
     branches = 0
-    # A stack in place of recursion: the depth of a parsed tree has no useful bound.
-    work: list[tuple[ast.AST, str, Record | None]] = [(ast.parse(source), "", None)]
+    # A stack in place of recursion: a long chain of operators is parsed into a tree of any depth.
+    work: list[tuple[ast.AST, str, Record | None]] = [(_parse(source), "", None)]
     while work:
         node, prefix, owner = work.pop()
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
             prefix = f"{prefix}{node.name}."
         if isinstance(node, _FUNCTIONS):
-            owner = _function(node, prefix[:-1])
+            owner = _new_function(node, prefix[:-1])
             functions.append(owner)
-        decisions = _decisions(node)
+        decisions = count_decisions(node)
         branches += decisions
         if owner is not None:
             owner["complexity"] += decisions
@@ -95,12 +129,8 @@ def measure_source(source: str) -> tuple[list[Record], int]:
     return functions, branches
 
 
-def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Record:
-    end = node.end_lineno or node.lineno
-    return {"name": name, "line": node.lineno, "length": end - node.lineno + 1, "complexity": 1}
-
-
-def _decisions(node: ast.AST) -> int:
+def count_decisions(node: ast.AST) -> int:
+    """Count the decision points of one node, without its children."""
     if isinstance(node, _DECISIONS):
         return 1
     if isinstance(node, ast.BoolOp):
@@ -108,6 +138,22 @@ def _decisions(node: ast.AST) -> int:
     if isinstance(node, ast.comprehension):
         return 1 + len(node.ifs)
     if isinstance(node, ast.match_case):
-        bare = isinstance(node.pattern, ast.MatchAs) and node.pattern.pattern is None and node.pattern.name is None
-        return 0 if bare and node.guard is None else 1
+        return 0 if _is_bare_wildcard(node) else 1
     return 0
+
+
+def _parse(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        # The parser warns of such things as "\d"; they are of no interest here.
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _new_function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Record:
+    end = node.end_lineno or node.lineno
+    return {"name": name, "line": node.lineno, "length": end - node.lineno + 1, "complexity": 1}
+
+
+def _is_bare_wildcard(case: ast.match_case) -> bool:
+    pattern = case.pattern
+    return case.guard is None and isinstance(pattern, ast.MatchAs) and pattern.pattern is None and pattern.name is None

@@ -1,0 +1,150 @@
+"""`make bench`: all peers, all figures, in paired rounds. Prints a table with ratios and writes JSON.
+
+In each round the peers take turns, in an order that rotates, each in a fresh process. A figure is the median of
+its rounds; a ratio is the median of the rounds' ratios, so that a machine whose speed drifts does not bend it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .peers import PEERS, Ours
+from .run_peer import FIGURES
+
+LIBRARIES = ("trio", "trio-asyncio", "grpclib", "uvloop", "msgspec", "trio-parallel", "grpcio")
+MORE_IS_BETTER = ("calls/s", "chunks/s")
+Rounds = list[dict[str, dict[str, float]]]  # for each round, by peer, by figure
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = _options()
+    scale = 0.2 if options.quick else 1.0
+    rounds = _measure(options.only, options.figures, 2 if options.quick else options.rounds, scale)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(_table(rounds, options.only))
+    for line in _reach(rounds):
+        console.print(line, highlight=False)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": _machine(), "rounds": rounds}, indent=1))
+    console.print(f"all rounds: {options.json}", highlight=False)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two rounds of a fifth of the work")
+    parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/latest.json"))
+    return parser.parse_args()
+
+
+def _measure(names: list[str], figures: list[str], rounds: int, scale: float) -> Rounds:
+    results: Rounds = []
+    for number in range(rounds):
+        found: dict[str, dict[str, float]] = {name: {} for name in names}
+        for figure in figures:
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                _say(f"round {number + 1} of {rounds}: {figure}, {name}")
+                found[name].update(_run(name, figure, scale))
+        results.append(found)
+    _say("")
+    return results
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text:<80}\r", end="", file=sys.stderr, flush=True)
+
+
+def _run(name: str, figure: str, scale: float) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.run_peer", name, figure, str(scale)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _table(rounds: Rounds, names: list[str]) -> Table:
+    columns = list(dict.fromkeys(figure for each in rounds for found in each.values() for figure in found))
+    table = Table(
+        title="Medians (lowest to highest), and below them ours as a multiple of theirs", title_justify="left"
+    )
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in names:
+        table.add_row(name, *(_cell(rounds, name, column) for column in columns))
+    table.caption = "-: this peer cannot stream. Ratios of rates: more is better for us; of times: less is better."
+    return table
+
+
+def _cell(rounds: Rounds, name: str, column: str) -> str:
+    values = [each[name][column] for each in rounds if column in each[name]]
+    if not values:
+        return "-"
+    text = f"{_number(statistics.median(values))} ({_number(min(values))} to {_number(max(values))})"
+    ratio = _ratio(rounds, name, column)
+    return text if ratio is None or name == Ours.name else f"{text}\n{ratio:.2f} x"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(rounds: Rounds, name: str, column: str) -> float | None:
+    """Ours as a multiple of theirs."""
+    pairs = [(each.get(Ours.name, {}).get(column), each.get(name, {}).get(column)) for each in rounds]
+    ratios = [ours / theirs for ours, theirs in pairs if ours and theirs]
+    return statistics.median(ratios) if ratios else None
+
+
+def _reach(rounds: Rounds) -> list[str]:
+    lines = []
+    best = [ratio for name in _others(rounds) if (ratio := _ratio(rounds, name, "calls/s"))]
+    if best:
+        lines.append(_verdict("throughput at least 2 x the best peer's", min(best), min(best) >= 2, " x"))
+    if ratio := _ratio(rounds, "trio-parallel", "p50 ms"):
+        lines.append(_verdict("latency at most 1.5 x trio-parallel's", ratio, ratio <= 1.5, " x"))
+    if ratio := _ratio(rounds, "grpc.aio", "p50 ms"):
+        lines.append(_verdict("latency below grpc.aio's", ratio, ratio < 1, " x"))
+    if rates := [each[Ours.name]["chunks/s"] for each in rounds if "chunks/s" in each.get(Ours.name, {})]:
+        rate = statistics.median(rates)
+        lines.append(_verdict("at least 20,000 chunks a second", rate, rate >= 20_000, ""))
+    return lines
+
+
+def _others(rounds: Rounds) -> list[str]:
+    return [name for name in rounds[0] if not name.startswith(Ours.name)]
+
+
+def _verdict(aim: str, value: float, reached: bool, unit: str) -> str:
+    return f"{'reached' if reached else 'NOT reached':<12} {aim}: {_number(value)}{unit}"
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""A grpc.aio server with the same two tools, as generic handlers of bytes: `python -m benchmarks.grpc_server PATH`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+
+async def _empty(request: bytes, _context: Any) -> bytes:
+    return request
+
+
+async def _count(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    for number in range(int(request)):
+        yield b"%d" % number
+
+
+async def main() -> None:
+    """Serve until killed."""
+    server = grpc.aio.server()
+    handlers = {
+        "Empty": grpc.unary_unary_rpc_method_handler(_empty),
+        "Count": grpc.unary_stream_rpc_method_handler(_count),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bench", handlers),))
+    server.add_insecure_port(f"unix:{sys.argv[1]}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,213 @@
+"""The pools that are compared, behind one small interface.
+
+Each peer runs on the event loop that its users would run it on. A peer is opened with a number of workers;
+opening ends when every worker has answered a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trio
+
+import snakepit_trio as snakepit
+
+Call = Callable[[], Awaitable[object]]
+ADAPTER = "benchmarks.tools:Tools"
+PAYLOAD = "x" * 100
+
+
+class Session:
+    """An open peer: `call` runs the empty tool once, `stream` takes that many chunks."""
+
+    def __init__(self, call: Call, stream: Callable[[int], Awaitable[None]] | None = None) -> None:
+        self.call = call
+        self.stream = stream
+
+
+class Peer(ABC):
+    """One pool, and the loop it runs on."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def open(self, workers: int) -> Any:
+        """An async context manager that gives a `Session`."""
+
+    @abstractmethod
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a coroutine function on the peer's loop."""
+
+    @abstractmethod
+    async def together(self, callers: list[Callable[[], Awaitable[None]]]) -> None:
+        """Run callers side by side."""
+
+
+class OnTrio(Peer):
+    """Peers on trio."""
+
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        """`trio.run`."""
+        return trio.run(main)
+
+    async def together(self, callers: list[Callable[[], Awaitable[None]]]) -> None:
+        """A nursery."""
+        async with trio.open_nursery() as nursery:
+            for caller in callers:
+                nursery.start_soon(caller)
+
+
+class OnAsyncio(Peer):
+    """Peers on asyncio."""
+
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        """`asyncio.Runner`: trio-asyncio, which our own package imports, makes `asyncio.run` use another loop."""
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(main())  # type: ignore[arg-type]
+
+    async def together(self, callers: list[Callable[[], Awaitable[None]]]) -> None:
+        """`asyncio.gather`."""
+        await asyncio.gather(*(caller() for caller in callers))
+
+
+class Ours(OnTrio):
+    """snakepit-trio as it comes: a sync tool, one call at a time in each worker."""
+
+    name = "snakepit-trio"
+    tool = "empty"
+    concurrency = 1
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """The pool is open when all workers are ready."""
+        arguments = {"payload": PAYLOAD}
+        async with snakepit.open_pool(ADAPTER, workers=workers, concurrency=self.concurrency) as pool:
+
+            async def stream(n: int) -> None:
+                async with pool.stream("count", {"n": n}) as chunks:
+                    async for _ in chunks:
+                        pass
+
+            await pool.execute(self.tool, arguments)
+            yield Session(lambda: pool.execute(self.tool, arguments), stream)
+
+
+class OursAsync(Ours):
+    """snakepit-trio with a coroutine tool, 32 at a time in each worker."""
+
+    name = "snakepit-trio, coroutine tool, concurrency 32"
+    tool = "empty_async"
+    concurrency = 32
+
+
+class TrioParallel(OnTrio):
+    """trio-parallel, with a worker context of its own."""
+
+    name = "trio-parallel"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Workers start when all others are busy, so they are made to wait for each other."""
+        import trio_parallel
+
+        limiter = trio.CapacityLimiter(workers)
+        async with trio_parallel.open_worker_context() as context:
+            with tempfile.TemporaryDirectory() as folder:
+                async with trio.open_nursery() as nursery:
+                    for number in range(workers):
+                        nursery.start_soon(_in_context, context, limiter, folder, number, workers)
+
+            async def call() -> object:
+                return await context.run_sync(_empty, PAYLOAD, limiter=limiter)
+
+            yield Session(call)
+
+
+class Executor(OnAsyncio):
+    """ProcessPoolExecutor with spawned processes, from asyncio."""
+
+    name = "ProcessPoolExecutor"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Workers start when calls are queued, so they are made to wait for each other."""
+        loop = asyncio.get_running_loop()
+        method = multiprocessing.get_context("spawn")
+        with (
+            concurrent.futures.ProcessPoolExecutor(workers, mp_context=method) as pool,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            meeting = [loop.run_in_executor(pool, _meet, folder, n, workers) for n in range(workers)]
+            await asyncio.gather(*meeting)
+            yield Session(lambda: loop.run_in_executor(pool, _empty, PAYLOAD))
+
+
+class Grpc(OnAsyncio):
+    """grpc.aio: a server process and a channel for each worker, calls in turn."""
+
+    name = "grpc.aio"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Open when each server has answered."""
+        import grpc.aio
+
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [str(Path(folder) / f"{number}") for number in range(workers)]
+            command = [sys.executable, "-m", "benchmarks.grpc_server"]
+            servers = [subprocess.Popen([*command, path]) for path in paths]  # noqa: ASYNC220 - it takes 2 ms
+            channels = [grpc.aio.insecure_channel(f"unix:{path}") for path in paths]
+            try:
+                yield await self._session(channels)
+            finally:
+                for channel in channels:
+                    await channel.close()
+                for server in servers:
+                    server.kill()
+                    server.wait()
+
+    async def _session(self, channels: list[Any]) -> Session:
+        payload = PAYLOAD.encode()
+        methods = [channel.unary_unary("/bench.Bench/Empty") for channel in channels]
+        await asyncio.gather(*(method(payload, wait_for_ready=True) for method in methods))
+        turn = 0
+
+        async def call() -> object:
+            nonlocal turn
+            turn = (turn + 1) % len(methods)
+            return await methods[turn](payload)
+
+        async def stream(n: int) -> None:
+            async for _ in channels[0].unary_stream("/bench.Bench/Count")(b"%d" % n):
+                pass
+
+        return Session(call, stream)
+
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (Ours(), OursAsync(), TrioParallel(), Executor(), Grpc())}
+
+
+def _empty(payload: str) -> str:
+    return payload
+
+
+def _meet(folder: str, number: int, workers: int) -> None:
+    """Wait in this worker until all of them are here."""
+    (Path(folder) / str(number)).touch()
+    while len(list(Path(folder).iterdir())) < workers:
+        time.sleep(0.002)
+
+
+async def _in_context(context: Any, limiter: trio.CapacityLimiter, folder: str, number: int, workers: int) -> None:
+    await context.run_sync(_meet, folder, number, workers, limiter=limiter)

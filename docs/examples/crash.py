@@ -1,0 +1,37 @@
+"""A worker dies; its own call fails, the others do not notice, and it is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import trio
+from tools import Tools
+
+import snakepit_trio as snakepit
+
+
+async def main() -> None:
+    """Run it."""
+    async with snakepit.open_pool(Tools, workers=2) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, pool, "stubborn", {"seconds": 60})
+            while (victim := next((w for w in pool.list_workers() if w.state == "busy"), None)) is None:
+                await trio.sleep(0.01)  # noqa: ASYNC110 - the pool has no event for it
+            nursery.start_soon(run, pool, "double", {"n": 4})
+            assert victim.pid is not None
+            os.kill(victim.pid, signal.SIGKILL)
+        await pool.await_ready()
+        print("restarts:", pool.get_stats().restarts)
+
+
+async def run(pool: snakepit.Pool, name: str, args: dict[str, object]) -> None:
+    """One call, and what became of it."""
+    try:
+        print(name, "returned", await pool.execute(name, args))
+    except snakepit.WorkerCrashed as error:
+        print(name, "failed:", error)
+
+
+if __name__ == "__main__":
+    trio.run(main)

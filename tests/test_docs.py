@@ -1,0 +1,75 @@
+"""The examples run and print what the docs say; every public name is documented; links lead somewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bridge_py
+import snakepit_trio as snakepit
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "first_steps",
+            [
+                "one call: 42",
+                "epoch 0: loss 0.5",
+                "epoch 1: loss 0.25",
+                "epoch 2: loss 0.125",
+                "a thousand calls: 999000",
+                "too slow: 'stubborn' was stopped: it did not end within 0.2 s",
+                "wrong: double: the argument 'n' does not fit: Expected `int`, got `str` - at `n`",
+            ],
+        ),
+        ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
+    ],
+)
+def test_an_example_prints_what_it_should(name: str, lines: list[str]) -> None:
+    script = ROOT / "docs" / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for line in lines:
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize("module", [snakepit, bridge_py])
+def test_every_public_name_has_a_docstring(module: object) -> None:
+    missing = []
+    for name in module.__all__:  # type: ignore[attr-defined]
+        thing = getattr(module, name)
+        members = inspect.getmembers(thing) if inspect.isclass(thing) else []
+        for member, value in [("", thing), *members]:
+            ours = getattr(value, "__module__", "") or ""
+            public = (
+                inspect.isfunction(value) and not member.startswith("_") and ours.startswith(("snakepit", "bridge"))
+            )
+            if (value is thing or public) and not inspect.getdoc(value):
+                missing.append(f"{name}.{member}")
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_shows_code_that_is_in_an_example() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    compile(block, "README.md", "exec")
+    names = re.findall(r"pool\.(\w+)\(", block)
+    assert names
+    assert all(hasattr(snakepit.Pool, name) for name in names)
