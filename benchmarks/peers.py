@@ -172,7 +172,7 @@ class Grpc(OnAsyncio):
                 yield await self._session(channels)
             finally:
                 for channel in channels:
-                    await channel.close()
+                    await channel.close()  # noqa: ASYNC102 - asyncio's own
                 for server in servers:
                     server.kill()
                     server.wait()

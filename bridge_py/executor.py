@@ -16,11 +16,11 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .adapter import Tool
 from .context import SessionContext
@@ -30,6 +30,8 @@ from .wire import codec
 from .wire.errors import CANCELLED, NOT_STARTED, EncodeError, Fault, ToolCancelled, fault_of
 
 LEDGER_BYTES = 8
+_END: Final = object()
+Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
 
 
 class Replies(Protocol):
@@ -157,29 +159,29 @@ class Executor:
             raise EncodeError(f"{what} is {len(body)} bytes long; a frame takes {self._max_body} (max_frame_bytes)")
         return body
 
-    def _run_sync(
-        self, call: Call, run: Callable[[Call, Callable[..., Any], dict[str, Any]], Any], stop: Callable[[], object]
-    ) -> None:
+    def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
         call.started(stop)
         error: BaseException | None = None
         body = None
         try:
             kwargs = call.tool.arguments(call.body, call.context)
             if call.tool.streaming:
-                run(call, self._drain, {"call": call, "kwargs": kwargs})
+                self._drain(call, run, call.tool.function(**kwargs))
             else:
-                body = self._encode(run(call, call.tool.function, kwargs), "the result")
+                body = self._encode(run(call, call.tool.function, **kwargs), "the result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, body)
 
-    def _drain(self, call: Call, kwargs: dict[str, Any]) -> None:
+    def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
         """Send what a generator yields, each chunk for a credit."""
+        # Interrupts may hit only what runs inside `run`: one in the middle of posting a chunk would leave the
+        # outbox half-done.
         assert isinstance(call.credit, SyncCredit)
-        with contextlib.closing(call.tool.function(**kwargs)) as generator:
-            for value in generator:
+        with contextlib.closing(generator):
+            while (value := run(call, next, generator, _END)) is not _END:
                 body = self._encode(value, "the chunk")
-                call.credit.take()
+                run(call, call.credit.take)
                 self._replies.chunk(call.id, body)
 
     async def _run_async(self, call: Call) -> None:

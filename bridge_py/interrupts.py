@@ -17,6 +17,9 @@ from typing import Any, Protocol
 from .wire.errors import ToolCancelled
 
 
+_INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
+
+
 class Interruptible(Protocol):
     """What an interrupt needs to know of a call."""
 
@@ -36,13 +39,13 @@ class MainThreadInterrupts:
         self._thread = threading.main_thread().ident
         signal.signal(signal.SIGURG, self._handle)
 
-    def run(self, call: Interruptible, function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Interruptible, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run user code on the main thread; raises `ToolCancelled` if it is interrupted."""
         self._current = call
         try:
             if call.cancelled and not call.interrupted:
                 raise ToolCancelled
-            return function(**kwargs)
+            return function(*args, **kwargs)
         finally:
             # An interrupt just before this line leaves _current set, but then `interrupted` is set
             # too and the handler stays quiet until the next call takes the place.
@@ -70,16 +73,16 @@ class ThreadInterrupt:
         self._lock = threading.Lock()
         self._thread: int | None = None
 
-    def run(self, call: Interruptible, function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Interruptible, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run user code on this thread; raises `ToolCancelled` if it is interrupted."""
         with self._lock:
             self._thread = threading.get_ident()
         try:
             if call.cancelled:
                 raise ToolCancelled
-            return function(**kwargs)
+            return function(*args, **kwargs)
         finally:
-            self._leave(call)
+            self._leave()
 
     def interrupt(self, call: Interruptible) -> None:
         """From any thread: interrupt the call if it is between start and end."""
@@ -88,20 +91,18 @@ class ThreadInterrupt:
                 call.interrupted = True
                 _set_async_exception(self._thread, ToolCancelled)
 
-    def _leave(self, call: Interruptible) -> None:
-        # The exception may be pending still: it may hit any instruction here until it is taken
-        # back, so the leaving is tried again; it cannot hit twice, because it is sent once.
-        while self._thread is not None:
-            try:
-                with self._lock:
-                    thread, self._thread = self._thread, None
-                    if call.interrupted and thread is not None:
-                        _set_async_exception(thread, None)
-            except ToolCancelled:
-                continue
+    def _leave(self) -> None:
+        # The exception may be pending still and would hit whatever comes next, so it is let in here. Taking it
+        # back (by setting NULL) leaves the interpreter's own flag up, and 3.11 then loops forever under a tracer.
+        try:
+            with self._lock:
+                self._thread = None
+            for _ in range(_INSTRUCTIONS):
+                pass
+        except ToolCancelled:
+            self._thread = None
 
 
-def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
+def _set_async_exception(thread: int, kind: type[BaseException]) -> None:
     # https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
-    exception = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))

@@ -10,6 +10,8 @@ import trio
 
 from bridge_py.wire.frames import Frame
 
+from .errors import PoolClosed
+
 if TYPE_CHECKING:
     from .worker import Worker
 
@@ -90,3 +92,8 @@ class Call:
 
         self._waiter = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def stopped(call: Call) -> PoolClosed:
+    """Why a call ended that its caller had not given up."""
+    return PoolClosed(f"{call.name!r} was stopped: the pool closed")

@@ -29,7 +29,6 @@ _IN_FLIGHT: Final = 4  # files for each worker
 _FILE_TIMEOUT: Final = 120.0
 _SAMPLE_EVERY: Final = 0.5
 _KILL_EVERY: Final = 0.3
-# The pool waits longer and longer before it replaces a worker that keeps dying within its first second.
 _ALIVE: Final = (snakepit.WorkerState.READY, snakepit.WorkerState.BUSY)
 
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ import trio
 
 from bridge_py.wire.frames import Frame
 
-from .call import Call, CallState
+from .call import Call, CallState, stopped
 from .config import PoolConfig
 from .errors import PoolClosed, WorkerFailure
 from .scheduler import PATIENCE, Scheduler, Slot
@@ -106,7 +106,7 @@ class Dispatcher:
                 self._return(call)
             else:
                 self.crashed += failure is not None and not call.abandoned
-                call.finish(None, failure or PoolClosed(f"{call.name!r} was stopped: the pool closed"))
+                call.finish(None, failure or stopped(call))
 
     def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
@@ -120,7 +120,9 @@ class Dispatcher:
     def call_returned(self, worker: Worker, call: Call) -> None:
         """A worker has given a call back that it had not started."""
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
-        if worker.slot in self._workers:
+        if self._closed:
+            call.finish(None, stopped(call))
+        elif worker.slot in self._workers:
             self._carry_out(self._scheduler.give_back(worker.slot, call, trio.current_time()))
         else:
             self._return(call)
@@ -146,7 +148,7 @@ class Dispatcher:
         """Take no more calls, and end those in line with `PoolClosed`."""
         self._closed = True
         for call in self._scheduler.clear():
-            call.finish(None, PoolClosed(f"{call.name!r} was not started: the pool closed"))
+            call.finish(None, stopped(call))
 
     def _carry_out(self, assignments: list[tuple[Slot[Call], Call]]) -> None:
         for slot, call in assignments:

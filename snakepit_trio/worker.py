@@ -19,6 +19,7 @@ import trio
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import (
+    CANCELLED,
     NOT_STARTED,
     DecodeError,
     ProtocolError,
@@ -27,7 +28,7 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.frames import Frame, Kind
 
-from .call import Call
+from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
 from .launchers import local
@@ -273,6 +274,9 @@ class Worker:
         call = self.calls.pop(frame.call_id)
         if fault.code == NOT_STARTED and not call.abandoned:
             self._dispatcher.call_returned(self, call)
+        elif fault.code == CANCELLED:
+            # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
+            self._call_over(call, frame, stopped(call))
         else:
             self._call_over(call, frame, error_of(fault))
 

@@ -56,7 +56,7 @@ class Sample(BaseAdapter):
         """Take what comes."""
 
     @tool
-    def exotic(self, kind: range | complex, own: CODEC = None) -> None:  # type: ignore[valid-type,assignment]
+    def exotic(self, kind: range | complex, own: CODEC = None) -> None:  # type: ignore[valid-type]
         """Take what msgspec does not know."""
 
     def no_tool(self) -> None:
