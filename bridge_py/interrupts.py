@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from .wire.errors import ToolCancelled
 
-
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
 
 
