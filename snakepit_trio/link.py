@@ -39,6 +39,8 @@ _FOREIGN = (
     EOFError,
     asyncio.CancelledError,
     asyncio.InvalidStateError,
+    # grpclib deletes its transport when a connection is lost, also while it is about to use it.
+    AttributeError,
 )
 
 
@@ -146,6 +148,8 @@ class _TranslatedErrors:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             return
+        if isinstance(error, AttributeError):
+            logger.debug("the link was lost", exc_info=error)
         if isinstance(error, _FOREIGN) and not isinstance(error, ProtocolError):
             raise LinkLost(f"the link was lost: {error or type(error).__name__}") from error
 
