@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +52,7 @@ class Replies(Protocol):
 class Call:
     """One call in the worker."""
 
-    __slots__ = ("_stop_lock", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
+    __slots__ = ("body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
 
     def __init__(self, id: int, tool: Tool, body: bytes, session_id: str, timeout_us: int) -> None:
         self.id = id
@@ -65,24 +64,13 @@ class Call:
         if tool.streaming:
             self.credit = AsyncCredit() if tool.is_async else SyncCredit()
         self.cancelled = False
-        self.interrupted = False
-        self.stop: Callable[[], object] | None = None
-        self._stop_lock = threading.Lock()
+        self.interrupted = False  # the running code has been told
+        self.stop: Callable[[], object] | None = None  # tells the running code
 
     def cancel(self) -> None:
-        """Mark as cancelled and stop the code if it runs. From the link's thread."""
+        """Mark as cancelled, and stop the code if it runs. From the link's thread."""
         self.cancelled = self.context._cancelled = True
-        self._stop_once()
-
-    def started(self, stop: Callable[[], object]) -> None:
-        """Say how the running code is stopped. From the thread that runs it."""
-        self.stop = stop
-        if self.cancelled:
-            self._stop_once()
-
-    def _stop_once(self) -> None:
-        # `cancel` and `started` race: each sets its own half before it looks for the other's.
-        if self.stop is not None and self._stop_lock.acquire(blocking=False):
+        if self.stop is not None and not self.interrupted:
             self.stop()
 
 
@@ -102,10 +90,15 @@ class Executor:
         self._calls[call.id] = self._waiting[call.id] = call
         self._wake(call.id)
 
-    def cancel(self, call_id: int) -> None:
-        """Stop a call: at once if it waits, by interrupting its code if it runs."""
-        if not self._withdraw(call_id, CANCELLED) and (call := self._calls.get(call_id)):
-            call.cancel()
+    def cancel(self, call_id: int) -> bool:
+        """Stop a call: at once if it waits, by interrupting its code if it runs.
+
+        Returns False if it cannot be interrupted right now: try again soon.
+        """
+        if self._withdraw(call_id, CANCELLED) or (call := self._calls.get(call_id)) is None:
+            return True
+        call.cancel()
+        return call.interrupted
 
     def recall(self, call_id: int) -> None:
         """Give a call back if it has not started."""
@@ -160,7 +153,7 @@ class Executor:
         return body
 
     def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
-        call.started(stop)
+        call.stop = stop
         error: BaseException | None = None
         body = None
         try:
@@ -189,7 +182,12 @@ class Executor:
         body = None
         task = asyncio.current_task()
         assert task is not None
-        call.started(lambda: self._loop.call_soon_threadsafe(task.cancel))
+
+        def stop() -> None:
+            call.interrupted = True
+            self._loop.call_soon_threadsafe(task.cancel)
+
+        call.stop = stop
         try:
             kwargs = call.tool.arguments(call.body, call.context)
             if call.tool.streaming:

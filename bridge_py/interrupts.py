@@ -3,20 +3,27 @@
 An interrupt can arrive just after the tool it was meant for has ended. Both classes here raise
 `ToolCancelled` only between the first and the last instruction of `run`, for the very call that
 was cancelled, and once at the most.
+
+Some code must not be left half-way: an import (the module would be broken for all later calls), a log
+handler (its lock would stay taken), a finalizer (which would swallow the exception). There nothing is
+raised, and whoever interrupts tries again a little later.
 """
 
 from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .wire.errors import ToolCancelled
 
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
+# A coverage tracer runs inside the code it traces, and takes a lock there.
+_NOT_HALF_WAY: Final = frozenset({"importlib", "logging", "coverage"})
 
 
 class Interruptible(Protocol):
@@ -51,13 +58,13 @@ class MainThreadInterrupts:
             self._current = None
 
     def interrupt(self) -> None:
-        """From any thread: interrupt the current call if it is marked as cancelled."""
+        """From any thread: interrupt the current call if it is marked as cancelled and may be left half-way."""
         assert self._thread is not None
         signal.pthread_kill(self._thread, signal.SIGURG)
 
-    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, _signum: int, frame: FrameType | None) -> None:
         call = self._current
-        if call is not None and call.cancelled and not call.interrupted:
+        if call is not None and call.cancelled and not call.interrupted and _may_be_left(frame):
             call.interrupted = True
             raise ToolCancelled
 
@@ -84,9 +91,11 @@ class ThreadInterrupt:
             self._leave()
 
     def interrupt(self, call: Interruptible) -> None:
-        """From any thread: interrupt the call if it is between start and end."""
+        """From any other thread: interrupt the call if it is between start and end and may be left half-way."""
         with self._lock:
-            if self._thread is not None and not call.interrupted:
+            if self._thread is None or call.interrupted:
+                return
+            if _may_be_left(sys._current_frames().get(self._thread)):
                 call.interrupted = True
                 _set_async_exception(self._thread, ToolCancelled)
 
@@ -100,6 +109,15 @@ class ThreadInterrupt:
                 pass
         except ToolCancelled:
             self._thread = None
+
+
+def _may_be_left(frame: FrameType | None) -> bool:
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in _NOT_HALF_WAY or frame.f_code.co_name == "__del__":
+            return False
+        frame = frame.f_back
+    return True
 
 
 def _set_async_exception(thread: int, kind: type[BaseException]) -> None:

@@ -30,6 +30,7 @@ from .wire.frames import Frame, Kind
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
+_INTERRUPT_AGAIN: Final = 0.01  # seconds
 
 logger = logging.getLogger("snakepit.link")
 
@@ -96,6 +97,8 @@ class LinkServer:
         self._loop = asyncio.get_running_loop()
         self._to_write = asyncio.Event()
         self._closed = asyncio.Event()
+        # A reply that cannot be posted would leave its caller waiting for ever.
+        self._loop.set_exception_handler(self._fail)
         server = grpclib.server.Server([self], codec=RawCodec(), config=link_configuration())
         await server.start(sock=self._listener)
         await self._closed.wait()
@@ -114,6 +117,7 @@ class LinkServer:
         assert self._to_write is not None
         self._to_write.set()
         writer = asyncio.create_task(self._write(stream))
+        writer.add_done_callback(lambda _: self._closed.set())
         try:
             while (data := await stream.recv_message()) is not None:
                 for frame in self._conversation.receive(data):
@@ -124,7 +128,10 @@ class LinkServer:
             logger.error("the host broke the protocol: %s", error)
         finally:
             writer.cancel()
-            self._closed.set()
+
+    def _fail(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        logger.error("the link failed: %s", context["message"], exc_info=context.get("exception"))
+        self._closed.set()
 
     async def _write(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
         assert self._to_write is not None
@@ -154,7 +161,7 @@ class LinkServer:
             case Kind.CREDIT:
                 executor.grant(frame.call_id, frame.number)
             case Kind.CANCEL:
-                executor.cancel(frame.call_id)
+                self._cancel(frame.call_id, executor)
             case Kind.RECALL:
                 executor.recall(frame.call_id)
             case Kind.PING:
@@ -183,6 +190,11 @@ class LinkServer:
             self._refuse(frame, WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}"))
         else:
             executor.submit(Call(frame.call_id, tool, frame.body, frame.session_id, frame.number))
+
+    def _cancel(self, call_id: int, executor: Executor) -> None:
+        if not executor.cancel(call_id):
+            assert self._loop is not None
+            self._loop.call_later(_INTERRUPT_AGAIN, self._cancel, call_id, executor)
 
     def _refuse(self, frame: Frame, error: Exception) -> None:
         self._conversation.error(frame.call_id, codec.encode(fault_of(error)))

@@ -104,15 +104,15 @@ class Link:
             try:
                 async with channel.request(LINK_METHOD, cardinality, bytes, bytes) as stream:
                     await stream.send_request()
-                    await self._pump(stream)
+                    await self._pump(channel, stream)
             finally:
                 channel.close()
         raise LinkLost("the worker closed the link")
 
-    async def _pump(self, stream: grpclib.client.Stream[bytes, bytes]) -> None:
+    async def _pump(self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
         self._to_write = asyncio.Event()
         self._to_write.set()
-        writer = asyncio.ensure_future(self._write(stream))
+        writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))
         try:
             while (data := await stream.recv_message()) is not None:
                 for frame in self.conversation.receive(data):
@@ -125,15 +125,19 @@ class Link:
             # Without it, leaving the stream would wait for the worker's last word forever.
             await stream.cancel()  # noqa: ASYNC102 - asyncio's turn: it sends one frame
 
-    async def _write(self, stream: grpclib.client.Stream[bytes, bytes]) -> None:
-        ready = self._to_write
-        assert ready is not None
-        with _TranslatedErrors():
+    async def _write(
+        self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
+    ) -> None:
+        try:
             while True:
                 await ready.wait()
                 ready.clear()
                 if data := self.conversation.data_to_send():
                     await stream.send_message(data)
+        except Exception:
+            # Nobody awaits a writer; the reader sees that the channel has closed.
+            logger.debug("writing to a worker failed", exc_info=True)
+            channel.close()
 
 
 class _TranslatedErrors:

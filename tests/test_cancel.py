@@ -72,6 +72,20 @@ async def test_a_timeout_stops_the_code_too(tool: str, log: Path) -> None:
         assert _is_quiet(log)
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_log_handler_is_not_interrupted_half_way(concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=30) as pool:
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.execute, "log_slowly", {"path": str(log)})
+                await _started(log)
+                nursery.cancel_scope.cancel()
+            lines = log.read_text().split()
+            log.unlink()
+            assert lines == ["begin", "end"] * (len(lines) // 2)
+        assert pool.get_stats().restarts == 0
+
+
 async def test_grandchildren_go_with_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.2) as pool:
         async with trio.open_nursery() as nursery:

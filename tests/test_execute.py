@@ -97,6 +97,14 @@ async def test_a_tool_error_shows_the_remote_traceback_below_the_local_one(concu
     assert "interrupts.py" not in error.remote_traceback
 
 
+async def test_any_error_text_comes_through() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        with pytest.raises(snakepit.ToolError, match="half a pair: .*d800"):
+            await pool.execute("fail_with_surrogate", timeout=10)
+        with pytest.raises(snakepit.ToolError, match=r"100000 characters"):
+            await pool.execute("fail", {"text": "x" * 100_000})
+
+
 async def test_what_cannot_be_sent_says_so_and_harms_nothing() -> None:
     async with snakepit.open_pool(TOOLS, workers=1, max_frame_bytes=100_000) as pool:
         with pytest.raises(

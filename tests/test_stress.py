@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import trio
 
@@ -76,3 +77,20 @@ async def test_interrupts_never_hit_a_call_they_were_not_meant_for() -> None:
                 nursery.start_soon(victim)
                 nursery.start_soon(bystander)
             assert pool.get_stats().restarts == 0
+
+
+async def test_cancelled_computations_always_end(tmp_path: Path) -> None:
+    """Calls that compute, in Python and in C, are cancelled at any moment, with others waiting behind them."""
+    dice = random.Random(3)
+    source = tmp_path / "source.py"
+    source.write_text("def f(x):\n    if x:\n        return [y for y in x if y]\n" * 500)
+    async with snakepit.open_pool(
+        "bridge_py.adapters.source_metrics:SourceMetrics", workers=2, cancel_grace=30
+    ) as pool:
+        for _ in range(40):
+            with trio.move_on_after(dice.random() * 0.1):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(8):
+                        nursery.start_soon(pool.execute, "measure_file", {"path": str(source)})
+            assert pool.get_stats().running == 0
+        assert pool.get_stats().restarts == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,20 @@ from bridge_py import BaseAdapter, SessionContext, tool
 
 class CustomError(Exception):
     """What `fail` raises."""
+
+
+class SlowHandler(logging.Handler):
+    """Writes to a file, taking its time."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write two lines, a while apart."""
+        _mark(self._path, "begin")
+        time.sleep(0.2)
+        _mark(self._path, "end")
 
 
 class Tools(BaseAdapter):
@@ -42,6 +57,11 @@ class Tools(BaseAdapter):
     def fail(self, text: str) -> None:
         """Raise."""
         raise CustomError(text)
+
+    @tool
+    def fail_with_surrogate(self) -> None:
+        """Raise with a text that is no valid Unicode."""
+        raise CustomError("half a pair: \ud800")
 
     @tool
     def exit(self, code: int) -> None:
@@ -89,6 +109,15 @@ class Tools(BaseAdapter):
                 time.sleep(0.01)
             except BaseException:
                 continue
+
+    @tool
+    def log_slowly(self, path: str) -> None:
+        """Log all the time through a handler that takes its time; writes to `path` before and after each record."""
+        logger = logging.getLogger("slow")
+        logger.propagate = False
+        logger.handlers = [SlowHandler(path)]
+        while True:
+            logger.info("a record")
 
     @tool
     def spawn_and_wait(self) -> None:

@@ -131,8 +131,10 @@ def error_of(fault: Fault) -> SnakepitError:
 
 
 def _clip(text: str) -> str:
-    # An error must always fit into a frame, also with half of an array in its message.
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
+    # An error must always fit into a frame, also with half of an array or a lone surrogate in its message.
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text_of(error: BaseException) -> str:
