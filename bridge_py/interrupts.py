@@ -4,9 +4,9 @@ An interrupt can arrive just after the tool it was meant for has ended. Both cla
 `ToolCancelled` only between the first and the last instruction of `run`, for the very call that
 was cancelled, and once at the most.
 
-Some code must not be left half-way: an import (the module would be broken for all later calls), a log
-handler (its lock would stay taken), a finalizer (which would swallow the exception). There nothing is
-raised, and whoever interrupts tries again a little later.
+Some code must not be left half-way: an import (the module would be broken for all later calls), a
+finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`.
+There nothing is raised, and whoever interrupts tries again a little later.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Any, Final, Protocol
 from .wire.errors import ToolCancelled
 
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
-# A coverage tracer runs inside the code it traces, and takes a lock there.
-_NOT_HALF_WAY: Final = frozenset({"importlib", "logging", "coverage"})
+# Not to be left while they are anywhere on the stack, or while they are what runs. A coverage tracer takes a
+# lock of its own inside the code that it traces.
+_WHOLE: Final = frozenset({"importlib"})
+_TAKING_LOCKS: Final = frozenset({"logging", "coverage"})
 
 
 class Interruptible(Protocol):
@@ -112,12 +114,17 @@ class ThreadInterrupt:
 
 
 def _may_be_left(frame: FrameType | None) -> bool:
+    if frame is not None and _package_of(frame) in _TAKING_LOCKS:
+        return False
     while frame is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package in _NOT_HALF_WAY or frame.f_code.co_name == "__del__":
+        if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__":
             return False
         frame = frame.f_back
     return True
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _set_async_exception(thread: int, kind: type[BaseException]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -73,17 +74,30 @@ async def test_a_timeout_stops_the_code_too(tool: str, log: Path) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_a_log_handler_is_not_interrupted_half_way(concurrency: int, log: Path) -> None:
+async def test_no_lock_of_logging_stays_taken(concurrency: int) -> None:
+    dice = random.Random(5)
     async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=30) as pool:
-        for _ in range(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pool.execute, "log_slowly", {"path": str(log)})
-                await _started(log)
-                nursery.cancel_scope.cancel()
-            lines = log.read_text().split()
-            log.unlink()
-            assert lines == ["begin", "end"] * (len(lines) // 2)
+        for _ in range(60):
+            with trio.move_on_after(0.01 + dice.random() * 0.01):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(concurrency):
+                        nursery.start_soon(pool.execute, "log_all_the_time")
         assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_an_import_is_not_interrupted_half_way(concurrency: int, tmp_path: Path, log: Path) -> None:
+    mark = f"open({str(log)!r}, 'a').write"
+    (tmp_path / "slow.py").write_text(
+        f"import time\n{mark}('begin ')\nfor _ in range(30): time.sleep(0.01)\nVALUE = 1\n{mark}('end ')\n"
+    )
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=30) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.execute, "import_slowly", {"folder": str(tmp_path)})
+            await _started(log)
+            nursery.cancel_scope.cancel()
+        assert await pool.execute("import_slowly", {"folder": str(tmp_path)}) == 1
+        assert log.read_text() == "begin end "
 
 
 async def test_grandchildren_go_with_a_killed_worker(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import io
 import logging
 import os
 import signal
@@ -20,18 +22,8 @@ class CustomError(Exception):
     """What `fail` raises."""
 
 
-class SlowHandler(logging.Handler):
-    """Writes to a file, taking its time."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._path = path
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write two lines, a while apart."""
-        _mark(self._path, "begin")
-        time.sleep(0.2)
-        _mark(self._path, "end")
+LOGGER = logging.Logger("quiet")  # noqa: LOG001 - not for the host
+LOGGER.addHandler(logging.StreamHandler(io.StringIO()))
 
 
 class Tools(BaseAdapter):
@@ -111,13 +103,17 @@ class Tools(BaseAdapter):
                 continue
 
     @tool
-    def log_slowly(self, path: str) -> None:
-        """Log all the time through a handler that takes its time; writes to `path` before and after each record."""
-        logger = logging.getLogger("slow")
-        logger.propagate = False
-        logger.handlers = [SlowHandler(path)]
+    def log_all_the_time(self) -> None:
+        """Log, through a handler that all calls of the worker share."""
         while True:
-            logger.info("a record")
+            LOGGER.info("a record")
+
+    @tool
+    def import_slowly(self, folder: str) -> int:
+        """Import the module `slow` from a folder."""
+        sys.path[:0] = [folder] if folder not in sys.path else []
+        value: int = importlib.import_module("slow").VALUE
+        return value
 
     @tool
     def spawn_and_wait(self) -> None:
