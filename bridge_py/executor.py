@@ -52,7 +52,7 @@ class Replies(Protocol):
 class Call:
     """One call in the worker."""
 
-    __slots__ = ("body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
+    __slots__ = ("attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
 
     def __init__(self, id: int, tool: Tool, body: bytes, session_id: str, timeout_us: int) -> None:
         self.id = id
@@ -65,6 +65,7 @@ class Call:
             self.credit = AsyncCredit() if tool.is_async else SyncCredit()
         self.cancelled = False
         self.interrupted = False  # the running code has been told
+        self.attempts = 0  # to tell it
         self.stop: Callable[[], object] | None = None  # tells the running code
 
     def cancel(self) -> None:

@@ -6,7 +6,8 @@ was cancelled, and once at the most.
 
 Some code must not be left half-way: an import (the module would be broken for all later calls), a
 finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`.
-There nothing is raised, and whoever interrupts tries again a little later.
+There nothing is raised, and whoever interrupts tries again a little later. Threads that log all the time
+may never be met outside of a lock, so with locks that goes on for so many attempts only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
 # lock of its own inside the code that it traces.
 _WHOLE: Final = frozenset({"importlib"})
 _TAKING_LOCKS: Final = frozenset({"logging", "coverage"})
+_CAREFUL_ATTEMPTS: Final = 20
 
 
 class Interruptible(Protocol):
@@ -33,6 +35,7 @@ class Interruptible(Protocol):
 
     cancelled: bool
     interrupted: bool
+    attempts: int  # to interrupt it
 
 
 class MainThreadInterrupts:
@@ -66,7 +69,7 @@ class MainThreadInterrupts:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         call = self._current
-        if call is not None and call.cancelled and not call.interrupted and _may_be_left(frame):
+        if call is not None and call.cancelled and not call.interrupted and _may_be_left(call, frame):
             call.interrupted = True
             raise ToolCancelled
 
@@ -97,7 +100,7 @@ class ThreadInterrupt:
         with self._lock:
             if self._thread is None or call.interrupted:
                 return
-            if _may_be_left(sys._current_frames().get(self._thread)):
+            if _may_be_left(call, sys._current_frames().get(self._thread)):
                 call.interrupted = True
                 _set_async_exception(self._thread, ToolCancelled)
 
@@ -113,8 +116,9 @@ class ThreadInterrupt:
             self._thread = None
 
 
-def _may_be_left(frame: FrameType | None) -> bool:
-    if frame is not None and _package_of(frame) in _TAKING_LOCKS:
+def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
+    call.attempts += 1
+    if frame is not None and call.attempts <= _CAREFUL_ATTEMPTS and _package_of(frame) in _TAKING_LOCKS:
         return False
     while frame is not None:
         if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__":

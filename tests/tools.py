@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ class Tools(BaseAdapter):
         """Log, through a handler that all calls of the worker share."""
         while True:
             LOGGER.info("a record")
+
+    @tool
+    def lock_of_logging_is_free(self) -> bool:
+        """Whether another thread could log."""
+        with ThreadPoolExecutor(1) as other:
+            lock = LOGGER.handlers[0].lock
+            assert lock is not None
+            return other.submit(lock.acquire, timeout=0.5).result()
 
     @tool
     def import_slowly(self, folder: str) -> int:
