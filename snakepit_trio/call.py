@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -39,19 +40,25 @@ class Call:
         "failure",
         "final",
         "id",
+        "is_late",
         "name",
         "order",
         "returns",
         "session_id",
         "state",
+        "timeout",
         "worker",
     )
 
-    def __init__(self, name: str, body: bytes, session_id: str, deadline: float, credit: int | None = None) -> None:
+    def __init__(
+        self, name: str, body: bytes, session_id: str, timeout: float | None, credit: int | None = None
+    ) -> None:
         self.name = name
         self.body = body
         self.session_id = session_id
-        self.deadline = deadline  # seconds of trio's clock
+        self.timeout = timeout
+        self.deadline = math.inf if timeout is None else trio.current_time() + timeout
+        self.is_late = False  # its deadline has passed
         self.credit = credit  # of a stream: chunks granted at the start
         self.order = 0  # place in the line of all calls, given by the scheduler
         self.assigned_at = 0.0
@@ -85,13 +92,12 @@ class Call:
 
     async def wait(self) -> None:
         """Wait until the next `wake`. Not for a call that is over, nor while chunks are left."""
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
         self._waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+
+    def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 def stopped(call: Call) -> PoolClosed:

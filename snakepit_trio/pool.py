@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import psutil
@@ -23,6 +22,7 @@ from bridge_py.worker import FRAME_OVERHEAD
 from .adapters import Adapter
 from .call import Call
 from .config import PoolConfig
+from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolNotReady
 from .link import AsyncioLoop
@@ -121,6 +121,7 @@ class Pool:
         self.config = config
         self._loop = AsyncioLoop()
         self._dispatcher = Dispatcher(config)
+        self._deadlines = Deadlines()
         ids = [f"{config.name}-{number}" for number in range(1, config.workers + 1)]
         self._supervisor = Supervisor(ids, self._make_worker, self._dispatcher.notify)
         self._services = trio.CancelScope(shield=True)
@@ -143,11 +144,7 @@ class Pool:
         `CallTimeout`, `WorkerCrashed` and `PoolClosed`.
         """
         call = self._new_call(name, args, timeout, session, None)
-        with trio.move_on_at(call.deadline) as budget:
-            await self._finish(call)
-        if budget.cancelled_caught:
-            self._timed_out += 1
-            raise CallTimeout(f"{name!r} was stopped: it did not end within {timeout} s")
+        await self._finish(call)
         if call.failure is not None:
             raise call.failure
         assert call.final is not None
@@ -164,13 +161,14 @@ class Pool:
         chunks are taken.
         """
         call = self._new_call(name, args, timeout, session, self.config.stream_window)
-        self._dispatcher.submit(call)
+        self._submit(call)
         try:
             yield Chunks(call, self.config.stream_window, self._decode, self._time_out)
         except trio.Cancelled:
             self._cancelled += not call.is_over
             raise
         finally:
+            self._deadlines.remove(call)
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
 
     async def execute_stream(
@@ -278,27 +276,35 @@ class Pool:
                 f"the arguments of {name!r} are {len(body)} bytes long; a frame takes {self._max_body}"
                 " (max_frame_bytes)"
             )
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
-        return Call(name, body, session, deadline, credit)
+        return Call(name, body, session, timeout, credit)
+
+    def _submit(self, call: Call) -> None:
+        self._dispatcher.submit(call)
+        self._deadlines.add(call)
 
     async def _finish(self, call: Call) -> None:
-        self._dispatcher.submit(call)
+        self._submit(call)
         try:
-            while not call.is_over:
+            while not call.is_over and not call.is_late:
                 await call.wait()
         except BaseException:
-            self._cancelled += trio.current_time() < call.deadline
+            self._cancelled += 1
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             raise
+        finally:
+            self._deadlines.remove(call)
+        if not call.is_over:
+            await self._time_out(call)
 
     async def _abandon(self, call: Call) -> None:
         if not call.is_over:
             with trio.CancelScope(shield=True):
                 await self._dispatcher.abandon(call)
 
-    async def _time_out(self, call: Call) -> None:
+    async def _time_out(self, call: Call) -> NoReturn:
         self._timed_out += 1
         await self._abandon(call)
+        raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
 
     def _decode(self, call: Call, body: bytes) -> Any:
         try:
@@ -318,6 +324,7 @@ class Pool:
                 async with trio.open_nursery() as inner:
                     inner.start_soon(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
+                    inner.start_soon(self._deadlines.run)
                     task_status.started()
                 outer.cancel_scope.cancel()
 

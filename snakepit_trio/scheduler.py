@@ -36,13 +36,14 @@ C = TypeVar("C", bound=Schedulable)
 class Slot(Generic[C]):
     """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
 
-    __slots__ = ("calls", "last_progress", "pace", "recalled")
+    __slots__ = ("calls", "last_progress", "pace", "place", "recalled")
 
     def __init__(self) -> None:
         self.calls: OrderedDict[int, C] = OrderedDict()
         self.pace = _NEVER  # smoothed seconds between two ends of calls while it was busy
         self.last_progress = 0.0
         self.recalled = False
+        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
 
 
 class Scheduler(Generic[C]):
@@ -80,7 +81,7 @@ class Scheduler(Generic[C]):
     def remove(self, slot: Slot[C]) -> list[C]:
         """A worker takes no more calls. Returns those it held, in the order of their assignment."""
         self._slots.discard(slot)
-        self._displace(slot)
+        self._put(slot, None)
         calls = list(slot.calls.values())
         slot.calls.clear()
         return calls
@@ -153,10 +154,12 @@ class Scheduler(Generic[C]):
         for slots in self._by_load:
             if slots:
                 return next(reversed(slots))  # the last one used has the warmest caches
-        return next(iter(self._quick), None)
+        slot = next(iter(self._quick), None)
+        if slot is not None:
+            self._quick.move_to_end(slot)  # all of them in turn
+        return slot
 
     def _assign(self, slot: Slot[C], call: C, now: float) -> None:
-        self._displace(slot)
         if not slot.calls:
             slot.last_progress = now
         slot.calls[call.order] = call
@@ -166,7 +169,6 @@ class Scheduler(Generic[C]):
     def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         if slot not in self._slots:
             return []
-        self._displace(slot)
         self._place(slot)
         return self._fill(slot, now)
 
@@ -192,13 +194,15 @@ class Scheduler(Generic[C]):
     def _place(self, slot: Slot[C]) -> None:
         load = len(slot.calls)
         if load < self._concurrency:
-            self._by_load[load][slot] = None
-        elif self._has_room(slot):
-            self._quick[slot] = None
+            self._put(slot, self._by_load[load])
         else:
-            self._quick.pop(slot, None)
+            self._put(slot, self._quick if self._has_room(slot) else None)
 
-    def _displace(self, slot: Slot[C]) -> None:
-        for slots in self._by_load:
-            slots.pop(slot, None)
-        self._quick.pop(slot, None)
+    def _put(self, slot: Slot[C], place: OrderedDict[Slot[C], None] | None) -> None:
+        if place is slot.place:
+            return
+        if slot.place is not None:
+            del slot.place[slot]
+        if place is not None:
+            place[slot] = None
+        slot.place = place

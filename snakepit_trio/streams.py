@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import outcome
 import trio
-
-from bridge_py.wire.errors import CallTimeout
 
 from .call import Call
 
@@ -27,13 +25,17 @@ class Chunks(AsyncIterator[Any]):
     """
 
     def __init__(
-        self, call: Call, window: int, decode: Callable[[Call, bytes], Any], stop: Callable[[Call], Awaitable[None]]
+        self,
+        call: Call,
+        window: int,
+        decode: Callable[[Call, bytes], Any],
+        time_out: Callable[[Call], Awaitable[NoReturn]],
     ) -> None:
         self._call = call
         self._refill_at = max(1, window // 2)
         self._taken = 0
         self._decode = decode
-        self._stop = stop
+        self._time_out = time_out
 
     async def __anext__(self) -> Any:
         call = self._call
@@ -42,7 +44,9 @@ class Chunks(AsyncIterator[Any]):
                 if call.failure is not None:
                     raise call.failure
                 raise StopAsyncIteration
-            await self._wait()
+            if call.is_late:
+                await self._time_out(call)
+            await call.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
         body = call.chunks.popleft()
         self._taken += 1
@@ -50,13 +54,6 @@ class Chunks(AsyncIterator[Any]):
             call.worker.grant(call, self._taken)
             self._taken = 0
         return self._decode(call, body)
-
-    async def _wait(self) -> None:
-        with trio.move_on_at(self._call.deadline) as scope:
-            await self._call.wait()
-        if scope.cancelled_caught:
-            await self._stop(self._call)
-            raise CallTimeout(f"the stream {self._call.name!r} was stopped: its time is used up")
 
 
 class Results(AsyncIterator[R], Generic[T, R]):

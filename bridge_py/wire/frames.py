@@ -66,6 +66,8 @@ _ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 def _varint(value: int) -> bytes:
     if value < 128:
         return _ONE_BYTE[value]
+    if value < 1 << 14:
+        return bytes((value & 127 | 128, value >> 7))
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
