@@ -27,6 +27,7 @@ from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolNotReady
 from .link import AsyncioLoop
 from .nurseries import background_nursery
+from .signals import interruption
 from .streams import Chunks, Results
 from .supervisor import Supervisor
 from .worker import Worker, WorkerState
@@ -84,8 +85,11 @@ async def open_pool(
 
     The block is entered when all workers are ready. When it is left, in whatever way, all calls are
     stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
-    block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or
-    `[tool.snakepit]` in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
+    block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or `[tool.snakepit]`
+    in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
+
+    In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
+    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself.
 
     Raises `UsageError`, `TypeError` or `ValueError` for a configuration that cannot be, and
     `WorkerStartError`, at once, if a worker cannot start.
@@ -104,14 +108,19 @@ async def open_pool(
     except TypeError as error:
         raise _better(error) from None
     pool = Pool(settings)
-    async with background_nursery() as nursery:
-        await nursery.start(pool._serve)
+    with interruption() as signals:
         try:
-            await pool._all_started()
-            yield pool
+            async with background_nursery() as nursery:
+                await nursery.start(pool._serve)
+                try:
+                    with signals.scope:
+                        await pool._all_started()
+                        yield pool
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await pool._close()
         finally:
-            with trio.CancelScope(shield=True):
-                await pool._close()
+            signals.check()
 
 
 class Pool:
