@@ -15,10 +15,13 @@ from bridge_py.wire.errors import (
 
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
-from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed, WorkerError, WorkerStartError
-from .pool import Pool, PoolStats, WorkerInfo, open_pool, run_as_script
+from .errors import PoolClosed, PoolError, PoolNotReady, Tainted, WorkerCrashed, WorkerError, WorkerStartError
+from .policy import RecyclePolicy, RetryPolicy
+from .pool import Pool, PoolStats, open_pool, run_as_script
 from .streams import Chunks, Results
+from .telemetry import Event
 from .worker import WorkerState
+from .workers import PoolHealth, WorkerInfo
 
 __all__ = [
     "Adapter",
@@ -26,17 +29,22 @@ __all__ = [
     "Chunks",
     "DecodeError",
     "EncodeError",
+    "Event",
     "GrpcPython",
     "InvalidArguments",
     "Pool",
     "PoolClosed",
     "PoolConfig",
     "PoolError",
+    "PoolHealth",
     "PoolNotReady",
     "PoolStats",
     "ProtocolError",
+    "RecyclePolicy",
     "Results",
+    "RetryPolicy",
     "SnakepitError",
+    "Tainted",
     "ToolError",
     "UnknownTool",
     "UsageError",

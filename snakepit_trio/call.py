@@ -77,6 +77,16 @@ class Call:
         """Whether the call has its outcome; none of its code runs any more."""
         return self.state is CallState.OVER
 
+    def time_left(self) -> float:
+        """Seconds until its deadline."""
+        return self.deadline - trio.current_time()
+
+    def again(self) -> Call:
+        """The same call, to be run once more within the same deadline."""
+        call = Call(self.name, self.body, self.session_id, self.timeout, self.credit)
+        call.deadline = self.deadline
+        return call
+
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
         """Set the outcome, once, and wake who waits."""
         self.state = CallState.OVER

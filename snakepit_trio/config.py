@@ -17,6 +17,7 @@ from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
 
 from .adapters import Adapter, GrpcPython
+from .policy import RecyclePolicy, RetryPolicy
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
@@ -85,6 +86,27 @@ class PoolConfig:
     stream_window: int = _count(64)
     #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
     send_ahead: int = _count(32, 0)
+    #: Between two questions to a worker whether it still answers.
+    ping_interval: float = _seconds(1.0)
+    #: What it gets for the answer.
+    ping_timeout: float = _seconds(1.0)
+    #: Answers missing in a row after which it is killed and replaced.
+    missed_pings: int = _count(2)
+    #: Leave a worker alone that a debugger, or a SIGSTOP, has stopped.
+    allow_debugger: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    #: Ends of one worker within `restart_period`, in a row and before it has served a call, that put it in quarantine.
+    max_restarts: int = _count(10)
+    restart_period: float = _seconds(30.0)
+    #: Between two trials to start a worker that is in quarantine.
+    quarantine: float = _seconds(5.0)
+    #: When workers are replaced by fresh ones.
+    recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=validators.instance_of(RecyclePolicy))
+    #: How calls of idempotent tools are run again after a crash.
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=validators.instance_of(RetryPolicy))
+    #: Workers in a row that calls of one command, or one session, kill before they are refused as tainted.
+    taint_after: int = _count(5)
+    #: For how long they are refused.
+    taint_period: float = _seconds(60.0)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from typing import Any, Final
 
 import trio
 
 from bridge_py.wire.frames import Frame
 
 from .call import Call, CallState, stopped
+from .changes import Changes
 from .config import PoolConfig
-from .errors import PoolClosed, WorkerFailure
+from .errors import PoolClosed, Tainted, WorkerFailure
+from .policy import TaintPolicy
 from .scheduler import PATIENCE, Scheduler, Slot
+from .telemetry import Events
 from .worker import Worker
 
 _MOST_RETURNS: Final = 3
+
+logger = logging.getLogger("snakepit.dispatcher")
 
 
 class Dispatcher:
@@ -26,7 +32,11 @@ class Dispatcher:
         self._workers: dict[Slot[Call], Worker] = {}
         self._closed = False
         self._sent_ahead = trio.Event()
-        self.workers_changed = trio.Event()
+        self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
+        self._taint_after = config.taint_after
+        self.workers_changed = Changes()
+        self.events = Events()
+        self.tools: dict[str, dict[str, Any]] = {}  # by name, as the workers describe them
         self.submitted = self.succeeded = self.failed = self.crashed = 0
 
     @property
@@ -48,6 +58,8 @@ class Dispatcher:
         """Bring a call to a worker, or into the line. Raises `PoolClosed`."""
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
+        if self._taint.has_suspects:
+            self._check_taint(call)
         self.submitted += 1
         call.state = CallState.QUEUED
         slot = self._scheduler.submit(call, trio.current_time())
@@ -82,14 +94,16 @@ class Dispatcher:
     def worker_ready(self, worker: Worker) -> None:
         """A worker takes calls from now on."""
         self._workers[worker.slot] = worker
-        self.notify()
+        self.tools = worker.tools
+        self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
+        self.workers_changed.notify()
         self._carry_out(self._scheduler.add(worker.slot, trio.current_time()))
 
     def worker_leaving(self, worker: Worker) -> None:
         """A worker takes no more calls; those it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
             self._scheduler.remove(worker.slot)
-            self.notify()
+            self.workers_changed.notify()
 
     def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerFailure | None) -> None:
         """A worker's process is no more: settle the calls it had.
@@ -98,18 +112,25 @@ class Dispatcher:
         not known for certain.
         """
         calls, worker.calls = worker.calls, {}
+        if failure is not None:
+            self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         for call_id, call in calls.items():
             call.returns += 1
             # The count bounds what a call can do that kills its worker by merely arriving.
             never_started = last_started is not None and call_id > last_started and call.returns <= _MOST_RETURNS
             if never_started and not call.abandoned and not self._closed:
                 self._return(call)
-            else:
-                self.crashed += failure is not None and not call.abandoned
-                call.finish(None, failure or stopped(call))
+                continue
+            if failure is not None and not worker.is_killed_by_us:
+                self._blame(call)
+            self.crashed += failure is not None and not call.abandoned
+            call.finish(None, failure or stopped(call))
 
     def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
+        if self._taint.has_suspects:
+            for key in _keys(call):
+                self._taint.succeeded(key)
         if failure is None:
             self.succeeded += 1
         elif not call.abandoned:
@@ -130,6 +151,18 @@ class Dispatcher:
     def _return(self, call: Call) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
         self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+
+    def _blame(self, call: Call) -> None:
+        for key in _keys(call):
+            if self._taint.killed(key, trio.current_time()):
+                kind, name = key
+                logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)
+                self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
+
+    def _check_taint(self, call: Call) -> None:
+        for key in _keys(call):
+            if seconds := self._taint.left(key, trio.current_time()):
+                raise Tainted(*key, self._taint_after, seconds)
 
     # Services.
 
@@ -160,7 +193,7 @@ class Dispatcher:
         if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
             self._sent_ahead.set()
 
-    def notify(self) -> None:
-        """Wake who waits for a change among the workers."""
-        changed, self.workers_changed = self.workers_changed, trio.Event()
-        changed.set()
+
+def _keys(call: Call) -> list[tuple[str, str]]:
+    keys = [("command", call.name)]
+    return [*keys, ("session", call.session_id)] if call.session_id else keys

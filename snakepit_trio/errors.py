@@ -52,6 +52,22 @@ class PoolClosed(PoolError):
     """The pool's block has been left, or is being left."""
 
 
+class Tainted(PoolError):
+    """Calls of this command, or of this session, killed one worker after another, and are refused for a while.
+
+    `kind` is "command" or "session", `name` which, `seconds` how long it is still refused.
+    """
+
+    def __init__(self, kind: str, name: str, deaths: int, seconds: float) -> None:
+        super().__init__(
+            f"{kind} {name!r} is refused for {seconds:.1f} s more: its calls killed {deaths} workers in a row"
+            " (taint_after, taint_period)"
+        )
+        self.kind = kind
+        self.name = name
+        self.seconds = seconds
+
+
 class PoolNotReady(PoolError, TimeoutError):
     """Not all workers were ready in time."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
+import itertools
 import os
+import platform
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -11,11 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
 import attrs
-import psutil
 import trio
 
 from bridge_py import BaseAdapter
 from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import CallTimeout, DecodeError, EncodeError, RemoteProtocolError, UsageError
 from bridge_py.worker import FRAME_OVERHEAD
 
@@ -24,28 +27,18 @@ from .call import Call
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .errors import PoolClosed, PoolNotReady
+from .errors import PoolClosed, PoolNotReady, WorkerCrashed
 from .link import AsyncioLoop
 from .nurseries import background_nursery
+from .policy import RetryPolicy
 from .signals import interruption
 from .streams import Chunks, Results
 from .supervisor import Supervisor
 from .worker import Worker, WorkerState
+from .workers import PoolHealth, WorkerInfo, Workers
 
 T = TypeVar("T")
 Arguments = Mapping[str, Any]
-
-
-@attrs.frozen
-class WorkerInfo:
-    """One worker, at the moment of asking. `started_at` is Unix time in seconds, `resident_bytes` its memory."""
-
-    id: str
-    pid: int | None
-    state: WorkerState
-    calls_served: int
-    started_at: float
-    resident_bytes: int | None
 
 
 @attrs.frozen
@@ -63,7 +56,9 @@ class PoolStats:
     cancelled: int
     timed_out: int
     crashed: int
+    retried: int
     restarts: int
+    recycled: int
     uptime: float
 
 
@@ -114,7 +109,7 @@ async def open_pool(
                 await nursery.start(pool._serve)
                 try:
                     with signals.scope:
-                        await pool._all_started()
+                        await pool._start()
                         yield pool
                 finally:
                     with trio.CancelScope(shield=True):
@@ -131,17 +126,26 @@ class Pool:
         self._loop = AsyncioLoop()
         self._dispatcher = Dispatcher(config)
         self._deadlines = Deadlines()
-        ids = [f"{config.name}-{number}" for number in range(1, config.workers + 1)]
-        self._supervisor = Supervisor(ids, self._make_worker, self._dispatcher.notify)
+        self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
+        #: The workers, one by one.
+        self.workers = Workers(self._supervisor)
+        #: What happens in the pool, as it happens.
+        self.events = self._dispatcher.events
         self._services = trio.CancelScope(shield=True)
         self._opened_at = time.monotonic()
-        self._cancelled = self._timed_out = 0
+        self._cancelled = self._timed_out = self._retried = 0
         self._max_body = config.max_frame_bytes - FRAME_OVERHEAD
 
     # Calls.
 
     async def execute(
-        self, name: str, args: Arguments | None = None, *, timeout: float | None = 30, session: str | None = None
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: float | None = 30,
+        session: str | None = None,
+        retries: int | RetryPolicy | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
 
@@ -149,13 +153,17 @@ class Pool:
         cancelled or times out, its code is stopped before this returns; code that does not stop
         within `cancel_grace` seconds costs its worker's life.
 
+        `retries` says how often the call may be run again, on another worker and within the same
+        `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
+        tool is declared idempotent. Nothing else is ever run twice.
+
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
         `CallTimeout`, `WorkerCrashed` and `PoolClosed`.
         """
         call = self._new_call(name, args, timeout, session, None)
         await self._finish(call)
         if call.failure is not None:
-            raise call.failure
+            call = await self._retry(call, retries)
         assert call.final is not None
         return self._decode(call, call.final.body)
 
@@ -233,12 +241,11 @@ class Pool:
 
     def get_stats(self) -> PoolStats:
         """The pool's counts."""
-        workers = [starter.worker for starter in self._supervisor.starters]
-        states = [worker.state for worker in workers]
+        states = [starter.state for starter in self._supervisor.starters.values()]
         dispatcher = self._dispatcher
         return PoolStats(
-            workers=len(workers),
-            ready=sum(worker.is_ready for worker in workers),
+            workers=self._supervisor.target,
+            ready=states.count(WorkerState.READY) + states.count(WorkerState.BUSY),
             busy=states.count(WorkerState.BUSY),
             queued=dispatcher.queued,
             running=dispatcher.running,
@@ -248,26 +255,56 @@ class Pool:
             cancelled=self._cancelled,
             timed_out=self._timed_out,
             crashed=dispatcher.crashed,
-            restarts=sum(starter.restarts for starter in self._supervisor.starters),
+            retried=self._retried,
+            restarts=self._supervisor.restarts,
+            recycled=self._supervisor.recycled,
             uptime=time.monotonic() - self._opened_at,
         )
 
     def list_workers(self) -> list[WorkerInfo]:
-        """The workers, in the order of their ids' numbers."""
-        return [_describe(starter.worker) for starter in self._supervisor.starters]
+        """The workers, in the order of their start; the same as `workers.list()`."""
+        return self.workers.list()
+
+    def get_health(self) -> PoolHealth:
+        """Whether the pool can work, and how its workers answer."""
+        return PoolHealth.of(self.workers.list(), self._supervisor.target, self._dispatcher.is_closed)
+
+    def get_info(self) -> dict[str, Any]:
+        """What this pool is: name, versions, settings and the workers' tools, as plain values."""
+        return {
+            "name": self.config.name,
+            "version": importlib.metadata.version("snakepit-trio"),
+            "python": platform.python_version(),
+            "worker_python": sorted({worker.python for worker in self._supervisor.ready()}),
+            "protocol": PROTOCOL_VERSION,
+            "adapter": str(self.config.adapter),
+            "workers": self._supervisor.target,
+            "concurrency": self.config.concurrency,
+            "tools": list(self._dispatcher.tools.values()),
+        }
+
+    async def resize(self, workers: int) -> None:
+        """Change the number of workers; returns when they are ready, or retired after their calls.
+
+        Raises `WorkerStartError` if one cannot start; those that can stay.
+        """
+        if workers < 1:
+            raise UsageError(f"resize to {workers} workers: a pool has at least 1")
+        missing = workers - self._supervisor.target
+        if missing > 0:
+            await self.workers.start(missing)
+        else:
+            await self._supervisor.shrink(-missing)
 
     async def await_ready(self, timeout: float = 30) -> None:
         """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
         with trio.move_on_after(timeout) as waiting:
-            while (missing := self._missing()) and not self._dispatcher.is_closed:
+            while (missing := self._supervisor.missing()) and not self._dispatcher.is_closed:
                 await self._dispatcher.workers_changed.wait()
         if waiting.cancelled_caught:
-            raise PoolNotReady(f"{missing} of {self.config.workers} workers were not ready within {timeout} s")
+            raise PoolNotReady(f"{missing} of {self._supervisor.target} workers were not ready within {timeout} s")
         if self._dispatcher.is_closed:
             raise PoolClosed("the pool is closed")
-
-    def _missing(self) -> int:
-        return sum(not starter.worker.is_ready for starter in self._supervisor.starters)
 
     # Running a call.
 
@@ -305,6 +342,30 @@ class Pool:
         if not call.is_over:
             await self._time_out(call)
 
+    async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
+        """Run a failed call again as often as that may help. Raises its failure when it does not."""
+        policy = self._retry_policy(call, retries)
+        for run in itertools.count(1):
+            assert call.failure is not None
+            pause = policy.delay(run)
+            if not isinstance(call.failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
+                raise call.failure
+            await trio.sleep(pause)
+            self._retried += 1
+            call = call.again()
+            await self._finish(call)
+            if call.failure is None:
+                break
+        return call
+
+    def _retry_policy(self, call: Call, retries: int | RetryPolicy | None) -> RetryPolicy:
+        if isinstance(retries, RetryPolicy):
+            return retries
+        if retries is not None:
+            return attrs.evolve(self.config.retry, retries=retries)
+        idempotent = self._dispatcher.tools.get(call.name, {}).get("idempotent", False)
+        return self.config.retry if idempotent else attrs.evolve(self.config.retry, retries=0)
+
     async def _abandon(self, call: Call) -> None:
         if not call.is_over:
             with trio.CancelScope(shield=True):
@@ -331,7 +392,7 @@ class Pool:
             async with trio.open_nursery() as outer:
                 await outer.start(self._loop.run)
                 async with trio.open_nursery() as inner:
-                    inner.start_soon(self._supervisor.run)
+                    await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
                     inner.start_soon(self._deadlines.run)
                     task_status.started()
@@ -340,11 +401,8 @@ class Pool:
     def _make_worker(self, id: str) -> Worker:
         return Worker(id, self.config, self._loop, self._dispatcher)
 
-    async def _all_started(self) -> None:
-        while self._missing():
-            self._supervisor.check()
-            await self._dispatcher.workers_changed.wait()
-        self._supervisor.check()
+    async def _start(self) -> None:
+        await self.workers.start(self.config.workers)
 
     async def _close(self) -> None:
         self._dispatcher.close()
@@ -372,16 +430,6 @@ def run_as_script(
             return await function(pool)
 
     return trio.run(main)
-
-
-def _describe(worker: Worker) -> WorkerInfo:
-    resident = None
-    if worker.pid is not None and worker.state is not WorkerState.STOPPED:
-        try:
-            resident = psutil.Process(worker.pid).memory_info().rss
-        except psutil.Error:
-            resident = None
-    return WorkerInfo(worker.id, worker.pid, worker.state, worker.calls_served, worker.started_at, resident)
 
 
 def _better(error: TypeError) -> Exception:

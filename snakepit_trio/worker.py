@@ -31,6 +31,7 @@ from bridge_py.wire.frames import Frame, Kind
 from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
+from .health import Heartbeat, resident_bytes
 from .launchers import local
 from .link import AsyncioLoop, Link, LinkLost
 from .output import log_lines
@@ -43,6 +44,7 @@ logger = logging.getLogger("snakepit.worker")
 
 _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
+_POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
 
 
@@ -54,6 +56,8 @@ class WorkerState(StrEnum):
     BUSY = "busy"
     DRAINING = "draining"
     STOPPED = "stopped"
+    RESTARTING = "restarting"
+    QUARANTINED = "quarantined"
 
 
 class Worker:
@@ -65,8 +69,14 @@ class Worker:
         self.calls: dict[int, Call] = {}
         self.calls_served = 0
         self.started_at = time.time()
-        self.tools: list[dict[str, Any]] = []
+        self.tools: dict[str, dict[str, Any]] = {}  # by name
+        self.python = ""  # its version
+        self.is_killed_by_us = False
         self.failure: WorkerFailure | None = None
+        self.health = Heartbeat(config)
+        self.due: str | None = None  # why it should be replaced
+        self.turn = trio.Event()  # it is due, or has ended
+        self.ended = trio.Event()  # `run` is over
         self._config = config
         self._loop = loop
         self._dispatcher = dispatcher
@@ -74,12 +84,15 @@ class Worker:
         self._link: Link | None = None
         self._is_ready = False
         self._is_stopped = False
+        self._is_draining = False
+        self._not_due_before = 0.0
         self._ready_or_over = trio.Event()
         self._over = trio.Event()
         self._exited = trio.Event()
         self._problem: str | None = None  # None: it ends because the pool wants it to
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
         self._is_trusted = True  # until it breaks the protocol
+        self._most_calls = config.recycle.calls
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     @property
@@ -90,18 +103,27 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """Whether it takes calls."""
-        return self._is_ready and not self._over.is_set()
+        return self._is_ready and not self._is_draining and not self._over.is_set()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it should be replaced, and has not ended by itself."""
+        return self.due is not None and not self._over.is_set()
 
     @property
     def state(self) -> WorkerState:
         """Where it is in its life."""
         if self._is_stopped:
             return WorkerState.STOPPED
-        if self._over.is_set():
+        if self._over.is_set() or self._is_draining:
             return WorkerState.DRAINING
         if not self._is_ready:
             return WorkerState.STARTING
         return WorkerState.BUSY if self.calls else WorkerState.READY
+
+    async def until_ready_or_over(self) -> None:
+        """Wait until it takes calls, or never will."""
+        await self._ready_or_over.wait()
 
     # Its life.
 
@@ -131,6 +153,7 @@ class Worker:
                 pipes.start_soon(log_lines, stderr, output, logging.WARNING, self._stderr_tail)
                 nursery.start_soon(self._watch_exit, process)
                 nursery.start_soon(self._run_link, process)
+                nursery.start_soon(self._watch_health)
                 await self._until_over()
                 with trio.CancelScope(shield=True):
                     await self._end(process)
@@ -141,6 +164,20 @@ class Worker:
         await process.wait()
         self._exited.set()
         self._finish("died" if self._is_ready else "ended before it was ready")
+
+    async def _watch_health(self) -> None:
+        await self._ready_or_over.wait()
+        while not self._over.is_set():
+            await trio.sleep(self._config.ping_interval)
+            assert self._link is not None
+            number = self.health.sent(trio.current_time())
+            self._link.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
+            self._link.flush()
+            with trio.move_on_after(self._config.ping_timeout):
+                await self.health.answered.wait()
+            if self.health.misses(self.pid, is_busy=bool(self.calls)):
+                self.kill(f"was killed: {self.health.complaint}")
+            self._check_due()
 
     async def _run_link(self, process: local.LocalProcess) -> None:
         self._link = Link(self._loop, process.link_path, self._config.max_frame_bytes, self._handle)
@@ -210,12 +247,47 @@ class Worker:
             self._ready_or_over.set()
             self._dispatcher.worker_leaving(self)
 
+    def drain(self) -> None:
+        """Take no more calls, give back what has not started, and stop when the others are over."""
+        if self._over.is_set() or self._is_draining:
+            return
+        self._is_draining = True
+        self._dispatcher.worker_leaving(self)
+        for call in list(self.calls.values()):
+            self.recall(call)
+        self._stop_if_drained()
+
+    def recycle(self, reason: str) -> None:
+        """Ask for its replacement."""
+        if self.due is None and self._is_ready and trio.current_time() >= self._not_due_before:
+            self.due = reason
+            self.turn.set()
+
+    def postpone(self) -> None:
+        """It stays for now: its replacement could not start."""
+        if not self._over.is_set():
+            self.due = None
+            self.turn = trio.Event()
+            self._not_due_before = trio.current_time() + _POSTPONE
+
+    def _check_due(self) -> None:
+        recycle = self._config.recycle
+        age = time.time() - self.started_at
+        if reason := recycle.reason(calls=self.calls_served, age=age, resident_bytes=resident_bytes(self.pid)):
+            self.recycle(reason)
+
+    def _stop_if_drained(self) -> None:
+        if self._is_draining and not self.calls:
+            self.stop()
+
     def stop(self) -> None:
         """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
         self._finish(None)
 
     def kill(self, problem: str) -> None:
         """Kill its process group at once; `problem` goes into the error of its calls."""
+        if not self._over.is_set():
+            self.is_killed_by_us = True
         self._finish(problem)
 
     # Its calls.
@@ -265,7 +337,7 @@ class Worker:
             case Kind.HELLO:
                 self._handle_hello(frame)
             case Kind.PONG:
-                pass
+                self.health.answer(frame.number, trio.current_time())
             case _:
                 raise RemoteProtocolError(f"a frame of kind {frame.kind}, which a worker does not send")
 
@@ -274,6 +346,7 @@ class Worker:
         call = self.calls.pop(frame.call_id)
         if fault.code == NOT_STARTED and not call.abandoned:
             self._dispatcher.call_returned(self, call)
+            self._stop_if_drained()
         elif fault.code == CANCELLED:
             # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
             self._call_over(call, frame, stopped(call))
@@ -283,6 +356,9 @@ class Worker:
     def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         self.calls_served += 1
         self._dispatcher.call_over(self, call, frame, failure)
+        if self._most_calls is not None and self.calls_served >= self._most_calls:
+            self._check_due()
+        self._stop_if_drained()
 
     def _handle_hello(self, frame: Frame) -> None:
         assert self._process is not None
@@ -294,7 +370,8 @@ class Worker:
                 f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
             )
         self._process.hide_link()
-        self.tools = hello.get("tools", [])
+        self.tools = {tool["name"]: tool for tool in hello.get("tools", [])}
+        self.python = str(hello.get("python", ""))
         self._is_ready = True
         self._ready_or_over.set()
         if not self._over.is_set():

@@ -33,4 +33,5 @@ async def main(how: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # coverage, when it runs, has a handler of its own
     trio.run(main, sys.argv[1])

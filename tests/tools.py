@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib
 import io
 import logging
@@ -193,6 +194,67 @@ class Tools(BaseAdapter):
     def environment(self, name: str) -> list[str | None]:
         """A variable and the working directory."""
         return [os.environ.get(name), os.getcwd()]
+
+    @tool
+    def hold_the_gil(self, seconds: float, path: str = "") -> None:
+        """Sleep in C without giving the interpreter free."""
+        _mark(path, "begin")
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+    @tool
+    def ignore_signals(self, seconds: float, path: str) -> None:
+        """Sleep, whatever comes."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _mark(path, "begin")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(0.01)
+            except BaseException:
+                continue
+
+    @tool
+    def grow(self, mebibytes: int) -> None:
+        """Keep memory."""
+        time.sleep(0.1)
+        self.hoard = bytearray(os.urandom(1) * (mebibytes * 2**20))
+
+    @tool
+    def die_twice(self, path: str, times: int = 2) -> int:
+        """Kill the worker, but not the third time."""
+        runs = Path(path).read_text().count("run") if Path(path).exists() else 0
+        _mark(path, "run")
+        if runs < times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return runs + 1
+
+    @tool
+    def die_and_tell(self, path: str) -> None:
+        """Kill the worker."""
+        _mark(path, "die")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @tool
+    def exit_if(self, really: bool) -> None:
+        """End the process, or not."""
+        if really:
+            os._exit(1)
+
+
+class StartsOnce(BaseAdapter):
+    """Starts once, and then only after the file that it makes is gone."""
+
+    def setup(self) -> None:
+        """Make the file, or end."""
+        try:
+            Path(os.environ["FLAG"]).touch(exist_ok=False)
+        except FileExistsError:
+            os._exit(3)
+
+    @tool
+    def ready(self) -> bool:
+        """Whether it runs."""
+        return True
 
 
 class BrokenImport(BaseAdapter):

@@ -1,0 +1,75 @@
+"""Whether a worker answers."""
+
+from __future__ import annotations
+
+import psutil
+import trio
+
+from .config import PoolConfig
+
+
+class Heartbeat:
+    """The pings of one worker, and what their answers tell.
+
+    The worker's link has a thread of its own, so a busy tool does not delay an answer, unless it sits in C code
+    that holds the GIL. That is legal, and bounded by the deadline of its call: a worker with calls is excused
+    while its process is not stopped.
+    """
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.missed = 0
+        self.latency: float | None = None  # seconds, of the last answer
+        self.last_answer: float | None = None  # seconds of trio's clock
+        self.answered = trio.Event()
+        self._limit = config.missed_pings
+        self._allow_debugger = config.allow_debugger
+        self._number = 0
+        self._sent_at = 0.0
+
+    @property
+    def complaint(self) -> str:
+        """Why it counts as unresponsive."""
+        return f"it did not answer {self.missed} pings in a row"
+
+    def sent(self, now: float) -> int:
+        """The next ping is sent; returns its number."""
+        self._number += 1
+        self._sent_at = now
+        self.answered = trio.Event()
+        return self._number
+
+    def answer(self, number: int, now: float) -> None:
+        """An answer has come. One to an earlier ping proves life as well, but not how fast."""
+        self.missed = 0
+        self.last_answer = now
+        if number == self._number:
+            self.latency = now - self._sent_at
+            self.answered.set()
+
+    def misses(self, pid: int | None, *, is_busy: bool) -> bool:
+        """The time for an answer is over. Returns True if the worker counts as unresponsive now."""
+        if self.answered.is_set() or pid is None:
+            return False
+        status = _status(pid)
+        stopped = status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        if (stopped and self._allow_debugger) or (is_busy and not stopped):
+            return False
+        self.missed += 1
+        return self.missed >= self._limit
+
+
+def resident_bytes(pid: int | None) -> int:
+    """Resident memory of a process, in bytes; 0 if there is none."""
+    if pid is None:
+        return 0
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _status(pid: int) -> str:
+    try:
+        return psutil.Process(pid).status()
+    except psutil.Error:
+        return psutil.STATUS_DEAD

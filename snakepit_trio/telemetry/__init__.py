@@ -1,0 +1,5 @@
+"""What a pool tells about itself."""
+
+from .events import Event, Events
+
+__all__ = ["Event", "Events"]
