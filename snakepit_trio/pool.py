@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -22,12 +22,14 @@ from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import CallTimeout, DecodeError, EncodeError, RemoteProtocolError, UsageError
 from bridge_py.worker import FRAME_OVERHEAD
 
+from . import processes
 from .adapters import Adapter
 from .call import Call
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolNotReady, WorkerCrashed
+from .guard import Guard
 from .link import AsyncioLoop
 from .nurseries import background_nursery
 from .policy import RetryPolicy
@@ -126,6 +128,7 @@ class Pool:
         self._loop = AsyncioLoop()
         self._dispatcher = Dispatcher(config)
         self._deadlines = Deadlines()
+        self._registry = processes.ProcessRegistry.open(config.name)
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
@@ -388,18 +391,20 @@ class Pool:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services:
+        with self._services, closing(self._registry):
             async with trio.open_nursery() as outer:
+                await outer.start(Guard(self._registry).run)
                 await outer.start(self._loop.run)
                 async with trio.open_nursery() as inner:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
                     inner.start_soon(self._deadlines.run)
+                    inner.start_soon(trio.to_thread.run_sync, processes.sweep)
                     task_status.started()
                 outer.cancel_scope.cancel()
 
     def _make_worker(self, id: str) -> Worker:
-        return Worker(id, self.config, self._loop, self._dispatcher)
+        return Worker(id, self.config, self._loop, self._dispatcher, self._registry)
 
     async def _start(self) -> None:
         await self.workers.start(self.config.workers)

@@ -35,6 +35,7 @@ from .health import Heartbeat, resident_bytes
 from .launchers import local
 from .link import AsyncioLoop, Link, LinkLost
 from .output import log_lines
+from .processes import ProcessRegistry
 from .scheduler import Slot
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class WorkerState(StrEnum):
 class Worker:
     """One worker process and its link."""
 
-    def __init__(self, id: str, config: PoolConfig, loop: AsyncioLoop, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, id: str, config: PoolConfig, loop: AsyncioLoop, dispatcher: Dispatcher, registry: ProcessRegistry
+    ) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
         self.calls: dict[int, Call] = {}
@@ -80,6 +83,7 @@ class Worker:
         self._config = config
         self._loop = loop
         self._dispatcher = dispatcher
+        self._registry = registry
         self._process: local.LocalProcess | None = None
         self._link: Link | None = None
         self._is_ready = False
@@ -133,8 +137,9 @@ class Worker:
         Raises `WorkerStartError` if it never became ready. If cancelled, kills the process first.
         """
         try:
-            process = self._process = await local.launch(self._config, self.id)
+            process = self._process = await local.launch(self._config, self.id, self._registry)
         except OSError as error:
+            self._finish(f"could not be started: {error}")
             raise WorkerStartError(self.id, f"could not be started: {error}") from error
         try:
             await self._live(process)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -12,7 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from snakepit_trio.processes import FOLDER_VARIABLE, runs_folder
+
 TOOLS = "tests.tools:Tools"
+# Other programs of this user may have pools too.
+os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="snakepit-test-")
+atexit.register(shutil.rmtree, os.environ[FOLDER_VARIABLE])
 
 
 def is_alive(pid: int) -> bool:
@@ -47,8 +54,9 @@ def descriptors() -> set[tuple[int, str]]:
 
 
 def files() -> set[str]:
-    """Our files in the folder for temporary ones."""
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("snakepit-")}
+    """Our files: those of runs, and in shared memory."""
+    shared = {name for name in os.listdir("/dev/shm") if name.startswith("snakepit-")}
+    return {*os.listdir(runs_folder()), *shared}
 
 
 def threads() -> set[str]:

@@ -13,6 +13,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,15 +22,23 @@ import trio
 from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import PATH_VARIABLE, SECRET_VARIABLE
 from snakepit_trio.config import PoolConfig
-
-_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes with its end, on some systems 104: unix(7)
+from snakepit_trio.guardian import RUN_VARIABLE
+from snakepit_trio.processes import ProcessRegistry
 
 
 class LocalProcess:
     """One worker process with what the host shares with it. It leads a process group of its own."""
 
-    def __init__(self, process: trio.Process, folder: Path, ledger: mmap.mmap, secret: str) -> None:
+    def __init__(
+        self,
+        process: trio.Process,
+        folder: Path,
+        ledger: mmap.mmap,
+        secret: str,
+        forget: Callable[[], None],
+    ) -> None:
         self._process = process
+        self._forget = forget
         self._folder = folder
         self._ledger = ledger
         self.secret = secret
@@ -76,16 +86,18 @@ class LocalProcess:
 
     async def release(self) -> None:
         """Give back what the host holds for it. After its end."""
+        self._forget()
         self.hide_link()
         self._ledger.close()
         for stream in self.outputs:
             await stream.aclose()
 
 
-async def launch(config: PoolConfig, worker_id: str) -> LocalProcess:
+async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> LocalProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     secret = secrets.token_hex(16)
-    folder = Path(tempfile.mkdtemp(prefix="snakepit-", dir=_socket_folder()))
+    key = registry.reserve(worker_id)
+    folder = Path(tempfile.mkdtemp(dir=registry.folder))
     listener = socket.socket(socket.AF_UNIX)
     ledger_fd, ledger_path = tempfile.mkstemp(dir=folder)
     ledger = None
@@ -97,8 +109,11 @@ async def launch(config: PoolConfig, worker_id: str) -> LocalProcess:
         listener.listen(1)
         # Shielded: a process that was started must not be lost to a cancellation.
         with trio.CancelScope(shield=True):
-            process = await _spawn(config, worker_id, secret, listener.fileno(), ledger_fd)
+            given = {SECRET_VARIABLE: secret, RUN_VARIABLE: registry.run_id}
+            process = await _spawn(config, worker_id, given, listener.fileno(), ledger_fd)
+            registry.activate(key, process.pid)
     except BaseException:
+        registry.forget(key)
         shutil.rmtree(folder, ignore_errors=True)
         if ledger is not None:
             ledger.close()
@@ -107,10 +122,12 @@ async def launch(config: PoolConfig, worker_id: str) -> LocalProcess:
         # With the host's copy closed, a worker that dies before it accepts resets the connection.
         listener.close()
         os.close(ledger_fd)
-    return LocalProcess(process, folder, ledger, secret)
+    return LocalProcess(process, folder, ledger, secret, partial(registry.forget, key))
 
 
-async def _spawn(config: PoolConfig, worker_id: str, secret: str, listen_fd: int, ledger_fd: int) -> trio.Process:
+async def _spawn(
+    config: PoolConfig, worker_id: str, given: dict[str, str], listen_fd: int, ledger_fd: int
+) -> trio.Process:
     adapter = config.adapter
     command = [
         adapter.executable_path(config.python),
@@ -130,19 +147,13 @@ async def _spawn(config: PoolConfig, worker_id: str, secret: str, listen_fd: int
         pass_fds=(listen_fd, ledger_fd),
         process_group=0,
         cwd=config.cwd,
-        env=_environment(config, secret),
+        env=_environment(config, given),
     )
 
 
-def _environment(config: PoolConfig, secret: str) -> dict[str, str]:
+def _environment(config: PoolConfig, given: dict[str, str]) -> dict[str, str]:
     working = os.path.abspath(config.cwd or os.curdir)
     path = [working]
     if config.python == sys.executable:
         path += [os.path.abspath(entry) for entry in sys.path]
-    given = {SECRET_VARIABLE: secret, PATH_VARIABLE: os.pathsep.join(path)}
-    return {**os.environ, **(config.env or {}), **given}
-
-
-def _socket_folder() -> str | None:
-    usual = tempfile.gettempdir()
-    return "/tmp" if len(usual) > _LONGEST_SOCKET_PATH - 30 and os.path.isdir("/tmp") else None  # noqa: S108
+    return {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(path)}

@@ -1,0 +1,136 @@
+"""Ends what a dead host has left. A process of its own, started as a script: standard library only.
+
+It holds the read end of a pipe whose write end only the host has, and learns of the host's worker processes
+through it. When the host ends without a goodbye, however it ends, the guardian kills all its workers with
+their descendants, removes the run's files, and ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+
+RUN_VARIABLE = "SNAKEPIT_RUN_ID"  # in the environment of workers, and so of all that they start
+_PASS = 0.01  # seconds between two looks for processes
+_LONGEST = 10.0
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot, or None if there is none: proc(5), stat, field 22."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def pids_of(run_id: str) -> set[int]:
+    """The living processes whose environment carries the run id. Those of other users cannot be seen."""
+    mark = f"{RUN_VARIABLE}={run_id}".encode()
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                if mark in file.read().split(b"\0") and start_ticks(int(name)) is not None:
+                    found.add(int(name))
+    return found
+
+
+def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
+    """Kill all processes of a run, and return how many; in ten seconds at the most.
+
+    `recorded` holds its workers' pids, each with its `start_ticks`: they lead process groups, and are killed
+    also if they have overwritten their environment, as tools that set a process's title do.
+    """
+    killed: set[int] = set()
+    quiet = 0
+    deadline = time.monotonic() + _LONGEST
+    while quiet < 2 and time.monotonic() < deadline:
+        for pid, ticks in recorded.items():
+            _kill_group(pid, ticks)
+        left = pids_of(run_id) - {os.getpid()}
+        left |= {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= left
+        quiet = 0 if left else quiet + 1
+        time.sleep(_PASS)
+    return len(killed)
+
+
+def remove_files(folder: str, run_id: str) -> None:
+    """Remove what a run has on disk and in shared memory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in glob.glob(f"/dev/shm/snakepit-{run_id}-*"):  # noqa: S108 - the run's own
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _kill_group(pid: int, ticks: int | None) -> None:
+    # While any process is left in a group, its number is not given to a new process. So a leader that is gone,
+    # or is the one recorded, proves that the group is the run's.
+    now = start_ticks(pid)
+    if now is None or now == ticks:
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _main(run_id: str, folder: str, host: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    workers: dict[int, int | None] = {}
+    if _watch(host, workers):
+        kill_run(run_id, workers)
+        remove_files(folder, run_id)
+
+
+def _watch(host: int, workers: dict[int, int | None]) -> bool:
+    """Wait for the host's end. Returns True if it said no goodbye."""
+    poll = select.poll()
+    pidfd = _pidfd_of(host)
+    poll.register(0, select.POLLIN)
+    if pidfd is not None:
+        poll.register(pidfd, select.POLLIN)
+    rest = b""
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        data = os.read(0, 65536) if 0 in ready else b""
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line == b"bye":
+                return False
+            _note(line.decode(), workers)
+        if pidfd in ready and not data:
+            return True
+        if 0 in ready and not data:
+            if pidfd is None:
+                return True
+            poll.unregister(0)  # the host has closed all its files, as programs do that become daemons; it lives
+
+
+def _note(line: str, workers: dict[int, int | None]) -> None:
+    sign, pid = line.split()
+    if sign == "+":
+        workers[int(pid)] = start_ticks(int(pid))
+    else:
+        workers.pop(int(pid), None)
+
+
+def _pidfd_of(host: int) -> int | None:
+    try:
+        pidfd = os.pidfd_open(host)
+    except OSError:
+        return None  # it is gone already, or the kernel is too old: the pipe will tell
+    return pidfd if os.getppid() == host else None
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
