@@ -30,6 +30,31 @@ def version() -> None:
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ps(as_json: bool) -> None:
+    """List the pools of this user on this machine, with their workers; those of dead hosts too."""
+    from rich.console import Console
+
+    from . import processes, runs_view
+
+    found = processes.runs()
+    if as_json:
+        click.echo(runs_view.as_json(found))
+    else:
+        runs_view.show(Console(), found)
+
+
+@main.command()
+def sweep() -> None:
+    """Kill the workers that dead hosts have left, and remove their files. Living hosts are not touched."""
+    from rich.console import Console
+
+    from . import processes, runs_view
+
+    runs_view.show_swept(Console(), processes.sweep())
+
+
+@main.command()
 @click.option(
     "--path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -53,10 +53,10 @@ def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
     quiet = 0
     deadline = time.monotonic() + _LONGEST
     while quiet < 2 and time.monotonic() < deadline:
-        for pid, ticks in recorded.items():
-            _kill_group(pid, ticks)
         left = pids_of(run_id) - {os.getpid()}
         left |= {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
+        for pid, ticks in recorded.items():
+            _kill_group(pid, ticks)
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -399,7 +399,7 @@ class Pool:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
                     inner.start_soon(self._deadlines.run)
-                    inner.start_soon(trio.to_thread.run_sync, processes.sweep)
+                    inner.start_soon(trio.to_thread.run_sync, processes.sweep_at_start)
                     task_status.started()
                 outer.cancel_scope.cancel()
 

@@ -174,6 +174,13 @@ def sweep() -> list[Swept]:
     return [swept for run in runs() if not run.is_alive and (swept := _sweep(run))]
 
 
+def sweep_at_start() -> None:
+    """Sweep, and log what was found."""
+    for swept in sweep():
+        run = swept.run
+        logger.warning("swept run %s of pool %r, host %d: %d killed", run.id, run.pool, run.host_pid, swept.killed)
+
+
 def force_cleanup_all() -> None:
     """Kill the workers of all pools of this process, at once and without goodbye. Their calls fail.
 
@@ -193,7 +200,6 @@ def _sweep(run: RunInfo) -> Swept | None:
         remove_files(str(run.folder), run.id)
     finally:
         os.close(lock)
-    logger.warning("swept run %s of pool %r, host %d: %d processes killed", run.id, run.pool, run.host_pid, killed)
     return Swept(run, killed)
 
 

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 import trio
 
 import snakepit_trio as snakepit
-from tests.conftest import TOOLS
 
 
 async def main(how: str) -> None:
@@ -18,7 +17,10 @@ async def main(how: str) -> None:
     if how == "own handler":
         signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
     async with AsyncExitStack() as stack:
-        pools = [await stack.enter_async_context(snakepit.open_pool(TOOLS)) for _ in range(1 + (how == "nested"))]
+        pools = [
+            await stack.enter_async_context(snakepit.open_pool("tests.tools:Tools"))
+            for _ in range(1 + (how == "nested"))
+        ]
         print("pids", *[worker.pid for pool in pools for worker in pool.list_workers()], flush=True)
         try:
             if how == "blocked":

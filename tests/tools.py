@@ -202,6 +202,14 @@ class Tools(BaseAdapter):
         ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 
     @tool
+    def hold_the_gil_with_children(self, path: str) -> None:
+        """Start two processes, one of them in a session of its own, write their pids, and hold the GIL."""
+        code = "import time; time.sleep(600)"
+        children = [subprocess.Popen([sys.executable, "-c", code], start_new_session=new) for new in (False, True)]
+        _mark(path, f"{children[0].pid} {children[1].pid}")
+        ctypes.PyDLL(None).usleep(600_000_000)
+
+    @tool
     def ignore_signals(self, seconds: float, path: str) -> None:
         """Sleep, whatever comes."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

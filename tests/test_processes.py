@@ -1,0 +1,193 @@
+"""No orphans: whatever happens to a host, nothing of its pools lives on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+import snakepit_trio as snakepit
+from snakepit_trio import processes
+
+from .conftest import TOOLS, is_alive
+
+ROOT = Path(__file__).parent.parent
+
+
+class Host:
+    """A host process of tests/a_host.py, and the pids of its own."""
+
+    def __init__(self, how: str, log: Path) -> None:
+        command = [sys.executable, "-m", "tests.a_host", how, str(log)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.guardian, *self.pids = (int(word) for word in self.process.stdout.readline().split())
+
+    def kill(self) -> None:
+        """Kill the host, and only that."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def host(log: Path) -> Iterator[Callable[[str], Host]]:
+    """Starts hosts, and ends them."""
+    hosts: list[Host] = []
+
+    def start(how: str) -> Host:
+        hosts.append(Host(how, log.with_name(f"log-{len(hosts)}")))
+        return hosts[-1]
+
+    yield start
+    for one in hosts:
+        one.kill()
+
+
+def guardians_of(pid: int) -> list[int]:
+    """The guardians among the children of a process."""
+    children = psutil.Process(pid).children()
+    return [child.pid for child in children if is_alive(child.pid) and "guardian.py" in str(child.cmdline())]
+
+
+def seconds_until(condition: Callable[[], bool], limit: float) -> float:
+    """How long it takes until something is so."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < limit
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def test_a_killed_host_leaves_nothing_though_its_workers_hold_the_gil(host: Callable[[str], Host]) -> None:
+    busy = host("busy")
+    assert len(busy.pids) == 6  # two workers with two children each
+    assert all(is_alive(pid) for pid in busy.pids)
+    busy.kill()
+    seconds_until(lambda: not any(is_alive(pid) for pid in busy.pids), 2)
+    seconds_until(lambda: not processes.runs() and not is_alive(busy.guardian), 2)
+
+
+async def test_the_next_start_sweeps_what_dead_hosts_and_guardians_left(host: Callable[[str], Host]) -> None:
+    async with snakepit.open_pool(TOOLS, workers=2) as living:
+        before = [worker.pid for worker in living.list_workers()]
+        # All are started first, because each start sweeps what was left before.
+        dead = [await trio.to_thread.run_sync(host, "busy") for _ in range(10)]
+        for one in dead:
+            os.kill(one.guardian, signal.SIGKILL)
+            one.kill()
+        pids = [pid for one in dead for pid in one.pids]
+        assert len(pids) == 60
+        assert all(is_alive(pid) for pid in pids)
+        assert [run.is_alive for run in processes.runs()] == [True] + [False] * 10
+        async with snakepit.open_pool(TOOLS, workers=1):
+            with trio.fail_after(20):
+                while any(is_alive(pid) for pid in pids) or len(processes.runs()) > 2:
+                    await trio.sleep(0.01)
+        assert [worker.pid for worker in living.list_workers()] == before
+        assert await living.execute("pid") in before
+
+
+async def test_a_guardian_that_dies_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1):
+        (first,) = guardians_of(os.getpid())
+        os.kill(first, signal.SIGKILL)
+        with trio.fail_after(10):
+            while first in (now := guardians_of(os.getpid())) or not now:
+                await trio.sleep(0.01)
+        assert f"the guardian (pid {first}) ended" in caplog.text
+    assert guardians_of(os.getpid()) == []
+
+
+def test_a_host_that_only_loses_its_guardian_and_is_killed_later(host: Callable[[str], Host]) -> None:
+    busy = host("busy")
+    os.kill(busy.guardian, signal.SIGKILL)
+    seconds_until(lambda: guardians_of(busy.process.pid) not in ([], [busy.guardian]), 10)
+    busy.kill()
+    seconds_until(lambda: not any(is_alive(pid) for pid in busy.pids), 2)
+    seconds_until(lambda: not processes.runs(), 2)
+
+
+async def test_ps_shows_pools_and_sweep_removes_dead_ones(host: Callable[[str], Host]) -> None:
+    assert "no pools are open" in await snakepit_command("ps")
+    assert await snakepit_command("sweep") == "nothing to sweep\n"
+    async with snakepit.open_pool(TOOLS, workers=1, name="mine") as pool:
+        dead = await trio.to_thread.run_sync(host, "busy")
+        os.kill(dead.guardian, signal.SIGKILL)
+        dead.kill()
+        (worker,) = pool.list_workers()
+        mine, other = json.loads(await snakepit_command("ps", "--json"))
+        assert (mine["pool"], mine["host"], mine["is_alive"]) == ("mine", os.getpid(), True)
+        (entry,) = mine["workers"]
+        assert (entry["id"], entry["pid"], entry["state"]) == ("mine-1", worker.pid, "active")
+        assert entry["memory"] > 2**20
+        assert (other["pool"], other["is_alive"], len(other["workers"])) == ("a-host", False, 2)
+        table = await snakepit_command("ps")
+        assert all(text in table for text in ("mine-1", "(dead)", "snakepit sweep", str(worker.pid)))
+        assert f"pool 'a-host', host {dead.process.pid}: 6 processes killed" in await snakepit_command("sweep")
+        assert not any(is_alive(pid) for pid in dead.pids)
+        assert await pool.execute("pid") == worker.pid
+
+
+async def snakepit_command(*arguments: str) -> str:
+    """The output of a `snakepit` command."""
+    command = [sys.executable, "-m", "snakepit_trio", *arguments]
+    done = await trio.run_process(command, capture_stdout=True, env={**os.environ, "COLUMNS": "200"})
+    return done.stdout.decode()
+
+
+def test_an_entry_that_was_only_reserved_is_found_by_its_run() -> None:
+    """The host died between the spawn of a worker and the note of its pid."""
+    registry = processes.ProcessRegistry.open("half")
+    registry.reserve("half-1")
+    environment = {**os.environ, "SNAKEPIT_RUN_ID": registry.run_id}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment) as orphan:
+        os.close(registry._lock)  # as the kernel does when a host dies
+        (swept,) = processes.sweep()
+        assert (swept.run.id, swept.killed) == (registry.run_id, 1)
+        assert orphan.wait(5) == -signal.SIGKILL
+
+
+def test_a_recorded_pid_that_belongs_to_another_process_now_is_left_alone() -> None:
+    registry = processes.ProcessRegistry.open("old")
+    with subprocess.Popen(["sleep", "600"], process_group=0) as stranger:
+        key = registry.reserve("old-1")
+        registry.activate(key, stranger.pid)
+        (path,) = (registry.folder / "workers").iterdir()
+        path.write_text(path.read_text().replace('"start_ticks": ', '"start_ticks": 1'))
+        os.close(registry._lock)
+        (swept,) = processes.sweep()
+        assert swept.killed == 0
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("open", "link"):
+        monkeypatch.setenv("SNAKEPIT_RUN_DIR", str(tmp_path / name))
+        with pytest.raises(snakepit.UsageError, match=f"{name} must be a folder of your own .* SNAKEPIT_RUN_DIR"):
+            processes.runs_folder()
+
+
+async def test_force_cleanup_kills_all_workers_at_once() -> None:
+    async with snakepit.open_pool(TOOLS, workers=2) as one, snakepit.open_pool(TOOLS, workers=1) as other:
+        pids = [worker.pid for pool in (one, other) for worker in pool.list_workers()]
+        processes.force_cleanup_all()
+        with trio.fail_after(5):
+            while any(is_alive(pid or 0) for pid in pids):
+                await trio.sleep(0.01)
+            await one.await_ready()
+            assert await one.execute("add", {"a": 1}) == 2
