@@ -15,7 +15,16 @@ from bridge_py.wire.errors import (
 
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
-from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed, WorkerError, WorkerStartError
+from .errors import (
+    PoolClosed,
+    PoolError,
+    PoolNotReady,
+    PoolSaturated,
+    WorkerBusy,
+    WorkerCrashed,
+    WorkerError,
+    WorkerStartError,
+)
 from .pool import Pool, PoolStats, WorkerInfo, open_pool, run_as_script
 from .streams import Chunks, Results
 from .worker import WorkerState
@@ -33,6 +42,7 @@ __all__ = [
     "PoolConfig",
     "PoolError",
     "PoolNotReady",
+    "PoolSaturated",
     "PoolStats",
     "ProtocolError",
     "Results",
@@ -40,6 +50,7 @@ __all__ = [
     "ToolError",
     "UnknownTool",
     "UsageError",
+    "WorkerBusy",
     "WorkerCrashed",
     "WorkerError",
     "WorkerInfo",

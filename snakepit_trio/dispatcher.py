@@ -10,8 +10,8 @@ from bridge_py.wire.frames import Frame
 
 from .call import Call, CallState, stopped
 from .config import PoolConfig
-from .errors import PoolClosed, WorkerFailure
-from .scheduler import PATIENCE, Scheduler, Slot
+from .errors import PoolClosed, PoolSaturated, WorkerBusy, WorkerFailure
+from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
 from .worker import Worker
 
 _MOST_RETURNS: Final = 3
@@ -22,7 +22,14 @@ class Dispatcher:
 
     def __init__(self, config: PoolConfig) -> None:
         self._grace = config.cancel_grace
-        self._scheduler: Scheduler[Call] = Scheduler(concurrency=config.concurrency, ahead=config.send_ahead)
+        self._concurrency = config.concurrency
+        self._scheduler: Scheduler[Call] = Scheduler(
+            concurrency=config.concurrency,
+            ahead=config.send_ahead,
+            most=config.max_queue,
+            affinity=config.affinity,
+            sessions=config.affinity_sessions,
+        )
         self._workers: dict[Slot[Call], Worker] = {}
         self._closed = False
         self._sent_ahead = trio.Event()
@@ -45,14 +52,38 @@ class Dispatcher:
         return sum(len(worker.calls) for worker in self._workers.values())
 
     def submit(self, call: Call) -> None:
-        """Bring a call to a worker, or into the line. Raises `PoolClosed`."""
+        """Bring a call to a worker, or into the line.
+
+        Raises `PoolClosed`, `PoolSaturated` or `WorkerBusy`; the call is then as if it had never been.
+        """
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
+        try:
+            slot = self._scheduler.submit(call, trio.current_time())
+        except LineFull:
+            raise self._saturated(call) from None
+        except PlaceTaken:
+            raise self._busy(call) from None
         self.submitted += 1
         call.state = CallState.QUEUED
-        slot = self._scheduler.submit(call, trio.current_time())
         if slot is not None:
             self._start(slot, call)
+
+    def _saturated(self, call: Call) -> PoolSaturated:
+        return PoolSaturated(
+            f"{call.name!r} was not taken: {self.queued} calls wait (max_queue) and {self.running} run on"
+            f" {len(self._workers)} workers. Call again later, draw calls through pool.map, or open the pool with"
+            " more workers or a larger max_queue"
+        )
+
+    def _busy(self, call: Call) -> WorkerBusy:
+        slot = self._scheduler.home(call.session_id)
+        assert slot is not None
+        return WorkerBusy(
+            f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has"
+            f" {len(slot.calls)} calls and {self._concurrency} places. Call again later, or open the pool with"
+            " affinity='strict' to wait for it"
+        )
 
     async def abandon(self, call: Call) -> None:
         """Stop a call that its caller has given up; returns when none of its code runs.
@@ -88,7 +119,8 @@ class Dispatcher:
     def worker_leaving(self, worker: Worker) -> None:
         """A worker takes no more calls; those it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
-            self._scheduler.remove(worker.slot)
+            _, assignments = self._scheduler.remove(worker.slot, trio.current_time())
+            self._carry_out(assignments)
             self.notify()
 
     def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerFailure | None) -> None:
