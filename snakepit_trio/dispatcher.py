@@ -23,6 +23,7 @@ class Dispatcher:
     def __init__(self, config: PoolConfig) -> None:
         self._grace = config.cancel_grace
         self._concurrency = config.concurrency
+        self._max_queue = config.max_queue
         self._scheduler: Scheduler[Call] = Scheduler(
             concurrency=config.concurrency,
             ahead=config.send_ahead,
@@ -71,18 +72,18 @@ class Dispatcher:
 
     def _saturated(self, call: Call) -> PoolSaturated:
         return PoolSaturated(
-            f"{call.name!r} was not taken: {self.queued} calls wait (max_queue) and {self.running} run on"
-            f" {len(self._workers)} workers. Call again later, draw calls through pool.map, or open the pool with"
-            " more workers or a larger max_queue"
+            f"{call.name!r} was not taken: the line is full (queued={self.queued}, max_queue={self._max_queue},"
+            f" running={self.running}, workers={len(self._workers)}). Call again later, draw calls through pool.map,"
+            " or open the pool with more workers or a larger max_queue"
         )
 
     def _busy(self, call: Call) -> WorkerBusy:
         slot = self._scheduler.home(call.session_id)
         assert slot is not None
         return WorkerBusy(
-            f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has"
-            f" {len(slot.calls)} calls and {self._concurrency} places. Call again later, or open the pool with"
-            " affinity='strict' to wait for it"
+            f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has no free"
+            f" place (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
+            " with affinity='strict' to wait for it"
         )
 
     async def abandon(self, call: Call) -> None:

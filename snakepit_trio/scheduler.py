@@ -241,12 +241,13 @@ class Scheduler(Generic[C]):
         return assigned
 
     def _take_for(self, slot: Slot[C]) -> C | None:
-        call = self._line.pop() if self._line_is_next(slot) else self._sessions.take(self._next_group(slot))
+        group = self._next_group(slot) if self._sessions.queued else None
+        if group is None or self._line.head <= group.head:
+            call = self._line.pop()
+        else:
+            call = self._sessions.take(group)
         self._queued -= call is not None
         return call
-
-    def _line_is_next(self, slot: Slot[C]) -> bool:
-        return not self._sessions.queued or self._line.head <= self._next_group(slot).head
 
     def _next_group(self, slot: Slot[C]) -> Group[C]:
         own, unbound = slot.group, self._sessions.unbound
