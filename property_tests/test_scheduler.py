@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from snakepit_trio.affinity import Affinity
 from snakepit_trio.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler, Slot
 
-SESSIONS = ["", "", "a", "b", "c", "d"]
+SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 
 
 class Item:
@@ -212,6 +212,23 @@ def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) ->
         assert scheduler.withdraw(call)
     assert _objects() - before < 1_000
     assert scheduler.release(slot, running, 0.0) == []
+
+
+def test_all_calls_of_a_dead_workers_session_move_at_once() -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, affinity="strict")
+    first: Slot[Item] = Slot()
+    scheduler.add(first, 0.0)
+    calls = [Item("a") for _ in range(5)]
+    assert [scheduler.submit(call, 0.0) for call in calls] == [first, first, None, None, None]
+    second: Slot[Item] = Slot()
+    assert scheduler.add(second, 0.0) == []
+    assert scheduler.remove(first, 0.0) == (calls[:2], [(second, calls[2]), (second, calls[3])])
+    assert scheduler.home("a") is second
+    assert scheduler.requeue(calls[1], 0.0) == []
+    assert scheduler.requeue(calls[0], 0.0) == []
+    assert scheduler.release(second, calls[2], 0.0) == [(second, calls[0])]
+    assert scheduler.release(second, calls[3], 0.0) == [(second, calls[1])]
+    assert scheduler.release(second, calls[0], 0.0) == [(second, calls[4])]
 
 
 def _objects() -> int:

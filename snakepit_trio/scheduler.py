@@ -232,12 +232,14 @@ class Scheduler(Generic[C]):
         return assigned
 
     def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
-        assigned = []
+        assigned: list[tuple[Slot[C], C]] = []
         while (self._line or self._sessions.unbound) and (slot := self._choose()) is not None:
             call = self._take_for(slot)
             assert call is not None
             self._assign(slot, call, now)
             assigned.append((slot, call))
+            if slot.group:  # the session has come with more calls, which no other worker may take
+                assigned += self._fill(slot, now)
         return assigned
 
     def _take_for(self, slot: Slot[C]) -> C | None:
