@@ -244,10 +244,7 @@ class Scheduler(Generic[C]):
 
     def _take_for(self, slot: Slot[C]) -> C | None:
         group = self._next_group(slot) if self._sessions.queued else None
-        if group is None or self._line.head <= group.head:
-            call = self._line.pop()
-        else:
-            call = self._sessions.take(group)
+        call = self._line.pop() if group is None or self._line.head <= group.head else self._sessions.take(group)
         self._queued -= call is not None
         return call
 
