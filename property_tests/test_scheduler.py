@@ -1,16 +1,24 @@
 """Property: under any arrivals, ends, deaths, withdrawals and recalls the scheduler keeps its promises.
 
 No worker holds more than its limit, none more than its places unless it is quick, no call is lost or is in two
-places, calls are assigned in the order of their arrival, and no call waits while a worker has a free place.
+places, and none waits while a worker that it may go to has room. Of the calls that may go to a worker it gets the
+oldest. A strict call goes to its session's worker as long as that lives. A call is refused only if it would have to
+wait.
 """
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_trio.scheduler import PATIENCE, QUICK, Scheduler, Slot
+from snakepit_trio.affinity import Affinity
+from snakepit_trio.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler, Slot
+
+SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 
 
 class Item:
@@ -19,24 +27,54 @@ class Item:
     order = 0
     assigned_at = 0.0
 
+    def __init__(self, session_id: str = "") -> None:
+        self.session_id = session_id
+
 
 class Machine(RuleBasedStateMachine):
-    """The scheduler and a plain account of where every call is."""
+    """The scheduler and a plain account of where every call and every session is."""
 
-    @initialize(concurrency=st.integers(1, 3), ahead=st.integers(0, 4))
-    def begin(self, concurrency: int, ahead: int) -> None:
-        self.concurrency, self.ahead = concurrency, ahead
-        self.scheduler: Scheduler[Item] = Scheduler(concurrency=concurrency, ahead=ahead)
+    @initialize(
+        concurrency=st.integers(1, 3),
+        ahead=st.integers(0, 4),
+        most=st.sampled_from([0, 1, 3, 8, float("inf")]),
+        affinity=st.sampled_from(["hint", "strict", "strict", "strict_fail_fast"]),
+        sessions=st.sampled_from([1, 2, 10]),
+    )
+    def begin(self, concurrency: int, ahead: int, most: float, affinity: Affinity, sessions: int) -> None:
+        self.concurrency, self.ahead, self.most = concurrency, ahead, most
+        self.affinity, self.sessions = affinity, sessions
+        self.scheduler: Scheduler[Item] = Scheduler(
+            concurrency=concurrency, ahead=ahead, most=most, affinity=affinity, sessions=sessions
+        )
         self.now = 0.0
         self.slots: list[Slot[Item]] = []
         self.waiting: list[Item] = []
         self.held: dict[Item, Slot[Item]] = {}
+        self.of_the_dead: list[Item] = []
+        self.homes: dict[str, Slot[Item]] = {}
+
+    def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
+        return self.affinity == "hint" or self.homes.get(call.session_id, slot) is slot
+
+    def _has_room(self, slot: Slot[Item]) -> bool:
+        load = len(slot.calls)
+        return load < self.concurrency or (load < self.concurrency + self.ahead and slot.pace < QUICK)
+
+    def _hold(self, slot: Slot[Item], call: Item) -> None:
+        assert slot in self.slots
+        assert self._may_go(call, slot), "a strict call goes to its session's worker"
+        for older in self.waiting:
+            assert older.order > call.order or not self._may_go(older, slot), "calls are assigned in their order"
+        assert call not in self.held
+        self.held[call] = slot
+        if call.session_id:
+            self.homes[call.session_id] = slot
 
     def _carry_out(self, assignments: list[tuple[Slot[Item], Item]]) -> None:
         for slot, call in assignments:
-            assert call is self.waiting[0], "calls are assigned in their order"
-            self.waiting.pop(0)
-            self.held[call] = slot
+            self.waiting.remove(call)
+            self._hold(slot, call)
 
     def _wait(self, call: Item) -> None:
         self.waiting.append(call)
@@ -53,15 +91,29 @@ class Machine(RuleBasedStateMachine):
             self.slots.append(slot)
             self._carry_out(self.scheduler.add(slot, self.now))
 
-    @rule()
-    def call_comes(self) -> None:
-        call = Item()
-        slot = self.scheduler.submit(call, self.now)
-        if slot is None:
-            self._wait(call)
+    @rule(session=st.sampled_from(SESSIONS))
+    def call_comes(self, session: str) -> None:
+        call, home = Item(session), self.homes.get(session)
+        can_run = any(self._may_go(call, slot) and self._has_room(slot) for slot in self.slots)
+        has_place = home is not None and len(home.calls) < self.concurrency
+        try:
+            slot = self.scheduler.submit(call, self.now)
+        except LineFull:
+            assert not can_run
+            assert len(self.waiting) >= self.most
+        except PlaceTaken:
+            assert self.affinity == "strict_fail_fast"
+            assert home is not None
+            assert not has_place
         else:
-            assert not self.waiting, "no call overtakes the line"
-            self.held[call] = slot
+            assert (slot is not None) == can_run
+            assert home is None or has_place or self.affinity != "strict_fail_fast"
+            if slot is None:
+                assert len(self.waiting) < self.most
+                self._wait(call)
+            else:
+                assert slot is home or not has_place, "a session keeps to its worker while that has a place"
+                self._hold(slot, call)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), how=st.sampled_from(["release", "give_back"]))
@@ -87,14 +139,23 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), again=st.booleans())
     def worker_dies(self, data: st.DataObject, again: bool) -> None:
         slot = self.slots.pop(data.draw(st.integers(0, len(self.slots) - 1)))
-        lost = self.scheduler.remove(slot)
+        self.homes = {session: home for session, home in self.homes.items() if home is not slot}
+        lost, assignments = self.scheduler.remove(slot, self.now)
         assert len(lost) == len(set(lost))
         assert set(lost) == {call for call, at in self.held.items() if at is slot}
         for call in lost:
             del self.held[call]
-        for call in lost if again else []:
+        self._carry_out(assignments)
+        self.of_the_dead += lost if again else []
+
+    @precondition(lambda self: self.of_the_dead)
+    @rule()
+    def calls_of_the_dead_come_back(self) -> None:
+        for call in self.of_the_dead:
             self._wait(call)
             self._carry_out(self.scheduler.requeue(call, self.now))
+            self._compare_homes()
+        self.of_the_dead = []
 
     @rule()
     def look_for_stalls(self) -> None:
@@ -109,15 +170,67 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.scheduler.queued == len(self.waiting)
         assert {call: slot for slot in self.slots for call in slot.calls.values()} == self.held
+        self._compare_homes()
         for slot in self.slots:
             assert len(slot.calls) <= self.concurrency + self.ahead
-            if self.waiting:
-                assert len(slot.calls) >= self.concurrency, "no call waits while there is a free place"
+            if self._has_room(slot):
+                assert not any(self._may_go(call, slot) for call in self.waiting), (
+                    "no call waits for a worker with room"
+                )
+
+    def _compare_homes(self) -> None:
+        waiting = {call.session_id for call in self.waiting if self.affinity != "hint"}
+        for session in set(SESSIONS) - {""}:
+            if session in self.homes and self.scheduler.home(session) is None:
+                assert self.sessions < 4, "a session is forgotten only if there are too many"
+                assert session not in waiting
+                del self.homes[session]
+            assert self.scheduler.home(session) is self.homes.get(session)
+        assert len(self.homes) <= self.sessions + len(waiting)
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
             assert self.scheduler.clear() == self.waiting
+            assert self.scheduler.queued == 0
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestMachine.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("affinity", ["hint", "strict"])
+def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0, affinity=affinity, sessions=50)
+    slot: Slot[Item] = Slot()
+    scheduler.add(slot, 0.0)
+    running = Item("mine")
+    scheduler.submit(running, 0.0)
+    before = _objects()
+    for number in range(5_000):
+        call = Item(("mine", f"session {number}", "")[number % 3])
+        assert scheduler.submit(call, 0.0) is None
+        assert scheduler.withdraw(call)
+    assert _objects() - before < 1_000
+    assert scheduler.release(slot, running, 0.0) == []
+
+
+def test_all_calls_of_a_dead_workers_session_move_at_once() -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, affinity="strict")
+    first: Slot[Item] = Slot()
+    scheduler.add(first, 0.0)
+    calls = [Item("a") for _ in range(5)]
+    assert [scheduler.submit(call, 0.0) for call in calls] == [first, first, None, None, None]
+    second: Slot[Item] = Slot()
+    assert scheduler.add(second, 0.0) == []
+    assert scheduler.remove(first, 0.0) == (calls[:2], [(second, calls[2]), (second, calls[3])])
+    assert scheduler.home("a") is second
+    assert scheduler.requeue(calls[1], 0.0) == []
+    assert scheduler.requeue(calls[0], 0.0) == []
+    assert scheduler.release(second, calls[2], 0.0) == [(second, calls[0])]
+    assert scheduler.release(second, calls[3], 0.0) == [(second, calls[1])]
+    assert scheduler.release(second, calls[0], 0.0) == [(second, calls[4])]
+
+
+def _objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())

@@ -15,7 +15,17 @@ from bridge_py.wire.errors import (
 
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
-from .errors import PoolClosed, PoolError, PoolNotReady, Tainted, WorkerCrashed, WorkerError, WorkerStartError
+from .errors import (
+    PoolClosed,
+    PoolError,
+    PoolNotReady,
+    PoolSaturated,
+    Tainted,
+    WorkerBusy,
+    WorkerCrashed,
+    WorkerError,
+    WorkerStartError,
+)
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, PoolStats, open_pool, run_as_script
 from .streams import Chunks, Results
@@ -38,6 +48,7 @@ __all__ = [
     "PoolError",
     "PoolHealth",
     "PoolNotReady",
+    "PoolSaturated",
     "PoolStats",
     "ProtocolError",
     "RecyclePolicy",
@@ -48,6 +59,7 @@ __all__ = [
     "ToolError",
     "UnknownTool",
     "UsageError",
+    "WorkerBusy",
     "WorkerCrashed",
     "WorkerError",
     "WorkerInfo",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 from attrs import validators
@@ -17,6 +18,7 @@ from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
 
 from .adapters import Adapter, GrpcPython
+from .affinity import Affinity
 from .policy import RecyclePolicy, RetryPolicy
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
@@ -35,6 +37,15 @@ def _count(default: int, least: int = 1) -> Any:
 
 def _seconds(default: float) -> Any:
     return attrs.field(default=default, validator=_positive)
+
+
+def _to_bound(bound: float | None) -> float:
+    return math.inf if bound is None else bound
+
+
+def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) -> None:
+    if bound != math.inf and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 0):
+        raise ValueError(f"'{field.name}' is {bound!r}; give a number of calls from 0 on, or None for no bound")
 
 
 def _to_adapter(adapter: object) -> Adapter:
@@ -107,6 +118,15 @@ class PoolConfig:
     taint_after: int = _count(5)
     #: For how long they are refused.
     taint_period: float = _seconds(60.0)
+    #: Calls that may wait for a worker, 0 for none and None for no bound; one more raises `PoolSaturated`. Calls
+    #: that a worker has given back always find their place.
+    max_queue: float = attrs.field(default=10_000, converter=_to_bound, validator=_check_bound)
+    #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any.
+    #: "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise `WorkerBusy`.
+    #: When the worker ends, its sessions go to whichever worker takes their next call.
+    affinity: Affinity = attrs.field(default="hint", validator=validators.in_(get_args(Affinity)))
+    #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
+    affinity_sessions: int = _count(10_000)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

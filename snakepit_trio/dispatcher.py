@@ -12,9 +12,9 @@ from bridge_py.wire.frames import Frame
 from .call import Call, CallState, stopped
 from .changes import Changes
 from .config import PoolConfig
-from .errors import PoolClosed, Tainted, WorkerFailure
+from .errors import PoolClosed, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
 from .policy import TaintPolicy
-from .scheduler import PATIENCE, Scheduler, Slot
+from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
 from .telemetry import Events
 from .worker import Worker
 
@@ -28,7 +28,15 @@ class Dispatcher:
 
     def __init__(self, config: PoolConfig) -> None:
         self._grace = config.cancel_grace
-        self._scheduler: Scheduler[Call] = Scheduler(concurrency=config.concurrency, ahead=config.send_ahead)
+        self._concurrency = config.concurrency
+        self._max_queue = config.max_queue
+        self._scheduler: Scheduler[Call] = Scheduler(
+            concurrency=config.concurrency,
+            ahead=config.send_ahead,
+            most=config.max_queue,
+            affinity=config.affinity,
+            sessions=config.affinity_sessions,
+        )
         self._workers: dict[Slot[Call], Worker] = {}
         self._closed = False
         self._sent_ahead = trio.Event()
@@ -55,16 +63,40 @@ class Dispatcher:
         return sum(len(worker.calls) for worker in self._workers.values())
 
     def submit(self, call: Call) -> None:
-        """Bring a call to a worker, or into the line. Raises `PoolClosed`."""
+        """Bring a call to a worker, or into the line.
+
+        Raises `PoolClosed`, `PoolSaturated`, `WorkerBusy` or `Tainted`; the call is then as if it had never been.
+        """
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
         if self._taint.has_suspects:
             self._check_taint(call)
+        try:
+            slot = self._scheduler.submit(call, trio.current_time())
+        except LineFull:
+            raise self._saturated(call) from None
+        except PlaceTaken:
+            raise self._busy(call) from None
         self.submitted += 1
         call.state = CallState.QUEUED
-        slot = self._scheduler.submit(call, trio.current_time())
         if slot is not None:
             self._start(slot, call)
+
+    def _saturated(self, call: Call) -> PoolSaturated:
+        return PoolSaturated(
+            f"{call.name!r} was not taken: the line is full (queued={self.queued}, max_queue={self._max_queue},"
+            f" running={self.running}, workers={len(self._workers)}). Call again later, draw calls through pool.map,"
+            " or open the pool with more workers or a larger max_queue"
+        )
+
+    def _busy(self, call: Call) -> WorkerBusy:
+        slot = self._scheduler.home(call.session_id)
+        assert slot is not None
+        return WorkerBusy(
+            f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has no free"
+            f" place (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
+            " with affinity='strict' to wait for it"
+        )
 
     async def abandon(self, call: Call) -> None:
         """Stop a call that its caller has given up; returns when none of its code runs.
@@ -102,7 +134,8 @@ class Dispatcher:
     def worker_leaving(self, worker: Worker) -> None:
         """A worker takes no more calls; those it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
-            self._scheduler.remove(worker.slot)
+            _, assignments = self._scheduler.remove(worker.slot, trio.current_time())
+            self._carry_out(assignments)
             self.workers_changed.notify()
 
     def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerFailure | None) -> None:

@@ -68,6 +68,20 @@ class Tainted(PoolError):
         self.seconds = seconds
 
 
+class PoolSaturated(PoolError):
+    """As many calls wait for a worker as may (`max_queue`). The call was not taken; others are unharmed.
+
+    Call again later, or bound how much is under way: `Pool.map` never outruns its pool.
+    """
+
+
+class WorkerBusy(PoolError):
+    """With `affinity="strict_fail_fast"`: the worker of the call's session has no free place.
+
+    The call was not taken. Call again when another call of that worker has ended.
+    """
+
+
 class PoolNotReady(PoolError, TimeoutError):
     """Not all workers were ready in time."""
 

@@ -154,14 +154,16 @@ class Pool:
 
         `timeout`, in seconds, covers queueing, wire and tool; None for no limit. If the call is
         cancelled or times out, its code is stopped before this returns; code that does not stop
-        within `cancel_grace` seconds costs its worker's life.
+        within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
+        just leaves the line. Calls of one `session` keep to one worker, as `affinity` says.
 
         `retries` says how often the call may be run again, on another worker and within the same
         `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
         tool is declared idempotent. Nothing else is ever run twice.
 
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
-        `CallTimeout`, `WorkerCrashed` and `PoolClosed`.
+        `CallTimeout`, `WorkerCrashed` and `PoolClosed`; without waiting, `PoolSaturated` if `max_queue`
+        calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
         call = self._new_call(name, args, timeout, session, None)
         await self._finish(call)
@@ -178,7 +180,7 @@ class Pool:
 
         The tool is never more than `stream_window` chunks ahead of the consumer. Leaving the block
         early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
-        chunks are taken.
+        chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
         call = self._new_call(name, args, timeout, session, self.config.stream_window)
         self._submit(call)

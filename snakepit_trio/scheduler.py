@@ -1,7 +1,12 @@
 """Which worker runs which call, and when. Plain state: no await, no I/O, and time is an argument.
 
-A call goes to the least loaded worker that has a free place, else it waits in one line. Places are
-reserved on assignment, so two calls never get the same one.
+A call goes to the least loaded worker that has a free place, else it waits in line, where `most`
+calls may wait. Places are reserved on assignment, so two calls never get the same one.
+
+Sessions: a call of a session goes to the worker that served the session last. As a hint, only if that
+has a free place; strictly, it waits for that worker, or fails at once. A worker that has room takes
+the oldest of the calls in the common line, those of its own sessions, and those of sessions without
+a worker.
 
 Sending ahead: a worker that has lately been answering within `QUICK` seconds gets calls beyond its
 places, up to `ahead` of them, so that it never idles for a round trip between two small calls. If
@@ -12,50 +17,61 @@ most, and where calls take longer than `QUICK` none is sent ahead at all.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections import OrderedDict
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic
+
+from .affinity import NEVER, Affinity, C, Group, Line, Sessions
 
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01
 _SMOOTHING: Final = 0.25
-_NEVER: Final = float("inf")
 
 
-class Schedulable(Protocol):
-    """What the scheduler writes on a call."""
-
-    order: int
-    assigned_at: float
+class LineFull(Exception):
+    """A new call would have to wait, and as many as may already do."""
 
 
-C = TypeVar("C", bound=Schedulable)
+class PlaceTaken(Exception):
+    """The worker of a call's session has no free place, and the call is not to wait for it."""
 
 
 class Slot(Generic[C]):
     """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
 
-    __slots__ = ("calls", "last_progress", "pace", "place", "recalled")
+    __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
 
     def __init__(self) -> None:
         self.calls: OrderedDict[int, C] = OrderedDict()
-        self.pace = _NEVER  # smoothed seconds between two ends of calls while it was busy
+        self.pace = NEVER  # smoothed seconds between two ends of calls while it was busy
         self.last_progress = 0.0
         self.recalled = False
+        self.is_gone = False
+        self.group: Group[C] = Group()  # sessions whose calls wait for this worker
         self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
 
 
 class Scheduler(Generic[C]):
     """Assigns calls to slots. Each returned pair is an assignment that the caller now carries out."""
 
-    def __init__(self, *, concurrency: int, ahead: int) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        ahead: int,
+        most: float = NEVER,
+        affinity: Affinity = "hint",
+        sessions: int = 10_000,
+    ) -> None:
         self._concurrency = concurrency
         self._limit = concurrency + ahead
+        self._most = most
+        self._is_strict = affinity != "hint"
+        self._fails_fast = affinity == "strict_fail_fast"
         self._order = itertools.count(1)
-        self._line: OrderedDict[int, C] = OrderedDict()
-        self._returned: list[tuple[int, C]] = []  # heap of calls given back, all older than the line
-        self._withdrawn: set[int] = set()  # of those given back
+        self._line: Line[C] = Line()  # calls that may go to any worker
+        self._sessions: Sessions[C] = Sessions(sessions)
+        self._queued = 0
         # Slots by how many calls they hold, as far as they have free places.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
         self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, room ahead
@@ -64,7 +80,7 @@ class Scheduler(Generic[C]):
     @property
     def queued(self) -> int:
         """Calls that wait for a worker."""
-        return len(self._line) + len(self._returned) - len(self._withdrawn)
+        return self._queued
 
     @property
     def has_sent_ahead(self) -> bool:
@@ -78,39 +94,51 @@ class Scheduler(Generic[C]):
         self._place(slot)
         return self._fill(slot, now)
 
-    def remove(self, slot: Slot[C]) -> list[C]:
-        """A worker takes no more calls. Returns those it held, in the order of their assignment."""
+    def remove(self, slot: Slot[C], now: float) -> tuple[list[C], list[tuple[Slot[C], C]]]:
+        """A worker takes no more calls, and calls that waited for it need not any longer.
+
+        Returns those it held, in the order of their assignment, and assignments.
+        """
         self._slots.discard(slot)
         self._put(slot, None)
+        slot.is_gone = True
+        self._sessions.unbind(slot)
         calls = list(slot.calls.values())
         slot.calls.clear()
-        return calls
+        return calls, self._spread(now)
 
     def submit(self, call: C, now: float) -> Slot[C] | None:
-        """A new call: returns the worker it is assigned to, or None if it waits in line."""
+        """A new call: returns the worker it is assigned to, or None if it waits in line.
+
+        Raises `LineFull` or `PlaceTaken` and forgets the call if it may not wait.
+        """
         call.order = next(self._order)
-        slot = None if self.queued else self._choose()
-        if slot is None:
-            self._line[call.order] = call
-            return None
-        self._assign(slot, call, now)
-        return slot
+        # Who has room has nobody waiting for it: it took all of them when it got the room.
+        slot = self._choose_for(call.session_id) if call.session_id else self._choose()
+        if slot is not None:
+            self._assign(slot, call, now)
+            return slot
+        if self._queued >= self._most:
+            raise LineFull
+        self._queued += 1
+        if self._is_strict and call.session_id:
+            self._sessions.append(call)
+        else:
+            self._line.append(call)
+        return None
 
     def withdraw(self, call: C) -> bool:
         """Take a waiting call out of the line; False if it does not wait."""
-        if self._line.pop(call.order, None) is not None:
-            return True
-        if any(order == call.order for order, _ in self._returned) and call.order not in self._withdrawn:
-            self._withdrawn.add(call.order)
-            return True
-        return False
+        found = self._line.remove(call) or self._sessions.remove(call)
+        self._queued -= found
+        return found
 
     def release(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """A call of a worker has ended; its place may go to the next in line."""
         if slot.calls.pop(call.order, None) is None:
             return []
         sample = now - max(slot.last_progress, call.assigned_at)
-        slot.pace = sample if slot.pace is _NEVER else slot.pace + _SMOOTHING * (sample - slot.pace)
+        slot.pace = sample if slot.pace is NEVER else slot.pace + _SMOOTHING * (sample - slot.pace)
         slot.last_progress = now
         slot.recalled = False
         return self._replace(slot, now)
@@ -123,9 +151,12 @@ class Scheduler(Generic[C]):
 
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Put a call that was assigned once, and never started, back to its place in line."""
-        heapq.heappush(self._returned, (call.order, call))
-        slot = self._choose()
-        return [] if slot is None else self._fill(slot, now)
+        self._queued += 1
+        if self._is_strict and call.session_id:
+            slot = self._sessions.put_back(call)
+            return self._spread(now) if slot is None else self._fill(slot, now)
+        self._line.put_back(call)
+        return self._spread(now)
 
     def stalled(self, now: float) -> list[tuple[Slot[C], list[C]]]:
         """Workers without progress for `PATIENCE`, and the calls to recall from each."""
@@ -133,7 +164,7 @@ class Scheduler(Generic[C]):
         for slot in self._slots:
             waiting = len(slot.calls) - self._concurrency
             if waiting > 0 and not slot.recalled and now - slot.last_progress > PATIENCE:
-                slot.pace = _NEVER
+                slot.pace = NEVER
                 slot.recalled = True
                 self._place(slot)
                 found.append((slot, list(slot.calls.values())[self._concurrency :]))
@@ -145,10 +176,14 @@ class Scheduler(Generic[C]):
 
     def clear(self) -> list[C]:
         """Empty the line. Returns the calls that waited, oldest first."""
-        calls = []
-        while (call := self._next_in_line()) is not None:
-            calls.append(call)
+        calls = sorted((*self._line, *self._sessions), key=lambda call: call.order)
+        for call in calls:
+            self.withdraw(call)
         return calls
+
+    def home(self, session_id: str) -> Slot[C] | None:
+        """The worker that served a session last, as long as it takes calls and the session is not forgotten."""
+        return self._sessions.home(session_id)
 
     def _choose(self) -> Slot[C] | None:
         for slots in self._by_load:
@@ -159,12 +194,29 @@ class Scheduler(Generic[C]):
             self._quick.move_to_end(slot)  # all of them in turn
         return slot
 
+    def _choose_for(self, session_id: str) -> Slot[C] | None:
+        home = self._sessions.home(session_id)
+        if home is None:
+            return self._choose()
+        if len(home.calls) < self._concurrency:
+            return home
+        if self._fails_fast:
+            raise PlaceTaken
+        if self._is_strict:
+            return home if self._has_room(home) else None
+        # A free place elsewhere comes before being sent ahead, and being sent ahead at home before elsewhere.
+        other = self._choose()
+        ahead_at_home = other is not None and len(other.calls) >= self._concurrency and self._has_room(home)
+        return home if ahead_at_home else other
+
     def _assign(self, slot: Slot[C], call: C, now: float) -> None:
         if not slot.calls:
             slot.last_progress = now
         slot.calls[call.order] = call
         call.assigned_at = now
         self._place(slot)
+        if call.session_id:
+            self._sessions.bind(call.session_id, slot)
 
     def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         if slot not in self._slots:
@@ -174,18 +226,31 @@ class Scheduler(Generic[C]):
 
     def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         assigned = []
-        while self._has_room(slot) and (call := self._next_in_line()) is not None:
+        while self._queued and self._has_room(slot) and (call := self._take_for(slot)) is not None:
             self._assign(slot, call, now)
             assigned.append((slot, call))
         return assigned
 
-    def _next_in_line(self) -> C | None:
-        while self._returned:
-            order, call = heapq.heappop(self._returned)
-            if order not in self._withdrawn:
-                return call
-            self._withdrawn.discard(order)
-        return self._line.popitem(last=False)[1] if self._line else None
+    def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
+        assigned: list[tuple[Slot[C], C]] = []
+        while (self._line or self._sessions.unbound) and (slot := self._choose()) is not None:
+            call = self._take_for(slot)
+            assert call is not None
+            self._assign(slot, call, now)
+            assigned.append((slot, call))
+            if slot.group:  # the session has come with more calls, which no other worker may take
+                assigned += self._fill(slot, now)
+        return assigned
+
+    def _take_for(self, slot: Slot[C]) -> C | None:
+        group = self._next_group(slot) if self._sessions.queued else None
+        call = self._line.pop() if group is None or self._line.head <= group.head else self._sessions.take(group)
+        self._queued -= call is not None
+        return call
+
+    def _next_group(self, slot: Slot[C]) -> Group[C]:
+        own, unbound = slot.group, self._sessions.unbound
+        return own if own.head < unbound.head else unbound
 
     def _has_room(self, slot: Slot[C]) -> bool:
         load = len(slot.calls)
