@@ -15,13 +15,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test check messages format bench clean
+.PHONY: help demo test check messages format bench chaos clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
 	@echo "make test                  all checks and tests"
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
+	@echo "make chaos                 a minute of load while workers are killed, with a report"
 	@echo "make messages | format | clean"
 
 $(VENV)/bin/python:
@@ -67,6 +68,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,6 +29,7 @@ class Dispatcher:
     def __init__(self, config: PoolConfig) -> None:
         self._grace = config.cancel_grace
         self._concurrency = config.concurrency
+        self._concurrency = config.concurrency
         self._max_queue = config.max_queue
         self._scheduler: Scheduler[Call] = Scheduler(
             concurrency=config.concurrency,
@@ -145,6 +146,7 @@ class Dispatcher:
         not known for certain.
         """
         calls, worker.calls = worker.calls, {}
+        suspects: set[tuple[str, str]] = set()
         if failure is not None:
             self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         for call_id, call in calls.items():
@@ -154,10 +156,13 @@ class Dispatcher:
             if never_started and not call.abandoned and not self._closed:
                 self._return(call)
                 continue
-            if failure is not None and not worker.is_killed_by_us:
-                self._blame(call)
+            # One at a time: those before the last one had ended, and only their replies are lost.
+            if self._concurrency > 1 or call_id == last_started:
+                suspects.update(_keys(call))
             self.crashed += failure is not None and not call.abandoned
             call.finish(None, failure or stopped(call))
+        if failure is not None and not worker.is_killed_by_us:
+            self._blame(suspects)
 
     def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
@@ -185,8 +190,8 @@ class Dispatcher:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
         self._carry_out(self._scheduler.requeue(call, trio.current_time()))
 
-    def _blame(self, call: Call) -> None:
-        for key in _keys(call):
+    def _blame(self, suspects: set[tuple[str, str]]) -> None:
+        for key in sorted(suspects):
             if self._taint.killed(key, trio.current_time()):
                 kind, name = key
                 logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)

@@ -171,16 +171,17 @@ class Worker:
         self._finish("died" if self._is_ready else "ended before it was ready")
 
     async def _watch_health(self) -> None:
-        await self._ready_or_over.wait()
         while not self._over.is_set():
             await trio.sleep(self._config.ping_interval)
-            assert self._link is not None
             number = self.health.sent(trio.current_time())
-            self._link.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
-            self._link.flush()
+            if self._is_ready:
+                assert self._link is not None
+                self._link.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
+                self._link.flush()
             with trio.move_on_after(self._config.ping_timeout):
                 await self.health.answered.wait()
-            if self.health.misses(self.pid, is_busy=bool(self.calls)):
+            # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
+            if self.health.misses(self.pid, is_busy=not self._is_ready or bool(self.calls)):
                 self.kill(f"was killed: {self.health.complaint}")
             self._check_due()
 

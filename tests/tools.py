@@ -210,6 +210,22 @@ class Tools(BaseAdapter):
         ctypes.PyDLL(None).usleep(600_000_000)
 
     @tool
+    def run_in_some_way(self, how: str, path: str) -> None:
+        """Run on and on, adding to `path`: in Python, in a system call, in C, or in another process."""
+        _mark(path, "begin")
+        if how == "loop":
+            while True:
+                _mark(path, "tick")
+        elif how == "sleep":
+            time.sleep(600)
+        elif how == "C":
+            ctypes.CDLL(None).usleep(600_000_000)  # others of the worker's threads run meanwhile
+        else:
+            code = f"import time\nwhile True: open({path!r}, 'a').write('tick\\n'); time.sleep(0.01)"
+            subprocess.run([sys.executable, "-c", code], check=True)
+        _mark(path, "end")
+
+    @tool
     def ignore_signals(self, seconds: float, path: str) -> None:
         """Sleep, whatever comes."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
