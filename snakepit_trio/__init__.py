@@ -16,6 +16,7 @@ from bridge_py.wire.errors import (
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
 from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed, WorkerError, WorkerStartError
+from .limits import Limits
 from .pool import Pool, PoolStats, WorkerInfo, open_pool, run_as_script
 from .streams import Chunks, Results
 from .worker import WorkerState
@@ -28,6 +29,7 @@ __all__ = [
     "EncodeError",
     "GrpcPython",
     "InvalidArguments",
+    "Limits",
     "Pool",
     "PoolClosed",
     "PoolConfig",

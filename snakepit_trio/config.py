@@ -17,6 +17,7 @@ from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
 
 from .adapters import Adapter, GrpcPython
+from .limits import Limits, share_of_cores, whole
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
@@ -25,11 +26,7 @@ _positive: Any = [validators.instance_of((int, float)), validators.gt(0)]
 
 
 def _count(default: int, least: int = 1) -> Any:
-    # bool is an int to Python, but "workers=True" is a mistake.
-    return attrs.field(
-        default=default,
-        validator=[validators.instance_of(int), validators.not_(validators.instance_of(bool)), validators.ge(least)],
-    )
+    return attrs.field(default=default, validator=whole(least))
 
 
 def _seconds(default: float) -> Any:
@@ -85,6 +82,14 @@ class PoolConfig:
     stream_window: int = _count(64)
     #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
     send_ahead: int = _count(32, 0)
+    #: Bounds of each worker process; None for none.
+    limits: Limits | None = attrs.field(default=None, validator=validators.optional(validators.instance_of(Limits)))
+    #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
+    #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
+    threads: int | None = attrs.field(
+        default=attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True),
+        validator=validators.optional(whole(1)),
+    )
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import secrets
@@ -20,6 +21,7 @@ import trio
 from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import PATH_VARIABLE, SECRET_VARIABLE
 from snakepit_trio.config import PoolConfig
+from snakepit_trio.limits import thread_variables
 
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes with its end, on some systems 104: unix(7)
 
@@ -122,6 +124,8 @@ async def _spawn(config: PoolConfig, worker_id: str, secret: str, listen_fd: int
         f"--max-frame={config.max_frame_bytes}",
         f"--worker-id={worker_id}",
     ]
+    if config.limits is not None:
+        command.append(f"--limits={json.dumps(config.limits.chosen())}")
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.DEVNULL,
@@ -140,7 +144,8 @@ def _environment(config: PoolConfig, secret: str) -> dict[str, str]:
     if config.python == sys.executable:
         path += [os.path.abspath(entry) for entry in sys.path]
     given = {SECRET_VARIABLE: secret, PATH_VARIABLE: os.pathsep.join(path)}
-    return {**os.environ, **(config.env or {}), **given}
+    environment = {**os.environ, **(config.env or {}), **given}
+    return {**thread_variables(config.threads, environment), **environment}
 
 
 def _socket_folder() -> str | None:
