@@ -116,7 +116,9 @@ class BaseAdapter:
             mark = getattr(inspect.getattr_static(type(self), attribute), "__snakepit_tool__", None)
             if mark is None:
                 continue
-            found = Tool(getattr(self, attribute), mark.name or attribute, mark.description, mark.cancel, mark.idempotent)
+            found = Tool(
+                getattr(self, attribute), mark.name or attribute, mark.description, mark.cancel, mark.idempotent
+            )
             if found.name in tools:
                 raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
             tools[found.name] = found

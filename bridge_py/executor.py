@@ -76,7 +76,6 @@ class Call:
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
 
-
     def note_told(self) -> None:
         """The running code learns of its cancellation from its context, and in no other way."""
         self.interrupted = True

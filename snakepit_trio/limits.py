@@ -39,9 +39,9 @@ class Limits:
     as one over the hard limit of this process, is a `WorkerStartError`.
     """
 
-    #: Bytes of address space (RLIMIT_AS), at least 64 MiB. Counts what is mapped, not what is used: shared
-    #: libraries and the stacks of threads too. Beyond it a tool gets MemoryError, its caller a `ToolError`.
-    address_space: int | None = _limit(64 * 1024 * 1024)
+    #: Bytes of address space (RLIMIT_AS), at least 256 MiB. Counts what is mapped, not what is used: shared
+    #: libraries, and for each thread about 75 MiB. Beyond it a tool gets MemoryError, its caller a `ToolError`.
+    address_space: int | None = _limit(256 * 1024 * 1024)
     #: Seconds of CPU time, of all threads and calls of the process together (RLIMIT_CPU). Then SIGXCPU
     #: kills the worker, its calls fail with `WorkerCrashed`, and it is replaced.
     cpu_seconds: int | None = _limit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import importlib
 import io
@@ -196,7 +197,6 @@ class Tools(BaseAdapter):
         """A variable and the working directory."""
         return [os.environ.get(name), os.getcwd()]
 
-
     @tool(cancel="cooperative")
     def polite(self, path: str, context: SessionContext) -> str:
         """Loop until told, and note every exception that is raised inside."""
@@ -261,12 +261,40 @@ class Tools(BaseAdapter):
         os.kill(os.getpid(), number)
 
     @tool
+    def print_and_wait(self) -> None:
+        """Say so, and wait."""
+        print("waiting", file=sys.stderr, flush=True)
+        time.sleep(60)
+
+    @tool
+    def burn(self) -> None:
+        """Use CPU time and nothing else."""
+        while True:
+            pass
+
+    @tool
+    def open_files(self, n: int) -> None:
+        """Have so many files open at a time."""
+        with contextlib.ExitStack() as files:
+            for _ in range(n):
+                files.enter_context(Path(os.devnull).open())
+
+    @tool
     def devour(self, path: str) -> None:
         """Take memory until there is none."""
         held = []
         while True:
             held.append(b"x" * 2**24)
             _mark(path, f"{len(held) * 16} MiB")
+
+
+class DiesAtStart(BaseAdapter):
+    """Ends by a signal."""
+
+    def setup(self) -> None:
+        """End."""
+        print("about to die", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class InGroup(Tools):
