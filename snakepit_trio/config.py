@@ -29,6 +29,11 @@ def _count(default: int, least: int = 1) -> Any:
     return attrs.field(default=default, validator=whole(least))
 
 
+def _threads() -> Any:
+    share = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
+    return attrs.field(default=share, validator=validators.optional(whole(1)))
+
+
 def _seconds(default: float) -> Any:
     return attrs.field(default=default, validator=_positive)
 
@@ -86,10 +91,7 @@ class PoolConfig:
     limits: Limits | None = attrs.field(default=None, validator=validators.optional(validators.instance_of(Limits)))
     #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
     #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
-    threads: int | None = attrs.field(
-        default=attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True),
-        validator=validators.optional(whole(1)),
-    )
+    threads: int | None = _threads()
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

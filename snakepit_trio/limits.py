@@ -23,8 +23,14 @@ THREAD_VARIABLES: Final = (
 def whole(least: int, most: int | None = None) -> Any:
     """The validator of a whole number within bounds."""
     # bool is an int to Python, but "workers=True" is a mistake.
-    checks = [validators.instance_of(int), validators.not_(validators.instance_of(bool)), validators.ge(least)]
-    return validators.and_(*checks, *([] if most is None else [validators.le(most)]))
+    checks: list[Any] = [
+        validators.instance_of(int),
+        validators.not_(validators.instance_of(bool)),
+        validators.ge(least),
+    ]
+    if most is not None:
+        checks.append(validators.le(most))
+    return validators.and_(*checks)
 
 
 def _limit(least: int, most: int | None = None) -> Any:

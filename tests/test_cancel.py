@@ -246,16 +246,18 @@ async def test_leaving_the_stream_of_a_kill_tool() -> None:
 
 
 async def test_the_others_learn_who_was_killed(log: Path) -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, concurrency=2, cancel_grace=60) as pool:
-        async with trio.open_nursery() as nursery:
+    async with (
+        snakepit.open_pool(TOOLS, workers=1, concurrency=2, cancel_grace=60) as pool,
+        trio.open_nursery() as nursery,
+    ):
 
-            async def other() -> None:
-                with pytest.raises(snakepit.WorkerCrashed, match="'sleep_to_death' was cancelled.*cancel='kill'"):
-                    await pool.execute("sleep_async", {"seconds": 60, "path": f"{log}.other"})
+        async def other() -> None:
+            with pytest.raises(snakepit.WorkerCrashed, match="'sleep_to_death' was cancelled.*cancel='kill'"):
+                await pool.execute("sleep_async", {"seconds": 60, "path": f"{log}.other"})
 
-            nursery.start_soon(other)
-            await _started(log.with_name(f"{log.name}.other"))
-            await _cancel_when_started(pool, "sleep_to_death", {}, log)
+        nursery.start_soon(other)
+        await _started(log.with_name(f"{log.name}.other"))
+        await _cancel_when_started(pool, "sleep_to_death", {}, log)
 
 
 @pytest.mark.parametrize(("concurrency", "send_ahead"), [(1, 32), (1, 0), (2, 32)])

@@ -152,21 +152,23 @@ async def test_other_kills_are_not(number: int, count: Path) -> None:
 
 
 async def test_our_own_kills_are_not(count: Path, log: Path) -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, concurrency=2, cancel_grace=0.2) as pool:
-        async with trio.open_nursery() as nursery:
+    async with (
+        snakepit.open_pool(TOOLS, workers=1, concurrency=2, cancel_grace=0.2) as pool,
+        trio.open_nursery() as nursery,
+    ):
 
-            async def other() -> None:
-                with pytest.raises(snakepit.WorkerCrashed, match="'stubborn' did not end within 0.2 s") as caught:
-                    await pool.execute("print_and_wait")
-                assert (caught.value.exit_code, caught.value.signal) == (-signal.SIGKILL, signal.SIGKILL)
-                assert caught.value.stderr_tail == ("waiting",)
+        async def other() -> None:
+            with pytest.raises(snakepit.WorkerCrashed, match="'stubborn' did not end within 0.2 s") as caught:
+                await pool.execute("print_and_wait")
+            assert (caught.value.exit_code, caught.value.signal) == (-signal.SIGKILL, signal.SIGKILL)
+            assert caught.value.stderr_tail == ("waiting",)
 
-            nursery.start_soon(other)
-            while pool.get_stats().running < 1:
-                await trio.sleep(0.005)
-            count.write_text(EVENTS.format(4))
-            with pytest.raises(snakepit.CallTimeout):
-                await pool.execute("stubborn", {"path": str(log)}, timeout=0.3)
+        nursery.start_soon(other)
+        while pool.get_stats().running < 1:
+            await trio.sleep(0.005)
+        count.write_text(EVENTS.format(4))
+        with pytest.raises(snakepit.CallTimeout):
+            await pool.execute("stubborn", {"path": str(log)}, timeout=0.3)
 
 
 async def test_a_start_that_ends_by_a_signal() -> None:

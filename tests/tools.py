@@ -308,7 +308,7 @@ class InGroup(Tools):
 class Polite(BaseAdapter):
     """Has a tool that is marked with what cannot be."""
 
-    @tool(cancel="politely")  # type: ignore[arg-type]
+    @tool(cancel="politely")  # type: ignore[call-overload]
     def stop_me(self) -> None:
         """Never runs."""
 
