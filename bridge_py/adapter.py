@@ -11,7 +11,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 import msgspec
 
@@ -19,6 +19,9 @@ from .context import SessionContext
 from .wire.errors import InvalidArguments, UnknownTool, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+Cancel = Literal["interrupt", "cooperative", "kill"]
+_CANCEL_CHOICES: Final = get_args(Cancel)
+_ASYNC_CANCEL_CHOICES: Final = ("interrupt", "kill")
 
 
 class ParameterSpec(msgspec.Struct, omit_defaults=True):
@@ -38,29 +41,56 @@ class ToolSpec(msgspec.Struct, omit_defaults=True):
     description: str = ""
     parameters: list[ParameterSpec] = []
     streaming: bool = False
+    cancel: Cancel = "interrupt"
+    idempotent: bool = False
 
 
 class _Mark(msgspec.Struct):
     name: str | None
     description: str | None
+    cancel: Cancel
+    idempotent: bool
 
 
 @overload
 def tool(function: F, /) -> F: ...
 @overload
-def tool(*, name: str | None = None, description: str | None = None) -> Callable[[F], F]: ...
 def tool(
-    function: F | None = None, /, *, name: str | None = None, description: str | None = None
+    *, name: str | None = None, description: str | None = None, cancel: Cancel = "interrupt", idempotent: bool = False
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    cancel: Cancel = "interrupt",
+    idempotent: bool = False,
 ) -> F | Callable[[F], F]:
     """Mark a method of an adapter as a tool.
 
     The method may be a plain function, a coroutine function, a generator or an async generator; the
     last two are streams. `name` defaults to the method's name, `description` to the first paragraph
     of its docstring.
+
+    `cancel` says how a running call is stopped when its caller gives up:
+
+    - `"interrupt"`: `ToolCancelled` is raised inside a sync tool; a coroutine or an async generator is
+      cancelled at its await.
+    - `"cooperative"`: nothing is raised. The tool, which must be sync, looks at `SessionContext.cancelled`
+      itself and returns or raises. A generator is closed at its `yield`.
+    - `"kill"`: its worker is killed and replaced at once, with whatever else it runs. For tools that sit
+      in C code, where waiting has no sense.
+
+    Code that does not end within the pool's `cancel_grace` seconds costs its worker's life in any case;
+    a call that has not started is simply withdrawn. `idempotent=True` says that a call may be run again
+    on another worker after a crash.
+
+    An adapter whose tools are marked with what cannot be raises `UsageError` when its worker starts.
     """
 
     def mark(function: F) -> F:
-        function.__snakepit_tool__ = _Mark(name, description)  # type: ignore[attr-defined]
+        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -86,7 +116,9 @@ class BaseAdapter:
             mark = getattr(inspect.getattr_static(type(self), attribute), "__snakepit_tool__", None)
             if mark is None:
                 continue
-            found = Tool(getattr(self, attribute), mark.name or attribute, mark.description)
+            found = Tool(
+                getattr(self, attribute), mark.name or attribute, mark.description, mark.cancel, mark.idempotent
+            )
             if found.name in tools:
                 raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
             tools[found.name] = found
@@ -96,16 +128,25 @@ class BaseAdapter:
 class Tool:
     """A callable of an adapter with what is needed to call it from outside."""
 
-    def __init__(self, function: Callable[..., Any], name: str, description: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        description: str | None = None,
+        cancel: Cancel = "interrupt",
+        idempotent: bool = False,
+    ) -> None:
         self.function = function
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        _check_cancel(name, cancel, self.is_async)
         self._context_parameter = ""
         self._takes_any = False
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
-        self.spec = ToolSpec(name, description or doc.partition("\n\n")[0], parameters, self.streaming)
+        description = description or doc.partition("\n\n")[0]
+        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent)
 
     def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
         hints = _hints_of(self.function, self.name)
@@ -156,6 +197,13 @@ def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
     if near:
         return UnknownTool(f"no tool {name!r}; did you mean {' or '.join(map(repr, near))}?")
     return UnknownTool(f"no tool {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def _check_cancel(name: str, cancel: str, is_async: bool) -> None:
+    choices = _ASYNC_CANCEL_CHOICES if is_async else _CANCEL_CHOICES
+    if cancel not in choices:
+        kind = "an async tool is cancelled at its awaits; " if is_async else ""
+        raise UsageError(f"tool {name!r}: cancel={cancel!r} cannot be: {kind}give one of {', '.join(choices)}")
 
 
 def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from queue import SimpleQueue
 
+from .wire.errors import ToolCancelled
+
 
 class SyncCredit:
     """Credit of a generator that runs in a thread.
@@ -15,14 +17,22 @@ class SyncCredit:
     def __init__(self) -> None:
         self._grants: SimpleQueue[int] = SimpleQueue()
         self._left = 0
+        self._closed = False
 
     def grant(self, chunks: int) -> None:
         """Add credit; from any thread."""
         self._grants.put(chunks)
 
+    def close(self) -> None:
+        """End the waiting of `take`, now and from now on; from any thread."""
+        self._closed = True
+        self._grants.put(0)  # an asynchronous exception does not end a wait in C
+
     def take(self) -> None:
-        """Use one credit; blocks until there is one."""
+        """Use one credit; blocks until there is one. Raises `ToolCancelled` if there will be none."""
         while self._left == 0:
+            if self._closed:
+                raise ToolCancelled
             self._left = self._grants.get()
         self._left -= 1
 

@@ -73,6 +73,19 @@ class Call:
         self.cancelled = self.context._cancelled = True
         if self.stop is not None and not self.interrupted:
             self.stop()
+        if isinstance(self.credit, SyncCredit):
+            self.credit.close()
+
+    def note_told(self) -> None:
+        """The running code learns of its cancellation from its context, and in no other way."""
+        self.interrupted = True
+
+
+def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run user code that is never interrupted; raises `ToolCancelled` before it, if the call is cancelled already."""
+    if call.cancelled:
+        raise ToolCancelled
+    return function(*args, **kwargs)
 
 
 class Executor:
@@ -154,6 +167,8 @@ class Executor:
         return body
 
     def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
+        if call.tool.spec.cancel != "interrupt":
+            run, stop = _run_whole, call.note_told
         call.stop = stop
         error: BaseException | None = None
         body = None

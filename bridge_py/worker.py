@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import io
+import json
 import logging
 import mmap
 import os
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from .adapter import BaseAdapter
 from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, SerialExecutor
+from .limits import apply_limits
 from .server import LinkServer
 from .wire.conversation import MAX_FRAME_BYTES
 from .wire.errors import UsageError
@@ -30,6 +32,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     _line_buffered(sys.stdout)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _limit(options.limits)
     secret = os.environ.pop(SECRET_VARIABLE, "")
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     adapter = load_adapter(options.adapter)
@@ -62,8 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ledger-fd", type=int, help="a file of eight bytes for the id of the last call started")
     parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
     parser.add_argument("--max-frame", type=int, default=MAX_FRAME_BYTES, help="bytes")
+    parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
     parser.add_argument("--worker-id", default="", help="shows in process listings")
     return parser
+
+
+def _limit(limits: dict[str, int]) -> None:
+    try:
+        apply_limits(limits)
+    except UsageError as error:
+        sys.exit(f"snakepit: {error}")
 
 
 def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:

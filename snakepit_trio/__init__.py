@@ -26,6 +26,7 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, PoolStats, open_pool, run_as_script
 from .streams import Chunks, Results
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "GrpcPython",
     "InvalidArguments",
+    "Limits",
     "Pool",
     "PoolClosed",
     "PoolConfig",

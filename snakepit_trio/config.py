@@ -19,6 +19,7 @@ from bridge_py.wire.errors import UsageError
 
 from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
+from .limits import Limits, share_of_cores, whole
 from .policy import RecyclePolicy, RetryPolicy
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
@@ -28,11 +29,13 @@ _positive: Any = [validators.instance_of((int, float)), validators.gt(0)]
 
 
 def _count(default: int, least: int = 1) -> Any:
-    # bool is an int to Python, but "workers=True" is a mistake.
-    return attrs.field(
-        default=default,
-        validator=[validators.instance_of(int), validators.not_(validators.instance_of(bool)), validators.ge(least)],
-    )
+    return attrs.field(default=default, validator=whole(least))
+
+
+def _threads() -> Any:
+    share = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
+    at_least_one: Any = validators.optional(whole(1))
+    return attrs.field(default=share, validator=at_least_one)
 
 
 def _seconds(default: float) -> Any:
@@ -127,6 +130,11 @@ class PoolConfig:
     affinity: Affinity = attrs.field(default="hint", validator=validators.in_(get_args(Affinity)))
     #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
     affinity_sessions: int = _count(10_000)
+    #: Bounds of each worker process; None for none.
+    limits: Limits | None = attrs.field(default=None, validator=validators.optional(validators.instance_of(Limits)))
+    #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
+    #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
+    threads: int | None = _threads()
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

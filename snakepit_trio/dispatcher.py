@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 import trio
 
+from bridge_py.adapter import ToolSpec
 from bridge_py.wire.frames import Frame
 
 from .call import Call, CallState, stopped
@@ -19,6 +20,7 @@ from .telemetry import Events
 from .worker import Worker
 
 _MOST_RETURNS: Final = 3
+_LOOK_AGAIN: Final = 0.005  # seconds
 
 logger = logging.getLogger("snakepit.dispatcher")
 
@@ -45,7 +47,7 @@ class Dispatcher:
         self._taint_after = config.taint_after
         self.workers_changed = Changes()
         self.events = Events()
-        self.tools: dict[str, dict[str, Any]] = {}  # by name, as the workers describe them
+        self.tools: dict[str, ToolSpec] = {}  # by name, as the workers describe them
         self.submitted = self.succeeded = self.failed = self.crashed = 0
 
     @property
@@ -102,7 +104,8 @@ class Dispatcher:
     async def abandon(self, call: Call) -> None:
         """Stop a call that its caller has given up; returns when none of its code runs.
 
-        A call whose code does not end within `cancel_grace` costs its worker's life. Call this
+        A call whose code does not end within `cancel_grace` costs its worker's life, and a running
+        call of a tool with `cancel="kill"` does so at once. Call this
         shielded: it is bounded by the grace and the time to kill and reap a process.
         """
         call.abandoned = True
@@ -111,12 +114,24 @@ class Dispatcher:
             call.finish(None)
         if call.is_over or call.worker is None:
             return
-        call.worker.cancel(call)
+        worker = call.worker
+        worker.cancel(call)
         with trio.move_on_after(self._grace):
-            await self._until_over(call)
-        if not call.is_over and call.worker is not None:
-            call.worker.kill(f"was killed: {call.name!r} did not end within {self._grace} s of its cancellation")
+            if worker.is_killed_to_stop(call):
+                await self._until_over_or_started(call, worker)
+            else:
+                await self._until_over(call)
+        if not call.is_over and worker.is_killed_to_stop(call) and worker.has_started(call):
+            worker.kill(f"was killed: {call.name!r} was cancelled, and is a tool with cancel='kill'")
+        elif not call.is_over:
+            worker.kill(f"was killed: {call.name!r} did not end within {self._grace} s of its cancellation")
         await self._until_over(call)
+
+    async def _until_over_or_started(self, call: Call, worker: Worker) -> None:
+        # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
+        while not call.is_over and not worker.has_started(call):
+            with trio.move_on_after(_LOOK_AGAIN):
+                await call.wait()
 
     async def _until_over(self, call: Call) -> None:
         while not call.is_over:

@@ -19,7 +19,8 @@ class WorkerFailure(WorkerError):
     """Base of the errors that tell how a worker process ended.
 
     `worker_id` is `str`, `exit_code` is `int` or None (negative: minus the signal that killed it),
-    `stderr_tail` a tuple of the last lines it wrote to stderr.
+    `signal` is the number of that signal, a `signal.Signals` if it has a name, or None if there was
+    none; `stderr_tail` is a tuple of the last lines it wrote to stderr.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class WorkerFailure(WorkerError):
         super().__init__(f"worker {worker_id} {problem}{_ending(exit_code)}")
         self.worker_id = worker_id
         self.exit_code = exit_code
+        self.signal = _signal_of(exit_code)
         self.stderr_tail = tuple(stderr_tail)
         if stderr_tail:
             self.add_note("last lines of its stderr:\n" + "\n".join(f"  {line}" for line in stderr_tail))
@@ -89,10 +91,16 @@ class PoolNotReady(PoolError, TimeoutError):
 def _ending(exit_code: int | None) -> str:
     if exit_code is None:
         return ""
-    if exit_code >= 0:
+    number = _signal_of(exit_code)
+    if number is None:
         return f" (exit code {exit_code})"
+    return f" (killed by signal {number:d}, {getattr(number, 'name', 'unknown')})"
+
+
+def _signal_of(exit_code: int | None) -> int | None:
+    if exit_code is None or exit_code >= 0:
+        return None
     try:
-        name = signal.Signals(-exit_code).name
+        return signal.Signals(-exit_code)
     except ValueError:
-        name = "unknown"
-    return f" (killed by signal {-exit_code}, {name})"
+        return -exit_code

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, closing
 from typing import Any, NoReturn, TypeVar
 
 import attrs
+import msgspec
 import trio
 
 from bridge_py import BaseAdapter
@@ -285,7 +286,7 @@ class Pool:
             "adapter": str(self.config.adapter),
             "workers": self._supervisor.target,
             "concurrency": self.config.concurrency,
-            "tools": list(self._dispatcher.tools.values()),
+            "tools": msgspec.to_builtins(list(self._dispatcher.tools.values())),
         }
 
     async def resize(self, workers: int) -> None:
@@ -368,8 +369,8 @@ class Pool:
             return retries
         if retries is not None:
             return attrs.evolve(self.config.retry, retries=retries)
-        idempotent = self._dispatcher.tools.get(call.name, {}).get("idempotent", False)
-        return self.config.retry if idempotent else attrs.evolve(self.config.retry, retries=0)
+        tool = self._dispatcher.tools.get(call.name)
+        return self.config.retry if tool is not None and tool.idempotent else attrs.evolve(self.config.retry, retries=0)
 
     async def _abandon(self, call: Call) -> None:
         if not call.is_over:

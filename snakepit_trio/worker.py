@@ -12,10 +12,12 @@ import signal
 import time
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
+from bridge_py.adapter import ToolSpec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import (
@@ -34,6 +36,7 @@ from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
 from .health import Heartbeat, resident_bytes
 from .launchers import local
 from .link import AsyncioLoop, Link, LinkLost
+from .oom import OomWatch
 from .output import log_lines
 from .processes import ProcessRegistry
 from .scheduler import Slot
@@ -72,7 +75,7 @@ class Worker:
         self.calls: dict[int, Call] = {}
         self.calls_served = 0
         self.started_at = time.time()
-        self.tools: dict[str, dict[str, Any]] = {}  # by name
+        self.tools: dict[str, ToolSpec] = {}  # by name
         self.python = ""  # its version
         self.is_killed_by_us = False
         self.failure: WorkerFailure | None = None
@@ -97,6 +100,7 @@ class Worker:
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
         self._is_trusted = True  # until it breaks the protocol
         self._most_calls = config.recycle.calls
+        self._oom: OomWatch | None = None
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     @property
@@ -141,6 +145,7 @@ class Worker:
         except OSError as error:
             self._finish(f"could not be started: {error}")
             raise WorkerStartError(self.id, f"could not be started: {error}") from error
+        self._oom = OomWatch(process.pid)
         try:
             await self._live(process)
         finally:
@@ -213,9 +218,17 @@ class Worker:
             await self._exits_within(step)
         else:
             await self._exits_within(self._patience)
+        self._name_oom(process)
         # Also after its exit: what it started may live on in its group.
         process.signal_group(signal.SIGKILL)
         await self._exits_within(_REAP)
+
+    def _name_oom(self, process: local.LocalProcess) -> None:
+        # Before our own SIGKILL, which could not be told from the kernel's.
+        if self._problem is None or self._oom is None or process.exit_code != -signal.SIGKILL:
+            return
+        if self._oom.was_victim():
+            self._problem = "was killed by the kernel: out of memory"
 
     async def _exits_within(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -317,6 +330,15 @@ class Worker:
             self._link.conversation.cancel(call.id)
             self._link.flush()
 
+    def is_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call's tool is one that is stopped by killing its worker."""
+        tool = self.tools.get(call.name)
+        return tool is not None and tool.cancel == "kill"
+
+    def has_started(self, call: Call) -> bool:
+        """Whether the code of a call has been started, by the ledger; False when it is known to be over."""
+        return self._process is not None and call.id in self.calls and self._process.last_started >= call.id
+
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""
         if self._link is not None and call.id in self.calls:
@@ -376,8 +398,14 @@ class Worker:
                 f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
             )
         self._process.hide_link()
-        self.tools = {tool["name"]: tool for tool in hello.get("tools", [])}
         self.python = str(hello.get("python", ""))
+        try:
+            tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
+        self.tools = {tool.name: tool for tool in tools}
+        # It may have moved itself to another control group while it started.
+        self._oom = OomWatch(self._process.pid)
         self._is_ready = True
         self._ready_or_over.set()
         if not self._over.is_set():

@@ -182,3 +182,113 @@ async def _add_behind(add: object, log: Path) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(add, number)  # type: ignore[arg-type]
+
+
+# How a tool says that it is to be stopped.
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_cooperative_tool_looks_itself(concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=20) as pool:
+        await _cancel_when_started(pool, "polite", {}, log)
+        assert log.read_text() == "begin\nreturned\n"
+        assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_cooperative_tool_that_does_not_look_costs_its_worker(concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=0.2) as pool:
+        (worker,) = pool.list_workers()
+        await _cancel_when_started(pool, "deaf", {}, log)
+        assert worker.pid is not None
+        assert not is_alive(worker.pid)
+
+
+@pytest.mark.parametrize("tool", ["count", "count_politely"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_sync_stream_that_waits_for_its_consumer_ends_at_once(tool: str, concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, stream_window=1, cancel_grace=30) as pool:
+        async with pool.stream(tool, {"n": 10**9, "path": str(log)}) as chunks:
+            assert await anext(chunks) == 0
+            for _ in range(20 if concurrency > 1 else 0):
+                await pool.execute("add", {"a": 1})  # by now the stream has used up its credit
+        assert log.read_text() == "GeneratorExit\n" or "stopped at" in log.read_text()
+        assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("tool", ["hold_gil", "sleep_to_death"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_running_call_of_a_kill_tool_is_not_waited_for(tool: str, concurrency: int, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, concurrency=concurrency, cancel_grace=60) as pool:
+        (worker,) = pool.list_workers()
+        before = trio.current_time()
+        await _cancel_when_started(pool, tool, {}, log)
+        assert trio.current_time() - before < 20
+        assert worker.pid is not None
+        assert not is_alive(worker.pid)
+        await pool.await_ready(20)
+        assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 1
+
+
+async def test_leaving_the_stream_of_a_kill_tool() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60) as pool:
+        (worker,) = pool.list_workers()
+        async with pool.stream("count_to_death", {"n": 10**9}) as chunks:
+            assert await anext(chunks) == 0
+        assert worker.pid is not None
+        assert not is_alive(worker.pid)
+        async with pool.stream("count_to_death", {"n": 2}) as chunks:
+            assert [chunk async for chunk in chunks] == [0, 1]
+        assert pool.get_stats().restarts == 1
+
+
+async def test_the_others_learn_who_was_killed(log: Path) -> None:
+    async with (
+        snakepit.open_pool(TOOLS, workers=1, concurrency=2, cancel_grace=60) as pool,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def other() -> None:
+            with pytest.raises(snakepit.WorkerCrashed, match="'sleep_to_death' was cancelled.*cancel='kill'"):
+                await pool.execute("sleep_async", {"seconds": 60, "path": f"{log}.other"})
+
+        nursery.start_soon(other)
+        await _started(log.with_name(f"{log.name}.other"))
+        await _cancel_when_started(pool, "sleep_to_death", {}, log)
+
+
+@pytest.mark.parametrize(("concurrency", "send_ahead"), [(1, 32), (1, 0), (2, 32)])
+async def test_a_kill_tool_that_has_not_started_is_just_withdrawn(concurrency: int, send_ahead: int, log: Path) -> None:
+    """With calls sent ahead, the worker may have it already."""
+    async with snakepit.open_pool(
+        TOOLS, workers=1, concurrency=concurrency, send_ahead=send_ahead, cancel_grace=60
+    ) as pool:
+        for _ in range(20):
+            await pool.execute("add", {"a": 1})  # answers quickly, so that calls are sent ahead
+        async with trio.open_nursery() as nursery:
+            for number in range(concurrency):
+                busy = log.with_name(f"busy {number}")
+                nursery.start_soon(pool.execute, "sleep_async", {"seconds": 60, "path": str(busy)})
+                await _started(busy)
+            with pytest.raises(snakepit.CallTimeout):
+                await pool.execute("sleep_to_death", {"path": str(log)}, timeout=0.001)
+            nursery.cancel_scope.cancel()
+        assert not log.exists()
+        assert pool.get_stats().restarts == 0
+        assert await pool.execute("add", {"a": 1}) == 2
+
+
+async def test_a_kill_tool_that_starts_while_it_is_cancelled() -> None:
+    """Cancelled at any moment around its start: withdrawn or killed, never waited for."""
+    dice = random.Random(7)
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60) as pool:
+        for _ in range(12):
+            await pool.await_ready(20)
+            before = trio.current_time()
+            with trio.move_on_after(dice.random() * 0.002):
+                await pool.execute("sleep_to_death", {"path": ""})
+            assert trio.current_time() - before < 20
+        assert await pool.execute("add", {"a": 1}) == 2

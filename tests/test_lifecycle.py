@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
         ("BrokenImport", 1, "RuntimeError: the model file is missing"),
         ("ExitsAtStart", 42, "no licence"),
         ("NotThere", 1, "has no class NotThere"),
+        ("Polite", 1, "cancel='politely' cannot be"),
     ],
 )
 async def test_a_worker_that_cannot_start_says_why(adapter: str, exit_code: int, line: str) -> None:

@@ -191,8 +191,10 @@ async def test_recycling_fails_no_call(recycle: snakepit.RecyclePolicy) -> None:
 
 async def test_idempotent_tools_run_again_after_a_crash(log: Path) -> None:
     async with snakepit.open_pool(TOOLS, workers=2) as pool:
-        assert await pool.execute("die_twice", {"path": str(log)}, retries=2) == 3
+        assert await pool.execute("die_twice", {"path": str(log)}) == 3
         assert pool.get_stats().retried == 2
+        with pytest.raises(snakepit.WorkerCrashed):
+            await pool.execute("die_twice", {"path": f"{log}-more"}, retries=1)
 
 
 async def test_only_whom_the_caller_allows_runs_again(log: Path) -> None:

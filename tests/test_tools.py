@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -143,3 +144,31 @@ def test_tools_that_cannot_be() -> None:
 
     with pytest.raises(UsageError, match="two tools of the name 'same'"):
         Twice().tools()
+
+
+def test_how_a_tool_is_stopped_is_in_its_spec() -> None:
+    class Marked(BaseAdapter):
+        @tool(cancel="kill", idempotent=True)
+        async def one(self) -> None: ...
+
+        @tool
+        def two(self) -> None: ...
+
+    tools = Marked().tools()
+    assert (tools["one"].spec.cancel, tools["one"].spec.idempotent) == ("kill", True)
+    assert (tools["two"].spec.cancel, tools["two"].spec.idempotent) == ("interrupt", False)
+
+
+def test_a_wrong_way_to_stop_is_named_with_the_choices() -> None:
+    async def coroutine() -> None: ...
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    def plain() -> None: ...
+
+    with pytest.raises(UsageError, match="tool 't': cancel='politely' cannot be: give one of interrupt, coop.*, kill"):
+        Tool(plain, "t", cancel="politely")  # type: ignore[arg-type]
+    for function in (coroutine, generator):
+        with pytest.raises(UsageError, match="'t': cancel='cooperative' .* at its awaits; give one of interrupt, kill"):
+            Tool(function, "t", cancel="cooperative")

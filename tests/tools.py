@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import importlib
 import io
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -243,7 +245,7 @@ class Tools(BaseAdapter):
         time.sleep(0.1)
         self.hoard = bytearray(os.urandom(1) * (mebibytes * 2**20))
 
-    @tool
+    @tool(idempotent=True)
     def die_twice(self, path: str, times: int = 2) -> int:
         """Kill the worker, but not the third time."""
         runs = Path(path).read_text().count("run") if Path(path).exists() else 0
@@ -264,6 +266,96 @@ class Tools(BaseAdapter):
         if really:
             os._exit(1)
 
+    @tool(cancel="cooperative")
+    def polite(self, path: str, context: SessionContext) -> str:
+        """Loop until told, and note every exception that is raised inside."""
+        _mark(path, "begin")
+        try:
+            while not context.cancelled:
+                time.sleep(0.005)
+        except BaseException as error:
+            _mark(path, repr(error))
+            raise
+        _mark(path, "returned")
+        return "done"
+
+    @tool(cancel="cooperative")
+    def deaf(self, path: str) -> None:
+        """Loop, and never look whether it is cancelled."""
+        while True:
+            _mark(path, "tick")
+
+    @tool(cancel="cooperative")
+    def count_politely(self, n: int, path: str = "") -> Iterator[int]:
+        """Yield the numbers below `n`; writes what ended it."""
+        try:
+            yield from range(n)
+        except BaseException as error:
+            _mark(path, type(error).__name__)
+            raise
+
+    @tool(cancel="kill")
+    def hold_gil(self, path: str) -> None:
+        """Sit in C code that lets no Python thread run."""
+        _mark(path, "begin")
+        ctypes.PyDLL(None).sleep(60)
+
+    @tool(cancel="kill")
+    async def sleep_to_death(self, path: str) -> None:
+        """Sleep in a coroutine."""
+        _mark(path, "begin")
+        await asyncio.sleep(60)
+
+    @tool(cancel="kill", idempotent=True)
+    def count_to_death(self, n: int) -> Iterator[int]:
+        """Yield the numbers below `n`."""
+        yield from range(n)
+
+    @tool
+    def limits(self) -> dict[str, Any]:
+        """The soft and hard limits and the niceness."""
+        kinds = {"address_space": resource.RLIMIT_AS, "cpu": resource.RLIMIT_CPU, "files": resource.RLIMIT_NOFILE}
+        found: dict[str, Any] = {name: resource.getrlimit(kind) for name, kind in kinds.items()}
+        return {**found, "nice": os.getpriority(os.PRIO_PROCESS, 0)}
+
+    @tool
+    def variables(self) -> dict[str, str]:
+        """The environment."""
+        return dict(os.environ)
+
+    @tool
+    def die_by(self, number: int) -> None:
+        """Send a signal to the own process."""
+        print("about to die", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), number)
+
+    @tool
+    def print_and_wait(self) -> None:
+        """Say so, and wait."""
+        print("waiting", file=sys.stderr, flush=True)
+        time.sleep(60)
+
+    @tool
+    def burn(self) -> None:
+        """Use CPU time and nothing else."""
+        while True:
+            pass
+
+    @tool
+    def open_files(self, n: int) -> None:
+        """Have so many files open at a time."""
+        with contextlib.ExitStack() as files:
+            for _ in range(n):
+                files.enter_context(Path(os.devnull).open())
+
+    @tool
+    def devour(self, path: str) -> None:
+        """Take memory until there is none."""
+        held = []
+        while True:
+            held.append(b"x" * 2**24)
+            _mark(path, f"{len(held) * 16} MiB")
+
 
 class StartsOnce(BaseAdapter):
     """Starts once, and then only after the file that it makes is gone."""
@@ -279,6 +371,31 @@ class StartsOnce(BaseAdapter):
     def ready(self) -> bool:
         """Whether it runs."""
         return True
+
+
+class DiesAtStart(BaseAdapter):
+    """Ends by a signal."""
+
+    def setup(self) -> None:
+        """End."""
+        print("about to die", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class InGroup(Tools):
+    """Moves itself into the control group that the environment names."""
+
+    def setup(self) -> None:
+        """Move."""
+        Path(os.environ["TEST_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
+
+
+class Polite(BaseAdapter):
+    """Has a tool that is marked with what cannot be."""
+
+    @tool(cancel="politely")  # type: ignore[call-overload]
+    def stop_me(self) -> None:
+        """Never runs."""
 
 
 class BrokenImport(BaseAdapter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import secrets
@@ -23,6 +24,7 @@ from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import PATH_VARIABLE, SECRET_VARIABLE
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.guardian import RUN_VARIABLE
+from snakepit_trio.limits import thread_variables
 from snakepit_trio.processes import ProcessRegistry
 
 
@@ -139,6 +141,8 @@ async def _spawn(
         f"--max-frame={config.max_frame_bytes}",
         f"--worker-id={worker_id}",
     ]
+    if config.limits is not None:
+        command.append(f"--limits={json.dumps(config.limits.chosen())}")
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.DEVNULL,
@@ -156,4 +160,5 @@ def _environment(config: PoolConfig, given: dict[str, str]) -> dict[str, str]:
     path = [working]
     if config.python == sys.executable:
         path += [os.path.abspath(entry) for entry in sys.path]
-    return {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(path)}
+    environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(path)}
+    return {**thread_variables(config.threads, environment), **environment}
