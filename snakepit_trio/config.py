@@ -30,7 +30,7 @@ def _count(default: int, least: int = 1) -> Any:
 
 
 def _threads() -> Any:
-    share = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
+    share: Any = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
     return attrs.field(default=share, validator=validators.optional(whole(1)))
 
 

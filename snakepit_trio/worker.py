@@ -257,9 +257,11 @@ class Worker:
         tool = self.tools.get(call.name)
         return tool is not None and tool.cancel == "kill"
 
-    def has_started(self, call: Call) -> bool:
-        """Whether the code of a call has been started, by the ledger; False when it is known to be over."""
-        return self._process is not None and call.id in self.calls and self._process.last_started >= call.id
+    def must_be_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+        if not self.is_killed_to_stop(call) or call.id not in self.calls:
+            return False
+        return self._process is not None and self._process.last_started >= call.id
 
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""
