@@ -33,9 +33,8 @@ def _count(default: int, least: int = 1) -> Any:
 
 
 def _threads() -> Any:
-    share = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
-    at_least_one: Any = validators.optional(whole(1))
-    return attrs.field(default=share, validator=at_least_one)
+    share: Any = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
+    return attrs.field(default=share, validator=validators.optional(whole(1)))
 
 
 def _seconds(default: float) -> Any:

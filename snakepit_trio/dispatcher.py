@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 import trio
@@ -115,22 +116,24 @@ class Dispatcher:
         if call.is_over or call.worker is None:
             return
         worker = call.worker
-        worker.cancel(call)
-        with trio.move_on_after(self._grace):
-            if worker.is_killed_to_stop(call):
-                await self._until_over_or_started(call, worker)
-            else:
-                await self._until_over(call)
-        if not call.is_over and worker.is_killed_to_stop(call) and worker.has_started(call):
-            worker.kill(f"was killed: {call.name!r} was cancelled, and is a tool with cancel='kill'")
-        elif not call.is_over:
-            worker.kill(f"was killed: {call.name!r} did not end within {self._grace} s of its cancellation")
+        if not worker.must_be_killed_to_stop(call):
+            worker.cancel(call)
+            with trio.move_on_after(self._grace):
+                await self._until_over_or_to_be_killed(call, worker)
+        if not call.is_over:
+            worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
         await self._until_over(call)
 
-    async def _until_over_or_started(self, call: Call, worker: Worker) -> None:
+    def _why_killed(self, call: Call, worker: Worker) -> str:
+        if worker.must_be_killed_to_stop(call):
+            return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
+        return f"{call.name!r} did not end within {self._grace} s of its cancellation"
+
+    async def _until_over_or_to_be_killed(self, call: Call, worker: Worker) -> None:
         # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
-        while not call.is_over and not worker.has_started(call):
-            with trio.move_on_after(_LOOK_AGAIN):
+        look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
+        while not call.is_over and not worker.must_be_killed_to_stop(call):
+            with trio.move_on_after(look_again):
                 await call.wait()
 
     async def _until_over(self, call: Call) -> None:

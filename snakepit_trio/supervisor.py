@@ -86,7 +86,7 @@ class WorkerStarter:
     async def _restart(self, nursery: trio.Nursery) -> None:
         if self.failure is not None:
             return
-        pause = self._policy.ended(trio.current_time(), served=self.worker.calls_served > 0)
+        pause = self._policy.ended(trio.current_time(), served=self.worker.has_served)
         if self._policy.circuit is Circuit.OPEN:
             logger.error("worker %s keeps ending before it serves; next trial in %.1f s", self.id, pause)
         with trio.move_on_after(pause):

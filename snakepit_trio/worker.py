@@ -92,6 +92,7 @@ class Worker:
         self._is_ready = False
         self._is_stopped = False
         self._is_draining = False
+        self._has_served = False
         self._not_due_before = 0.0
         self._ready_or_over = trio.Event()
         self._over = trio.Event()
@@ -112,6 +113,11 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether it takes calls."""
         return self._is_ready and not self._is_draining and not self._over.is_set()
+
+    @property
+    def has_served(self) -> bool:
+        """Whether it has shown that it can serve calls."""
+        return self._has_served or self.calls_served > 0
 
     @property
     def is_due(self) -> bool:
@@ -303,10 +309,14 @@ class Worker:
         """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
         self._finish(None)
 
-    def kill(self, problem: str) -> None:
-        """Kill its process group at once; `problem` goes into the error of its calls."""
+    def kill(self, problem: str, *, for_a_call: bool = False) -> None:
+        """Kill its process group at once; `problem` goes into the error of its calls.
+
+        `for_a_call`: the worker itself is well, but only its end stops a call.
+        """
         if not self._over.is_set():
             self.is_killed_by_us = True
+            self._has_served |= for_a_call
         self._finish(problem)
 
     # Its calls.
@@ -335,9 +345,11 @@ class Worker:
         tool = self.tools.get(call.name)
         return tool is not None and tool.cancel == "kill"
 
-    def has_started(self, call: Call) -> bool:
-        """Whether the code of a call has been started, by the ledger; False when it is known to be over."""
-        return self._process is not None and call.id in self.calls and self._process.last_started >= call.id
+    def must_be_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+        if not self.is_killed_to_stop(call) or call.id not in self.calls:
+            return False
+        return self._process is not None and self._process.last_started >= call.id
 
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""

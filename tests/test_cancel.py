@@ -233,6 +233,16 @@ async def test_a_running_call_of_a_kill_tool_is_not_waited_for(tool: str, concur
         assert pool.get_stats().restarts == 1
 
 
+async def test_workers_killed_to_stop_a_call_are_replaced_without_pauses(log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60) as pool:
+        before = trio.current_time()
+        for number in range(7):
+            await _cancel_when_started(pool, "hold_gil", {}, log.with_name(f"log {number}"))
+            await pool.await_ready(20)
+        # With the pauses of workers that cannot serve it would take 3 s more.
+        assert trio.current_time() - before < 3
+
+
 async def test_leaving_the_stream_of_a_kill_tool() -> None:
     async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60) as pool:
         (worker,) = pool.list_workers()
