@@ -55,7 +55,7 @@ test: check
 check: $(VENV)/.dev $(VENV)/.bench
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/flake8-async --disable=$(ASYNC_OFF) $$(git ls-files snakepit_trio bridge_py benchmarks docs | grep '[.]py$$' | grep -v wire/messages)
+	$(BIN)/flake8-async --disable=$(ASYNC_OFF) $$(git ls-files snakepit_trio bridge_py benchmarks docs | grep '[.]py$$' | grep -vE 'wire/messages|a_host|scenarios')
 	$(BIN)/mypy
 	$(BIN)/python tests/messages.py --check
 

@@ -1,7 +1,8 @@
-"""`make chaos`: a minute of load while workers are killed, several a second, and what became of each call.
+"""`make chaos`: the worst that can happen, done to real processes, and a report of what became of it.
 
-Every call must end with its own right result or a typed error, in time; idempotent ones with their result. Afterwards
-the pool must be at full strength within two seconds, and no process, descriptor, task or file be left over.
+The storm is a minute of load while workers are killed, several a second. Every call must end with its own right
+result or a typed error, in time; idempotent ones with their result. Afterwards the pool must be at full strength
+within two seconds, and no process, descriptor, task or file be left over. For the rest see `benchmarks.scenarios`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import attrs
 import psutil
@@ -26,6 +29,8 @@ from rich.table import Table
 
 import snakepit_trio as snakepit
 from snakepit_trio.processes import runs_folder
+
+from . import scenarios
 
 TOOLS = "benchmarks.chaos_tools:Tools"
 CALLERS = 64
@@ -238,22 +243,48 @@ def _show(console: Console, report: Report) -> None:
     console.print(f"the slowest call ended {report.slowest:+.2f} s from its deadline")
     console.print(f"full strength {report.strength_after:.2f} s after the last kill")
     console.print(f"the host's memory grew by {report.memory_growth / 2**20:.1f} MiB in the second half")
-    for problem in report.problems[:20]:
-        console.print(f"PROBLEM: {problem}", style="red", markup=False)
-    console.print("all held" if not report.problems else f"{len(report.problems)} problems")
+
+
+async def _scenarios(console: Console, report: Report) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        await _scenarios_in(Path(folder), console, report)
+
+
+async def _scenarios_in(folder: Path, console: Console, report: Report) -> None:
+    def told(held: bool, text: str) -> None:
+        console.print(f"{'held   ' if held else 'BROKEN '} {text}", highlight=False)
+        if not held:
+            report.problems.append(text)
+
+    number, seconds = await scenarios.kill_a_busy_host(folder)
+    told(seconds < 2, f"host killed while workers hold the GIL: none of its {number} processes after {seconds:.2f} s")
+    rates = await scenarios.serve_beside_a_killing_tool()
+    share = min(rates.troubled) / rates.normal
+    told(share > 0.5, f"a tool that kills its workers: others served at {share:.0%} of the rate at worst")
+    seconds, ran_on = await scenarios.cancel_a_hundred(folder, 1.0)
+    held = seconds < 2 and not ran_on
+    told(held, f"100 calls cancelled at once, 1 s of grace: callers got on after {seconds:.2f} s, {ran_on} ran on")
+    swept = await scenarios.sweep_ten_dead_hosts(folder)
+    text = f"{swept.runs} hosts and their guardians killed: {swept.processes} processes swept in {swept.seconds:.2f} s"
+    told(swept.runs == 10, text)
 
 
 def main() -> None:
     """Run it and print the report; exits with 1 if anything did not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the storm")
     parser.add_argument("--rate", type=float, default=5.0, help="kills a second")
     parser.add_argument("--seed", type=int, help="of the dice; the order of events still varies")
     options = parser.parse_args()
     report = Report(options.seconds)
     logging.getLogger("snakepit").setLevel(logging.CRITICAL)  # each death is logged
     trio.run(lambda: run(report, rate=options.rate, seed=options.seed))
-    _show(Console(), report)
+    console = Console()
+    _show(console, report)
+    trio.run(_scenarios, console, report)
+    for problem in report.problems[:20]:
+        console.print(f"PROBLEM: {problem}", style="red", markup=False)
+    console.print("all held" if not report.problems else f"{len(report.problems)} problems")
     sys.exit(bool(report.problems))
 
 

@@ -117,7 +117,7 @@ class PoolConfig:
     #: How calls of idempotent tools are run again after a crash.
     retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=validators.instance_of(RetryPolicy))
     #: Workers in a row that calls of one command, or one session, kill before they are refused as tainted.
-    taint_after: int = _count(5)
+    taint_after: int = _count(3)
     #: For how long they are refused.
     taint_period: float = _seconds(60.0)
     #: Calls that may wait for a worker, 0 for none and None for no bound; one more raises `PoolSaturated`. Calls

@@ -66,6 +66,10 @@ class Dispatcher:
         """Calls that a worker has."""
         return sum(len(worker.calls) for worker in self._workers.values())
 
+    def is_suspect(self, call: Call) -> bool:
+        """Whether the last call of its command, or of its session, killed its worker."""
+        return self._taint.has_suspects and any(self._taint.suspects(key) for key in _keys(call))
+
     def submit(self, call: Call) -> None:
         """Bring a call to a worker, or into the line.
 

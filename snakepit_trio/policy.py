@@ -98,6 +98,10 @@ class TaintPolicy:
         """Whether any death is on record; without one there is nothing to ask or to clear."""
         return bool(self._deaths)
 
+    def suspects(self, key: Hashable) -> bool:
+        """Whether the last call of the key killed its worker."""
+        return key in self._deaths
+
     def killed(self, key: Hashable, now: float) -> bool:
         """A call of the key has killed its worker. Returns True if that taints the key."""
         deaths = self._deaths[key] = self._deaths.pop(key, 0) + 1

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 import msgspec
@@ -39,6 +39,8 @@ from .streams import Chunks, Results
 from .supervisor import Supervisor
 from .worker import Worker, WorkerState
 from .workers import PoolHealth, WorkerInfo, Workers
+
+_SUSPECTS_WAIT: Final = 1.0  # seconds
 
 T = TypeVar("T")
 Arguments = Mapping[str, Any]
@@ -184,7 +186,7 @@ class Pool:
         chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
         call = self._new_call(name, args, timeout, session, self.config.stream_window)
-        self._submit(call)
+        await self._submit(call)
         try:
             yield Chunks(call, self.config.stream_window, self._decode, self._time_out)
         except trio.Cancelled:
@@ -330,12 +332,14 @@ class Pool:
             )
         return Call(name, body, session, timeout, credit)
 
-    def _submit(self, call: Call) -> None:
+    async def _submit(self, call: Call) -> None:
+        if self._dispatcher.is_suspect(call):
+            await self._until_whole(call)
         self._dispatcher.submit(call)
         self._deadlines.add(call)
 
     async def _finish(self, call: Call) -> None:
-        self._submit(call)
+        await self._submit(call)
         try:
             while not call.is_over and not call.is_late:
                 await call.wait()
@@ -371,6 +375,13 @@ class Pool:
             return attrs.evolve(self.config.retry, retries=retries)
         tool = self._dispatcher.tools.get(call.name)
         return self.config.retry if tool is not None and tool.idempotent else attrs.evolve(self.config.retry, retries=0)
+
+    async def _until_whole(self, call: Call) -> None:
+        # What may kill one worker after another does not get the next while the last is missing: so others
+        # are served throughout.
+        with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
+            while self._supervisor.missing():
+                await self._dispatcher.workers_changed.wait()
 
     async def _abandon(self, call: Call) -> None:
         if not call.is_over:

@@ -93,6 +93,7 @@ class Worker:
         self._is_stopped = False
         self._is_draining = False
         self._has_served = False
+        self._born = trio.current_time()
         self._not_due_before = 0.0
         self._ready_or_over = trio.Event()
         self._over = trio.Event()
@@ -297,8 +298,9 @@ class Worker:
 
     def _check_due(self) -> None:
         recycle = self._config.recycle
-        age = time.time() - self.started_at
-        if reason := recycle.reason(calls=self.calls_served, age=age, resident_bytes=resident_bytes(self.pid)):
+        resident = resident_bytes(self.pid) if recycle.resident_bytes else 0
+        age = trio.current_time() - self._born
+        if reason := recycle.reason(calls=self.calls_served, age=age, resident_bytes=resident):
             self.recycle(reason)
 
     def _stop_if_drained(self) -> None:

@@ -49,7 +49,8 @@ class BadLink:
     async def _open(self, stream: Any) -> None:
         secret = "wrong" if self._how == "wrong_secret" else self._secret
         version = 99 if self._how == "wrong_version" else PROTOCOL_VERSION
-        hello = codec.encode({"protocol": version, "secret": secret, "pid": os.getpid(), "tools": []})
+        tools = [{"name": "t", "cancel": "politely"}] if self._how == "wrong_tools" else []
+        hello = codec.encode({"protocol": version, "secret": secret, "pid": os.getpid(), "tools": tools})
         if self._how == "no_hello":
             await stream.send_message(encode_batch([Frame(Kind.PING)]))
         await stream.send_message(encode_batch([Frame(Kind.HELLO, body=hello)]))

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,42 +15,18 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from benchmarks.scenarios import Host, is_alive, kill_a_busy_host, seconds_until, sweep_ten_dead_hosts
 from snakepit_trio import processes
 
-from .conftest import TOOLS, is_alive
-
-ROOT = Path(__file__).parent.parent
-
-
-class Host:
-    """A host process of tests/a_host.py, and the pids of its own."""
-
-    def __init__(self, how: str, log: Path) -> None:
-        command = [sys.executable, "-m", "tests.a_host", how, str(log)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.guardian, *self.pids = (int(word) for word in self.process.stdout.readline().split())
-
-    def kill(self) -> None:
-        """Kill the host, and only that."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+from .conftest import TOOLS
 
 
 @pytest.fixture
-def host(log: Path) -> Iterator[Callable[[str], Host]]:
-    """Starts hosts, and ends them."""
-    hosts: list[Host] = []
-
-    def start(how: str) -> Host:
-        hosts.append(Host(how, log.with_name(f"log-{len(hosts)}")))
-        return hosts[-1]
-
-    yield start
-    for one in hosts:
-        one.kill()
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A busy host."""
+    one = Host(tmp_path)
+    yield one
+    one.kill()
 
 
 def guardians_of(pid: int) -> list[int]:
@@ -60,42 +35,15 @@ def guardians_of(pid: int) -> list[int]:
     return [child.pid for child in children if is_alive(child.pid) and "guardian.py" in str(child.cmdline())]
 
 
-def seconds_until(condition: Callable[[], bool], limit: float) -> float:
-    """How long it takes until something is so."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < limit
-        time.sleep(0.005)
-    return time.monotonic() - began
+async def test_a_killed_host_leaves_nothing_though_its_workers_hold_the_gil(tmp_path: Path) -> None:
+    number, seconds = await kill_a_busy_host(tmp_path)
+    assert number == 6  # two workers with two children each
+    assert seconds < 2
 
 
-def test_a_killed_host_leaves_nothing_though_its_workers_hold_the_gil(host: Callable[[str], Host]) -> None:
-    busy = host("busy")
-    assert len(busy.pids) == 6  # two workers with two children each
-    assert all(is_alive(pid) for pid in busy.pids)
-    busy.kill()
-    seconds_until(lambda: not any(is_alive(pid) for pid in busy.pids), 2)
-    seconds_until(lambda: not processes.runs() and not is_alive(busy.guardian), 2)
-
-
-async def test_the_next_start_sweeps_what_dead_hosts_and_guardians_left(host: Callable[[str], Host]) -> None:
-    async with snakepit.open_pool(TOOLS, workers=2) as living:
-        before = [worker.pid for worker in living.list_workers()]
-        # All are started first, because each start sweeps what was left before.
-        dead = [await trio.to_thread.run_sync(host, "busy") for _ in range(10)]
-        for one in dead:
-            os.kill(one.guardian, signal.SIGKILL)
-            one.kill()
-        pids = [pid for one in dead for pid in one.pids]
-        assert len(pids) == 60
-        assert all(is_alive(pid) for pid in pids)
-        assert [run.is_alive for run in processes.runs()] == [True] + [False] * 10
-        async with snakepit.open_pool(TOOLS, workers=1):
-            with trio.fail_after(20):
-                while any(is_alive(pid) for pid in pids) or len(processes.runs()) > 2:
-                    await trio.sleep(0.01)
-        assert [worker.pid for worker in living.list_workers()] == before
-        assert await living.execute("pid") in before
+async def test_the_next_start_sweeps_what_dead_hosts_and_guardians_left(tmp_path: Path) -> None:
+    swept = await sweep_ten_dead_hosts(tmp_path)
+    assert (swept.processes, swept.runs) == (60, 10)
 
 
 async def test_a_guardian_that_dies_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
@@ -109,22 +57,20 @@ async def test_a_guardian_that_dies_is_replaced(caplog: pytest.LogCaptureFixture
     assert guardians_of(os.getpid()) == []
 
 
-def test_a_host_that_only_loses_its_guardian_and_is_killed_later(host: Callable[[str], Host]) -> None:
-    busy = host("busy")
-    os.kill(busy.guardian, signal.SIGKILL)
-    seconds_until(lambda: guardians_of(busy.process.pid) not in ([], [busy.guardian]), 10)
-    busy.kill()
-    seconds_until(lambda: not any(is_alive(pid) for pid in busy.pids), 2)
-    seconds_until(lambda: not processes.runs(), 2)
+async def test_a_host_that_only_loses_its_guardian_and_is_killed_later(host: Host) -> None:
+    os.kill(host.guardian, signal.SIGKILL)
+    await seconds_until(lambda: guardians_of(host.process.pid) not in ([], [host.guardian]), 10)
+    host.kill()
+    await seconds_until(lambda: not any(map(is_alive, host.pids)), 2)
+    await seconds_until(lambda: not processes.runs(), 2)
 
 
-async def test_ps_shows_pools_and_sweep_removes_dead_ones(host: Callable[[str], Host]) -> None:
+async def test_ps_shows_pools_and_sweep_removes_dead_ones(tmp_path: Path) -> None:
     assert "no pools are open" in await snakepit_command("ps")
     assert await snakepit_command("sweep") == "nothing to sweep\n"
     async with snakepit.open_pool(TOOLS, workers=1, name="mine") as pool:
-        dead = await trio.to_thread.run_sync(host, "busy")
-        os.kill(dead.guardian, signal.SIGKILL)
-        dead.kill()
+        dead = await trio.to_thread.run_sync(Host, tmp_path)
+        dead.kill_with_guardian()
         (worker,) = pool.list_workers()
         mine, other = json.loads(await snakepit_command("ps", "--json"))
         assert (mine["pool"], mine["host"], mine["is_alive"]) == ("mine", os.getpid(), True)

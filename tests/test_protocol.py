@@ -68,6 +68,7 @@ async def test_a_broken_rule_ends_that_worker_and_never_the_pool(
     [
         ("wrong_secret", "its hello has the wrong secret"),
         ("wrong_version", "it speaks version 99 of the link"),
+        ("wrong_tools", "its hello describes its tools wrongly: Invalid enum value 'politely'"),
         ("no_hello", "before hello"),
     ],
 )

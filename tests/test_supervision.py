@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 import snakepit_trio as snakepit
+from benchmarks.scenarios import cancel_a_hundred, serve_beside_a_killing_tool
 
 from .conftest import TOOLS, is_alive
 
@@ -268,60 +268,12 @@ async def _expect_closed(pool: snakepit.Pool, name: str, args: dict[str, object]
 
 
 async def test_others_are_served_while_a_tool_kills_its_workers() -> None:
-    async with snakepit.open_pool(TOOLS, workers=2) as pool:
-        normal = await _served_in(pool, 2.0)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_kill_again_and_again, pool)
-            windows = [await _served_in(pool, 1.0) for _ in range(4)]
-            nursery.cancel_scope.cancel()
-        assert min(windows) > normal / 2 / 2, (normal, windows)
-        assert pool.get_stats().crashed >= 5
-
-
-async def _served_in(pool: snakepit.Pool, seconds: float) -> int:
-    served = 0
-
-    async def caller() -> None:
-        nonlocal served
-        while True:
-            assert await pool.execute("add", {"a": 1}, retries=10) == 2
-            served += 1
-
-    with trio.move_on_after(seconds):
-        async with trio.open_nursery() as nursery:
-            for _ in range(16):
-                nursery.start_soon(caller)
-    return served
-
-
-async def _kill_again_and_again(pool: snakepit.Pool) -> None:
-    while True:
-        try:
-            await pool.execute("exit", {"code": 1})
-        except snakepit.WorkerCrashed:
-            continue
-        except snakepit.Tainted:
-            await trio.sleep(0.01)
+    rates = await serve_beside_a_killing_tool()
+    assert min(rates.troubled) > rates.normal / 2, rates
+    assert rates.deaths >= 3
 
 
 async def test_a_hundred_calls_cancelled_at_once(tmp_path: Path) -> None:
-    grace = 1.0
-    logs = [tmp_path / f"log-{number}" for number in range(100)]
-    async with snakepit.open_pool(TOOLS, workers=4, concurrency=25, cancel_grace=grace) as pool:
-        async with trio.open_nursery() as nursery:
-            for number, log in enumerate(logs):
-                how = ("loop", "sleep", "C", "process")[number % 4]
-                nursery.start_soon(
-                    partial(pool.execute, "run_in_some_way", {"how": how, "path": str(log)}, timeout=300)
-                )
-            with trio.fail_after(60):
-                while not all(log.exists() for log in logs):
-                    await trio.sleep(0.05)
-            began = trio.current_time()
-            nursery.cancel_scope.cancel()
-        assert trio.current_time() - began < grace + 1
-        sizes = [log.stat().st_size for log in logs]
-        await trio.sleep(0.3)
-        assert [log.stat().st_size for log in logs] == sizes
-        assert not any("end" in log.read_text() for log in logs)
-        assert await pool.execute("add", {"a": 1}) == 2
+    seconds, ran_on = await cancel_a_hundred(tmp_path, grace=1.0)
+    assert seconds < 2
+    assert ran_on == 0

@@ -1,0 +1,29 @@
+"""A host that `benchmarks.scenarios` kills. Prints the pids of its guardian, its workers and their children."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+import trio
+
+import snakepit_trio as snakepit
+
+
+async def main(log: Path) -> None:
+    """Open a pool, have its workers busy, say so, and wait for the end."""
+    tools = "tests.tools:Tools"
+    async with snakepit.open_pool(tools, workers=2, name="a-host") as pool, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(pool.execute, "hold_the_gil_with_children", {"path": str(log)})
+        while not log.exists() or len(log.read_text().split()) < 4:
+            await trio.sleep(0.01)
+        workers = [worker.pid for worker in pool.list_workers()]
+        (guardian,) = [child.pid for child in psutil.Process().children() if "guardian.py" in str(child.cmdline())]
+        print(guardian, *workers, *log.read_text().split(), flush=True)
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    trio.run(main, Path(sys.argv[1]))
