@@ -71,10 +71,12 @@ class Call:
     def cancel(self) -> None:
         """Mark as cancelled, and stop the code if it runs. From the link's thread."""
         self.cancelled = self.context._cancelled = True
-        if self.stop is not None and not self.interrupted:
-            self.stop()
+        # First: while an asynchronous exception is pending for a thread that waits in C, a traced thread of
+        # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
+        if self.stop is not None and not self.interrupted:
+            self.stop()
 
     def note_told(self) -> None:
         """The running code learns of its cancellation from its context, and in no other way."""

@@ -42,7 +42,7 @@ class WorkerStartError(WorkerFailure):
 class WorkerCrashed(WorkerFailure):
     """The worker that ran the call died, or broke the protocol and was killed.
 
-    The call may have run in part. It is not run again by itself.
+    The call may have run in part. It is run again only if that is allowed (`retries`).
     """
 
 

@@ -29,7 +29,7 @@ from .call import Call
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .errors import PoolClosed, PoolNotReady, WorkerCrashed
+from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed
 from .guard import Guard
 from .link import AsyncioLoop
 from .nurseries import background_nursery
@@ -165,8 +165,8 @@ class Pool:
         tool is declared idempotent. Nothing else is ever run twice.
 
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
-        `CallTimeout`, `WorkerCrashed` and `PoolClosed`; without waiting, `PoolSaturated` if `max_queue`
-        calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
+        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`; without running, `Tainted`,
+        `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
         call = self._new_call(name, args, timeout, session, None)
         await self._finish(call)
@@ -356,14 +356,19 @@ class Pool:
         """Run a failed call again as often as that may help. Raises its failure when it does not."""
         policy = self._retry_policy(call, retries)
         for run in itertools.count(1):
-            assert call.failure is not None
+            failure = call.failure
+            assert failure is not None
             pause = policy.delay(run)
-            if not isinstance(call.failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
-                raise call.failure
+            if not isinstance(failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
+                raise failure
             await trio.sleep(pause)
             self._retried += 1
             call = call.again()
-            await self._finish(call)
+            try:
+                await self._finish(call)
+            except PoolError as refusal:
+                failure.add_note(f"not run again: {refusal}")
+                raise failure from None
             if call.failure is None:
                 break
         return call

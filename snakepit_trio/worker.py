@@ -180,7 +180,7 @@ class Worker:
     async def _watch_exit(self, process: local.LocalProcess) -> None:
         await process.wait()
         self._exited.set()
-        self._finish("died" if self._is_ready else "ended before it was ready")
+        self._finish(self._death())
 
     async def _watch_health(self) -> None:
         while not self._over.is_set():
@@ -225,10 +225,19 @@ class Worker:
             await self._exits_within(step)
         else:
             await self._exits_within(self._patience)
+            self._name_exit()
         self._name_oom(process)
         # Also after its exit: what it started may live on in its group.
         process.signal_group(signal.SIGKILL)
         await self._exits_within(_REAP)
+
+    def _name_exit(self) -> None:
+        # Which of the two a death shows first is a race; they are told as one.
+        if self._patience and self._exited.is_set():
+            self._problem = self._death()
+
+    def _death(self) -> str:
+        return "died" if self._is_ready else "ended before it was ready"
 
     def _name_oom(self, process: local.LocalProcess) -> None:
         # Before our own SIGKILL, which could not be told from the kernel's.

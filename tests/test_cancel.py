@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -213,7 +214,7 @@ async def test_a_sync_stream_that_waits_for_its_consumer_ends_at_once(tool: str,
             assert await anext(chunks) == 0
             for _ in range(20 if concurrency > 1 else 0):
                 await pool.execute("add", {"a": 1})  # by now the stream has used up its credit
-        assert log.read_text() == "GeneratorExit\n" or "stopped at" in log.read_text()
+        assert log.read_text().startswith("stopped at" if tool == "count" else "GeneratorExit\n")
         assert await pool.execute("add", {"a": 1}) == 2
         assert pool.get_stats().restarts == 0
 
@@ -234,13 +235,13 @@ async def test_a_running_call_of_a_kill_tool_is_not_waited_for(tool: str, concur
 
 
 async def test_workers_killed_to_stop_a_call_are_replaced_without_pauses(log: Path) -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60) as pool:
-        before = trio.current_time()
-        for number in range(7):
+    # Were they taken for workers that cannot serve, the third would not be replaced.
+    limits: dict[str, Any] = {"max_restarts": 1, "restart_period": 600, "quarantine": 600}
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=60, **limits) as pool:
+        for number in range(4):
             await _cancel_when_started(pool, "hold_gil", {}, log.with_name(f"log {number}"))
-            await pool.await_ready(20)
-        # With the pauses of workers that cannot serve it would take 3 s more.
-        assert trio.current_time() - before < 3
+            await pool.await_ready(60)
+        assert pool.get_stats().restarts == 4
 
 
 async def test_leaving_the_stream_of_a_kill_tool() -> None:

@@ -209,16 +209,18 @@ async def test_a_signal_without_a_name() -> None:
     assert caught.value.signal == number
 
 
+@pytest.mark.skipif(
+    "SNAKEPIT_TEST_GROUP" not in os.environ,
+    reason="SNAKEPIT_TEST_GROUP names no memory-limited control group in which a worker may be killed",
+)
 async def test_a_real_kill_by_the_kernel(log: Path) -> None:
     """Memory really runs out, for the worker alone: it moves itself into a group with a limit of its own.
 
     Which group that may be is for the owner of the machine to say, so by default this is skipped. As root, with
     version 2: `mkdir /sys/fs/cgroup/oom; echo 256M >/sys/fs/cgroup/oom/memory.max; echo 0 >.../memory.swap.max`.
     """
-    group = os.environ.get("SNAKEPIT_TEST_GROUP")
-    if group is None:
-        pytest.skip("SNAKEPIT_TEST_GROUP names no memory-limited control group in which a worker may be killed")
-    async with snakepit.open_pool("tests.tools:InGroup", workers=1, env={"TEST_GROUP": group}) as pool:
+    group = {"TEST_GROUP": os.environ["SNAKEPIT_TEST_GROUP"]}
+    async with snakepit.open_pool("tests.tools:InGroup", workers=1, env=group) as pool:
         with pytest.raises(snakepit.WorkerCrashed, match="was killed by the kernel: out of memory"):
             await pool.execute("devour", {"path": str(log)}, timeout=60)
         await pool.await_ready(20)

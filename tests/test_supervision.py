@@ -198,7 +198,7 @@ async def test_idempotent_tools_run_again_after_a_crash(log: Path) -> None:
 
 
 async def test_only_whom_the_caller_allows_runs_again(log: Path) -> None:
-    async with snakepit.open_pool(TOOLS, workers=2) as pool:
+    async with snakepit.open_pool(TOOLS, workers=2, taint_after=1000) as pool:
         with pytest.raises(snakepit.WorkerCrashed):
             await pool.execute("die_and_tell", {"path": str(log)})
         assert log.read_text().split() == ["die"]
@@ -208,6 +208,14 @@ async def test_only_whom_the_caller_allows_runs_again(log: Path) -> None:
         policy = snakepit.RetryPolicy(retries=100, first_delay=0.2, longest_delay=0.2)
         with trio.fail_after(20), pytest.raises((snakepit.WorkerCrashed, snakepit.CallTimeout)):
             await pool.execute("die_twice", {"path": str(log) + "x", "times": 100}, retries=policy, timeout=1)
+
+
+async def test_a_refusal_does_not_hide_why_a_call_should_run_again(log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=2, taint_after=2) as pool:
+        with pytest.raises(snakepit.WorkerCrashed) as caught:
+            await pool.execute("die_and_tell", {"path": str(log)}, retries=5)
+        assert log.read_text().split() == ["die"] * 2
+        assert "not run again: command 'die_and_tell' is refused" in caught.value.__notes__[-1]
 
 
 async def test_what_keeps_killing_workers_is_refused() -> None:
