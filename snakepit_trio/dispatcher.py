@@ -32,7 +32,6 @@ class Dispatcher:
     def __init__(self, config: PoolConfig) -> None:
         self._grace = config.cancel_grace
         self._concurrency = config.concurrency
-        self._concurrency = config.concurrency
         self._max_queue = config.max_queue
         self._scheduler: Scheduler[Call] = Scheduler(
             concurrency=config.concurrency,

@@ -71,11 +71,15 @@ class Workers:
 
     def get(self, worker_id: str) -> WorkerInfo | None:
         """The worker of that id, or None."""
-        return next((info for info in reversed(self.list()) if info.id == worker_id), None)
+        starter = self._supervisor.starters.get(worker_id)
+        return None if starter is None else _describe(starter)[-1]
 
     def by_pid(self, pid: int) -> WorkerInfo | None:
         """The worker whose process has that id, or None."""
-        return next((info for info in self.list() if info.pid == pid), None)
+        for starter in self._supervisor.starters.values():
+            if any(worker.pid == pid for worker in starter.workers):
+                return next(info for info in _describe(starter) if info.pid == pid)
+        return None
 
     async def start(self, number: int = 1) -> tuple[str, ...]:
         """Add workers; returns their ids when all are ready.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -20,6 +21,8 @@ TOOLS = "tests.tools:Tools"
 # Other programs of this user may have pools too.
 os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="snakepit-test-")
 atexit.register(shutil.rmtree, os.environ[FOLDER_VARIABLE])
+# Who is started in the background of a shell ignores SIGINT, and so do the programs that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_alive(pid: int) -> bool:
