@@ -69,6 +69,12 @@ class Dispatcher:
         """Whether the last call of its command, or of its session, killed its worker."""
         return self._taint.has_suspects and any(self._taint.suspects(key) for key in _keys(call))
 
+    def check_taint(self, call: Call) -> None:
+        """Raise `Tainted` if calls of its command, or of its session, are refused."""
+        for key in _keys(call):
+            if seconds := self._taint.left(key, trio.current_time()):
+                raise Tainted(*key, self._taint_after, seconds)
+
     def submit(self, call: Call) -> None:
         """Bring a call to a worker, or into the line.
 
@@ -77,7 +83,7 @@ class Dispatcher:
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
         if self._taint.has_suspects:
-            self._check_taint(call)
+            self.check_taint(call)
         try:
             slot = self._scheduler.submit(call, trio.current_time())
         except LineFull:
@@ -217,11 +223,6 @@ class Dispatcher:
                 kind, name = key
                 logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)
                 self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
-
-    def _check_taint(self, call: Call) -> None:
-        for key in _keys(call):
-            if seconds := self._taint.left(key, trio.current_time()):
-                raise Tainted(*key, self._taint_after, seconds)
 
     # Services.
 

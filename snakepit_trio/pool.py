@@ -334,6 +334,7 @@ class Pool:
 
     async def _submit(self, call: Call) -> None:
         if self._dispatcher.is_suspect(call):
+            self._dispatcher.check_taint(call)
             await self._until_whole(call)
         self._dispatcher.submit(call)
         self._deadlines.add(call)

@@ -220,7 +220,7 @@ async def test_a_refusal_does_not_hide_why_a_call_should_run_again(log: Path) ->
 
 async def test_what_keeps_killing_workers_is_refused() -> None:
     events: list[snakepit.Event] = []
-    async with snakepit.open_pool(TOOLS, workers=2, taint_after=3, taint_period=1.0) as pool:
+    async with snakepit.open_pool(TOOLS, workers=2, taint_after=3, taint_period=2.0) as pool:
         pool.events.attach(events.append, "call.")
         for _ in range(3):
             with pytest.raises(snakepit.WorkerCrashed):

@@ -16,17 +16,22 @@ The life of a call, seen from the side that opened it (the other side's view is 
 
 Only the serving side ends a call, exactly once, cancelled or not: that frame is the proof that no
 code of the call runs any more. CANCEL, RECALL and CREDIT may cross that frame on the wire, so the
-serving side takes them for a call that is over in silence.
+serving side takes them for a call that is over in silence. How the areas of large buffers follow their frames
+is told in `loans`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final, Literal
 
+import msgspec
+
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
 from .frames import Frame, Kind, decode_batch, encode_frame
+from .loans import MAX_AREA_BYTES, Loans
 
 PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -40,13 +45,31 @@ class Side(Enum):
     WORKER = 2
 
 
+_CARRIERS: Final = frozenset({Kind.CALL, Kind.STREAM, Kind.RESULT, Kind.CHUNK})
+_ABOUT_LOANS: Final = frozenset({Kind.FETCH, Kind.BUFFER, Kind.TAKEN, Kind.RETURNED})
+
+
+class Area(msgspec.Struct, frozen=True, gc=False):
+    """How the large buffers of a value travel: in its frame, or lent (see `Frame`)."""
+
+    attached: bytes = b""
+    loan: int = 0
+    size: int = 0
+    descriptor: int = 0
+    segment: str = ""
+
+
+NO_AREA: Final = Area()
+
+
 class Conversation:
     """One side of a link.
 
-    `max_frame` bounds a frame's encoded size in bytes, in both directions.
+    `max_frame` bounds a frame's encoded size in bytes, in both directions, and `max_area` that of a lent area.
     """
 
-    def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES, max_area: int = MAX_AREA_BYTES) -> None:
+        self.loans = Loans(self._send, self._send_bulk, max_area)
         self._max_frame = max_frame
         self._next_id: int = side.value
         self._peer_parity = 1 - side.value % 2
@@ -56,6 +79,7 @@ class Conversation:
         self._said_hello = self._heard_hello = False
         self._said_goodbye = self._heard_goodbye = False
         self._out: list[bytes] = []
+        self._bulk: deque[bytes] = deque()
         self._receivers: dict[int, Callable[[Frame], bool]] = {
             Kind.HELLO: self._heard_hello_frame,
             Kind.CALL: self._peer_opened,
@@ -72,6 +96,10 @@ class Conversation:
             Kind.EVENT: self._on_link,
             Kind.INVALIDATE: self._on_link,
             Kind.GOODBYE: self._heard_goodbye_frame,
+            Kind.FETCH: self.loans.peer_fetches,
+            Kind.BUFFER: self.loans.peer_sent_piece,
+            Kind.TAKEN: self.loans.peer_took,
+            Kind.RETURNED: self.loans.peer_gave_back,
         }
 
     # What this side says.
@@ -84,7 +112,14 @@ class Conversation:
         self._send(Frame(Kind.HELLO, body=body))
 
     def open(
-        self, name: str, body: bytes, *, session_id: str = "", timeout_us: int = 0, credit: int | None = None
+        self,
+        name: str,
+        body: bytes,
+        *,
+        session_id: str = "",
+        timeout_us: int = 0,
+        credit: int | None = None,
+        area: Area = NO_AREA,
     ) -> int:
         """Open a call and return its id: a plain one, or a stream if `credit` (chunks) is given.
 
@@ -94,7 +129,7 @@ class Conversation:
             raise LocalProtocolError("calls are opened between hello and goodbye only")
         call_id = self._next_id
         kind = Kind.CALL if credit is None else Kind.STREAM
-        self._send(Frame(kind, call_id, name, session_id, timeout_us, body))
+        self._send(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))
         self._next_id += 2
         self._opened[call_id] = _PLAIN
         if credit is not None:
@@ -119,11 +154,11 @@ class Conversation:
         """Ask the peer to give back a call we opened if it has not started."""
         self._send_about_own(Kind.RECALL, call_id)
 
-    def result(self, call_id: int, body: bytes) -> None:
+    def result(self, call_id: int, body: bytes, area: Area = NO_AREA) -> None:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
-        self._send(Frame(Kind.RESULT, call_id, body=body))
+        self._send(_loaded(Frame(Kind.RESULT, call_id, body=body), area))
         del self._served[call_id]
 
     def error(self, call_id: int, body: bytes) -> None:
@@ -133,12 +168,12 @@ class Conversation:
         self._send(Frame(Kind.ERROR, call_id, body=body))
         del self._served[call_id]
 
-    def chunk(self, call_id: int, body: bytes) -> None:
+    def chunk(self, call_id: int, body: bytes, area: Area = NO_AREA) -> None:
         """Send a chunk of a stream; costs one credit."""
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
-        self._send(Frame(Kind.CHUNK, call_id, body=body))
+        self._send(_loaded(Frame(Kind.CHUNK, call_id, body=body), area))
         self._served[call_id] = credit - 1
 
     def end(self, call_id: int) -> None:
@@ -160,7 +195,12 @@ class Conversation:
             self._send(Frame(Kind.GOODBYE))
 
     def data_to_send(self) -> bytes:
-        """Everything said since the last time, as one `Batch`; empty if there is nothing."""
+        """What was said since the last time, as one `Batch`; empty if there is nothing.
+
+        At most one piece of a lent area is in it, behind all else, so that no frame waits for many of them.
+        """
+        if self._bulk:
+            self._out.append(self._bulk.popleft())
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -168,7 +208,7 @@ class Conversation:
     @property
     def has_data_to_send(self) -> bool:
         """Whether `data_to_send` would return anything."""
-        return bool(self._out)
+        return bool(self._out or self._bulk)
 
     @property
     def open_calls(self) -> int:
@@ -190,6 +230,8 @@ class Conversation:
                 raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
             if not self._heard_hello and frame.kind != Kind.HELLO:
                 raise RemoteProtocolError(f"a frame of kind {frame.kind} before hello")
+            if frame.loan and frame.kind not in _ABOUT_LOANS:
+                self._peer_lent(frame)
             if receiver(frame):
                 frames.append(frame)
         return frames
@@ -203,6 +245,11 @@ class Conversation:
     def _heard_goodbye_frame(self, frame: Frame) -> bool:
         self._heard_goodbye = True
         return self._on_link(frame)
+
+    def _peer_lent(self, frame: Frame) -> None:
+        if frame.kind not in _CARRIERS:
+            raise RemoteProtocolError(f"a frame of kind {frame.kind} with a loan")
+        self.loans.peer_lent(frame)
 
     def _on_link(self, frame: Frame) -> bool:
         if frame.call_id:
@@ -265,9 +312,22 @@ class Conversation:
         self._send(Frame(kind, call_id))
 
     def _send(self, frame: Frame) -> None:
+        self._out.append(self._encode(frame))
+
+    def _send_bulk(self, frame: Frame) -> None:
+        self._bulk.append(self._encode(frame))
+
+    def _encode(self, frame: Frame) -> bytes:
         if frame.kind != Kind.HELLO and not self._said_hello:
             raise LocalProtocolError("hello comes first")
         data = encode_frame(frame)
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
-        self._out.append(data)
+        return data
+
+
+def _loaded(frame: Frame, area: Area) -> Frame:
+    if area is not NO_AREA:
+        frame.attached, frame.loan = area.attached, area.loan
+        frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
+    return frame

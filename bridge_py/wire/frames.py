@@ -34,6 +34,10 @@ class Kind(IntEnum):
     EVENT = 13
     INVALIDATE = 14
     GOODBYE = 15
+    FETCH = 16
+    BUFFER = 17
+    TAKEN = 18
+    RETURNED = 19
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -41,7 +45,9 @@ class Frame(msgspec.Struct, gc=False):
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
     `number` is the time left in microseconds on CALL and STREAM (0: no limit), the chunks granted
-    on CREDIT, and an opaque number on PING and PONG.
+    on CREDIT, the pieces asked for on FETCH, and an opaque number on PING and PONG. The large buffers of a
+    value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes, and `descriptor` (plus
+    one; 0 for none) and `segment` tell where it is in shared memory.
     """
 
     kind: int
@@ -50,6 +56,11 @@ class Frame(msgspec.Struct, gc=False):
     session_id: str = ""
     number: int = 0
     body: bytes = b""
+    attached: bytes = b""
+    loan: int = 0
+    size: int = 0
+    descriptor: int = 0
+    segment: str = ""
 
 
 _BATCH_FRAMES: Final = 0x0A
@@ -59,6 +70,13 @@ _NAME: Final = 0x1A
 _SESSION_ID: Final = 0x22
 _NUMBER: Final = 0x28
 _BODY: Final = 0x32
+_ATTACHED: Final = 0x3A
+_LOAN: Final = 0x40
+_SIZE: Final = 0x48
+_DESCRIPTOR: Final = 0x50
+_SEGMENT: Final = 0x5A
+_FIELD_OF_TEXT: Final = {_NAME: "name", _SESSION_ID: "session_id", _SEGMENT: "segment"}
+_FIELD_OF_NUMBER: Final = {_LOAN: "loan", _SIZE: "size", _DESCRIPTOR: "descriptor"}
 _U64: Final = (1 << 64) - 1
 _ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 
@@ -93,8 +111,24 @@ def encode_frame(frame: Frame) -> bytes:
         parts += (b"\x28", _varint(frame.number))
     if frame.body:
         parts += (b"\x32", _varint(len(frame.body)), frame.body)
+    if frame.attached:
+        parts += (b"\x3a", _varint(len(frame.attached)), frame.attached)
+    if frame.loan:
+        parts += _encode_loan(frame)
     content = b"".join(parts)
     return b"\x0a" + _varint(len(content)) + content
+
+
+def _encode_loan(frame: Frame) -> list[bytes]:
+    parts = [b"\x40", _varint(frame.loan)]
+    if frame.size:
+        parts += (b"\x48", _varint(frame.size))
+    if frame.descriptor:
+        parts += (b"\x50", _varint(frame.descriptor))
+    if frame.segment:
+        segment = frame.segment.encode()
+        parts += (b"\x5a", _varint(len(segment)), segment)
+    return parts
 
 
 def encode_batch(frames: list[Frame]) -> bytes:
@@ -140,16 +174,19 @@ def _decode_frame(data: bytes, at: int, stop: int) -> Frame:
             frame.kind, at = _read_varint(data, at)
         elif tag == _NUMBER:
             frame.number, at = _read_varint(data, at)
-        elif tag in (_BODY, _NAME, _SESSION_ID):
+        elif tag in (_BODY, _NAME, _SESSION_ID, _ATTACHED, _SEGMENT):
             size, at = _read_varint(data, at)
             piece = data[at : at + size]
             at += size
             if tag == _BODY:
                 frame.body = piece
-            elif tag == _NAME:
-                frame.name = piece.decode()
+            elif tag == _ATTACHED:
+                frame.attached = piece
             else:
-                frame.session_id = piece.decode()
+                setattr(frame, _FIELD_OF_TEXT[tag], piece.decode())
+        elif tag in _FIELD_OF_NUMBER:
+            number, at = _read_varint(data, at)
+            setattr(frame, _FIELD_OF_NUMBER[tag], number)
         else:
             tag, at = _read_varint(data, at - 1)
             at = _skip(data, at, tag)

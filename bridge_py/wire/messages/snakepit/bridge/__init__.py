@@ -152,6 +152,26 @@ class Kind(betterproto2.Enum):
     This side opens no more calls.
     """
 
+    FETCH = 16
+    """
+    Asks for pieces of a lent area.
+    """
+
+    BUFFER = 17
+    """
+    The next piece; costs one that was asked for.
+    """
+
+    TAKEN = 18
+    """
+    The borrower has opened the shared memory: its descriptor is no longer needed.
+    """
+
+    RETURNED = 19
+    """
+    The borrower has done with a loan; the last word about it.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -171,6 +191,10 @@ class Kind(betterproto2.Enum):
             13: "KIND_EVENT",
             14: "KIND_INVALIDATE",
             15: "KIND_GOODBYE",
+            16: "KIND_FETCH",
+            17: "KIND_BUFFER",
+            18: "KIND_TAKEN",
+            19: "KIND_RETURNED",
         }
 
     @classmethod
@@ -192,6 +216,10 @@ class Kind(betterproto2.Enum):
             "KIND_EVENT": 13,
             "KIND_INVALIDATE": 14,
             "KIND_GOODBYE": 15,
+            "KIND_FETCH": 16,
+            "KIND_BUFFER": 17,
+            "KIND_TAKEN": 18,
+            "KIND_RETURNED": 19,
         }
 
 
@@ -452,12 +480,38 @@ class Frame(betterproto2.Message):
 
     number: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
     """
-    Microseconds left on CALL and STREAM (0: no limit), chunks granted on CREDIT, any number on PING and PONG.
+    Microseconds left on CALL and STREAM (0: no limit), chunks granted on CREDIT, pieces asked for on FETCH, the size
+    in bytes before compression on BUFFER (0: not compressed), any number on PING and PONG.
     """
 
     body: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
     """
-    MessagePack: arguments, result, chunk, error or hello.
+    MessagePack: arguments, result, chunk, error or hello. On BUFFER: a piece of a lent buffer.
+    """
+
+    attached: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
+    """
+    The area of large buffers that `body` refers to, if it travels in the frame.
+    """
+
+    loan: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
+    """
+    The loan that holds that area otherwise, or that FETCH, BUFFER, TAKEN and RETURNED are about.
+    """
+
+    size: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
+    """
+    Bytes of a lent area, on the frame that lends it.
+    """
+
+    descriptor: "int" = betterproto2.field(10, betterproto2.TYPE_UINT64)
+    """
+    The lender's file descriptor of a lent area, plus one; 0 if it is not in shared memory.
+    """
+
+    segment: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    The name of its shared memory, by which the borrower makes sure that it has opened the right file.
     """
 
 
