@@ -1,7 +1,7 @@
 """Adapters and tools: a class whose marked methods a pool can call.
 
 A tool's parameters, types, defaults and descriptions are read from its signature, hints and
-docstring. Arguments are decoded by msgspec straight into the hinted types before the tool runs.
+docstring. Arguments are decoded by msgspec into the hinted types before the tool runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, TypeVar, get_args, overload
 import msgspec
 
 from .context import SessionContext
-from .wire.errors import InvalidArguments, UnknownTool, UsageError
+from .wire import codec
+from .wire.errors import DecodeError, InvalidArguments, UnknownTool, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Cancel = Literal["interrupt", "cooperative", "kill"]
@@ -167,24 +168,24 @@ class Tool:
         shape = msgspec.defstruct(
             f"{self.name}_arguments", fields, kw_only=True, forbid_unknown_fields=not self._takes_any
         )
-        self._decode = msgspec.msgpack.Decoder(shape, dec_hook=_check_instance).decode
+        self._shape = shape
         return specs
 
-    def arguments(self, body: bytes, context: SessionContext) -> dict[str, Any]:
-        """Decode, check and convert the arguments in the body of a call.
+    def arguments(self, body: bytes, area: bytes | memoryview, context: SessionContext) -> dict[str, Any]:
+        """Decode, check and convert the arguments of a call.
 
-        Raises `InvalidArguments`, which names the parameter.
+        Raises `InvalidArguments`, which names the parameter, and `CodecError`.
         """
         try:
-            decoded = self._decode(body)
+            given = codec.decode(body, area)
+            converted: Any = msgspec.convert(given, self._shape, dec_hook=_check_instance)
         except msgspec.ValidationError as error:
             raise _explain(self.name, str(error), self.spec) from None
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        except DecodeError as error:
             raise InvalidArguments(f"{self.name}: the arguments are not a value: {error}") from None
-        values = {f: v for f in self._fields if (v := getattr(decoded, f)) is not msgspec.UNSET}
+        values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
         if self._takes_any:
-            extra = msgspec.msgpack.decode(body)
-            values.update((key, value) for key, value in extra.items() if key not in self._fields)
+            values.update((key, value) for key, value in given.items() if key not in self._fields)
         if self._context_parameter:
             values[self._context_parameter] = context
         return values

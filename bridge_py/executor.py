@@ -22,27 +22,28 @@ from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from .adapter import Tool
+from .cargo import Load
 from .context import SessionContext
 from .credit import AsyncCredit, SyncCredit
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
-from .wire import codec
-from .wire.errors import CANCELLED, NOT_STARTED, EncodeError, Fault, ToolCancelled, fault_of
+from .wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
 LEDGER_BYTES = 8
 _END: Final = object()
+Pack = Callable[[Any, str], Load]
 Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
 
 
 class Replies(Protocol):
     """Where outcomes go. Callable from any thread; each call gets one of result, error, end."""
 
-    def result(self, call_id: int, body: bytes) -> None:
+    def result(self, call_id: int, load: Load) -> None:
         """The call returned."""
 
     def error(self, call_id: int, fault: Fault) -> None:
         """The call raised, was cancelled or never started."""
 
-    def chunk(self, call_id: int, body: bytes) -> None:
+    def chunk(self, call_id: int, load: Load) -> None:
         """The stream yielded."""
 
     def end(self, call_id: int) -> None:
@@ -52,12 +53,15 @@ class Replies(Protocol):
 class Call:
     """One call in the worker."""
 
-    __slots__ = ("attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
+    __slots__ = ("area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
 
-    def __init__(self, id: int, tool: Tool, body: bytes, session_id: str, timeout_us: int) -> None:
+    def __init__(
+        self, id: int, tool: Tool, body: bytes, area: bytes | memoryview, session_id: str, timeout_us: int
+    ) -> None:
         self.id = id
         self.tool = tool
         self.body = body
+        self.area = area
         deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
         self.context = SessionContext(id, session_id or None, deadline)
         self.credit: SyncCredit | AsyncCredit | None = None
@@ -67,6 +71,12 @@ class Call:
         self.interrupted = False  # the running code has been told
         self.attempts = 0  # to tell it
         self.stop: Callable[[], object] | None = None  # tells the running code
+
+    def arguments(self) -> dict[str, Any]:
+        """Its arguments, once: what they refer to in shared memory goes when the tool lets go of it."""
+        body, area = self.body, self.area
+        self.body = self.area = b""
+        return self.tool.arguments(body, area, self.context)
 
     def cancel(self) -> None:
         """Mark as cancelled, and stop the code if it runs. From the link's thread."""
@@ -93,10 +103,11 @@ def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs
 class Executor:
     """What both executors share: the queue, the ledger, and the road from outcome to reply."""
 
-    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int) -> None:
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         self._replies = replies
         self._ledger = ledger
-        self._max_body = max_body
+        self._last_started = 0
+        self._pack = pack
         self._calls: dict[int, Call] = {}
         self._waiting: dict[int, Call] = {}
         self._loop = asyncio.new_event_loop()
@@ -147,42 +158,40 @@ class Executor:
 
     def _take(self, call_id: int) -> Call | None:
         call = self._waiting.pop(call_id, None)
-        if call is not None and self._ledger is not None:
-            struct.pack_into("<Q", self._ledger, 0, call_id)
+        # Calls may start out of turn, when arguments are fetched. Then the ledger keeps the largest id: a call
+        # that never started may fail, but none that did may run again.
+        if call is not None and call_id > self._last_started:
+            self._last_started = call_id
+            if self._ledger is not None:
+                struct.pack_into("<Q", self._ledger, 0, call_id)
         return call
 
-    def _finish(self, call: Call, error: BaseException | None, body: bytes | None) -> None:
+    def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
         self._calls.pop(call.id, None)
         if error is not None:
             stopped = call.cancelled and isinstance(error, (ToolCancelled, asyncio.CancelledError))
             fault = Fault(CANCELLED, "the call was cancelled") if stopped else fault_of(error)
             self._replies.error(call.id, fault)
-        elif body is None:
+        elif load is None:
             self._replies.end(call.id)
         else:
-            self._replies.result(call.id, body)
-
-    def _encode(self, value: Any, what: str) -> bytes:
-        body = codec.encode(value, what)
-        if len(body) > self._max_body:
-            raise EncodeError(f"{what} is {len(body)} bytes long; a frame takes {self._max_body} (max_frame_bytes)")
-        return body
+            self._replies.result(call.id, load)
 
     def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
         if call.tool.spec.cancel != "interrupt":
             run, stop = _run_whole, call.note_told
         call.stop = stop
         error: BaseException | None = None
-        body = None
+        load = None
         try:
-            kwargs = call.tool.arguments(call.body, call.context)
+            kwargs = call.arguments()
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                body = self._encode(run(call, call.tool.function, **kwargs), "the result")
+                load = self._pack(run(call, call.tool.function, **kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
-        self._finish(call, error, body)
+        self._finish(call, error, load)
 
     def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
         """Send what a generator yields, each chunk for a credit."""
@@ -191,13 +200,12 @@ class Executor:
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
             while (value := run(call, next, generator, _END)) is not _END:
-                body = self._encode(value, "the chunk")
                 run(call, call.credit.take)
-                self._replies.chunk(call.id, body)
+                self._replies.chunk(call.id, self._pack(value, "chunk"))
 
     async def _run_async(self, call: Call) -> None:
         error: BaseException | None = None
-        body = None
+        load = None
         task = asyncio.current_task()
         assert task is not None
 
@@ -207,29 +215,28 @@ class Executor:
 
         call.stop = stop
         try:
-            kwargs = call.tool.arguments(call.body, call.context)
+            kwargs = call.arguments()
             if call.tool.streaming:
                 await self._drain_async(call, call.tool.function(**kwargs))
             else:
-                body = self._encode(await call.tool.function(**kwargs), "the result")
+                load = self._pack(await call.tool.function(**kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
-        self._finish(call, error, body)
+        self._finish(call, error, load)
 
     async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
-                body = self._encode(value, "the chunk")
                 await call.credit.take()
-                self._replies.chunk(call.id, body)
+                self._replies.chunk(call.id, self._pack(value, "chunk"))
 
 
 class SerialExecutor(Executor):
     """One call at a time, on the main thread."""
 
-    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int) -> None:
-        super().__init__(replies, ledger, max_body)
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
+        super().__init__(replies, ledger, pack)
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
 
@@ -254,8 +261,8 @@ class SerialExecutor(Executor):
 class ConcurrentExecutor(Executor):
     """Several calls at a time: coroutines on the main thread's event loop, sync tools in threads."""
 
-    def __init__(self, replies: Replies, ledger: mmap | None, max_body: int, concurrency: int) -> None:
-        super().__init__(replies, ledger, max_body)
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
+        super().__init__(replies, ledger, pack)
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()

@@ -6,8 +6,8 @@ was cancelled, and once at the most.
 
 Some code must not be left half-way: an import (the module would be broken for all later calls), a
 finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`.
-There nothing is raised, and whoever interrupts tries again a little later. Threads that log all the time
-may never be met outside of a lock, so with locks that goes on for so many attempts only.
+There nothing is raised, and whoever interrupts tries again a little later. A thread that waits for a lock may never
+be met elsewhere, so with locks that goes on for so many attempts only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from typing import Any, Final, Protocol
 from .wire.errors import ToolCancelled
 
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
-# Not to be left while they are anywhere on the stack, or while they are what runs. A coverage tracer takes a
-# lock of its own inside the code that it traces.
+# Not to be left while it is anywhere on the stack.
 _WHOLE: Final = frozenset({"importlib"})
-_TAKING_LOCKS: Final = frozenset({"logging", "coverage"})
+# Not to be left while they are what runs: functions of logging between which and its `try` nothing can be raised, and
+# all of a coverage tracer, which takes a lock of its own inside the code that it traces.
+_LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
 
 
@@ -118,13 +119,18 @@ class ThreadInterrupt:
 
 def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
     call.attempts += 1
-    if frame is not None and call.attempts <= _CAREFUL_ATTEMPTS and _package_of(frame) in _TAKING_LOCKS:
+    if frame is not None and call.attempts <= _CAREFUL_ATTEMPTS and _handles_a_lock(frame):
         return False
     while frame is not None:
         if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__":
             return False
         frame = frame.f_back
     return True
+
+
+def _handles_a_lock(frame: FrameType) -> bool:
+    package = _package_of(frame)
+    return package == "coverage" or (package == "logging" and frame.f_code.co_name in _LOCKS_OF_LOGGING)
 
 
 def _package_of(frame: FrameType) -> str:

@@ -22,10 +22,12 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
 from .adapter import Tool, unknown_tool
+from .cargo import Load, Packer, Sizes
 from .executor import Call, Executor
+from .transfers import Transfers
 from .wire import codec
 from .wire.conversation import PROTOCOL_VERSION, Conversation, Side
-from .wire.errors import DecodeError, Fault, ProtocolError, WrongCallKind, fault_of
+from .wire.errors import CANCELLED, NOT_STARTED, DecodeError, Fault, ProtocolError, WrongCallKind, fault_of
 from .wire.frames import Frame, Kind
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
@@ -62,12 +64,15 @@ class LinkServer:
     """
 
     def __init__(
-        self, tools: dict[str, Tool], listener: socket.socket, secret: str, max_frame: int, end: Callable[[], None]
+        self, tools: dict[str, Tool], listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
     ) -> None:
         self._tools = tools
         self._listener = listener
         self._secret = secret
-        self._conversation = Conversation(Side.WORKER, max_frame=max_frame)
+        self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
+        self._transfers = Transfers(self._conversation, sizes.shared, self._deliver)
+        #: Encodes what tools return.
+        self.pack = Packer(sizes, self._transfers)
         self._end = end
         self._ending = False
         self._executor: Executor | None = None
@@ -113,7 +118,7 @@ class LinkServer:
             raise GRPCError(Status.FAILED_PRECONDITION, "a worker has one host and one link")
         self._open_already = True
         self._listener.close()
-        self._conversation.hello(codec.encode(self._introduction()))
+        self._conversation.hello(codec.encode_plain(self._introduction()))
         assert self._to_write is not None
         self._to_write.set()
         writer = asyncio.create_task(self._write(stream))
@@ -138,7 +143,8 @@ class LinkServer:
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            if data := self._conversation.data_to_send():
+            self._transfers.tend()
+            while data := self._conversation.data_to_send():
                 await stream.send_message(data)
 
     def _introduction(self) -> dict[str, Any]:
@@ -156,14 +162,16 @@ class LinkServer:
         executor = self._executor
         assert executor is not None
         match frame.kind:
-            case Kind.CALL | Kind.STREAM:
-                self._opened(frame, executor)
-            case Kind.CREDIT:
-                executor.grant(frame.call_id, frame.number)
+            case Kind.CALL | Kind.STREAM | Kind.CREDIT:
+                self._transfers.receive(frame)
+            case Kind.CANCEL | Kind.RECALL if self._transfers.waits(frame.call_id):
+                self._withdraw(frame)
             case Kind.CANCEL:
                 self._cancel(frame.call_id, executor)
             case Kind.RECALL:
                 executor.recall(frame.call_id)
+            case Kind.FETCH | Kind.BUFFER | Kind.TAKEN | Kind.RETURNED:
+                self._transfers.handle(frame)
             case Kind.PING:
                 self._conversation.link(Kind.PONG, Frame(0, number=frame.number))
             case Kind.HELLO:
@@ -180,38 +188,52 @@ class LinkServer:
             raise ProtocolError("its hello has the wrong secret")
         if hello.get("protocol") != PROTOCOL_VERSION:
             raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
+        self._transfers.peer_pid = int(hello.get("pid", 0))
+
+    def _withdraw(self, frame: Frame) -> None:
+        self._transfers.discard(frame.call_id)
+        code = CANCELLED if frame.kind == Kind.CANCEL else NOT_STARTED
+        self._refuse(frame.call_id, Fault(code, "the call had not started"))
+
+    def _deliver(self, frame: Frame) -> None:
+        assert self._executor is not None
+        if frame.kind == Kind.CREDIT:
+            self._executor.grant(frame.call_id, frame.number)
+        else:
+            self._opened(frame, self._executor)
 
     def _opened(self, frame: Frame, executor: Executor) -> None:
         tool = self._tools.get(frame.name)
         if tool is None:
-            self._refuse(frame, unknown_tool(frame.name, self._tools))
+            self._refuse(frame.call_id, fault_of(unknown_tool(frame.name, self._tools)))
         elif tool.streaming != (frame.kind == Kind.STREAM):
             verb, kind = ("stream", "a stream") if tool.streaming else ("execute", "no stream")
-            self._refuse(frame, WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}"))
+            error = WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}")
+            self._refuse(frame.call_id, fault_of(error))
         else:
-            executor.submit(Call(frame.call_id, tool, frame.body, frame.session_id, frame.number))
+            executor.submit(Call(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number))
 
     def _cancel(self, call_id: int, executor: Executor) -> None:
         if not executor.cancel(call_id):
             assert self._loop is not None
             self._loop.call_later(_INTERRUPT_AGAIN, self._cancel, call_id, executor)
 
-    def _refuse(self, frame: Frame, error: Exception) -> None:
-        self._conversation.error(frame.call_id, codec.encode(fault_of(error)))
+    def _refuse(self, call_id: int, fault: Fault) -> None:
+        self._conversation.error(call_id, codec.encode_plain(fault))
 
     # What the executor says, from its own threads.
 
-    def result(self, call_id: int, body: bytes) -> None:
+    def result(self, call_id: int, load: Load) -> None:
         """See `Replies`."""
-        self._post(("result", call_id, body))
+        self._post(("result", call_id, load))
 
     def error(self, call_id: int, fault: Fault) -> None:
         """See `Replies`."""
         self._post(("error", call_id, fault))
 
-    def chunk(self, call_id: int, body: bytes) -> None:
+    def chunk(self, call_id: int, load: Load) -> None:
         """See `Replies`."""
-        self._post(("chunk", call_id, body))
+        self._post(("chunk", call_id, load))
 
     def end(self, call_id: int) -> None:
         """See `Replies`."""
@@ -234,14 +256,16 @@ class LinkServer:
 
     def _reply(self, kind: str, call_id: int, content: Any) -> None:
         conversation = self._conversation
-        if kind == "result":
-            conversation.result(call_id, content)
-        elif kind == "chunk":
-            conversation.chunk(call_id, content)
-        elif kind == "end":
+        if kind == "end":
             conversation.end(call_id)
+        elif kind == "error":
+            conversation.error(call_id, codec.encode_plain(content))
         else:
-            conversation.error(call_id, codec.encode(content))
+            body, cargo = content
+            send = conversation.result if kind == "result" else conversation.chunk
+            send(call_id, body, self._transfers.load(cargo))
+            if cargo is not None:
+                cargo.release()
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

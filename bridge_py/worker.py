@@ -15,16 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from .adapter import BaseAdapter
+from .cargo import Sizes
 from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, SerialExecutor
 from .limits import apply_limits
 from .server import LinkServer
-from .wire.conversation import MAX_FRAME_BYTES
 from .wire.errors import UsageError
 
 SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
-FRAME_OVERHEAD: Final = 256
+SCRIPT_MODULE: Final = "__snakepit_main__"
+LOADING: Final = "__snakepit_loading__"  # in that module while it runs
 
 
 def main(arguments: list[str]) -> int:
@@ -64,10 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen-fd", type=int, required=True, help="a listening socket")
     parser.add_argument("--ledger-fd", type=int, help="a file of eight bytes for the id of the last call started")
     parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
-    parser.add_argument("--max-frame", type=int, default=MAX_FRAME_BYTES, help="bytes")
+    parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
     parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
     parser.add_argument("--worker-id", default="", help="shows in process listings")
     return parser
+
+
+def _sizes(text: str) -> Sizes:
+    return msgspec.json.decode(text, type=Sizes)
 
 
 def _limit(limits: dict[str, int]) -> None:
@@ -80,26 +87,27 @@ def _limit(limits: dict[str, int]) -> None:
 def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:
     listener = socket.socket(fileno=options.listen_fd)
     executor: Executor
-    server = LinkServer(adapter.tools(), listener, secret, options.max_frame, lambda: executor.stop())  # noqa: PLW0108 - it is made below
+    server = LinkServer(adapter.tools(), listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
-    max_body = options.max_frame - FRAME_OVERHEAD
     if options.concurrency == 1:
-        executor = SerialExecutor(server, ledger, max_body)
+        executor = SerialExecutor(server, ledger, server.pack)
     else:
-        executor = ConcurrentExecutor(server, ledger, max_body, options.concurrency)
+        executor = ConcurrentExecutor(server, ledger, server.pack, options.concurrency)
     server.start(executor)
     executor.run()
 
 
 def _load_file(path: Path) -> Any:
     # The name keeps `if __name__ == "__main__"` of a script from running in its workers.
-    spec = importlib.util.spec_from_file_location("__snakepit_main__", path)
+    spec = importlib.util.spec_from_file_location(SCRIPT_MODULE, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"adapter file {str(path)!r} is not a Python file that exists")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.append(str(path.resolve().parent))
+    module.__dict__[LOADING] = True
     spec.loader.exec_module(module)
+    del module.__dict__[LOADING]
     return module
 
 

@@ -47,7 +47,7 @@ def _generated(frame: Frame) -> bridge.Frame:
         session_id=frame.session_id,
         number=frame.number,
         body=frame.body,
-        attached=frame.attached,
+        attached=bytes(frame.attached),
         loan=frame.loan,
         size=frame.size,
         descriptor=frame.descriptor,

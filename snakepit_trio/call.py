@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from bridge_py.cargo import Load
 from bridge_py.wire.frames import Frame
 
 from .errors import PoolClosed
@@ -34,6 +35,7 @@ class Call:
         "abandoned",
         "assigned_at",
         "body",
+        "cargo",
         "chunks",
         "credit",
         "deadline",
@@ -51,10 +53,10 @@ class Call:
     )
 
     def __init__(
-        self, name: str, body: bytes, session_id: str, timeout: float | None, credit: int | None = None
+        self, name: str, load: Load, session_id: str, timeout: float | None, credit: int | None = None
     ) -> None:
         self.name = name
-        self.body = body
+        self.body, self.cargo = load
         self.session_id = session_id
         self.timeout = timeout
         self.deadline = math.inf if timeout is None else trio.current_time() + timeout
@@ -67,7 +69,7 @@ class Call:
         self.worker: Worker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
         self.returns = 0  # how often a worker died before it had started it
-        self.chunks: deque[bytes] = deque()
+        self.chunks: deque[Frame] = deque()
         self.final: Frame | None = None  # the frame that ended it
         self.failure: Exception | None = None  # or why there will be none
         self._waiter: trio.lowlevel.Task | None = None
@@ -83,7 +85,7 @@ class Call:
 
     def again(self) -> Call:
         """The same call, to be run once more within the same deadline."""
-        call = Call(self.name, self.body, self.session_id, self.timeout, self.credit)
+        call = Call(self.name, (self.body, self.cargo), self.session_id, self.timeout, self.credit)
         call.deadline = self.deadline
         return call
 

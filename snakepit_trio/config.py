@@ -14,8 +14,11 @@ import attrs
 from attrs import validators
 
 from bridge_py import BaseAdapter
+from bridge_py.cargo import Sizes
+from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
+from bridge_py.worker import LOADING, SCRIPT_MODULE
 
 from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
@@ -93,8 +96,15 @@ class PoolConfig:
     cancel_grace: float = _seconds(1.0)
     #: The longest that leaving the pool's block takes; split evenly over goodbye, SIGTERM and SIGKILL.
     shutdown_timeout: float = _seconds(6.0)
-    #: The largest frame on the link: bounds the arguments of a call, a result and a chunk.
+    #: The largest frame on the link: bounds the arguments of a call, a result and a chunk, without large buffers.
     max_frame_bytes: int = _count(MAX_FRAME_BYTES, 4096)
+    #: Buffers (of arrays, frames, bytes) from this size on travel beside the message, not inside it.
+    buffer_threshold: int = _count(BESIDE_BYTES)
+    #: All buffers of one value together.
+    max_buffer_bytes: int = _count(1 << 33)
+    #: Shared memory that a worker's arguments may occupy at a time, as long as its code refers to them, and as much
+    #: again for its results, as long as the application does. What would be more goes over the link: all, with 0.
+    shared_memory: int = _count(1 << 31, 0)
     #: Chunks of a stream that may be under way before the consumer takes them.
     stream_window: int = _count(64)
     #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
@@ -137,6 +147,11 @@ class PoolConfig:
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 
+    @property
+    def sizes(self) -> Sizes:
+        """What both ends of a link must know."""
+        return Sizes(self.max_frame_bytes, self.max_buffer_bytes, self.buffer_threshold, self.shared_memory)
+
 
 def default_adapter() -> str:
     """The adapter that `SNAKEPIT_ADAPTER` or `[tool.snakepit]` in the nearest pyproject.toml names, else the showcase.
@@ -165,6 +180,8 @@ def _adapter_in(path: Path) -> str | None:
 
 def _target_of(adapter: type[BaseAdapter]) -> str:
     # A class of the program's main script has no module that a worker could import by name.
+    if adapter.__module__ == SCRIPT_MODULE:
+        return _target_in_script(adapter)
     if adapter.__module__ != "__main__":
         return f"{adapter.__module__}:{adapter.__qualname__}"
     main = sys.modules["__main__"]
@@ -174,3 +191,13 @@ def _target_of(adapter: type[BaseAdapter]) -> str:
     if (file := getattr(main, "__file__", None)) is None:
         raise UsageError(f"adapter {adapter.__qualname__} was defined interactively; put it into a module")
     return f"{Path(file).resolve()}:{adapter.__qualname__}"
+
+
+def _target_in_script(adapter: type[BaseAdapter]) -> str:
+    script = sys.modules[SCRIPT_MODULE]
+    if hasattr(script, LOADING):
+        raise UsageError(
+            f"{script.__file__} opens a pool while its own worker loads it for the class {adapter.__qualname__}: put "
+            'what the program does under `if __name__ == "__main__":`'
+        )
+    return f"{script.__file__}:{adapter.__qualname__}"

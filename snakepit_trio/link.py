@@ -18,7 +18,9 @@ import grpclib.utils
 import trio
 import trio_asyncio
 
+from bridge_py.cargo import Sizes
 from bridge_py.server import LINK_METHOD, RawCodec, link_configuration
+from bridge_py.transfers import Transfers
 from bridge_py.wire.conversation import Conversation, Side
 from bridge_py.wire.errors import ProtocolError
 from bridge_py.wire.frames import Frame
@@ -74,12 +76,13 @@ class AsyncioLoop:
 class Link:
     """One worker's link.
 
-    `on_frame` is called for each frame that arrives, already checked, in the thread and turn of the
-    link's loop: it must not block and should not raise.
+    `on_frame` is called for each frame that arrives, already checked and with its area, in the thread and turn of
+    the link's loop: it must not block and should not raise.
     """
 
-    def __init__(self, loop: AsyncioLoop, path: str, max_frame: int, on_frame: Callable[[Frame], None]) -> None:
-        self.conversation = Conversation(Side.HOST, max_frame=max_frame)
+    def __init__(self, loop: AsyncioLoop, path: str, sizes: Sizes, on_frame: Callable[[Frame], None]) -> None:
+        self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
+        self.transfers = Transfers(self.conversation, sizes.shared, on_frame)
         self._loop = loop
         self._path = path
         self._on_frame = on_frame
@@ -116,14 +119,23 @@ class Link:
         try:
             while (data := await stream.recv_message()) is not None:
                 for frame in self.conversation.receive(data):
-                    self._on_frame(frame)
+                    self._route(frame)
                 if self.conversation.has_data_to_send:
                     self._to_write.set()
         finally:
             self._to_write = None
             writer.cancel()
+            self.transfers.close()
             # Without it, leaving the stream would wait for the worker's last word forever.
             await stream.cancel()  # noqa: ASYNC102 - asyncio's turn: it sends one frame
+
+    def _route(self, frame: Frame) -> None:
+        if frame.call_id:
+            self.transfers.receive(frame)
+        elif frame.loan:
+            self.transfers.handle(frame)
+        else:
+            self._on_frame(frame)
 
     async def _write(
         self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
@@ -132,7 +144,8 @@ class Link:
             while True:
                 await ready.wait()
                 ready.clear()
-                if data := self.conversation.data_to_send():
+                self.transfers.tend()
+                while data := self.conversation.data_to_send():
                     await stream.send_message(data)
         except Exception:
             # Nobody awaits a writer; the reader sees that the channel has closed.

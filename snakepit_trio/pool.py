@@ -18,10 +18,11 @@ import msgspec
 import trio
 
 from bridge_py import BaseAdapter
+from bridge_py.cargo import Cargo, load_of
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
-from bridge_py.wire.errors import CallTimeout, DecodeError, EncodeError, RemoteProtocolError, UsageError
-from bridge_py.worker import FRAME_OVERHEAD
+from bridge_py.wire.errors import CallTimeout, DecodeError, RemoteProtocolError, UsageError
+from bridge_py.wire.frames import Frame
 
 from . import processes
 from .adapters import Adapter
@@ -30,6 +31,7 @@ from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed
+from .freight import Freight
 from .guard import Guard
 from .link import AsyncioLoop
 from .nurseries import background_nursery
@@ -140,7 +142,9 @@ class Pool:
         self._services = trio.CancelScope(shield=True)
         self._opened_at = time.monotonic()
         self._cancelled = self._timed_out = self._retried = 0
-        self._max_body = config.max_frame_bytes - FRAME_OVERHEAD
+        self._sizes = config.sizes
+        # As many as may run, and one for each worker to go on with.
+        self._freight = Freight(config.workers * (config.concurrency + 1))
 
     # Calls.
 
@@ -169,11 +173,14 @@ class Pool:
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
         call = self._new_call(name, args, timeout, session, None)
-        await self._finish(call)
-        if call.failure is not None:
-            call = await self._retry(call, retries)
+        try:
+            await self._finish(call)
+            if call.failure is not None:
+                call = await self._retry(call, retries)
+        finally:
+            self._unload(call)
         assert call.final is not None
-        return self._decode(call, call.final.body)
+        return self._decode(call, call.final)
 
     @asynccontextmanager
     async def stream(
@@ -186,8 +193,8 @@ class Pool:
         chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
         call = self._new_call(name, args, timeout, session, self.config.stream_window)
-        await self._submit(call)
         try:
+            await self._submit(call)
             yield Chunks(call, self.config.stream_window, self._decode, self._time_out)
         except trio.Cancelled:
             self._cancelled += not call.is_over
@@ -195,6 +202,7 @@ class Pool:
         finally:
             self._deadlines.remove(call)
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            self._unload(call)
 
     async def execute_stream(
         self,
@@ -323,21 +331,28 @@ class Pool:
             raise UsageError(f"timeout is {timeout!r}; give seconds, or None for no limit")
         if args is not None and not isinstance(args, Mapping):
             raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
-        body = codec.encode(args or {}, f"the arguments of {name!r}")
         session = session or ""
-        if len(body) + len(name) * 4 + len(session) * 4 > self._max_body:
-            raise EncodeError(
-                f"the arguments of {name!r} are {len(body)} bytes long; a frame takes {self._max_body}"
-                " (max_frame_bytes)"
-            )
-        return Call(name, body, session, timeout, credit)
+        load = load_of(args or {}, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+        return Call(name, load, session, timeout, credit)
 
     async def _submit(self, call: Call) -> None:
         if self._dispatcher.is_suspect(call):
             self._dispatcher.check_taint(call)
             await self._until_whole(call)
+        if call.cargo is not None and call.cargo.is_large and self._sizes.shared:
+            await self._share(call, call.cargo)
         self._dispatcher.submit(call)
         self._deadlines.add(call)
+
+    async def _share(self, call: Call, cargo: Cargo) -> None:
+        with trio.move_on_after(call.time_left()) as budget:
+            await self._freight.load(cargo)
+        if budget.cancelled_caught:
+            await self._time_out(call)
+
+    def _unload(self, call: Call) -> None:
+        if call.cargo is not None:
+            self._freight.unload(call.cargo)
 
     async def _finish(self, call: Call) -> None:
         await self._submit(call)
@@ -399,9 +414,9 @@ class Pool:
         await self._abandon(call)
         raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
 
-    def _decode(self, call: Call, body: bytes) -> Any:
+    def _decode(self, call: Call, frame: Frame) -> Any:
         try:
-            return codec.decode(body)
+            return codec.decode(frame.body, frame.attached)
         except DecodeError as error:
             if call.worker is not None:
                 call.worker.kill(f"broke the protocol: {error}")
@@ -411,7 +426,7 @@ class Pool:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services, closing(self._registry):
+        with self._services, closing(self._registry), closing(self._freight):
             async with trio.open_nursery() as outer:
                 await outer.start(Guard(self._registry).run)
                 await outer.start(self._loop.run)

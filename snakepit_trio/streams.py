@@ -10,6 +10,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 import outcome
 import trio
 
+from bridge_py.wire.frames import Frame
+
 from .call import Call
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ class Chunks(AsyncIterator[Any]):
         self,
         call: Call,
         window: int,
-        decode: Callable[[Call, bytes], Any],
+        decode: Callable[[Call, Frame], Any],
         time_out: Callable[[Call], Awaitable[NoReturn]],
     ) -> None:
         self._call = call
@@ -48,12 +50,12 @@ class Chunks(AsyncIterator[Any]):
                 await self._time_out(call)
             await call.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
-        body = call.chunks.popleft()
+        chunk = call.chunks.popleft()
         self._taken += 1
         if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
             call.worker.grant(call, self._taken)
             self._taken = 0
-        return self._decode(call, body)
+        return self._decode(call, chunk)
 
 
 class Results(AsyncIterator[R], Generic[T, R]):

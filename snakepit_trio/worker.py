@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import os
 import signal
 import time
 from collections import deque
@@ -198,9 +199,10 @@ class Worker:
             self._check_due()
 
     async def _run_link(self, process: local.LocalProcess) -> None:
-        self._link = Link(self._loop, process.link_path, self._config.max_frame_bytes, self._handle)
-        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "worker": self.id}
-        self._link.conversation.hello(codec.encode(hello))
+        self._link = Link(self._loop, process.link_path, self._config.sizes, self._handle)
+        self._link.transfers.peer_pid = process.pid
+        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "pid": os.getpid()}
+        self._link.conversation.hello(codec.encode_plain(hello))
         try:
             await self._link.run()
         except LinkLost:
@@ -253,8 +255,8 @@ class Worker:
     def _say_goodbye(self) -> bool:
         if self._link is None or not self._is_ready:
             return False
-        for call_id in self.calls:
-            self._link.conversation.cancel(call_id)
+        for call in list(self.calls.values()):
+            self.cancel(call)
         self._link.conversation.goodbye()
         self._link.flush()
         return True
@@ -340,16 +342,27 @@ class Worker:
         timeout_us = 0 if left == float("inf") else max(1, int(left * 1e6))
         call.worker = self
         call.id = link.conversation.open(
-            call.name, call.body, session_id=call.session_id, timeout_us=timeout_us, credit=call.credit
+            call.name,
+            call.body,
+            session_id=call.session_id,
+            timeout_us=timeout_us,
+            credit=call.credit,
+            area=link.transfers.load(call.cargo),
         )
         self.calls[call.id] = call
         link.flush()
 
     def cancel(self, call: Call) -> None:
         """Ask for the end of a call."""
-        if self._link is not None and call.id in self.calls:
-            self._link.conversation.cancel(call.id)
-            self._link.flush()
+        if (link := self._link) is None or call.id not in self.calls:
+            return
+        for frame in link.transfers.discard(call.id):
+            # What it ended with is not all there, and never will be.
+            if frame.kind != Kind.CHUNK:
+                self._call_over(self.calls.pop(call.id), frame, stopped(call))
+        if link.conversation.is_open(call.id):
+            link.conversation.cancel(call.id)
+        link.flush()
 
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""
@@ -358,21 +371,24 @@ class Worker:
 
     def must_be_killed_to_stop(self, call: Call) -> bool:
         """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
-        if not self.is_killed_to_stop(call) or call.id not in self.calls:
+        if not self.is_killed_to_stop(call) or not self._is_open(call):
             return False
         return self._process is not None and self._process.last_started >= call.id
 
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""
-        if self._link is not None and call.id in self.calls:
+        if self._link is not None and self._is_open(call):
             self._link.conversation.recall(call.id)
             self._link.flush()
 
     def grant(self, call: Call, chunks: int) -> None:
         """Let a stream go on."""
-        if self._link is not None and call.id in self.calls:
+        if self._link is not None and self._is_open(call):
             self._link.conversation.grant(call.id, chunks)
             self._link.flush()
+
+    def _is_open(self, call: Call) -> bool:
+        return self._link is not None and call.id in self.calls and self._link.conversation.is_open(call.id)
 
     def _handle(self, frame: Frame) -> None:
         match frame.kind:
@@ -381,7 +397,7 @@ class Worker:
             case Kind.CHUNK:
                 call = self.calls[frame.call_id]
                 if not call.abandoned:
-                    call.chunks.append(frame.body)
+                    call.chunks.append(frame)
                     call.wake()
             case Kind.ERROR:
                 self._handle_error(frame)

@@ -16,7 +16,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 
-ERROR_BODY = codec.encode({"code": "tool", "message": "late", "type": "T"})
+ERROR_BODY = codec.encode_plain({"code": "tool", "message": "late", "type": "T"})
 
 
 def _answer(how: str, call_id: int) -> bytes:
@@ -50,7 +50,7 @@ class BadLink:
         secret = "wrong" if self._how == "wrong_secret" else self._secret
         version = 99 if self._how == "wrong_version" else PROTOCOL_VERSION
         tools = [{"name": "t", "cancel": "politely"}] if self._how == "wrong_tools" else []
-        hello = codec.encode({"protocol": version, "secret": secret, "pid": os.getpid(), "tools": tools})
+        hello = codec.encode_plain({"protocol": version, "secret": secret, "pid": os.getpid(), "tools": tools})
         if self._how == "no_hello":
             await stream.send_message(encode_batch([Frame(Kind.PING)]))
         await stream.send_message(encode_batch([Frame(Kind.HELLO, body=hello)]))

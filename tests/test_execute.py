@@ -6,6 +6,7 @@ import logging
 import os
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -106,18 +107,21 @@ async def test_any_error_text_comes_through() -> None:
 
 
 async def test_what_cannot_be_sent_says_so_and_harms_nothing() -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, max_frame_bytes=100_000) as pool:
-        with pytest.raises(
-            snakepit.EncodeError, match="the arguments of 'add' holds an object of type builtins.object"
-        ):
-            await pool.execute("add", {"a": object()})
+    sizes: dict[str, Any] = {"max_frame_bytes": 100_000, "max_buffer_bytes": 1_000_000}
+    async with snakepit.open_pool(TOOLS, workers=1, **sizes) as pool:
+        with pytest.raises(snakepit.EncodeError, match=r"add: args\.a\[1\]: an object of type builtins.object"):
+            await pool.execute("add", {"a": [1, object()]})
         with pytest.raises(snakepit.EncodeError, match="max_frame_bytes"):
             await pool.execute("add", {"a": "x" * 100_000})
-        with pytest.raises(snakepit.EncodeError, match="the result"):
+        with pytest.raises(snakepit.EncodeError, match=r"result\S*: an object"):
             await pool.execute("unsendable")
         with pytest.raises(snakepit.EncodeError, match="max_frame_bytes"):
-            await pool.execute("make_bytes", {"size": 100_000})
-        assert len(await pool.execute("make_bytes", {"size": 99_000})) == 99_000
+            await pool.execute("make_text", {"size": 100_000})
+        assert len(await pool.execute("make_text", {"size": 99_000})) == 99_000
+        with pytest.raises(snakepit.EncodeError, match="1000001 bytes in arrays and the like.*max_buffer_bytes"):
+            await pool.execute("make_bytes", {"size": 1_000_001})
+        with pytest.raises(snakepit.EncodeError, match="max_buffer_bytes"):
+            await pool.execute("echo", {"value": bytes(1_000_001)})
         assert pool.get_stats().restarts == 0
 
 

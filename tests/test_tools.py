@@ -69,7 +69,7 @@ TOOLS = Sample().tools()
 
 
 def _arguments(name: str, **values: Any) -> dict[str, Any]:
-    return TOOLS[name].arguments(codec.encode(values), CONTEXT)
+    return TOOLS[name].arguments(codec.encode(values).body, b"", CONTEXT)
 
 
 def test_specs_come_from_signature_hints_and_docstring() -> None:
@@ -120,9 +120,9 @@ def test_what_does_not_fit_is_named(name: str, values: dict[str, Any], parameter
 
 def test_arguments_that_are_no_map() -> None:
     with pytest.raises(InvalidArguments):
-        TOOLS["google"].arguments(codec.encode([1]), CONTEXT)
+        TOOLS["google"].arguments(codec.encode([1]).body, b"", CONTEXT)
     with pytest.raises(InvalidArguments):
-        TOOLS["google"].arguments(b"\xc1", CONTEXT)
+        TOOLS["google"].arguments(b"\xc1", b"", CONTEXT)
 
 
 def test_tools_that_cannot_be() -> None:

@@ -173,6 +173,11 @@ class Tools(BaseAdapter):
         return n
 
     @tool
+    def make_text(self, size: int) -> str:
+        """A result of a size, in characters."""
+        return "x" * size
+
+    @tool
     def make_bytes(self, size: int) -> bytes:
         """A result of a size."""
         return bytes(size)

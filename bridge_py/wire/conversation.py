@@ -69,7 +69,7 @@ class Conversation:
     """
 
     def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES, max_area: int = MAX_AREA_BYTES) -> None:
-        self.loans = Loans(self._send, self._send_bulk, max_area)
+        self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
         self._max_frame = max_frame
         self._next_id: int = side.value
         self._peer_parity = 1 - side.value % 2
@@ -79,6 +79,7 @@ class Conversation:
         self._said_hello = self._heard_hello = False
         self._said_goodbye = self._heard_goodbye = False
         self._out: list[bytes] = []
+        self._along: list[bytes] = []
         self._bulk: deque[bytes] = deque()
         self._receivers: dict[int, Callable[[Frame], bool]] = {
             Kind.HELLO: self._heard_hello_frame,
@@ -197,11 +198,15 @@ class Conversation:
     def data_to_send(self) -> bytes:
         """What was said since the last time, as one `Batch`; empty if there is nothing.
 
-        At most one piece of a lent area is in it, behind all else, so that no frame waits for many of them.
+        At most one piece of a lent area is in it, behind all else, so that no frame waits for many of them. What is
+        not urgent waits for a batch with something that is.
         """
         if self._bulk:
             self._out.append(self._bulk.popleft())
-        data = b"".join(self._out)
+        if not self._out:
+            return b""
+        data = b"".join(self._out + self._along)
+        self._along.clear()
         self._out.clear()
         return data
 
@@ -209,6 +214,10 @@ class Conversation:
     def has_data_to_send(self) -> bool:
         """Whether `data_to_send` would return anything."""
         return bool(self._out or self._bulk)
+
+    def is_open(self, call_id: int) -> bool:
+        """Whether a call that this side opened has not been ended by the peer."""
+        return call_id in self._opened
 
     @property
     def open_calls(self) -> int:
@@ -313,6 +322,9 @@ class Conversation:
 
     def _send(self, frame: Frame) -> None:
         self._out.append(self._encode(frame))
+
+    def _send_along(self, frame: Frame) -> None:
+        self._along.append(self._encode(frame))
 
     def _send_bulk(self, frame: Frame) -> None:
         self._bulk.append(self._encode(frame))

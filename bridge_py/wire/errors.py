@@ -47,6 +47,10 @@ class DecodeError(SnakepitError, ValueError):
     """Bytes from the peer are not a value."""
 
 
+class CodecError(UsageError):
+    """A value has come whose library, or whose codec, is missing here or fails. The message names it."""
+
+
 class ToolError(SnakepitError):
     """The tool raised. Carries `type`, `message` and `remote_traceback`, all `str`.
 
@@ -106,6 +110,7 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "unknown_tool": UnknownTool,
     "wrong_call_kind": WrongCallKind,
     "encode": EncodeError,
+    "codec": CodecError,
     "tool": ToolError,
 }
 _CODE_OF = {error: code for code, error in _BY_CODE.items()}

@@ -56,7 +56,7 @@ class Frame(msgspec.Struct, gc=False):
     session_id: str = ""
     number: int = 0
     body: bytes = b""
-    attached: bytes = b""
+    attached: bytes | memoryview = b""
     loan: int = 0
     size: int = 0
     descriptor: int = 0
@@ -96,7 +96,7 @@ def _varint(value: int) -> bytes:
 
 def encode_frame(frame: Frame) -> bytes:
     """One frame as an element of a `Batch`; the concatenation of elements is a `Batch`."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     if frame.call_id:
         parts += (b"\x08", _varint(frame.call_id))
     if frame.kind:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import trio
 
 from bridge_py.executor import LEDGER_BYTES
@@ -138,7 +139,7 @@ async def _spawn(
         f"--listen-fd={listen_fd}",
         f"--ledger-fd={ledger_fd}",
         f"--concurrency={config.concurrency}",
-        f"--max-frame={config.max_frame_bytes}",
+        f"--sizes={msgspec.json.encode(config.sizes).decode()}",
         f"--worker-id={worker_id}",
     ]
     if config.limits is not None:

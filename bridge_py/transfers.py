@@ -1,0 +1,195 @@
+"""The areas of one link: lends those of what this side sends, and gets those of what it receives.
+
+An area is where the large buffers of a value are, one behind the other. A small one is attached to its frame.
+A large one is lent: in shared memory if the other side can open that, else piece by piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from .cargo import Cargo
+from .shared import Segment, map_segment
+from .wire.conversation import NO_AREA, Area, Conversation
+from .wire.errors import RemoteProtocolError
+from .wire.frames import Frame, Kind
+from .wire.loans import PIECE_BYTES
+
+_WINDOW: Final = 8  # pieces under way
+
+logger = logging.getLogger("snakepit.link")
+
+
+class _Lent:
+    """A cargo on loan."""
+
+    def __init__(self, cargo: Cargo, segment: Segment | None) -> None:
+        self.size = cargo.size
+        self.segment = segment
+        self.is_taken = False
+        self.pieces = cargo.pieces()
+
+
+class Transfers:
+    """Lends and borrows on one link. For the thread of that link only.
+
+    `limit` is how many bytes of shared memory the other side may hold. `deliver` is called with each frame that
+    `receive` took, in the order of its call, when its area is in its `attached`.
+    """
+
+    def __init__(self, conversation: Conversation, limit: int, deliver: Callable[[Frame], None]) -> None:
+        self.peer_pid = 0
+        self._loans = conversation.loans
+        self._limit = limit
+        self._deliver = deliver
+        self._lent: dict[int, _Lent] = {}
+        self._shared_bytes = 0
+        self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
+        self._lines: dict[int, deque[Frame]] = {}  # by call: frames that wait for an area, theirs or an earlier one's
+        self._unmapped: deque[int] = deque()
+
+    # What this side sends.
+
+    def load(self, cargo: Cargo | None) -> Area:
+        """How a cargo is sent, to be told to the conversation with its frame."""
+        if cargo is None:
+            return NO_AREA
+        if not cargo.is_large:
+            return Area(b"".join(cargo.buffers))
+        loan = self._loans.lend(cargo.size)
+        segment = cargo.segment
+        if segment is None or cargo.size > self.room:
+            self._lent[loan] = _Lent(cargo, None)
+            return Area(loan=loan, size=cargo.size)
+        segment.hold()
+        self._shared_bytes += cargo.size
+        self._lent[loan] = _Lent(cargo, segment)
+        return Area(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
+
+    def unload(self, area: Area) -> None:
+        """The frame of an area was not sent."""
+        if area.loan:
+            self._loans.withdraw(area.loan)
+            self._end(area.loan)
+
+    # What it receives.
+
+    def receive(self, frame: Frame) -> None:
+        """Deliver a frame of a call, now or when its area, and what came before it, is here."""
+        if frame.call_id in self._lines:
+            self._lines[frame.call_id].append(frame)
+            self._fetch(frame)
+        elif not self._fetch(frame):
+            self._deliver(frame)
+        else:
+            self._lines[frame.call_id] = deque([frame])
+
+    def discard(self, call_id: int) -> list[Frame]:
+        """Forget the frames of a call that have not been delivered, and return them without their areas."""
+        line = self._lines.pop(call_id, ())
+        for frame in line:
+            if frame.loan in self._arriving:
+                del self._arriving[frame.loan]
+                self._loans.give_back(frame.loan)
+            frame.attached = b""
+        return list(line)
+
+    def waits(self, call_id: int) -> bool:
+        """Whether frames of a call have not been delivered."""
+        return call_id in self._lines
+
+    def handle(self, frame: Frame) -> None:
+        """Take a frame that is about a loan."""
+        match frame.kind:
+            case Kind.BUFFER:
+                self._store(frame)
+            case Kind.FETCH:
+                lent = self._lent[frame.loan]
+                for _ in range(frame.number):
+                    if (piece := next(lent.pieces, None)) is None:
+                        break
+                    self._loans.piece(frame.loan, piece)
+            case Kind.TAKEN:
+                self._took(self._lent[frame.loan])
+            case Kind.RETURNED:
+                self._end(frame.loan)
+
+    @property
+    def room(self) -> int:
+        """Bytes of shared memory that the other side may still get. From any thread."""
+        return self._limit - self._shared_bytes
+
+    def tend(self) -> None:
+        """Give back what nobody refers to any more. To be called before each writing."""
+        while self._unmapped:
+            self._loans.give_back(self._unmapped.popleft())
+
+    def close(self) -> None:
+        """The link has ended."""
+        self._arriving.clear()
+        self._lines.clear()
+        for loan, lent in list(self._lent.items()):
+            if lent.segment is not None:
+                lent.segment.retire()
+            self._end(loan)
+
+    def _took(self, lent: _Lent) -> None:
+        if lent.segment is None:
+            raise RemoteProtocolError("what is not in shared memory was opened there")
+        lent.is_taken = True
+        lent.segment.take()
+
+    def _end(self, loan: int) -> None:
+        lent = self._lent.pop(loan)
+        if lent.segment is not None:
+            self._shared_bytes -= lent.size
+            if lent.is_taken:
+                lent.segment.unmap()
+            else:
+                lent.segment.release()
+
+    def _fetch(self, frame: Frame) -> bool:
+        """Get the area of a frame. Returns whether it must be waited for."""
+        loan = frame.loan
+        if not loan:
+            return False
+        if frame.descriptor and self._map(frame):
+            return False
+        self._arriving[loan] = frame, mmap.mmap(-1, frame.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._loans.fetch(loan, _WINDOW)
+        return True
+
+    def _map(self, frame: Frame) -> bool:
+        loan = frame.loan
+        try:
+            view = map_segment(
+                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self._unmapped.append(loan)
+            )
+        except OSError as error:
+            logger.debug("shared memory cannot be opened, and is fetched: %s", error)
+            return False
+        self._loans.take(loan)
+        frame.attached = view
+        return True
+
+    def _store(self, piece: Frame) -> None:
+        frame, area = self._arriving[piece.loan]
+        area.write(piece.body)
+        if area.tell() == frame.size:
+            del self._arriving[piece.loan]
+            self._loans.give_back(piece.loan)
+            frame.attached = memoryview(area).toreadonly()
+            self._deliver_line(frame.call_id)
+        elif area.tell() // PIECE_BYTES % (_WINDOW // 2) == 0:
+            self._loans.fetch(piece.loan, _WINDOW // 2)
+
+    def _deliver_line(self, call_id: int) -> None:
+        line = self._lines[call_id]
+        while line and line[0].loan not in self._arriving:
+            self._deliver(line.popleft())
+        if not line:
+            del self._lines[call_id]

@@ -1,0 +1,161 @@
+"""Codecs of arrays: numpy, torch (on the CPU), memoryview and array.array.
+
+    extension  payload, an array
+    ---------  -----------------
+    16         numpy: dtype (as numpy.lib.format describes it), shape, order ("C" or "F"), data
+    17         memoryview: format, shape, data in C order
+    18         array.array: typecode, item size in bytes, byte order, data
+    19         torch: name of the dtype, shape, data in C order
+
+Data are sent without a copy where they lie in one piece, and numpy arrays and memoryviews refer to what has come,
+read-only. A torch tensor has no way to be read-only, so it gets a copy of its own.
+"""
+
+from __future__ import annotations
+
+import array
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import CodecError
+from .registry import Refused
+
+if TYPE_CHECKING:
+    from .codec import Decoder, Encoder
+
+
+def library(name: str) -> Any:
+    """Import what a value needs to be decoded. Raises `CodecError` if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CodecError(f"a value of {name} has come, and {name} cannot be imported here: {error}") from error
+
+
+def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
+    """Encode a memoryview of any shape whose format is one native type."""
+    if value.format not in memoryview(b"").cast("B").format + "bhilqnBHILQNefd?c":
+        raise Refused(f"a memoryview of format {value.format!r} cannot be sent; cast it to bytes, or use an array")
+    flat = value.cast("B") if value.c_contiguous and value.nbytes else value.tobytes()
+    return encoder.wrap(17, (value.format, value.shape, encoder.buffer(flat)))
+
+
+def _encode_array(encoder: Encoder, value: Any) -> Any:
+    import numpy as np
+
+    value = np.asarray(value)
+    descr = _describe(value.dtype)
+    order = "C"
+    if value.flags.f_contiguous and not value.flags.c_contiguous:
+        order = "F"
+        flat = value.T.reshape(-1)
+    else:
+        flat = np.ascontiguousarray(value).reshape(-1)
+    data = memoryview(flat.view(np.uint8)) if flat.nbytes else b""
+    return encoder.wrap(16, (descr, value.shape, order, encoder.buffer(data)))
+
+
+def _describe(dtype: Any) -> Any:
+    import numpy as np
+
+    if not dtype.hasobject and dtype.kind != "T":
+        descr = np.lib.format.dtype_to_descr(dtype)
+        if np.lib.format.descr_to_dtype(descr) == dtype:
+            return descr
+    raise Refused(f"a numpy array of dtype {dtype} cannot be sent: its items have no bytes of their own")
+
+
+def _refuse_masked(_encoder: Encoder, _value: Any) -> Any:
+    raise Refused("a masked array would lose its mask: send its .data and .mask")
+
+
+def _encode_scalar(encoder: Encoder, value: Any) -> Any:
+    # Those that Python has no equal of stay what they are.
+    if value.dtype.kind in "biufcSU" and value.dtype.char not in "gG":
+        return encoder.prepare(value.item())
+    return _encode_array(encoder, value)
+
+
+def _encode_array_array(encoder: Encoder, value: array.array[Any]) -> Any:
+    data = memoryview(value).cast("B") if len(value) else b""
+    return encoder.wrap(18, (value.typecode, value.itemsize, sys.byteorder, encoder.buffer(data)))
+
+
+def _encode_tensor(encoder: Encoder, value: Any) -> Any:
+    import torch
+
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        raise Refused(f"a tensor of layout {value.layout} on {value.device} cannot be sent; send .to_dense().cpu()")
+    flat = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    data = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    name = str(value.dtype).removeprefix("torch.")
+    return encoder.wrap(19, (name, tuple(value.shape), encoder.buffer(data)))
+
+
+def _decode_array(decoder: Decoder, payload: memoryview) -> Any:
+    np = library("numpy")
+    descr, shape, order, data = decoder.value(payload)
+    dtype = np.lib.format.descr_to_dtype(_with_tuples(descr))
+    if dtype.hasobject:
+        raise TypeError(f"an array of dtype {dtype}")
+    found = np.ndarray(tuple(shape), dtype, data, order=order)
+    if found.nbytes != len(data):
+        raise ValueError(f"{len(data)} bytes for an array of {found.nbytes}")
+    found.flags.writeable = False
+    return found if shape else found[()]
+
+
+def _with_tuples(descr: Any) -> Any:
+    """A dtype's description as numpy wants it: MessagePack has made lists of its tuples."""
+    if not isinstance(descr, list):
+        return descr
+    if descr and isinstance(descr[0], list):
+        return [_field(field) for field in descr]
+    # A dtype of fixed-size subarrays: the item's description and the shape.
+    item, shape = descr
+    return _with_tuples(item), tuple(shape)
+
+
+def _field(field: list[Any]) -> tuple[Any, ...]:
+    name, descr, *shape = field
+    name = tuple(name) if isinstance(name, list) else name
+    return (name, _with_tuples(descr), *map(tuple, shape))
+
+
+def _decode_memoryview(decoder: Decoder, payload: memoryview) -> memoryview:
+    kind, shape, data = decoder.value(payload)
+    view = memoryview(data).toreadonly()
+    if len(shape) == 1 and kind == "B":
+        return view
+    return view.cast("B").cast(kind, tuple(shape)) if data else memoryview(b"").cast("B").cast(kind)
+
+
+def _decode_array_array(decoder: Decoder, payload: memoryview) -> array.array[Any]:
+    kind, size, order, data = decoder.value(payload)
+    found: array.array[Any] = array.array(kind)
+    if found.itemsize != size:
+        raise CodecError(f"array.array of type {kind!r} has items of {size} bytes there and {found.itemsize} here")
+    found.frombytes(data)
+    if order != sys.byteorder:
+        found.byteswap()
+    return found
+
+
+def _decode_tensor(decoder: Decoder, payload: memoryview) -> Any:
+    torch = library("torch")
+    name, shape, data = decoder.value(payload)
+    dtype = getattr(torch, name)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"a tensor of dtype {name}")
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+
+
+ENCODERS: Final = {
+    "numpy.ndarray": _encode_array,
+    "numpy.generic": _encode_scalar,
+    "numpy.MaskedArray": _refuse_masked,
+    "array.array": _encode_array_array,
+    "torch.Tensor": _encode_tensor,
+}
+DECODERS: Final = {16: _decode_array, 17: _decode_memoryview, 18: _decode_array_array, 19: _decode_tensor}

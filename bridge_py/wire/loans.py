@@ -1,0 +1,153 @@
+"""The rules of lent areas, without I/O: large buffers that do not travel in the frame that needs them.
+
+A frame that carries a value may lend its area to the other side: it names a loan and its size, and where the
+area lies in shared memory, if it does. The borrower opens that, or has the area sent piece by piece, as fast as
+it asks. The life of a loan, seen by its lender (the borrower's view is the mirror image):
+
+    state      may send                   may receive    next state
+    -----      --------                   -----------    ----------
+    lent       nothing                    FETCH          fetched
+                                          TAKEN          taken
+                                          RETURNED       over
+    fetched    BUFFER (one asked for      FETCH          fetched
+               each, `size` bytes in all) RETURNED       over
+    taken      nothing                    RETURNED       over
+
+Only the borrower ends a loan, exactly once. BUFFER may cross RETURNED on the wire, so the borrower drops pieces
+of a loan that is over in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .errors import LocalProtocolError, RemoteProtocolError
+from .frames import Frame, Kind
+
+PIECE_BYTES: Final = 64 * 1024
+MAX_AREA_BYTES: Final = 1 << 40
+_TAKEN: Final = -1
+Send = Callable[[Frame], None]
+
+
+class Loans:
+    """What one side has lent and borrowed.
+
+    `send` takes frames, `send_along` those that may wait until something else is sent, `send_bulk` the large ones.
+    """
+
+    def __init__(self, send: Send, send_along: Send, send_bulk: Send, max_area: int) -> None:
+        self._send = send
+        self._send_along = send_along
+        self._send_bulk = send_bulk
+        self._max_area = max_area
+        self._next_id = 1
+        self._last_of_peer = 0
+        self._lent: dict[int, int] = {}  # loan -> pieces that were asked for and not sent, or _TAKEN
+        self._unsent: dict[int, int] = {}  # loan -> bytes
+        self._borrowed: dict[int, int] = {}  # loan -> pieces asked for that have not come, or _TAKEN
+        self._missing: dict[int, int] = {}  # loan -> bytes
+
+    @property
+    def open_loans(self) -> int:
+        """Loans that are not over, whoever lent them."""
+        return len(self._lent) + len(self._borrowed)
+
+    # What the lender says.
+
+    def lend(self, size: int) -> int:
+        """Begin a loan of `size` bytes and return its id, which a frame must name."""
+        if not 0 < size <= self._max_area:
+            raise LocalProtocolError(f"an area of {size} bytes cannot be lent; the limit is {self._max_area}")
+        loan = self._next_id
+        self._next_id += 1
+        self._lent[loan], self._unsent[loan] = 0, size
+        return loan
+
+    def withdraw(self, loan: int) -> None:
+        """Forget a loan that no frame has named."""
+        del self._lent[loan], self._unsent[loan]
+
+    def piece(self, loan: int, data: bytes, size: int = 0) -> None:
+        """Send the next piece of a loan; `size` is its size in bytes before compression, 0 without."""
+        if self._lent.get(loan, 0) <= 0 or (size or len(data)) > min(self._unsent[loan], PIECE_BYTES):
+            raise LocalProtocolError(f"no such piece of loan {loan} was asked for")
+        self._lent[loan] -= 1
+        self._unsent[loan] -= size or len(data)
+        self._send_bulk(Frame(Kind.BUFFER, number=size, body=data, loan=loan))
+
+    # What the borrower says.
+
+    def fetch(self, loan: int, pieces: int) -> None:
+        """Ask for that many more pieces."""
+        if self._borrowed.get(loan, _TAKEN) == _TAKEN or pieces <= 0:
+            raise LocalProtocolError(f"loan {loan} is none that we may fetch, or {pieces} is not positive")
+        self._borrowed[loan] += pieces
+        self._send(Frame(Kind.FETCH, number=pieces, loan=loan))
+
+    def take(self, loan: int) -> None:
+        """Say that the shared memory is open here."""
+        if self._borrowed.get(loan) != 0:
+            raise LocalProtocolError(f"loan {loan} is none that we may take")
+        self._borrowed[loan] = _TAKEN
+        self._send_along(Frame(Kind.TAKEN, loan=loan))
+
+    def give_back(self, loan: int) -> None:
+        """End a loan of the peer's."""
+        if self._borrowed.pop(loan, None) is None:
+            raise LocalProtocolError(f"loan {loan} is no open one of the peer's")
+        del self._missing[loan]
+        self._send_along(Frame(Kind.RETURNED, loan=loan))
+
+    def missing(self, loan: int) -> int:
+        """Bytes of a borrowed area that have not come."""
+        return self._missing[loan]
+
+    # What the peer says. Each returns whether the frame means anything to this side.
+
+    def peer_lent(self, frame: Frame) -> None:
+        """A frame names a loan of the peer's."""
+        if frame.loan <= self._last_of_peer:
+            raise RemoteProtocolError(f"loan {frame.loan} is not new (last: {self._last_of_peer})")
+        if not 0 < frame.size <= self._max_area:
+            raise RemoteProtocolError(f"a loan of {frame.size} bytes; the limit is {self._max_area}")
+        self._last_of_peer = frame.loan
+        self._borrowed[frame.loan], self._missing[frame.loan] = 0, frame.size
+
+    def peer_sent_piece(self, frame: Frame) -> bool:
+        """BUFFER."""
+        loan = frame.loan
+        asked = self._borrowed.get(loan)
+        if asked is None and 0 < loan <= self._last_of_peer:
+            return False
+        if asked is None or asked <= 0:
+            raise RemoteProtocolError(f"a piece of loan {loan} that nobody asked for")
+        size = frame.number or len(frame.body)
+        if not 0 < size <= min(PIECE_BYTES, self._missing[loan]):
+            raise RemoteProtocolError(f"a piece of {size} bytes of loan {loan}, which misses {self._missing[loan]}")
+        self._borrowed[loan] = asked - 1
+        self._missing[loan] -= size
+        return True
+
+    def peer_fetches(self, frame: Frame) -> bool:
+        """FETCH."""
+        asked = self._lent.get(frame.loan, _TAKEN)
+        if asked == _TAKEN or not 0 < frame.number <= MAX_AREA_BYTES:
+            raise RemoteProtocolError(f"pieces of loan {frame.loan} cannot be asked for")
+        self._lent[frame.loan] = asked + frame.number
+        return True
+
+    def peer_took(self, frame: Frame) -> bool:
+        """TAKEN."""
+        if self._lent.get(frame.loan) != 0:
+            raise RemoteProtocolError(f"loan {frame.loan} cannot be taken")
+        self._lent[frame.loan] = _TAKEN
+        return True
+
+    def peer_gave_back(self, frame: Frame) -> bool:
+        """RETURNED."""
+        if self._lent.pop(frame.loan, None) is None:
+            raise RemoteProtocolError(f"loan {frame.loan} was given back, which is not open")
+        del self._unsent[frame.loan]
+        return True

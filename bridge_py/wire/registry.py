@@ -1,0 +1,169 @@
+"""Which type is sent by which codec, and which extension is read by which.
+
+Types are found by name, so that a library's codec is loaded, and the library imported, only when one of its values
+is met.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from .errors import CodecError, UsageError
+
+if TYPE_CHECKING:
+    from .codec import Decoder, Encoder
+
+T = TypeVar("T")
+Encode = Callable[["Encoder", Any], Any]
+Decode = Callable[["Decoder", memoryview], Any]
+
+_CUSTOM: Final = 32
+_MODULE_OF: Final = {
+    "builtins": "extensions",
+    "datetime": "extensions",
+    "decimal": "extensions",
+    "uuid": "extensions",
+    "pathlib": "extensions",
+    "array": "arrays",
+    "numpy": "arrays",
+    "torch": "arrays",
+    "pandas": "tables",
+    "polars": "tables",
+    "pyarrow": "tables",
+}
+_MODULE_OF_CODE: Final = {
+    **dict.fromkeys(range(1, 16), "extensions"),
+    **dict.fromkeys(range(16, 20), "arrays"),
+    20: "tables",
+}
+_encoders: dict[type, Encode] = {}
+_custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
+_custom_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
+
+
+class Refused(Exception):
+    """A value cannot be sent, because of what the message says. Where it is, the codec finds out."""
+
+
+class TooDeep(Refused):
+    """A value is nested too deeply, and no part of it is at fault."""
+
+
+def register_codec(kind: type[T], tag: str, encode: Callable[[T], Any], decode: Callable[[Any], T]) -> None:
+    """Have objects of a class, and of its subclasses, sent.
+
+    `encode` turns one into a value that can be sent, `decode` makes it again from that. `tag` is the name by which the
+    other side knows the codec. Register it in both: in the program that opens the pool, and in the adapter's
+    module. Registering a class again replaces its codec. Raises `UsageError` if the tag is another class's.
+    """
+    owner = _custom_decoders.get(tag, (kind,))[0]
+    if owner is not kind and owner.__qualname__ != kind.__qualname__:
+        raise UsageError(f"the codec {tag!r} is {owner.__qualname__}'s; choose another tag for {kind.__qualname__}")
+    _custom[kind] = tag, encode
+    _custom_decoders[tag] = kind, decode
+    _encoders.clear()
+
+
+def encoder_of(kind: type) -> Encode:
+    """What prepares values of a type. Raises `Refused` if nothing does."""
+    encode = _encoders.get(kind)
+    if encode is None:
+        encode = _encoders[kind] = _find_encoder(kind)
+    return encode
+
+
+def decoder_of(code: int) -> Decode:
+    """What reads an extension."""
+    if code == _CUSTOM:
+        return _decode_custom
+    module = _MODULE_OF_CODE.get(code)
+    if module is None:
+        raise CodecError(f"a value of the unknown extension type {code}: the other side is newer")
+    decode: Decode = _load(module).DECODERS[code]
+    return decode
+
+
+def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a value, with what leads to each in a path."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"), item
+        yield from ((f" (its key {key!r})", key) for key in value if not isinstance(key, str))
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from (("{...}", item) for item in value)
+    elif (fields := _fields_of(type(value))) is not None:
+        yield from ((f".{name}", getattr(value, attribute)) for name, attribute in fields)
+
+
+def _find_encoder(kind: type) -> Encode:
+    if issubclass(kind, enum.Enum):
+        return lambda encoder, value: encoder.prepare(value.value)
+    for base in kind.__mro__:
+        if base in _custom:
+            return _custom_encoder(*_custom[base])
+        root = base.__module__.partition(".")[0]
+        if (module := _MODULE_OF.get(root)) and (name := f"{root}.{base.__name__}") in _load(module).ENCODERS:
+            encode: Encode = _load(module).ENCODERS[name]
+            return encode
+    if (fields := _fields_of(kind)) is not None:
+        return _object_encoder(kind, fields)
+    raise Refused(
+        f"an object of type {kind.__module__}.{kind.__qualname__} cannot be sent: send plain values, arrays, frames or "
+        "dataclasses, or register a codec for it on both sides (register_codec)"
+    )
+
+
+def _load(module: str) -> Any:
+    return importlib.import_module(f"{__package__}.{module}")
+
+
+def _fields_of(kind: type) -> list[tuple[str, str]] | None:
+    """The names of an object's fields as they are sent, each with its attribute; None if it has none."""
+    if issubclass(kind, msgspec.Struct):
+        return list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    if dataclasses.is_dataclass(kind):
+        return [(field.name, field.name) for field in dataclasses.fields(kind)]
+    attributes = getattr(kind, "__attrs_attrs__", None)
+    return None if attributes is None else [(field.name, field.name) for field in attributes]
+
+
+def _object_encoder(kind: type, fields: list[tuple[str, str]]) -> Encode:
+    config = getattr(kind, "__struct_config__", None)
+    tag = {} if config is None or config.tag is None else {config.tag_field: config.tag}
+    is_array = config is not None and config.array_like
+
+    def encode(encoder: Encoder, value: Any) -> Any:
+        found = {name: getattr(value, attribute) for name, attribute in fields}
+        found = tag | {name: item for name, item in found.items() if item is not msgspec.UNSET}
+        return encoder.prepare(list(found.values()) if is_array else found)
+
+    return encode
+
+
+def _custom_encoder(tag: str, convert: Callable[[Any], Any]) -> Encode:
+    def encode(encoder: Encoder, value: Any) -> Any:
+        try:
+            converted = convert(value)
+        except Exception as error:
+            raise Refused(f"its codec {tag!r} raised {type(error).__name__}: {error}") from error
+        return encoder.extension(_CUSTOM, [tag, converted])
+
+    return encode
+
+
+def _decode_custom(decoder: Decoder, payload: memoryview) -> Any:
+    tag, value = decoder.value(payload)
+    if tag not in _custom_decoders:
+        raise CodecError(f"there is no codec {tag!r} here: register it on both sides (register_codec)")
+    try:
+        return _custom_decoders[tag][1](value)
+    except Exception as error:
+        raise CodecError(f"the codec {tag!r} raised {type(error).__name__}: {error}") from error
