@@ -6,14 +6,17 @@ any interpreter from Python 3.11 on.
 
 from .adapter import BaseAdapter, tool
 from .context import SessionContext
-from .wire.errors import InvalidArguments, SnakepitError, ToolCancelled, UsageError
+from .wire.errors import CodecError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
+from .wire.registry import register_codec
 
 __all__ = [
     "BaseAdapter",
+    "CodecError",
     "InvalidArguments",
     "SessionContext",
     "SnakepitError",
     "ToolCancelled",
     "UsageError",
+    "register_codec",
     "tool",
 ]

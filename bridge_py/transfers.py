@@ -109,7 +109,7 @@ class Transfers:
                 self._store(frame)
             case Kind.FETCH:
                 lent = self._lent[frame.loan]
-                for _ in range(frame.number):
+                for _ in range(self._loans.wanted(frame.loan)):
                     if (piece := next(lent.pieces, None)) is None:
                         break
                     self._loans.piece(frame.loan, piece)
@@ -177,6 +177,8 @@ class Transfers:
         return True
 
     def _store(self, piece: Frame) -> None:
+        if piece.loan not in self._arriving:
+            return  # given back on account of a frame in the same batch
         frame, area = self._arriving[piece.loan]
         area.write(piece.body)
         if area.tell() == frame.size:

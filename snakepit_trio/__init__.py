@@ -2,6 +2,7 @@
 
 from bridge_py.wire.errors import (
     CallTimeout,
+    CodecError,
     DecodeError,
     EncodeError,
     InvalidArguments,
@@ -12,6 +13,7 @@ from bridge_py.wire.errors import (
     UsageError,
     WrongCallKind,
 )
+from bridge_py.wire.registry import register_codec
 
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
@@ -38,6 +40,7 @@ __all__ = [
     "Adapter",
     "CallTimeout",
     "Chunks",
+    "CodecError",
     "DecodeError",
     "EncodeError",
     "Event",
@@ -69,6 +72,7 @@ __all__ = [
     "WorkerState",
     "WrongCallKind",
     "open_pool",
+    "register_codec",
     "run_as_script",
 ]
 __version__ = "0.1.0"

@@ -345,7 +345,7 @@ class Pool:
         self._deadlines.add(call)
 
     async def _share(self, call: Call, cargo: Cargo) -> None:
-        with trio.move_on_after(call.time_left()) as budget:
+        with trio.move_on_after(max(0.0, call.time_left())) as budget:
             await self._freight.load(cargo)
         if budget.cancelled_caught:
             await self._time_out(call)

@@ -72,15 +72,15 @@ def _decode_int(_decoder: Decoder, payload: memoryview) -> int:
 
 
 def _decode_set(decoder: Decoder, payload: memoryview) -> set[Any]:
-    return set(map(_hashable, decoder.value(payload)))
+    return set(map(hashable, decoder.value(payload)))
 
 
 def _decode_frozenset(decoder: Decoder, payload: memoryview) -> frozenset[Any]:
-    return frozenset(map(_hashable, decoder.value(payload)))
+    return frozenset(map(hashable, decoder.value(payload)))
 
 
 def _decode_dict(decoder: Decoder, payload: memoryview) -> dict[Any, Any]:
-    return {_hashable(key): value for key, value in decoder.value(payload)}
+    return {hashable(key): value for key, value in decoder.value(payload)}
 
 
 def _decode_timedelta(decoder: Decoder, payload: memoryview) -> dt.timedelta:
@@ -103,8 +103,9 @@ def _buffer_of(decoder: Decoder, payload: memoryview) -> bytes | memoryview:
     return found
 
 
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+def hashable(key: Any) -> Any:
+    """A key as it was: MessagePack has made lists of its tuples."""
+    return tuple(map(hashable, key)) if isinstance(key, list) else key
 
 
 def _text(payload: memoryview) -> str:

@@ -69,6 +69,10 @@ class Loans:
         """Forget a loan that no frame has named."""
         del self._lent[loan], self._unsent[loan]
 
+    def wanted(self, loan: int) -> int:
+        """Pieces that were asked for and not sent. Zero if the loan is over: its end may be in the same batch."""
+        return max(0, self._lent.get(loan, 0))
+
     def piece(self, loan: int, data: bytes, size: int = 0) -> None:
         """Send the next piece of a loan; `size` is its size in bytes before compression, 0 without."""
         if self._lent.get(loan, 0) <= 0 or (size or len(data)) > min(self._unsent[loan], PIECE_BYTES):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .arrays import library
 from .errors import CodecError
+from .extensions import hashable
 from .registry import Refused
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
     if library_name == "pandas":
         library("pandas")
         frame = table.to_pandas()
-        return frame["values"].rename(name) if kind == "Series" else frame
+        return frame["values"].rename(hashable(name)) if kind == "Series" else frame
     if library_name != "pyarrow":
         raise CodecError(f"a table of the unknown library {library_name!r} has come: the other side is newer")
     return table.combine_chunks().to_batches()[0] if kind == "RecordBatch" else table
