@@ -24,7 +24,18 @@ from rich.table import Table
 from .peers import PEERS, Ours
 from .run_peer import FIGURES
 
-LIBRARIES = ("trio", "trio-asyncio", "grpclib", "uvloop", "msgspec", "trio-parallel", "grpcio")
+LIBRARIES = (
+    "trio",
+    "trio-asyncio",
+    "grpclib",
+    "uvloop",
+    "msgspec",
+    "trio-parallel",
+    "grpcio",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
 MORE_IS_BETTER = ("calls/s", "chunks/s")
 Rounds = list[dict[str, dict[str, float]]]  # for each round, by peer, by figure
 
@@ -125,7 +136,29 @@ def _reach(rounds: Rounds) -> list[str]:
     if rates := [each[Ours.name]["chunks/s"] for each in rounds if "chunks/s" in each.get(Ours.name, {})]:
         rate = statistics.median(rates)
         lines.append(_verdict("at least 20,000 chunks a second", rate, rate >= 20_000, ""))
+    return [*lines, *_reach_of_values(rounds)]
+
+
+def _reach_of_values(rounds: Rounds) -> list[str]:
+    lines = []
+    for size, most in (("1 MB", 2.5), ("10 MB", 10)):
+        if (time := _median(rounds, f"{size}, ms")) is not None:
+            lines.append(_verdict(f"an array of {size} and back in at most {most} ms", time, time <= most, " ms"))
+    ratios = [ratio for name in _others(rounds) if (ratio := _ratio(rounds, name, "10 MB, ms"))]
+    if ratios:
+        lines.append(_verdict("10 MB 5 x faster than the best peer", 1 / max(ratios), max(ratios) <= 1 / 5, " x"))
+    if ratio := _ratio(rounds, "ProcessPoolExecutor", "frame, ms"):
+        lines.append(_verdict("a frame 3 x faster than pickle", 1 / ratio, ratio <= 1 / 3, " x"))
+    alone, beside = _median(rounds, "p99 alone, ms"), _median(rounds, "beside 1 GB, ms")
+    if alone and beside:
+        aim = "p99 beside 1 GB under 5 x that alone"
+        lines.append(_verdict(aim, beside / alone, beside < 5 * alone, " x"))
     return lines
+
+
+def _median(rounds: Rounds, column: str) -> float | None:
+    values = [each[Ours.name][column] for each in rounds if column in each.get(Ours.name, {})]
+    return statistics.median(values) if values else None
 
 
 def _others(rounds: Rounds) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import multiprocessing
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
 import trio
 
 import snakepit_trio as snakepit
+
+from .grpc_server import UNBOUNDED
+from .tools import increase
 
 Call = Callable[[], Awaitable[object]]
 ADAPTER = "benchmarks.tools:Tools"
@@ -29,11 +35,23 @@ PAYLOAD = "x" * 100
 
 
 class Session:
-    """An open peer: `call` runs the empty tool once, `stream` takes that many chunks."""
+    """An open peer.
 
-    def __init__(self, call: Call, stream: Callable[[int], Awaitable[None]] | None = None) -> None:
+    `call` runs the empty tool once, `stream` takes that many chunks, and `send` has an array increased, or a frame
+    sent back. `pool` is our own.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        stream: Callable[[int], Awaitable[None]] | None = None,
+        send: Callable[[Any], Awaitable[Any]] | None = None,
+        pool: snakepit.Pool | None = None,
+    ) -> None:
         self.call = call
         self.stream = stream
+        self.send = send
+        self.pool = pool
 
 
 class Peer(ABC):
@@ -100,7 +118,12 @@ class Ours(OnTrio):
                         pass
 
             await pool.execute(self.tool, arguments)
-            yield Session(lambda: pool.execute(self.tool, arguments), stream)
+            yield Session(
+                lambda: pool.execute(self.tool, arguments),
+                stream,
+                lambda value: pool.execute("increase", {"value": value}),
+                pool,
+            )
 
 
 class OursAsync(Ours):
@@ -131,7 +154,10 @@ class TrioParallel(OnTrio):
             async def call() -> object:
                 return await context.run_sync(_empty, PAYLOAD, limiter=limiter)
 
-            yield Session(call)
+            async def send(value: Any) -> Any:
+                return await context.run_sync(increase, value, limiter=limiter)
+
+            yield Session(call, send=send)
 
 
 class Executor(OnAsyncio):
@@ -150,7 +176,10 @@ class Executor(OnAsyncio):
         ):
             meeting = [loop.run_in_executor(pool, _meet, folder, n, workers) for n in range(workers)]
             await asyncio.gather(*meeting)
-            yield Session(lambda: loop.run_in_executor(pool, _empty, PAYLOAD))
+            yield Session(
+                lambda: loop.run_in_executor(pool, _empty, PAYLOAD),
+                send=lambda value: loop.run_in_executor(pool, increase, value),
+            )
 
 
 class Grpc(OnAsyncio):
@@ -167,7 +196,7 @@ class Grpc(OnAsyncio):
             paths = [str(Path(folder) / f"{number}") for number in range(workers)]
             command = [sys.executable, "-m", "benchmarks.grpc_server"]
             servers = [subprocess.Popen([*command, path]) for path in paths]  # noqa: ASYNC220 - it takes 2 ms
-            channels = [grpc.aio.insecure_channel(f"unix:{path}") for path in paths]
+            channels = [grpc.aio.insecure_channel(f"unix:{path}", options=UNBOUNDED) for path in paths]
             try:
                 yield await self._session(channels)
             finally:
@@ -192,7 +221,12 @@ class Grpc(OnAsyncio):
             async for _ in channels[0].unary_stream("/bench.Bench/Count")(b"%d" % n):
                 pass
 
-        return Session(call, stream)
+        async def send(value: Any) -> Any:
+            if isinstance(value, pd.DataFrame):
+                return pickle.loads(await channels[0].unary_unary("/bench.Bench/SendBack")(pickle.dumps(value, 5)))
+            return np.frombuffer(await channels[0].unary_unary("/bench.Bench/Increase")(value.tobytes()))
+
+        return Session(call, stream, send)
 
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Ours(), OursAsync(), TrioParallel(), Executor(), Grpc())}

@@ -6,9 +6,14 @@ All figures of all peers come from the functions below. Times are wall-clock sec
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pandas as pd
+import trio
 
 from .peers import PEERS, Peer, Session
 
@@ -51,6 +56,59 @@ async def stream(peer: Peer, scale: float) -> Figures:
         return {"chunks/s": chunks / (time.perf_counter() - began)}
 
 
+async def values(peer: Peer, scale: float) -> Figures:
+    """Arrays of float64 that come back increased, and a frame that comes back: p50, in milliseconds."""
+    frame = pd.DataFrame(np.random.default_rng(1).random((1_000_000, 5)), columns=list("abcde"))
+    figures = {}
+    async with peer.open(2) as session:
+        for name, value in (("1 MB", np.ones(125_000)), ("10 MB", np.ones(1_250_000)), ("frame", frame)):
+            if session.send is None:
+                continue
+            times = []
+            for _ in range(max(5, int(30 * scale))):
+                began = time.perf_counter()
+                result = await session.send(value)
+                times.append(time.perf_counter() - began)
+                assert result.shape == value.shape
+            figures[f"{name}, ms"] = statistics.median(times) * 1e3
+    return figures
+
+
+async def beside(peer: Peer, _scale: float) -> Figures:
+    """One caller of the empty tool, alone and while a gigabyte is on its way to another worker: p99, in ms."""
+    array = np.ones(125_000_000)
+    async with peer.open(2) as session:
+        if session.pool is None:
+            return {}
+        await _repeat(session, 200)
+        alone = await _times(session, lambda: False, 1000)
+        done = trio.Event()
+
+        async def transfer() -> None:
+            assert session.pool is not None
+            for _ in range(3):
+                await session.pool.execute("total", {"value": array}, timeout=120)
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transfer)
+            busy = await _times(session, done.is_set, 100_000)
+    return {"p99 alone, ms": _p99(alone), "beside 1 GB, ms": _p99(busy)}
+
+
+async def _times(session: Session, is_over: Callable[[], bool], most: int) -> list[float]:
+    times: list[float] = []
+    while len(times) < most and not is_over():
+        began = time.perf_counter()
+        await session.call()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[len(times) * 99 // 100] * 1e3
+
+
 async def startup(peer: Peer, _scale: float) -> Figures:
     """From nothing until 2, and until 8, workers have all answered: seconds."""
     figures = {}
@@ -66,6 +124,8 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "throughput": throughput,
     "stream": stream,
     "startup": startup,
+    "values": values,
+    "beside": beside,
 }
 
 

@@ -1,10 +1,19 @@
-"""What is measured: tools that do nothing."""
+"""What is measured: tools that do nothing, or next to nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from bridge_py import BaseAdapter, tool
+
+
+def increase(value: Any) -> Any:
+    """What all peers do with a value: a new array, or the same frame."""
+    return value if isinstance(value, pd.DataFrame) else value + 1
 
 
 class Tools(BaseAdapter):
@@ -19,6 +28,16 @@ class Tools(BaseAdapter):
     async def empty_async(self, payload: str) -> str:
         """Give the payload back, from a coroutine."""
         return payload
+
+    @tool
+    def increase(self, value: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
+        """Add one to an array, or give a frame back."""
+        return increase(value)
+
+    @tool
+    def total(self, value: np.ndarray) -> float:
+        """Look at all of an array."""
+        return float(value.sum())
 
     @tool
     def count(self, n: int) -> Iterator[int]:

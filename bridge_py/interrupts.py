@@ -23,8 +23,8 @@ from typing import Any, Final, Protocol
 from .wire.errors import ToolCancelled
 
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
-# Not to be left while it is anywhere on the stack.
-_WHOLE: Final = frozenset({"importlib"})
+# Not to be left while they are anywhere on the stack: imports, and the finalizers of weakref.
+_WHOLE: Final = frozenset({"importlib", "weakref"})
 # Not to be left while they are what runs: functions of logging between which and its `try` nothing can be raised, and
 # all of a coverage tracer, which takes a lock of its own inside the code that it traces.
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .cargo import Cargo
-from .shared import Segment, map_segment
+from .shared import Mappings, Segment
 from .wire.conversation import NO_AREA, Area, Conversation
 from .wire.errors import RemoteProtocolError
 from .wire.frames import Frame, Kind
@@ -50,7 +50,8 @@ class Transfers:
         self._shared_bytes = 0
         self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
         self._lines: dict[int, deque[Frame]] = {}  # by call: frames that wait for an area, theirs or an earlier one's
-        self._unmapped: deque[int] = deque()
+        self._mappings = Mappings()
+        self._returned: deque[int] = deque()
 
     # What this side sends.
 
@@ -125,11 +126,12 @@ class Transfers:
 
     def tend(self) -> None:
         """Give back what nobody refers to any more. To be called before each writing."""
-        while self._unmapped:
-            self._loans.give_back(self._unmapped.popleft())
+        while self._returned:
+            self._loans.give_back(self._returned.popleft())
 
     def close(self) -> None:
         """The link has ended."""
+        self._mappings.close()
         self._arriving.clear()
         self._lines.clear()
         for loan, lent in list(self._lent.items()):
@@ -166,8 +168,8 @@ class Transfers:
     def _map(self, frame: Frame) -> bool:
         loan = frame.loan
         try:
-            view = map_segment(
-                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self._unmapped.append(loan)
+            view = self._mappings.open(
+                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self._returned.append(loan)
             )
         except OSError as error:
             logger.debug("shared memory cannot be opened, and is fetched: %s", error)

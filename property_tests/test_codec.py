@@ -109,7 +109,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         # Bit by bit: NaN equals nothing.
         return bool(
-            isinstance(other, np.ndarray | np.generic)
+            isinstance(other, np.ndarray)
             and one.dtype == other.dtype
             and one.shape == other.shape
             and one.tobytes() == other.tobytes()
@@ -135,7 +135,7 @@ def test_what_is_encoded_comes_back_the_same(value: Any, beside: int) -> None:
 @given(_arrays())
 def test_arrays_arrive_read_only(value: Any) -> None:
     found = _round_trip(value)
-    assert isinstance(found, np.generic) or not found.flags.writeable
+    assert not found.flags.writeable
 
 
 @given(st.lists(st.tuples(st.integers(), st.text())))
@@ -145,10 +145,8 @@ def test_tuples_become_lists(value: list[tuple[int, str]]) -> None:
 
 @given(st.sampled_from("bBhHiIlLqQfd"), st.binary(max_size=400))
 def test_array_and_memoryview(kind: str, data: bytes) -> None:
-    found = array.array(kind)
-    found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
-    if kind in "fd":
-        found = array.array(kind, [1.5] * len(found))
+    found: array.array[Any] = array.array(kind, map(float, data) if kind in "fd" else ())
+    found.frombytes(data[: len(data) // 8 * 8] if kind not in "fd" else b"")
     assert _round_trip(found) == found
     assert _round_trip(memoryview(found)) == memoryview(found)
 

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from bridge_py.shared import Mappings, Segments
 
 from .value_tools import Box, Celsius, Color, Point, Sample
 
@@ -140,8 +141,8 @@ async def test_shared_memory_is_given_back_when_nobody_refers_to_it() -> None:
         assert all(np.array_equal(result, results[0]) for result in results)
         del results
         await pool.execute("echo", {"value": 1})
-        assert _shared_segments() == 0
-        assert _shared_segments(worker) <= 16  # kept for the next results
+        assert _shared_segments() <= 16  # kept for the next results
+        assert _shared_segments(worker) <= 3 * 16
         for _ in range(10):
             await pool.execute("hold", {"array": np.zeros(100_000)})
         assert _shared_segments(worker) >= 10
@@ -245,7 +246,7 @@ async def test_many_callers_with_large_arguments_make_few_copies() -> None:
         while pool.get_stats().succeeded < 40:
             peak = max(peak, _shared_memory() - before)
             await trio.sleep(0.002)
-    assert peak < 7 * array.nbytes
+    assert peak < 15 * array.nbytes  # those under way, and what is kept for the next calls
 
 
 @pytest.mark.parametrize("config", [{"concurrency": 2}, {"concurrency": 2, **ON_THE_LINK}], ids=["shared", "link"])
@@ -289,27 +290,27 @@ async def test_a_host_that_is_killed_leaves_no_shared_memory(tmp_path: Path) -> 
 
 
 async def test_shared_memory_of_somebody_else_is_not_opened() -> None:
-    from bridge_py.shared import Segments, map_segment
-
-    segments = Segments()
+    segments, mappings = Segments(), Mappings()
     segment = segments.get(100)
-    assert list(segment.write([b"x" * 100])) == [100]
-    with pytest.raises(OSError, match=r"is '/memfd:snakepit-.*', not 'snakepit-other-1'"):
-        map_segment(os.getpid(), segment.descriptor, "snakepit-other-1", 100, lambda: None)
+    assert list(segment.write([b"x" * 100])) == []
+    with pytest.raises(OSError, match=r"is '/memfd:snakepit-.* of 100 bytes, not 'snakepit-other-1'"):
+        mappings.open(os.getpid(), segment.descriptor, "snakepit-other-1", 100, lambda: None)
     with pytest.raises(OSError, match="is '/dev/null"):
         null = os.open("/dev/null", os.O_RDONLY)
         try:
-            map_segment(os.getpid(), null, segment.name, 100, lambda: None)
+            mappings.open(os.getpid(), null, segment.name, 100, lambda: None)
         finally:
             os.close(null)
     with pytest.raises(OSError, match="is"):
-        map_segment(os.getpid(), segment.descriptor, segment.name, 101, lambda: None)
+        mappings.open(os.getpid(), segment.descriptor, segment.name, 101, lambda: None)
     unmapped: list[int] = []
-    view = map_segment(os.getpid(), segment.descriptor, segment.name, 100, lambda: unmapped.append(1))
+    view = mappings.open(os.getpid(), segment.descriptor, segment.name, 100, lambda: unmapped.append(1))
     assert view[50:] == b"x" * 50
     with pytest.raises(TypeError, match="read-only"):
         view[0] = 1
     del view
     assert unmapped == [1]
+    mappings.close()
+    assert _shared_segments() == 1  # our own descriptor
     segment.release()
     segments.close()

@@ -2,7 +2,7 @@
 
     extension  payload, an array
     ---------  -----------------
-    16         numpy: dtype (as numpy.lib.format describes it), shape, order ("C" or "F"), data
+    16         numpy: dtype (as numpy.lib.format describes it), shape, order ("C", "F", or "S" for a scalar), data
     17         memoryview: format, shape, data in C order
     18         array.array: typecode, item size in bytes, byte order, data
     19         torch: name of the dtype, shape, data in C order
@@ -44,9 +44,9 @@ def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
 def _encode_array(encoder: Encoder, value: Any) -> Any:
     import numpy as np
 
-    value = np.asarray(value)
     descr = _describe(value.dtype)
-    order = "C"
+    order = "S" if isinstance(value, np.generic) else "C"
+    value = np.asarray(value)
     if value.flags.f_contiguous and not value.flags.c_contiguous:
         order = "F"
         flat = value.T.reshape(-1)
@@ -99,11 +99,11 @@ def _decode_array(decoder: Decoder, payload: memoryview) -> Any:
     dtype = np.lib.format.descr_to_dtype(_with_tuples(descr))
     if dtype.hasobject:
         raise TypeError(f"an array of dtype {dtype}")
-    found = np.ndarray(tuple(shape), dtype, data, order=order)
+    found = np.ndarray(tuple(shape), dtype, data, order="F" if order == "F" else "C")
     if found.nbytes != len(data):
         raise ValueError(f"{len(data)} bytes for an array of {found.nbytes}")
     found.flags.writeable = False
-    return found if shape else found[()]
+    return found[()] if order == "S" else found
 
 
 def _with_tuples(descr: Any) -> Any:
