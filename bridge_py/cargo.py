@@ -27,6 +27,7 @@ class Sizes(msgspec.Struct, frozen=True):
     max_area: int = 1 << 33  # of the large buffers of one value
     beside: int = codec.BESIDE_BYTES  # a buffer from here on is a large one
     shared: int = 1 << 31  # that the other side may hold in shared memory
+    compress_from: int | None = None  # an area from here on is compressed, if it travels over the link
 
 
 class Cargo:

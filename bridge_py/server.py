@@ -23,6 +23,7 @@ from grpclib.exceptions import GRPCError
 
 from .adapter import Tool, unknown_tool
 from .cargo import Load, Packer, Sizes
+from .compression import is_available
 from .executor import Call, Executor
 from .transfers import Transfers
 from .wire import codec
@@ -70,7 +71,7 @@ class LinkServer:
         self._listener = listener
         self._secret = secret
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
-        self._transfers = Transfers(self._conversation, sizes.shared, self._deliver)
+        self._transfers = Transfers(self._conversation, sizes, self._deliver)
         #: Encodes what tools return.
         self.pack = Packer(sizes, self._transfers)
         self._end = end
@@ -153,6 +154,7 @@ class LinkServer:
             "secret": self._secret,
             "pid": os.getpid(),
             "python": platform.python_version(),
+            "zstd": is_available(),
             "tools": [tool.spec for tool in self._tools.values()],
         }
 
@@ -189,6 +191,7 @@ class LinkServer:
         if hello.get("protocol") != PROTOCOL_VERSION:
             raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
         self._transfers.peer_pid = int(hello.get("pid", 0))
+        self._transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
 
     def _withdraw(self, frame: Frame) -> None:
         self._transfers.discard(frame.call_id)

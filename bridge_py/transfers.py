@@ -7,12 +7,14 @@ A large one is lent: in shared memory if the other side can open that, else piec
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from .cargo import Cargo
+from .cargo import Cargo, Sizes
+from .compression import compress, decompress
 from .shared import Mappings, Segment
 from .wire.conversation import NO_AREA, Area, Conversation
 from .wire.errors import RemoteProtocolError
@@ -37,14 +39,16 @@ class _Lent:
 class Transfers:
     """Lends and borrows on one link. For the thread of that link only.
 
-    `limit` is how many bytes of shared memory the other side may hold. `deliver` is called with each frame that
-    `receive` took, in the order of its call, when its area is in its `attached`.
+    `deliver` is called with each frame that `receive` took, in the order of its call, when its area is in its
+    `attached`.
     """
 
-    def __init__(self, conversation: Conversation, limit: int, deliver: Callable[[Frame], None]) -> None:
+    def __init__(self, conversation: Conversation, sizes: Sizes, deliver: Callable[[Frame], None]) -> None:
         self.peer_pid = 0
+        self.peer_decompresses = False
         self._loans = conversation.loans
-        self._limit = limit
+        self._limit = sizes.shared
+        self._compress_from = sizes.compress_from
         self._deliver = deliver
         self._lent: dict[int, _Lent] = {}
         self._shared_bytes = 0
@@ -109,11 +113,7 @@ class Transfers:
             case Kind.BUFFER:
                 self._store(frame)
             case Kind.FETCH:
-                lent = self._lent[frame.loan]
-                for _ in range(self._loans.wanted(frame.loan)):
-                    if (piece := next(lent.pieces, None)) is None:
-                        break
-                    self._loans.piece(frame.loan, piece)
+                self._send_pieces(frame.loan, self._lent[frame.loan])
             case Kind.TAKEN:
                 self._took(self._lent[frame.loan])
             case Kind.RETURNED:
@@ -138,6 +138,16 @@ class Transfers:
             if lent.segment is not None:
                 lent.segment.retire()
             self._end(loan)
+
+    def _send_pieces(self, loan: int, lent: _Lent) -> None:
+        compresses = self.peer_decompresses and lent.size >= (self._compress_from or math.inf)
+        for _ in range(self._loans.wanted(loan)):
+            if (piece := next(lent.pieces, None)) is None:
+                break
+            if compresses and (shorter := compress(piece)) is not None:
+                self._loans.piece(loan, shorter, len(piece))
+            else:
+                self._loans.piece(loan, piece)
 
     def _took(self, lent: _Lent) -> None:
         if lent.segment is None:
@@ -182,7 +192,7 @@ class Transfers:
         if piece.loan not in self._arriving:
             return  # given back on account of a frame in the same batch
         frame, area = self._arriving[piece.loan]
-        area.write(piece.body)
+        area.write(decompress(piece.body, piece.number) if piece.number else piece.body)
         if area.tell() == frame.size:
             del self._arriving[piece.loan]
             self._loans.give_back(piece.loan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import deque
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bridge_py import transfers
-from bridge_py.cargo import ATTACH_BYTES, Cargo
+from bridge_py.cargo import ATTACH_BYTES, Cargo, Sizes
 from bridge_py.shared import Segments
 from bridge_py.transfers import Transfers
 from bridge_py.wire.conversation import Area, Conversation, Side
@@ -37,11 +38,13 @@ class OneWay(RuleBasedStateMachine):
         self.kept: list[object] = []
         self.discarded: set[int] = set()
 
-    @initialize(limit=st.sampled_from([0, 300_000, 1 << 30]))
-    def join(self, limit: int) -> None:
-        self.lending = Transfers(self.host, limit, lambda frame: None)
-        self.borrowing = Transfers(self.worker, limit, self._deliver)
+    @initialize(limit=st.sampled_from([0, 300_000, 1 << 30]), compress_from=st.sampled_from([None, 1, 200_000]))
+    def join(self, limit: int, compress_from: int | None) -> None:
+        self.sizes = Sizes(shared=limit, compress_from=compress_from)
+        self.lending = Transfers(self.host, self.sizes, lambda frame: None)
+        self.borrowing = Transfers(self.worker, self.sizes, self._deliver)
         self.borrowing.peer_pid = os.getpid()
+        self.lending.peer_decompresses = True
         self.host.hello(b"")
         self.worker.hello(b"")
         self._settle()
@@ -55,7 +58,8 @@ class OneWay(RuleBasedStateMachine):
         share=st.booleans(),
     )
     def call(self, size: int, share: bool) -> None:
-        content = bytes([len(self.sent) % 251 + 1]) * size
+        # Half of it can be compressed.
+        content = (random.Random(size).randbytes(size // 2) + bytes([len(self.sent) % 251 + 1]) * size)[:size]
         cargo = Cargo([content[: size // 3], content[size // 3 :]], size)
         if share and cargo.is_large:
             for _ in cargo.share(self.segments):
@@ -118,7 +122,7 @@ class OneWay(RuleBasedStateMachine):
         self._settle()
         assert set(self.got) == set(self.sent) - self.discarded
         assert self.host.loans.open_loans == self.worker.loans.open_loans == 0
-        assert self.lending.room == self.lending._limit
+        assert self.lending.room == self.sizes.shared
         self.segments.close()
 
 
@@ -141,7 +145,7 @@ def test_any_input_is_taken_or_a_remote_protocol_error(batch: list[Frame]) -> No
     conversation = Conversation(Side.HOST)
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
-    lending = Transfers(conversation, 0, lambda frame: None)
+    lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
     area = lending.load(Cargo([bytes(ATTACH_BYTES + 1)], ATTACH_BYTES + 1))
     conversation.open("tool", b"", area=area)
     try:
@@ -205,7 +209,7 @@ def test_a_batch_holds_one_piece_and_it_is_the_last() -> None:
     conversation = Conversation(Side.HOST)
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
-    lending = Transfers(conversation, 0, lambda frame: None)
+    lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
     conversation.open("tool", b"", area=lending.load(Cargo([bytes(4 * PIECE_BYTES)], 4 * PIECE_BYTES)))
     conversation.data_to_send()
     for frame in conversation.receive(encode_batch([Frame(Kind.FETCH, loan=1, number=transfers._WINDOW)])):

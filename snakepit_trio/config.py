@@ -15,6 +15,7 @@ from attrs import validators
 
 from bridge_py import BaseAdapter
 from bridge_py.cargo import Sizes
+from bridge_py.compression import is_available
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
@@ -51,6 +52,11 @@ def _to_bound(bound: float | None) -> float:
 def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) -> None:
     if bound != math.inf and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 0):
         raise ValueError(f"'{field.name}' is {bound!r}; give a number of calls from 0 on, or None for no bound")
+
+
+def _has_zstd(_config: object, _field: object, size: int | None) -> None:
+    if size is not None and not is_available():
+        raise UsageError("compress_from takes the zstandard package: pip install 'snakepit-trio[zstd]'")
 
 
 def _to_adapter(adapter: object) -> Adapter:
@@ -105,6 +111,9 @@ class PoolConfig:
     #: Shared memory that a worker's arguments may occupy at a time, as long as its code refers to them, and as much
     #: again for its results, as long as the application does. What would be more goes over the link: all, with 0.
     shared_memory: int = _count(1 << 31, 0)
+    #: Buffers of a value that go over the link are compressed with zstd if they have this size together, or more; None
+    #: for never. Takes the zstandard package on both sides, without which they are sent as they are.
+    compress_from: int | None = attrs.field(default=None, validator=[validators.optional(whole(1)), _has_zstd])
     #: Chunks of a stream that may be under way before the consumer takes them.
     stream_window: int = _count(64)
     #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
@@ -150,7 +159,9 @@ class PoolConfig:
     @property
     def sizes(self) -> Sizes:
         """What both ends of a link must know."""
-        return Sizes(self.max_frame_bytes, self.max_buffer_bytes, self.buffer_threshold, self.shared_memory)
+        return Sizes(
+            self.max_frame_bytes, self.max_buffer_bytes, self.buffer_threshold, self.shared_memory, self.compress_from
+        )
 
 
 def default_adapter() -> str:

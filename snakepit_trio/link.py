@@ -82,7 +82,7 @@ class Link:
 
     def __init__(self, loop: AsyncioLoop, path: str, sizes: Sizes, on_frame: Callable[[Frame], None]) -> None:
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
-        self.transfers = Transfers(self.conversation, sizes.shared, on_frame)
+        self.transfers = Transfers(self.conversation, sizes, on_frame)
         self._loop = loop
         self._path = path
         self._on_frame = on_frame

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from bridge_py.adapter import ToolSpec
+from bridge_py.compression import is_available
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import (
@@ -201,7 +202,7 @@ class Worker:
     async def _run_link(self, process: local.LocalProcess) -> None:
         self._link = Link(self._loop, process.link_path, self._config.sizes, self._handle)
         self._link.transfers.peer_pid = process.pid
-        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "pid": os.getpid()}
+        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "pid": os.getpid(), "zstd": is_available()}
         self._link.conversation.hello(codec.encode_plain(hello))
         try:
             await self._link.run()
@@ -438,6 +439,8 @@ class Worker:
             )
         self._process.hide_link()
         self.python = str(hello.get("python", ""))
+        assert self._link is not None
+        self._link.transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
         try:
             tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
         except msgspec.ValidationError as error:

@@ -15,13 +15,16 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from bridge_py.compression import compress, decompress
 from bridge_py.shared import Mappings, Segments
 
 from .value_tools import Box, Celsius, Color, Point, Sample
 
 VALUES = "tests.value_tools:ValueTools"
 ON_THE_LINK = {"shared_memory": 0}
+COMPRESSED = {**ON_THE_LINK, "compress_from": 1}
 WAYS = pytest.mark.parametrize("config", [{}, ON_THE_LINK], ids=["shared", "link"])
+ALL_WAYS = pytest.mark.parametrize("config", [{}, ON_THE_LINK, COMPRESSED], ids=["shared", "link", "zstd"])
 # Inside the message, attached to the frame, lent, lent and more than a window of pieces, more than a step of a copy.
 SIZES = [5_000, 20_000, 70_000, 1_000_001, 17_000_000]
 
@@ -44,7 +47,7 @@ def _shared_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
-@WAYS
+@ALL_WAYS
 @pytest.mark.parametrize("size", SIZES)
 async def test_arrays_of_every_size(size: int, config: dict[str, Any]) -> None:
     sent = np.arange(size, dtype=np.uint64).astype(np.uint8)
@@ -314,3 +317,14 @@ async def test_shared_memory_of_somebody_else_is_not_opened() -> None:
     assert _shared_segments() == 1  # our own descriptor
     segment.release()
     segments.close()
+
+
+def test_a_compressed_piece_that_lies_is_a_protocol_error() -> None:
+    piece = compress(bytes(1000))
+    assert piece is not None
+    assert len(piece) < 100
+    assert decompress(piece, 1000) == bytes(1000)
+    assert compress(os.urandom(1000)) is None
+    for data, size in [(piece, 999), (piece, 10**9), (piece[:-1], 1000), (b"", 5), (b"junk", 4)]:
+        with pytest.raises(snakepit.ProtocolError, match="a compressed piece"):
+            decompress(data, size)
