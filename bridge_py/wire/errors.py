@@ -47,6 +47,15 @@ class DecodeError(SnakepitError, ValueError):
     """Bytes from the peer are not a value."""
 
 
+class InvalidValue(UsageError, ValueError):
+    """A value does not fit its variable's type, or a constraint. `type` and `constraint` name them, or are empty."""
+
+    def __init__(self, message: str, type: str = "", constraint: str = "") -> None:
+        super().__init__(message)
+        self.type = type
+        self.constraint = constraint
+
+
 class CodecError(UsageError):
     """A value has come whose library, or whose codec, is missing here or fails. The message names it."""
 
@@ -111,6 +120,7 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "wrong_call_kind": WrongCallKind,
     "encode": EncodeError,
     "codec": CodecError,
+    "invalid_value": InvalidValue,
     "tool": ToolError,
 }
 _CODE_OF = {error: code for code, error in _BY_CODE.items()}
