@@ -61,11 +61,13 @@ _DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int16", "uint16", 
 @given(hnp.arrays(st.sampled_from([*_DTYPES, "bool", ">f4", ">i8"]), hnp.array_shapes(min_side=0)), st.booleans())
 def test_arrays_survive_in_raw_bytes(array: Any, transposed: bool) -> None:
     array = array.T if transposed else array
-    found = encode_any(array, binary_from=0)
+    found = encode_any(array, binary_from=-1)
     name, decoded = decode_any(found.type_url, found.value, found.binary)
     assert name == "tensor"
     assert np.array_equal(decoded, array, equal_nan=True)
-    assert found.binary is None or decoded.dtype == array.dtype.newbyteorder("=")
+    assert decoded.dtype == array.dtype.newbyteorder("=")
+    empty = encode_any(array[:0])
+    assert len(decode_any(empty.type_url, empty.value)[1]) == 0
 
 
 @given(_plain)

@@ -39,6 +39,8 @@ def fold(items: list[Any], shape: tuple[int, ...]) -> Any:
 def refold(data: Any, found: tuple[int, ...], shape: tuple[int, ...]) -> Any:
     """Flat data in another shape. Raises `ValueError` if they do not fit."""
     size = math.prod(shape)
+    if size == 0 == math.prod(found):
+        return data  # lists say nothing of what is inside of an empty one
     if len(found) != 1 or found[0] != size:
         raise ValueError(f"has data of shape {list(found)} where shape is {list(shape)}")
     return fold(data, shape)
