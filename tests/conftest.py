@@ -84,6 +84,12 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
+def untraced_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are not measured for coverage, which would make their start several times as slow."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A file that tools write to."""
     return tmp_path / "log"

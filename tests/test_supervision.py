@@ -275,7 +275,7 @@ async def _expect_closed(pool: snakepit.Pool, name: str, args: dict[str, object]
         await pool.execute(name, args, timeout=None)
 
 
-async def test_others_are_served_while_a_tool_kills_its_workers() -> None:
+async def test_others_are_served_while_a_tool_kills_its_workers(untraced_workers: None) -> None:
     rates = await serve_beside_a_killing_tool()
     assert min(rates.troubled) > rates.normal / 2, rates
     assert rates.deaths >= 3
