@@ -32,6 +32,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "wrong: double: the argument 'n' does not fit: Expected `int`, got `str` - at `n`",
             ],
         ),
+        (
+            "arrays",
+            [
+                "(2000, 2000) of float64, calmer: True",
+                "read-only: True",
+                "refused: blur: args.image.pixels[1]: an object of type builtins.object cannot be sent",
+            ],
+        ),
         ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
     ],
 )
