@@ -88,6 +88,38 @@ class PoolNotReady(PoolError, TimeoutError):
     """Not all workers were ready in time."""
 
 
+class SessionError(SnakepitError):
+    """A session cannot do what was asked."""
+
+
+class SessionNotFound(SessionError, LookupError):
+    """There is no session of that id, or it has expired."""
+
+
+class QuotaExceeded(SessionError):
+    """A store, or a session, holds as much as it may."""
+
+
+class VariableError(SnakepitError):
+    """A variable cannot do what was asked. A value that does not fit is `InvalidValue`."""
+
+
+class VariableNotFound(VariableError, LookupError):
+    """The session has no variable of that name or id."""
+
+
+class VariableExists(VariableError):
+    """The session has a variable of that name already."""
+
+
+class VersionConflict(VariableError):
+    """The variable has another version than the caller expected: somebody else was first."""
+
+
+class AccessDenied(VariableError):
+    """The variable's rules do not let the caller do that."""
+
+
 def _ending(exit_code: int | None) -> str:
     if exit_code is None:
         return ""

@@ -1,0 +1,201 @@
+"""Where sessions are kept: the interface, and a store in memory."""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+import trio
+
+from snakepit_trio.errors import SessionError, SessionNotFound
+
+from .session import Quotas, Session, check_quota
+
+T = TypeVar("T")
+DEFAULT_TTL: Final = 3600.0
+_NOTHING: Final[Mapping[str, str]] = {}
+
+
+@attrs.frozen
+class StoreStats:
+    """Counts of a store: what it holds, and what it has seen."""
+
+    sessions: int
+    variables: int
+    programs: int
+    global_programs: int
+    created: int
+    deleted: int
+    expired: int
+
+
+class SessionStore(ABC):
+    """Sessions by their id.
+
+    Every method is atomic: no other task sees, or changes, anything in between. A session that has expired is not
+    found, whether or not it has been removed already.
+    """
+
+    @abstractmethod
+    async def create_session(
+        self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
+    ) -> str:
+        """Make a session and return its id. `ttl` is in seconds since its last use, None for ever.
+
+        Raises `SessionError` if there is one of that id, and `QuotaExceeded`.
+        """
+
+    @abstractmethod
+    async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
+        """What a function finds in a session, which counts as used. It must not change it. Raises `SessionNotFound`."""
+
+    @abstractmethod
+    async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
+        """Change a session by a function, which must not await; returns what it returns. Raises `SessionNotFound`."""
+
+    @abstractmethod
+    async def delete_session(self, session_id: str) -> bool:
+        """Remove a session. Returns whether there was one."""
+
+    @abstractmethod
+    async def list_sessions(self) -> list[str]:
+        """The ids of all sessions, oldest first."""
+
+    @abstractmethod
+    async def get_stats(self) -> StoreStats:
+        """The store's counts."""
+
+    @abstractmethod
+    async def cleanup_expired_sessions(self) -> int:
+        """Remove what has expired; returns how many sessions that were."""
+
+    async def session_exists(self, session_id: str) -> bool:
+        """Whether there is such a session. Does not count as use."""
+        return session_id in await self.list_sessions()
+
+
+class MemoryStore(SessionStore):
+    """Sessions in this process.
+
+    `clock` gives Unix time in seconds. Its methods never wait and are no checkpoints.
+    """
+
+    def __init__(self, *, quotas: Quotas | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._quotas = quotas or Quotas()
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        # One entry for each session, never later than its end: a session that was used meanwhile gets a later one
+        # when its entry comes up. So expiring costs what expires, and what came up.
+        self._ends: list[tuple[float, int, str]] = []
+        self._numbers: dict[str, int] = {}  # of the sessions, so that an entry of a deleted one is known
+        self._created = self._deleted = self._expired = 0
+        self._global_programs: dict[str, Any] = {}
+
+    async def run_reaper(self, interval: float) -> None:
+        """Remove what has expired, every `interval` seconds, until cancelled."""
+        while True:
+            await trio.sleep(interval)
+            await self.cleanup_expired_sessions()
+
+    async def create_session(
+        self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
+    ) -> str:
+        """See `SessionStore`."""
+        if ttl is not None and not ttl > 0:
+            raise SessionError(f"ttl is {ttl!r}: give seconds, or None for a session that does not expire")
+        session_id = session_id or f"session_{secrets.token_hex(8)}"
+        if self._find(session_id) is not None:
+            raise SessionError(f"there is a session {session_id!r} already")
+        if self._quotas.sessions is not None and len(self._sessions) >= self._quotas.sessions:
+            await self.cleanup_expired_sessions()
+        check_quota(len(self._sessions), self._quotas.sessions, "the store", "sessions")
+        session = Session(session_id, now=self._clock(), ttl=ttl, metadata=metadata, quotas=self._quotas)
+        self._sessions[session_id] = session
+        self._created += 1
+        self._await_end(session)
+        return session_id
+
+    async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
+        """See `SessionStore`."""
+        return read(self._use(session_id))
+
+    async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
+        """See `SessionStore`."""
+        return change(self._use(session_id))
+
+    async def delete_session(self, session_id: str) -> bool:
+        """See `SessionStore`."""
+        if self._find(session_id) is None:
+            return False
+        self._remove(session_id)
+        self._deleted += 1
+        return True
+
+    async def list_sessions(self) -> list[str]:
+        """See `SessionStore`."""
+        now = self._clock()
+        return [session.id for session in self._sessions.values() if not session.expired(now)]
+
+    async def session_exists(self, session_id: str) -> bool:
+        """See `SessionStore`."""
+        return self._find(session_id) is not None
+
+    async def get_stats(self) -> StoreStats:
+        """See `SessionStore`."""
+        sessions = self._sessions.values()
+        return StoreStats(
+            sessions=len(sessions),
+            variables=sum(map(len, sessions)),
+            programs=sum(len(session.programs) for session in sessions),
+            global_programs=len(self._global_programs),
+            created=self._created,
+            deleted=self._deleted,
+            expired=self._expired,
+        )
+
+    async def cleanup_expired_sessions(self) -> int:
+        """See `SessionStore`."""
+        now, before = self._clock(), self._expired
+        while self._ends and self._ends[0][0] <= now:
+            _, number, session_id = heapq.heappop(self._ends)
+            if self._numbers.get(session_id) != number:
+                continue
+            session = self._sessions[session_id]
+            if session.expired(now):
+                self._expire(session)
+            else:
+                self._await_end(session)
+        return self._expired - before
+
+    def _use(self, session_id: str) -> Session:
+        session = self._find(session_id)
+        if session is None:
+            raise SessionNotFound(f"session {session_id!r} not found: it was never made, was deleted, or has expired")
+        session.touch(self._clock())
+        return session
+
+    def _find(self, session_id: str) -> Session | None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.expired(self._clock()):
+            self._expire(session)
+            return None
+        return session
+
+    def _expire(self, session: Session) -> None:
+        self._remove(session.id)
+        self._expired += 1
+
+    def _remove(self, session_id: str) -> None:
+        del self._sessions[session_id]
+        self._numbers.pop(session_id, None)
+
+    def _await_end(self, session: Session) -> None:
+        end = session.expires_at()
+        if end is not None:
+            number = self._numbers.setdefault(session.id, self._created)
+            heapq.heappush(self._ends, (end, number, session.id))
