@@ -46,7 +46,8 @@ def main() -> None:
     scale = 0.2 if options.quick else 1.0
     rounds = _measure(options.only, options.figures, 2 if options.quick else options.rounds, scale)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(_table(rounds, options.only))
+    for table in _tables(rounds, options.only):
+        console.print(table)
     for line in _reach(rounds):
         console.print(line, highlight=False)
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -90,17 +91,22 @@ def _run(name: str, figure: str, scale: float) -> dict[str, float]:
     return figures
 
 
-def _table(rounds: Rounds, names: list[str]) -> Table:
+def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
     columns = list(dict.fromkeys(figure for each in rounds for found in each.values() for figure in found))
-    table = Table(
-        title="Medians (lowest to highest), and below them ours as a multiple of theirs", title_justify="left"
-    )
+    calls = [column for column in columns if not column.endswith(", ms")]
+    values = [column for column in columns if column.endswith(", ms")]
+    return [_table(rounds, names, title, group) for title, group in (("Calls", calls), ("Values", values)) if group]
+
+
+def _table(rounds: Rounds, names: list[str], title: str, columns: list[str]) -> Table:
+    title = f"{title}: medians (lowest to highest), and below them ours as a multiple of theirs"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for name in names:
         table.add_row(name, *(_cell(rounds, name, column) for column in columns))
-    table.caption = "-: this peer cannot stream. Ratios of rates: more is better for us; of times: less is better."
+    table.caption = "-: this peer does not do that. Ratios of rates: more is better for us; of times: less is better."
     return table
 
 

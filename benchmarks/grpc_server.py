@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
-import numpy as np
 
 UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -24,6 +23,8 @@ async def _count(request: bytes, _context: Any) -> AsyncIterator[bytes]:  # noqa
 
 
 async def _increase(request: bytes, _context: Any) -> bytes:  # noqa: ASYNC124 - as above
+    import numpy as np
+
     result: bytes = (np.frombuffer(request) + 1).tobytes()
     return result
 

@@ -20,8 +20,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import pandas as pd
 import trio
 
 import snakepit_trio as snakepit
@@ -222,7 +220,9 @@ class Grpc(OnAsyncio):
                 pass
 
         async def send(value: Any) -> Any:
-            if isinstance(value, pd.DataFrame):
+            import numpy as np
+
+            if type(value).__name__ == "DataFrame":
                 return pickle.loads(await channels[0].unary_unary("/bench.Bench/SendBack")(pickle.dumps(value, 5)))
             return np.frombuffer(await channels[0].unary_unary("/bench.Bench/Increase")(value.tobytes()))
 

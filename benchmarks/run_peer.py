@@ -11,8 +11,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-import numpy as np
-import pandas as pd
 import trio
 
 from .peers import PEERS, Peer, Session
@@ -58,6 +56,9 @@ async def stream(peer: Peer, scale: float) -> Figures:
 
 async def values(peer: Peer, scale: float) -> Figures:
     """Arrays of float64 that come back increased, and a frame that comes back: p50, in milliseconds."""
+    import numpy as np
+    import pandas as pd
+
     frame = pd.DataFrame(np.random.default_rng(1).random((1_000_000, 5)), columns=list("abcde"))
     figures = {}
     async with peer.open(2) as session:
@@ -76,6 +77,8 @@ async def values(peer: Peer, scale: float) -> Figures:
 
 async def beside(peer: Peer, _scale: float) -> Figures:
     """One caller of the empty tool, alone and while a gigabyte is on its way to another worker: p99, in ms."""
+    import numpy as np
+
     array = np.ones(125_000_000)
     async with peer.open(2) as session:
         if session.pool is None:
