@@ -14,7 +14,7 @@ from .wire.conversation import MAX_FRAME_BYTES
 from .wire.errors import EncodeError
 from .wire.loans import PIECE_BYTES
 
-ATTACH_BYTES: Final = 64 * 1024  # up to here an area is attached; docs/design.md has the measurement
+ATTACH_BYTES: Final = 24 * 1024  # up to here an area is attached; docs/design.md has the measurement
 FRAME_OVERHEAD: Final = 256
 
 logger = logging.getLogger("snakepit.link")
