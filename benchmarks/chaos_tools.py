@@ -41,10 +41,14 @@ class Tools(BaseAdapter):
         """Take all memory there is: 256 MiB more than now, so that the machine lives on."""
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, now + 2**28))
+        usual = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, usual[1]))
         hoard = []
         try:
             while True:
                 hoard.append(bytearray(2**20))
         except MemoryError:
             os.abort()
+        finally:
+            # On a slow machine it may be cancelled first; then the worker serves on.
+            resource.setrlimit(resource.RLIMIT_AS, usual)
