@@ -17,7 +17,7 @@ import msgspec
 
 from .context import SessionContext
 from .wire import codec
-from .wire.errors import DecodeError, InvalidArguments, UnknownTool, UsageError
+from .wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Cancel = Literal["interrupt", "cooperative", "kill"]
@@ -181,6 +181,8 @@ class Tool:
             converted: Any = msgspec.convert(given, self._shape, dec_hook=_check_instance)
         except msgspec.ValidationError as error:
             raise _explain(self.name, str(error), self.spec) from None
+        except CodecError:
+            raise
         except DecodeError as error:
             raise InvalidArguments(f"{self.name}: the arguments are not a value: {error}") from None
         values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}

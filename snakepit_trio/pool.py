@@ -21,7 +21,7 @@ from bridge_py import BaseAdapter
 from bridge_py.cargo import Cargo, load_of
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
-from bridge_py.wire.errors import CallTimeout, DecodeError, RemoteProtocolError, UsageError
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, RemoteProtocolError, UsageError
 from bridge_py.wire.frames import Frame
 
 from . import processes
@@ -417,6 +417,8 @@ class Pool:
     def _decode(self, call: Call, frame: Frame) -> Any:
         try:
             return codec.decode(frame.body, frame.attached)
+        except CodecError:
+            raise
         except DecodeError as error:
             if call.worker is not None:
                 call.worker.kill(f"broke the protocol: {error}")

@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .errors import CodecError, DecodeError, EncodeError, Fault
+from .errors import DecodeError, EncodeError, Fault
 from .registry import Refused, TooDeep, decoder_of, encoder_of, parts_of
 
 BESIDE_BYTES: Final = 10_240
@@ -84,12 +84,12 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Pa
 def decode(body: bytes, area: bytes | memoryview = b"") -> Any:
     """Decode what `encode` wrote. Arrays refer to the memory of `area` and are read-only.
 
-    Raises `DecodeError` for bytes that are no value, and `CodecError` if it takes a library, or a codec, that is
-    not here.
+    Raises `DecodeError` for bytes that are no value, of which `CodecError` says that it takes a library, or a codec,
+    that is not here.
     """
     try:
         return msgspec.msgpack.decode(body, ext_hook=Decoder(area).decode_extension)
-    except (CodecError, DecodeError):
+    except DecodeError:
         raise
     except Exception as error:
         raise DecodeError(f"{len(body)} bytes are no value: {type(error).__name__}: {error}") from None

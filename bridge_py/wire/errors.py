@@ -56,8 +56,11 @@ class InvalidValue(UsageError, ValueError):
         self.constraint = constraint
 
 
-class CodecError(UsageError):
-    """A value has come whose library, or whose codec, is missing here or fails. The message names it."""
+class CodecError(UsageError, DecodeError):
+    """A value has come whose library, or whose codec, is missing here or fails. The message names it.
+
+    A `DecodeError` for which the peer is not to blame.
+    """
 
 
 class ToolError(SnakepitError):
