@@ -155,13 +155,25 @@ class _Evil:
         return print, ("this must not be printed",)
 
 
+def _nested_bomb() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(9):
+        found = [found] * 100
+    return found
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (pickle.dumps(_Evil()), "names builtins.print is not read"),
-        (pickle.dumps(np.array([object()])), "names builtins.object"),
-        (pickle.dumps(np.array([None])), "array of objects"),
+        (pickle.dumps(np.array([object()])), "dtype 'O8' is not read"),
+        (pickle.dumps(np.array(["a"])), "dtype 'U1' is not read"),
         (b"cnumpy\nndarray\n((I1000000000000\ntR.", "no pickle of an array"),
+        (pickle.dumps(np.zeros(5)).replace(b"K\x05", b"K\x06"), "of the shape \\(6,\\), which its data does not have"),
+        (pickle.dumps(np.zeros(5), 4).replace(b"\x8c\x01<", b"\x8c\x01?"), "byte order '\\?'"),
+        (b"cnumpy._core.multiarray\n_reconstruct\n(tR.", "without its dtype"),
+        (b"]r\xff\xff\xff\xff.", "memo entry 4294967295"),
+        (pickle.dumps(_nested_bomb()), "more items than"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encodes text as 'rot13'"),
         (b"Psomething\n.", "persistent id"),
         (pickle.dumps({1, 2}, 4), "a pickle of a set"),

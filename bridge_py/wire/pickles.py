@@ -1,60 +1,101 @@
-"""Numpy arrays out of pickles of historic peers, by an unpickler that makes nothing else.
+"""Numpy arrays of numbers out of pickles of historic peers, by an unpickler that makes nothing else.
 
-Read only where the pool's owner has allowed it for an adapter: what a pickle may name is checked here, but pickles
-were never made for data that one does not trust (https://docs.python.org/3/library/pickle.html#restricting-globals).
+Read only where the pool's owner has allowed it for an adapter. A pickle gets none of numpy's own functions, which trust
+what they are given and crash on what is broken: stand-ins note down what it says, and that is checked before an array
+is made of it (https://docs.python.org/3/library/pickle.html#restricting-globals,
+https://numpy.org/doc/stable/reference/generated/numpy.ndarray.__setstate__.html).
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
-from typing import Any, Final
+import pickletools
+import re
+from typing import Any, Final, Literal
 
 from .errors import DecodeError
 
-# What numpy 1 and numpy 2 write for arrays, scalars and dtypes.
-_ALLOWED: Final = frozenset(
-    {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        *(
-            (f"numpy.{core}.{module}", name)
-            for core in ("core", "_core")
-            for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
-        ),
-        ("_codecs", "encode"),
-        ("__builtin__", "bytes"),
-    }
-)
+_NUMBERS: Final = re.compile(r"b1|i[1248]|u[1248]|f[248]|c(8|16)")
+_MEMO: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+# Lists that hold each other many times over are small in a pickle and never end outside of it.
+_MAX_ITEMS: Final = 1 << 20
 
 
 def load_arrays(data: bytes) -> Any:
-    """Arrays, scalars and plain values out of a pickle.
+    """Arrays, scalars, and lists of numbers and text out of a pickle.
 
     Raises `DecodeError`, also for whatever else the pickle names.
     """
     try:
-        found = _ArrayUnpickler(io.BytesIO(data)).load()
-        _check(found)
+        _check_memo(data)
+        return _Reader(max(_MAX_ITEMS, len(data))).read(_Unpickler(io.BytesIO(data)).load())
     except DecodeError:
         raise
     except Exception as error:
         raise DecodeError(f"{len(data)} bytes are no pickle of an array: {type(error).__name__}: {error}") from None
-    return found
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DecodeError(f"a pickle that names {module}.{name} is not read: only numpy arrays are")
-        if (module, name) in _REPLACED:
-            return _REPLACED[module, name]
-        if name == "_reconstruct":
-            return _empty_array
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+def _check_memo(data: bytes) -> None:
+    # The unpickler in C makes room for as many entries as the highest one's number.
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _MEMO and argument is not None and argument > len(data):
+            raise DecodeError(f"a pickle of {len(data)} bytes with a memo entry {argument}")
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise DecodeError(f"a pickle with the persistent id {pid!r} is not read: only numpy arrays are")
+
+class _Dtype:
+    def __init__(self, code: object, *_: object) -> None:
+        if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
+            raise DecodeError(f"a pickle of an array of dtype {code!r:.100} is not read: only numbers are")
+        self.code = code
+        self.order: Literal["<", ">", "=", "|"] = "="
+
+    def __setstate__(self, state: Any) -> None:
+        # (version, byte order, and what is for other dtypes): "|" where the order does not matter.
+        if state[1] not in ("<", ">", "=", "|"):
+            raise DecodeError(f"a pickle of an array with the byte order {state[1]!r:.100}")
+        self.order = state[1]
+
+
+class _Array:
+    """What a pickle says of an array."""
+
+    def __init__(self, data: object, dtype: object, shape: object, order: object) -> None:
+        self.data, self.dtype, self.shape, self.order = data, dtype, shape, order
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.data, self.dtype, self.shape, self.order = data, dtype, shape, "F" if fortran else "C"
+
+    def array(self) -> Any:
+        import numpy as np
+
+        if not isinstance(self.dtype, _Dtype) or self.order not in ("C", "F"):
+            raise DecodeError("a pickle of an array without its dtype or order")
+        if not isinstance(self.data, (bytes, bytearray)) or not self._fits(int(self.dtype.code[1:]), len(self.data)):
+            raise DecodeError(f"a pickle of an array of the shape {self.shape!r:.100}, which its data does not have")
+        dtype = np.dtype(self.dtype.code).newbyteorder(self.dtype.order)
+        return np.frombuffer(self.data, dtype).reshape(self.shape, order=self.order)
+
+    def _fits(self, itemsize: int, size: int) -> bool:
+        if not isinstance(self.shape, tuple) or len(self.shape) > 32:
+            return False
+        if not all(type(n) is int and 0 <= n < 1 << 48 for n in self.shape):
+            return False
+        return math.prod(self.shape) * itemsize == size
+
+
+class _Scalar(_Array):
+    pass
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array(None, None, None, None)  # BUILD tells all there is
+
+
+def _scalar(dtype: object, data: object) -> _Scalar:
+    return _Scalar(data, dtype, (), "C")
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -69,28 +110,50 @@ def _no_bytes() -> bytes:
     return b""
 
 
-def _empty_array(_kind: object, _shape: object, _code: object) -> Any:
-    # numpy's own function would make any class, of any size; the state that follows sets all there is.
-    import numpy as np
-
-    return np.empty(0, np.int8)
-
-
-_REPLACED: Final = {
+# What numpy 1 and numpy 2 write for arrays, scalars and dtypes.
+_STAND_INS: Final[dict[tuple[str, str], object]] = {
     ("numpy", "ndarray"): object(),  # named, but never called
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode_latin1,
     ("__builtin__", "bytes"): _no_bytes,
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _Array),
+        )
+    },
 }
 
 
-def _check(found: Any) -> None:
-    if isinstance(found, dict):
-        found = [*found.keys(), *found.values()]
-    if isinstance(found, (list, tuple)):
-        for item in found:
-            _check(item)
-    elif hasattr(found, "__array__"):
-        if found.dtype.hasobject:
-            raise DecodeError("a pickle of an array of objects is not read")
-    elif not isinstance(found, (int, float, str, bytes, complex, type(None))):
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise DecodeError(f"a pickle that names {module}.{name} is not read: only numpy arrays are")
+        return _STAND_INS[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise DecodeError(f"a pickle with the persistent id {pid!r} is not read: only numpy arrays are")
+
+
+class _Reader:
+    """Makes values of what was noted down."""
+
+    def __init__(self, max_items: int) -> None:
+        self._items_left = max_items
+
+    def read(self, found: Any) -> Any:
+        self._items_left -= 1
+        if self._items_left < 0:
+            raise DecodeError("a pickle of more items than it has bytes")
+        if isinstance(found, _Scalar):
+            return found.array()[()]
+        if isinstance(found, _Array):
+            return found.array()
+        if isinstance(found, (list, tuple)):
+            return type(found)(map(self.read, found))
+        if isinstance(found, (int, float, str, bytes, complex, type(None))):
+            return found
         raise DecodeError(f"a pickle of a {type(found).__name__} is not read: only numpy arrays are")
