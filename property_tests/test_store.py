@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge_py.wire.errors import InvalidValue
-from snakepit_trio.errors import (
+from bridge_py.wire.errors import (
     AccessDenied,
+    InvalidValue,
     QuotaExceeded,
     SessionError,
     SessionNotFound,
@@ -23,9 +23,9 @@ from snakepit_trio.errors import (
     VariableNotFound,
     VersionConflict,
 )
+from bridge_py.wire.variable import AccessRules, Variable
 from snakepit_trio.state.session import Quotas, Session
 from snakepit_trio.state.store import MemoryStore
-from snakepit_trio.state.variable import AccessRules, Variable
 
 T = TypeVar("T")
 IDS = st.sampled_from(["s1", "s2", "s3"])
@@ -120,7 +120,7 @@ class Store(RuleBasedStateMachine):
         def step(session: Session) -> Variable:
             rules = AccessRules(read_only=read_only)
             bounds = {"max": 10}
-            return session.register(name, "integer", value, now=self.now, constraints=bounds, access_rules=rules)
+            return session.register(name, "integer", value, constraints=bounds, access_rules=rules)
 
         there = self._variable(session_id, name)
         session = self.model.get(session_id)
@@ -170,7 +170,7 @@ class Store(RuleBasedStateMachine):
             name,
             value,
             version,
-            lambda session: session.update(name, value, now=self.now, expected_version=version),
+            lambda session: session.update(name, value, expected_version=version),
         )
 
     @rule(session_id=IDS, name=NAMES, version=st.integers(1, 5))
@@ -179,20 +179,20 @@ class Store(RuleBasedStateMachine):
         known = dict(found.versions) if isinstance(found, ModelVariable) else {}
         if isinstance(found, ModelVariable) and version not in known:
             with pytest.raises(VersionConflict, match="is not known"):
-                self._in(session_id, lambda session: session.rollback(name, version, now=self.now))
+                self._in(session_id, lambda session: session.rollback(name, version))
             return
         self._write(
             session_id,
             name,
             known.get(version, 0),
             None,
-            lambda session: session.rollback(name, version, now=self.now),
+            lambda session: session.rollback(name, version),
         )
 
     @rule(session_id=IDS, updates=st.dictionaries(NAMES, st.integers(0, 12)), atomic=st.booleans())
     def update_many(self, session_id: str, updates: dict[str, int], atomic: bool) -> None:
         def step(session: Session) -> dict[str, Variable | Exception]:
-            return session.update_many(updates, now=self.now, atomic=atomic)
+            return session.update_many(updates, atomic=atomic)
 
         session = self._alive(session_id)
         if session is None:
@@ -236,11 +236,11 @@ class Store(RuleBasedStateMachine):
             assert not self._in(session_id, lambda session: session.stop_optimization(name)).optimizing
             found.optimizer = None
         elif found.optimizer is None:
-            self._in(session_id, lambda session: session.start_optimization(name, "o", now=self.now))
+            self._in(session_id, lambda session: session.start_optimization(name, "o"))
             found.optimizer = "o"
         else:
             with pytest.raises(AccessDenied, match="is being optimized by 'o'"):
-                self._in(session_id, lambda session: session.start_optimization(name, "p", now=self.now))
+                self._in(session_id, lambda session: session.start_optimization(name, "p"))
 
     @rule(session_id=IDS, name=NAMES, on=NAMES)
     def depend(self, session_id: str, name: str, on: str) -> None:

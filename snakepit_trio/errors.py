@@ -8,7 +8,40 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from bridge_py.wire.errors import SnakepitError
+from bridge_py.wire.errors import (
+    AccessDenied,
+    ProgramNotFound,
+    QuotaExceeded,
+    SessionError,
+    SessionNotFound,
+    SnakepitError,
+    VariableError,
+    VariableExists,
+    VariableNotFound,
+    VersionConflict,
+)
+
+__all__ = [
+    "AccessDenied",
+    "PoolClosed",
+    "PoolError",
+    "PoolNotReady",
+    "PoolSaturated",
+    "ProgramNotFound",
+    "QuotaExceeded",
+    "SessionError",
+    "SessionNotFound",
+    "Tainted",
+    "VariableError",
+    "VariableExists",
+    "VariableNotFound",
+    "VersionConflict",
+    "WorkerBusy",
+    "WorkerCrashed",
+    "WorkerError",
+    "WorkerFailure",
+    "WorkerStartError",
+]
 
 
 class WorkerError(SnakepitError):
@@ -86,38 +119,6 @@ class WorkerBusy(PoolError):
 
 class PoolNotReady(PoolError, TimeoutError):
     """Not all workers were ready in time."""
-
-
-class SessionError(SnakepitError):
-    """A session cannot do what was asked."""
-
-
-class SessionNotFound(SessionError, LookupError):
-    """There is no session of that id, or it has expired."""
-
-
-class QuotaExceeded(SessionError):
-    """A store, or a session, holds as much as it may."""
-
-
-class VariableError(SnakepitError):
-    """A variable cannot do what was asked. A value that does not fit is `InvalidValue`."""
-
-
-class VariableNotFound(VariableError, LookupError):
-    """The session has no variable of that name or id."""
-
-
-class VariableExists(VariableError):
-    """The session has a variable of that name already."""
-
-
-class VersionConflict(VariableError):
-    """The variable has another version than the caller expected: somebody else was first."""
-
-
-class AccessDenied(VariableError):
-    """The variable's rules do not let the caller do that."""
 
 
 def _ending(exit_code: int | None) -> str:

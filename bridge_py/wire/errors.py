@@ -1,8 +1,8 @@
 """The errors both sides know, and how one of them crosses the wire.
 
 One root, `SnakepitError`; below it, whose doing it was: the caller (`UsageError`), the tool
-(`ToolError`), the clock (`CallTimeout`) or the link (`ProtocolError`). The host adds its own
-branches for processes and capacity in `snakepit_trio.errors`.
+(`ToolError`), the state (`SessionError`, `VariableError`), the clock (`CallTimeout`) or the link
+(`ProtocolError`). The host adds its own branches for processes and capacity in `snakepit_trio.errors`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,42 @@ class CodecError(UsageError, DecodeError):
 
     A `DecodeError` for which the peer is not to blame.
     """
+
+
+class SessionError(SnakepitError):
+    """A session cannot do what was asked."""
+
+
+class SessionNotFound(SessionError, LookupError):
+    """There is no session of that id, or it has expired."""
+
+
+class QuotaExceeded(SessionError):
+    """A store, or a session, holds as much as it may."""
+
+
+class ProgramNotFound(SessionError, LookupError):
+    """The session, or the store, has no program of that id."""
+
+
+class VariableError(SnakepitError):
+    """A variable cannot do what was asked. A value that does not fit is `InvalidValue`."""
+
+
+class VariableNotFound(VariableError, LookupError):
+    """The session has no variable of that name or id."""
+
+
+class VariableExists(VariableError):
+    """The session has a variable of that name already."""
+
+
+class VersionConflict(VariableError):
+    """The variable has another version than the caller expected: somebody else was first."""
+
+
+class AccessDenied(VariableError):
+    """The variable's rules do not let the caller do that."""
 
 
 class ToolError(SnakepitError):
@@ -124,6 +160,14 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "encode": EncodeError,
     "codec": CodecError,
     "invalid_value": InvalidValue,
+    "session": SessionError,
+    "session_not_found": SessionNotFound,
+    "quota_exceeded": QuotaExceeded,
+    "program_not_found": ProgramNotFound,
+    "variable_not_found": VariableNotFound,
+    "variable_exists": VariableExists,
+    "version_conflict": VersionConflict,
+    "access_denied": AccessDenied,
     "tool": ToolError,
 }
 _CODE_OF = {error: code for code, error in _BY_CODE.items()}

@@ -1,22 +1,35 @@
-"""One session: its variables and their history, programs, metadata. Plain state; times are arguments, in seconds."""
+"""One session: its variables and their history, programs, metadata. Plain state, without a clock.
+
+Its time, in seconds, is that of the last `touch`, and stands still until the next.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import secrets
-from collections import deque
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
+import msgspec
 
-from bridge_py.wire import types
-from bridge_py.wire.errors import InvalidValue
-from snakepit_trio.errors import AccessDenied, QuotaExceeded, VariableExists, VariableNotFound, VersionConflict
-
-from .variable import AccessRules, HistoryEntry, Optimization, Source, Variable
+from bridge_py.wire import codec, types
+from bridge_py.wire.errors import (
+    AccessDenied,
+    InvalidValue,
+    ProgramNotFound,
+    QuotaExceeded,
+    SessionError,
+    SnakepitError,
+    VariableExists,
+    VariableNotFound,
+    VersionConflict,
+)
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, own
 
 _NOTHING: Final[Mapping[str, Any]] = {}
+_ABSENT: Final = object()
 
 
 @attrs.frozen(kw_only=True)
@@ -27,17 +40,38 @@ class Quotas:
     sessions: int | None = None
     #: Variables of one session.
     variables: int | None = 10_000
-    #: Programs of one session.
+    #: Programs of one session, and global ones.
     programs: int | None = 10_000
+    #: Bytes of one session: its variables with their history, and its programs, as they would be sent.
+    bytes: int | None = 1 << 30
     #: Versions of one variable that `history` and `rollback` know, the latest.
-    history: int = 100
+    history: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    variable: Variable
+    history: tuple[HistoryEntry, ...]  # oldest first
+    serial: int  # its place in the order of creation
+    dependents: Mapping[str, str] = {}  # the names of those that depend on it, and how
+    bases: frozenset[str] = frozenset()  # the names of those that it depends on
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What became of one variable: how it was and is, None where it is not.
+
+    `cause` names the variable that it depends on, if that has changed and not itself.
+    """
+
+    name: str
+    before: Variable | None
+    variable: Variable | None
+    cause: str | None = None
 
 
 class Session:
     """A session. Its id, when it was made and used, and what it holds.
 
-    Variables are found by their name or their id. What is handed out is immutable; what changes the session is
-    all or nothing.
+    Variables are found by their name or their id. Between `begin` and `commit` everything can be undone.
     """
 
     def __init__(
@@ -52,14 +86,15 @@ class Session:
         self.id = id
         self.ttl = ttl
         self.created_at = self.last_accessed = now
-        self.metadata: dict[str, str] = dict(metadata)
-        self.programs: dict[str, Any] = {}
+        self.bytes = 0
         self.worker_id: str | None = None
         self._quotas = quotas or Quotas()
-        self._variables: dict[str, Variable] = {}  # by name, in the order of their creation
+        self._metadata: dict[str, str] = dict(metadata)
+        self._programs: dict[str, Any] = {}
+        self._entries: dict[str, _Entry] = {}  # by name, in the order of their creation
         self._names: dict[str, str] = {}  # by id
-        self._history: dict[str, deque[HistoryEntry]] = {}  # by name
-        self._dependents: dict[str, dict[str, str]] = {}  # by name: who depends on it, and how
+        self._serial = 0
+        self._journal: list[tuple[dict[str, Any], str, Any]] | None = None  # what to put back where
 
     # Its life.
 
@@ -76,20 +111,60 @@ class Session:
         end = self.expires_at()
         return end is not None and now >= end
 
+    def begin(self) -> None:
+        """From here on changes can be undone."""
+        self._journal = []
+
+    def commit(self) -> list[Change]:
+        """Keep the changes since `begin`, and tell which variables they concern, also by dependency."""
+        journal, self._journal = self._journal or (), None
+        before: dict[str, _Entry | Any] = {}
+        for mapping, key, old in journal:
+            if mapping is self._entries:
+                before.setdefault(key, old)
+        changes = []
+        for name, old in before.items():
+            was = None if old is _ABSENT else old.variable
+            there = self._entries.get(name)
+            now = None if there is None else there.variable
+            if was is not now:
+                changes.append(Change(name, was, now))
+        return [*changes, *self._consequences(changes)]
+
+    def undo(self) -> None:
+        """Everything is as it was at `begin`."""
+        journal, self._journal = self._journal or [], None
+        is_in_order = True
+        for mapping, key, old in reversed(journal):
+            if old is _ABSENT:
+                del mapping[key]
+            else:
+                is_in_order = is_in_order and (mapping is not self._entries or key in mapping)
+                mapping[key] = old
+        if not is_in_order:
+            self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].serial))
+
     # Reading.
 
     def __len__(self) -> int:
-        return len(self._variables)
+        return len(self._entries)
 
     def __contains__(self, identifier: str) -> bool:
-        return self._name_of(identifier) in self._variables
+        return self._name_of(identifier) in self._entries
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What was noted about it."""
+        return MappingProxyType(self._metadata)
+
+    @property
+    def programs(self) -> Mapping[str, Any]:
+        """Its programs by their id."""
+        return MappingProxyType(self._programs)
 
     def get(self, identifier: str) -> Variable:
         """The variable of that name or id. Raises `VariableNotFound`."""
-        found = self._variables.get(self._name_of(identifier))
-        if found is None:
-            raise VariableNotFound(f"variable {identifier!r} not found in session {self.id!r}")
-        return found
+        return self._entry(identifier).variable
 
     def get_many(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
         """Those that are there, by what was asked for, and what is missing."""
@@ -103,18 +178,19 @@ class Session:
 
     def matching(self, pattern: str = "*") -> list[Variable]:
         """The variables whose names match a pattern with `*`, `?` and `[...]`, oldest first."""
-        return [found for found in self._variables.values() if fnmatch.fnmatchcase(found.name, pattern)]
+        variables = [entry.variable for entry in self._entries.values()]
+        return [found for found in variables if pattern == "*" or fnmatch.fnmatchcase(found.name, pattern)]
 
     def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
         """The versions of a variable, latest first. Raises `VariableNotFound`."""
-        entries = list(reversed(self._history[self.get(identifier).name]))
+        entries = list(reversed(self._entry(identifier).history))
         return entries if limit is None else entries[: max(0, limit)]
 
     def dependents(self, identifier: str) -> dict[str, str]:
         """The names of the variables that depend on one, each with the kind of dependency."""
-        return dict(self._dependents.get(self.get(identifier).name, {}))
+        return dict(self._entry(identifier).dependents)
 
-    # Changing.
+    # Changing variables.
 
     def register(
         self,
@@ -122,39 +198,64 @@ class Session:
         type: str,
         value: Any,
         *,
-        now: float,
         constraints: Mapping[str, Any] = _NOTHING,
         metadata: Mapping[str, str] = _NOTHING,
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
         """Add a variable. Raises `VariableExists`, `QuotaExceeded` and `InvalidValue`."""
+        if not isinstance(name, str) or not name:
+            raise InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
         if name in self:
             raise VariableExists(f"session {self.id!r} has a variable {name!r} already: update it, or delete it first")
-        check_quota(len(self._variables), self._quotas.variables, f"session {self.id!r}", "variables")
+        check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
         found = Variable(
             id=f"var_{name}_{secrets.token_hex(4)}",
             name=name,
             type=type,
-            value=types.validate(value, type, constraints),
+            value=own(types.validate(value, type, constraints)),
             constraints=dict(constraints),
             metadata=dict(metadata),
             access_rules=access_rules or AccessRules(),
             source=source,
-            created_at=now,
-            updated_at=now,
+            created_at=self.last_accessed,
+            updated_at=self.last_accessed,
         )
-        self._history[name] = deque(maxlen=self._quotas.history)
-        self._names[found.id] = name
-        self._store(found)
+        self._serial += 1
+        self._put(_Entry(found, (), self._serial))
+        self._set(self._names, found.id, name)
         return found
+
+    def restore(self, variable: Variable, history: Iterable[HistoryEntry]) -> None:
+        """Add a variable as it was elsewhere, with the versions that it had there, oldest first.
+
+        Raises `VariableExists` and `QuotaExceeded`.
+        """
+        if variable.name in self or variable.id in self._names:
+            raise VariableExists(f"session {self.id!r} has a variable {variable.name!r} already")
+        check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
+        older = tuple(
+            HistoryEntry(
+                entry.version,
+                own(entry.value),
+                entry.timestamp,
+                entry.changed_by,
+                entry.metadata,
+                size_of(entry.value, variable.name),
+            )
+            for entry in history
+            if entry.version < variable.version
+        )
+        self._grow(sum(entry.size for entry in older))
+        self._serial += 1
+        self._put(_Entry(variable, older, self._serial))
+        self._set(self._names, variable.id, variable.name)
 
     def update(
         self,
         identifier: str,
         value: Any,
         *,
-        now: float,
         expected_version: int | None = None,
         metadata: Mapping[str, str] = _NOTHING,
         source: Source = "host",
@@ -162,17 +263,23 @@ class Session:
     ) -> Variable:
         """Set a variable's value; its version goes up by one.
 
-        `owner` is who asks. Raises `VariableNotFound`, `AccessDenied`, `VersionConflict` and `InvalidValue`.
+        `owner` is who asks. Raises `VariableNotFound`, `AccessDenied`, `VersionConflict`, `QuotaExceeded` and
+        `InvalidValue`.
         """
-        found = self._changed(identifier, value, now, expected_version, metadata, source, owner)
-        self._store(found)
-        return found
+        entry = self._writable(identifier, owner)
+        found = entry.variable
+        if expected_version is not None and found.version != expected_version:
+            raise VersionConflict(
+                f"variable {found.name!r} is at version {found.version}, not {expected_version}: get it again first"
+            )
+        changed = found.update_value(value, self.last_accessed, metadata=metadata, source=source)
+        self._put(msgspec.structs.replace(entry, variable=changed))
+        return changed
 
     def update_many(
         self,
         updates: Mapping[str, Any],
         *,
-        now: float,
         atomic: bool = False,
         metadata: Mapping[str, str] = _NOTHING,
         source: Source = "host",
@@ -180,115 +287,210 @@ class Session:
     ) -> dict[str, Variable | Exception]:
         """Set several values. The outcome of each: the variable, or why not.
 
-        `atomic`: either all are set, or none; then what could have been set is missing from the outcome.
+        `atomic`: either all are set, or none; then what could have been set is missing from the outcome. Only
+        between `begin` and `commit`.
         """
+        assert self._journal is not None
+        start = len(self._journal)
         outcome: dict[str, Variable | Exception] = {}
         for identifier, value in updates.items():
             try:
-                outcome[identifier] = self._changed(identifier, value, now, None, metadata, source, owner)
-            except (InvalidValue, AccessDenied, VariableNotFound) as error:
+                outcome[identifier] = self.update(identifier, value, metadata=metadata, source=source, owner=owner)
+            except SnakepitError as error:
                 outcome[identifier] = error
-        failed = {key: error for key, error in outcome.items() if isinstance(error, Exception)}
-        if atomic and failed:
-            return dict(failed)
-        for changed in outcome.values():
-            if isinstance(changed, Variable):
-                self._store(changed)
-        return outcome
+        failed: dict[str, Variable | Exception] = {
+            key: error for key, error in outcome.items() if isinstance(error, Exception)
+        }
+        if not atomic or not failed:
+            return outcome
+        while len(self._journal) > start:
+            mapping, key, old = self._journal.pop()
+            mapping[key] = old  # updates never make an entry
+        return failed
 
     def delete(self, identifier: str, *, owner: str | None = None) -> Variable:
         """Remove a variable, and the dependencies on it. Raises `VariableNotFound` and `AccessDenied`."""
-        found = self._writable(identifier, owner)
-        del self._variables[found.name], self._names[found.id], self._history[found.name]
-        self._dependents.pop(found.name, None)
-        for dependents in self._dependents.values():
-            dependents.pop(found.name, None)
+        entry = self._writable(identifier, owner)
+        found = entry.variable
+        self._grow(-sum(version.size for version in entry.history))
+        self._drop(self._entries, found.name)
+        self._drop(self._names, found.id)
+        for name in entry.bases:
+            base = self._entries[name]
+            left = {key: kind for key, kind in base.dependents.items() if key != found.name}
+            self._set(self._entries, name, msgspec.structs.replace(base, dependents=left))
+        for name in entry.dependents:
+            other = self._entries[name]
+            self._set(self._entries, name, msgspec.structs.replace(other, bases=other.bases - {found.name}))
         return found
 
-    def rollback(self, identifier: str, version: int, *, now: float, owner: str | None = None) -> Variable:
+    def rollback(self, identifier: str, version: int, *, owner: str | None = None) -> Variable:
         """Give a variable the value that it had; that is a new version. Raises `VersionConflict` if it is not known."""
-        for entry in self.history(identifier):
+        for entry in self._entry(identifier).history:
             if entry.version == version:
-                return self.update(identifier, entry.value, now=now, owner=owner, metadata={"rollback": str(version)})
+                return self.update(identifier, entry.value, owner=owner, metadata={"rollback": str(version)})
         raise VersionConflict(f"version {version} of variable {identifier!r} is not known")
 
-    def _changed(
-        self,
-        identifier: str,
-        value: Any,
-        now: float,
-        expected_version: int | None,
-        metadata: Mapping[str, str],
-        source: Source,
-        owner: str | None,
-    ) -> Variable:
-        found = self._writable(identifier, owner)
-        if expected_version is not None and found.version != expected_version:
-            raise VersionConflict(
-                f"variable {found.name!r} is at version {found.version}, not {expected_version}: get it again first"
-            )
-        return found.update_value(value, now, metadata=metadata, source=source)
-
-    def _writable(self, identifier: str, owner: str | None) -> Variable:
-        found = self.get(identifier)
-        rules = found.access_rules
-        if rules.read_only:
-            raise AccessDenied(f"variable {found.name!r} is read-only")
-        if rules.owner is not None and rules.owner != owner:
-            raise AccessDenied(f"variable {found.name!r} is {rules.owner!r}'s, and {owner!r} may not change it")
-        return found
-
-    def _store(self, variable: Variable) -> None:
-        self._variables[variable.name] = variable
-        self._history[variable.name].append(
-            HistoryEntry(variable.version, variable.value, variable.updated_at, variable.source, variable.metadata)
-        )
-
-    def _name_of(self, identifier: str) -> str:
-        return self._names.get(identifier, identifier)
-
-    # Optimization and dependencies.
-
     def start_optimization(
-        self, identifier: str, optimizer_id: str, *, now: float, config: Mapping[str, str] = _NOTHING
+        self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
     ) -> Optimization:
         """Mark a variable as being optimized. Raises `AccessDenied` if it is already."""
-        found = self.get(identifier)
-        if found.optimization is not None:
+        entry = self._entry(identifier)
+        running = entry.variable.optimization
+        if running is not None:
             raise AccessDenied(
-                f"variable {found.name!r} is being optimized by {found.optimization.optimizer_id!r}: stop that first"
+                f"variable {entry.variable.name!r} is being optimized by {running.optimizer_id!r}: stop that first"
             )
         begun = Optimization(
-            id=f"opt_{secrets.token_hex(4)}", optimizer_id=optimizer_id, started_at=now, config=dict(config)
+            id=f"opt_{secrets.token_hex(4)}",
+            optimizer_id=optimizer_id,
+            started_at=self.last_accessed,
+            config=dict(config),
         )
-        self._variables[found.name] = attrs.evolve(found, optimization=begun)
+        self._mark(entry, begun)
         return begun
 
     def stop_optimization(self, identifier: str) -> Variable:
         """The mark goes; the value stays."""
-        found = attrs.evolve(self.get(identifier), optimization=None)
-        self._variables[found.name] = found
-        return found
+        return self._mark(self._entry(identifier), None)
 
     def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
         """A variable depends on another one. Raises `AccessDenied` if that would make a circle."""
-        dependent, base = self.get(identifier).name, self.get(on).name
-        if dependent == base or self._reaches(dependent, base):
-            raise AccessDenied(f"{dependent!r} cannot depend on {base!r}: that depends on {dependent!r} already")
-        self._dependents.setdefault(base, {})[dependent] = kind
+        entry, base = self._entry(identifier), self._entry(on)
+        dependent, name = entry.variable.name, base.variable.name
+        if dependent == name or name in self._reached_from(dependent):
+            raise AccessDenied(f"{dependent!r} cannot depend on {name!r}: that depends on {dependent!r} already")
+        dependents = {**base.dependents, dependent: kind}
+        self._set(self._entries, name, msgspec.structs.replace(base, dependents=dependents))
+        self._set(self._entries, dependent, msgspec.structs.replace(entry, bases=entry.bases | {name}))
 
-    def _reaches(self, start: str, goal: str) -> bool:
-        left, seen = [start], {start}
+    # Changing the rest.
+
+    def put_metadata(self, key: str, value: str) -> None:
+        """Note something about the session."""
+        self._set(self._metadata, key, value)
+
+    def delete_metadata(self, key: str) -> None:
+        """Forget it."""
+        if key in self._metadata:
+            self._drop(self._metadata, key)
+
+    def put_program(self, program_id: str, program: Any) -> None:
+        """Keep a program, which is any value that can be sent. Raises `QuotaExceeded` and `EncodeError`."""
+        if program_id not in self._programs:
+            check_quota(len(self._programs), self._quotas.programs, f"session {self.id!r}", "programs")
+        before = self._programs.get(program_id, _ABSENT)
+        self._grow(size_of(program, program_id) - (0 if before is _ABSENT else size_of(before, program_id)))
+        self._set(self._programs, program_id, own(program))
+
+    def get_program(self, program_id: str) -> Any:
+        """A program. Raises `ProgramNotFound`."""
+        if program_id not in self._programs:
+            raise ProgramNotFound(f"session {self.id!r} has no program {program_id!r}")
+        return self._programs[program_id]
+
+    def change_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
+        """Set some fields of a program. Raises `ProgramNotFound`, and `SessionError` if it is no dict."""
+        program = self.get_program(program_id)
+        if not isinstance(program, dict):
+            raise SessionError(f"program {program_id!r} is no dict, but a {type(program).__name__}: store it anew")
+        self.put_program(program_id, {**program, **changes})
+        return self._programs[program_id]
+
+    def delete_program(self, program_id: str) -> None:
+        """Remove a program. Raises `ProgramNotFound`."""
+        self._grow(-size_of(self.get_program(program_id), program_id))
+        self._drop(self._programs, program_id)
+
+    def bind(self, worker_id: str | None) -> None:
+        """Note which worker serves it."""
+        self._set(self.__dict__, "worker_id", worker_id)
+
+    # How.
+
+    def _entry(self, identifier: str) -> _Entry:
+        found = self._entries.get(self._name_of(identifier))
+        if found is None:
+            raise VariableNotFound(f"variable {identifier!r} not found in session {self.id!r}")
+        return found
+
+    def _writable(self, identifier: str, owner: str | None) -> _Entry:
+        entry = self._entry(identifier)
+        rules = entry.variable.access_rules
+        if rules.read_only:
+            raise AccessDenied(f"variable {entry.variable.name!r} is read-only")
+        if rules.owner is not None and rules.owner != owner:
+            raise AccessDenied(f"variable {entry.variable.name!r} is {rules.owner!r}'s; {owner!r} may not change it")
+        return entry
+
+    def _put(self, entry: _Entry) -> None:
+        """A new version of a variable."""
+        found = entry.variable
+        size = size_of(found.value, found.name)
+        version = HistoryEntry(found.version, found.value, found.updated_at, found.source, found.metadata, size)
+        gone = entry.history[: max(0, len(entry.history) + 1 - self._quotas.history)]
+        self._grow(size - sum(old.size for old in gone))
+        history = (*entry.history[len(gone) :], version)
+        kept = _Entry(found, history, entry.serial, entry.dependents, entry.bases)
+        self._set(self._entries, found.name, kept)
+
+    def _mark(self, entry: _Entry, optimization: Optimization | None) -> Variable:
+        found = msgspec.structs.replace(entry.variable, optimization=optimization)
+        self._set(self._entries, found.name, msgspec.structs.replace(entry, variable=found))
+        return found
+
+    def _grow(self, size: int) -> None:
+        if size > 0 and self._quotas.bytes is not None and self.bytes + size > self._quotas.bytes:
+            raise QuotaExceeded(
+                f"session {self.id!r} holds {self.bytes} bytes, and may hold {self._quotas.bytes}; {size} more are too"
+                " many: delete some, or raise the quota"
+            )
+        self._set(self.__dict__, "bytes", self.bytes + size)
+
+    def _set(self, mapping: dict[str, Any], key: str, value: Any) -> None:
+        if self._journal is not None:
+            self._journal.append((mapping, key, mapping.get(key, _ABSENT)))
+        mapping[key] = value
+
+    def _drop(self, mapping: dict[str, Any], key: str) -> None:
+        if self._journal is not None:
+            self._journal.append((mapping, key, mapping[key]))
+        del mapping[key]
+
+    def _consequences(self, changes: list[Change]) -> list[Change]:
+        told = {change.name for change in changes}
+        found = []
+        for change in changes:
+            for name in self._reached_from(change.name):
+                if name not in told:
+                    told.add(name)
+                    variable = self._entries[name].variable
+                    found.append(Change(name, variable, variable, change.name))
+        return found
+
+    def _reached_from(self, start: str) -> list[str]:
+        """Who depends on a variable, directly or not."""
+        seen, left = {start: None}, [start]
         while left:
-            following = self._dependents.get(left.pop(), {}).keys() - seen
-            if goal in following:
-                return True
-            seen |= following
+            entry = self._entries.get(left.pop())
+            following = [name for name in entry.dependents if name not in seen] if entry is not None else ()
+            seen.update(dict.fromkeys(following))
             left.extend(following)
-        return False
+        return [name for name in seen if name != start]
+
+    def _name_of(self, identifier: str) -> str:
+        return self._names.get(identifier, identifier)
 
 
 def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
     """Raise `QuotaExceeded` if one more would be too many."""
     if most is not None and count >= most:
         raise QuotaExceeded(f"{whose} has {count} {what}, and may have {most}: delete some, or raise the quota")
+
+
+def size_of(value: Any, what: str) -> int:
+    """Bytes that a value takes when it is sent. Raises `EncodeError`."""
+    if type(value) in (float, int, bool):
+        return 9
+    packed = codec.encode(value, what)
+    return len(packed.body) + packed.size

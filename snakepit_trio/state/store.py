@@ -12,9 +12,13 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from snakepit_trio.errors import SessionError, SessionNotFound
+from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
+from bridge_py.wire.variable import own
 
-from .session import Quotas, Session, check_quota
+from . import exports
+from .session import Quotas, Session, check_quota, size_of
+from .view import SessionInfo, SessionView
+from .watching import Hub
 
 T = TypeVar("T")
 DEFAULT_TTL: Final = 3600.0
@@ -29,6 +33,7 @@ class StoreStats:
     variables: int
     programs: int
     global_programs: int
+    bytes: int
     created: int
     deleted: int
     expired: int
@@ -38,8 +43,15 @@ class SessionStore(ABC):
     """Sessions by their id.
 
     Every method is atomic: no other task sees, or changes, anything in between. A session that has expired is not
-    found, whether or not it has been removed already.
+    found, whether or not it has been removed already. `of(session_id)` has the methods for one session.
     """
+
+    #: Who listens to what sessions. A store tells it of every change, and of the end of every session.
+    hub: Hub
+
+    def of(self, session_id: str) -> SessionView:
+        """What a session holds. The session is looked for at each use."""
+        return SessionView(self, session_id)
 
     @abstractmethod
     async def create_session(
@@ -56,7 +68,10 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """Change a session by a function, which must not await; returns what it returns. Raises `SessionNotFound`."""
+        """Change a session by a function, which must not await; returns what it returns.
+
+        If it raises, the session is as it was before, and what it raised is raised here. Raises `SessionNotFound`.
+        """
 
     @abstractmethod
     async def delete_session(self, session_id: str) -> bool:
@@ -74,9 +89,42 @@ class SessionStore(ABC):
     async def cleanup_expired_sessions(self) -> int:
         """Remove what has expired; returns how many sessions that were."""
 
+    @abstractmethod
+    async def store_global_program(self, program_id: str, program: Any) -> None:
+        """Keep a program for all sessions. Raises `QuotaExceeded` and `EncodeError`."""
+
+    @abstractmethod
+    async def get_global_program(self, program_id: str) -> Any:
+        """A program of all sessions. Raises `ProgramNotFound`."""
+
+    @abstractmethod
+    async def delete_global_program(self, program_id: str) -> None:
+        """Remove a program of all sessions. Raises `ProgramNotFound`."""
+
+    async def get_session(self, session_id: str) -> SessionInfo:
+        """What a session is, at this moment. Raises `SessionNotFound`."""
+        return await self.read_session(session_id, SessionInfo.of)
+
     async def session_exists(self, session_id: str) -> bool:
         """Whether there is such a session. Does not count as use."""
         return session_id in await self.list_sessions()
+
+    async def import_session(self, exported: Mapping[str, Any], session_id: str | None = None) -> str:
+        """Make a session of what `export_session` gave, and return its id; by default it is the one it had."""
+        session_id = await self.create_session(
+            session_id or exported["id"], ttl=exported["ttl"], metadata=exported["metadata"]
+        )
+        try:
+            await self.update_session(session_id, lambda session: exports.import_session(session, exported))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.delete_session(session_id)  # noqa: ASYNC102 - shielded
+            raise
+        return session_id
+
+    async def export_session(self, session_id: str) -> dict[str, Any]:
+        """All that a session holds, as a plain value. Raises `SessionNotFound`."""
+        return await self.read_session(session_id, exports.export_session)
 
 
 class MemoryStore(SessionStore):
@@ -86,6 +134,7 @@ class MemoryStore(SessionStore):
     """
 
     def __init__(self, *, quotas: Quotas | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.hub = Hub()
         self._quotas = quotas or Quotas()
         self._clock = clock
         self._sessions: dict[str, Session] = {}
@@ -126,14 +175,23 @@ class MemoryStore(SessionStore):
 
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
         """See `SessionStore`."""
-        return change(self._use(session_id))
+        session = self._use(session_id)
+        session.begin()
+        try:
+            result = change(session)
+        except BaseException:
+            session.undo()
+            raise
+        if changes := session.commit():
+            self.hub.publish(session_id, changes)
+        return result
 
     async def delete_session(self, session_id: str) -> bool:
         """See `SessionStore`."""
         if self._find(session_id) is None:
             return False
-        self._remove(session_id)
         self._deleted += 1
+        self._remove(session_id)
         return True
 
     async def list_sessions(self) -> list[str]:
@@ -145,14 +203,37 @@ class MemoryStore(SessionStore):
         """See `SessionStore`."""
         return self._find(session_id) is not None
 
+    async def store_global_program(self, program_id: str, program: Any) -> None:
+        """See `SessionStore`."""
+        if program_id not in self._global_programs:
+            check_quota(len(self._global_programs), self._quotas.programs, "the store", "global programs")
+        size_of(program, program_id)
+        self._global_programs[program_id] = own(program)
+
+    async def get_global_program(self, program_id: str) -> Any:
+        """See `SessionStore`."""
+        self._check_global(program_id)
+        return own(self._global_programs[program_id])
+
+    async def delete_global_program(self, program_id: str) -> None:
+        """See `SessionStore`."""
+        self._check_global(program_id)
+        del self._global_programs[program_id]
+
+    def _check_global(self, program_id: str) -> None:
+        if program_id not in self._global_programs:
+            raise ProgramNotFound(f"there is no global program {program_id!r}")
+
     async def get_stats(self) -> StoreStats:
         """See `SessionStore`."""
+        await self.cleanup_expired_sessions()
         sessions = self._sessions.values()
         return StoreStats(
             sessions=len(sessions),
             variables=sum(map(len, sessions)),
             programs=sum(len(session.programs) for session in sessions),
             global_programs=len(self._global_programs),
+            bytes=sum(session.bytes for session in sessions),
             created=self._created,
             deleted=self._deleted,
             expired=self._expired,
@@ -187,12 +268,13 @@ class MemoryStore(SessionStore):
         return session
 
     def _expire(self, session: Session) -> None:
-        self._remove(session.id)
         self._expired += 1
+        self._remove(session.id)
 
     def _remove(self, session_id: str) -> None:
         del self._sessions[session_id]
         self._numbers.pop(session_id, None)
+        self.hub.end(session_id)
 
     def _await_end(self, session: Session) -> None:
         end = session.expires_at()

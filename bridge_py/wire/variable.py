@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import attrs
+import msgspec
 
-from bridge_py.wire import types
+from . import types
 
 Source = Literal["host", "worker"]
 _NO_METADATA: Final[Mapping[str, str]] = {}
 
 
-@attrs.frozen(kw_only=True)
-class Optimization:
+class Optimization(msgspec.Struct, frozen=True, kw_only=True):
     """Who optimizes a variable, since when (Unix time, seconds)."""
 
     id: str
     optimizer_id: str
     started_at: float
-    config: Mapping[str, str] = attrs.field(factory=dict)
+    config: dict[str, str] = {}
 
 
-@attrs.frozen(kw_only=True)
-class AccessRules:
-    """Who may change a variable: nobody, or its owner alone. Everybody in its session may read it."""
+class AccessRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may change a variable: nobody, or its owner alone. Everybody in its session may read it.
+
+    The owner is a name that host code gives as `owner=`; code in a worker goes by the name of its tool.
+    """
 
     read_only: bool = False
     owner: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
     """A variable of a session. Times are Unix time in seconds; versions count from 1."""
 
     id: str
@@ -41,11 +41,11 @@ class Variable:
     value: Any
     created_at: float
     updated_at: float
-    constraints: Mapping[str, Any] = attrs.field(factory=dict)
-    metadata: Mapping[str, str] = attrs.field(factory=dict)
+    constraints: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
     version: int = 1
     source: Source = "host"
-    access_rules: AccessRules = attrs.field(factory=AccessRules)
+    access_rules: AccessRules = AccessRules()
     optimization: Optimization | None = None
 
     def age(self, now: float) -> float:
@@ -65,18 +65,26 @@ class Variable:
         self, value: Any, now: float, *, metadata: Mapping[str, str] = _NO_METADATA, source: Source = "host"
     ) -> Variable:
         """The variable with another value and the next version. Raises `InvalidValue`."""
-        return attrs.evolve(
+        return msgspec.structs.replace(
             self,
-            value=types.validate(value, self.type, self.constraints),
+            value=own(types.validate(value, self.type, self.constraints)),
             version=self.version + 1,
             updated_at=now,
-            metadata={**self.metadata, **metadata},
+            metadata={**self.metadata, **metadata} if metadata else self.metadata,
             source=source,
         )
 
+    def detached(self) -> Variable:
+        """The same, with a value that its holder may change."""
+        return msgspec.structs.replace(self, value=own(self.value)) if type(self.value) in (list, dict) else self
+
     def to_map(self) -> dict[str, Any]:
         """All of it, as plain values."""
-        return attrs.asdict(self, recurse=True)
+        found = msgspec.structs.asdict(self.detached())
+        found["access_rules"] = msgspec.structs.asdict(self.access_rules)
+        if self.optimization is not None:
+            found["optimization"] = msgspec.structs.asdict(self.optimization)
+        return found
 
     def to_export_map(self) -> dict[str, Any]:
         """What another session needs to have the same variable: no id, times or optimization."""
@@ -86,12 +94,26 @@ class Variable:
         return exported
 
 
-@attrs.frozen
-class HistoryEntry:
+class HistoryEntry(msgspec.Struct, frozen=True):
     """A version that a variable has, or had."""
 
     version: int
     value: Any
     timestamp: float
     changed_by: Source
-    metadata: Mapping[str, str]
+    metadata: dict[str, str]
+    #: Bytes of the value, as it would be sent.
+    size: int
+
+
+def own(value: Any) -> Any:
+    """A value that nobody else can change: lists and dicts are copied, arrays too, and read-only."""
+    if type(value) is list:
+        return [own(item) for item in value]
+    if type(value) is dict:
+        return {key: own(item) for key, item in value.items()}
+    flags = getattr(value, "flags", None)
+    if flags is not None and getattr(flags, "writeable", False):
+        value = value.copy()
+        value.flags.writeable = False
+    return value

@@ -1,0 +1,262 @@
+"""What an application does with one session of a store: variables, programs, watching."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from bridge_py.wire import types
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, own
+
+from . import exports
+from .provider import StateProvider
+from .session import Session
+from .watching import Watcher
+
+if TYPE_CHECKING:
+    from .store import SessionStore
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+@attrs.frozen
+class SessionInfo:
+    """A session at one moment. Times are Unix time, in seconds, sizes in bytes."""
+
+    id: str
+    ttl: float | None
+    created_at: float
+    last_accessed: float
+    expires_at: float | None
+    metadata: dict[str, str]
+    variables: int
+    programs: int
+    bytes: int
+    worker_id: str | None
+
+    @classmethod
+    def of(cls, session: Session) -> SessionInfo:
+        """That of a session."""
+        return cls(
+            id=session.id,
+            ttl=session.ttl,
+            created_at=session.created_at,
+            last_accessed=session.last_accessed,
+            expires_at=session.expires_at(),
+            metadata=dict(session.metadata),
+            variables=len(session),
+            programs=len(session.programs),
+            bytes=session.bytes,
+            worker_id=session.worker_id,
+        )
+
+
+class SessionView(StateProvider):
+    """One session of a store, by its id. Every method raises `SessionNotFound` if there is none.
+
+    Variables are found by their name or their id. What is handed out is a copy, or immutable. `source` says where a
+    change comes from, and `owner` who asks, for variables that are somebody's.
+    """
+
+    def __init__(self, store: SessionStore, session_id: str) -> None:
+        self._store = store
+        self._id = session_id
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id!r}>"
+
+    # Variables.
+
+    async def register_variable(
+        self,
+        name: str,
+        type: str | None = None,
+        value: Any = None,
+        *,
+        constraints: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, str] = _NOTHING,
+        access_rules: AccessRules | None = None,
+        source: Source = "host",
+    ) -> Variable:
+        """See `StateProvider`."""
+        kind = types.infer_type(value) if type is None else type
+        found = await self._store.update_session(
+            self._id,
+            lambda session: session.register(
+                name,
+                kind,
+                value,
+                constraints=constraints,
+                metadata=metadata,
+                access_rules=access_rules,
+                source=source,
+            ),
+        )
+        return found.detached()
+
+    async def get_variable(self, identifier: str) -> Variable:
+        """See `StateProvider`."""
+        return (await self._store.read_session(self._id, lambda session: session.get(identifier))).detached()
+
+    async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
+        """See `StateProvider`."""
+        asked = list(identifiers)
+        found, missing = await self._store.read_session(self._id, lambda session: session.get_many(asked))
+        return {name: variable.detached() for name, variable in found.items()}, missing
+
+    async def has_variable(self, identifier: str) -> bool:
+        """See `StateProvider`."""
+        return await self._store.read_session(self._id, lambda session: identifier in session)
+
+    async def list_variables(self, pattern: str = "*") -> list[Variable]:
+        """See `StateProvider`."""
+        found = await self._store.read_session(self._id, lambda session: session.matching(pattern))
+        return [variable.detached() for variable in found]
+
+    async def update_variable(
+        self,
+        identifier: str,
+        value: Any,
+        *,
+        expected_version: int | None = None,
+        metadata: Mapping[str, str] = _NOTHING,
+        source: Source = "host",
+        owner: str | None = None,
+    ) -> Variable:
+        """See `StateProvider`."""
+        found = await self._store.update_session(
+            self._id,
+            lambda session: session.update(
+                identifier, value, expected_version=expected_version, metadata=metadata, source=source, owner=owner
+            ),
+        )
+        return found.detached()
+
+    async def update_variables(
+        self,
+        updates: Mapping[str, Any],
+        *,
+        atomic: bool = False,
+        metadata: Mapping[str, str] = _NOTHING,
+        source: Source = "host",
+        owner: str | None = None,
+    ) -> dict[str, Variable | Exception]:
+        """See `StateProvider`."""
+        outcome = await self._store.update_session(
+            self._id,
+            lambda session: session.update_many(updates, atomic=atomic, metadata=metadata, source=source, owner=owner),
+        )
+        return {key: found.detached() if isinstance(found, Variable) else found for key, found in outcome.items()}
+
+    async def delete_variable(self, identifier: str, *, owner: str | None = None) -> None:
+        """See `StateProvider`."""
+        await self._store.update_session(self._id, lambda session: session.delete(identifier, owner=owner))
+
+    async def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
+        """The versions of a variable that are known, latest first. Raises `VariableNotFound`."""
+        entries = await self._store.read_session(self._id, lambda session: session.history(identifier, limit))
+        return [msgspec.structs.replace(entry, value=own(entry.value)) for entry in entries]
+
+    async def rollback(self, identifier: str, version: int, *, owner: str | None = None) -> Variable:
+        """Give a variable the value that it had; that is a new version.
+
+        Raises `VersionConflict` if that version is not known, and as `update_variable` does.
+        """
+        found = await self._store.update_session(
+            self._id, lambda session: session.rollback(identifier, version, owner=owner)
+        )
+        return found.detached()
+
+    async def start_optimization(
+        self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
+    ) -> Optimization:
+        """Mark a variable as being optimized. Raises `AccessDenied` if it is already, and `VariableNotFound`."""
+        return await self._store.update_session(
+            self._id, lambda session: session.start_optimization(identifier, optimizer_id, config=config)
+        )
+
+    async def stop_optimization(self, identifier: str) -> Variable:
+        """The mark goes; the value stays. Raises `VariableNotFound`."""
+        found = await self._store.update_session(self._id, lambda session: session.stop_optimization(identifier))
+        return found.detached()
+
+    async def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
+        """A variable depends on another one: who watches it is told when that one changes.
+
+        Raises `AccessDenied` if that would make a circle, and `VariableNotFound`.
+        """
+        await self._store.update_session(self._id, lambda session: session.add_dependency(identifier, on, kind))
+
+    async def export_variables(self) -> list[dict[str, Any]]:
+        """See `StateProvider`."""
+        return await self._store.read_session(self._id, exports.export_variables)
+
+    async def import_variables(self, exported: Iterable[Mapping[str, Any]]) -> list[Variable]:
+        """See `StateProvider`."""
+        wanted = list(exported)
+        return await self._store.update_session(self._id, lambda session: exports.import_variables(session, wanted))
+
+    @asynccontextmanager
+    async def watch(self, *names: str, initial: bool = True) -> AsyncIterator[Watcher]:
+        """Watch variables, by name, or all of them: `async with session.watch("x") as updates`, then iterate.
+
+        With `initial`, the first updates tell how they are. Who is slow gets the latest update of each variable, and
+        how many it missed. Iterating ends with the session. Watching does not count as use.
+        """
+        watcher = Watcher(names)
+        self._store.hub.subscribe(self._id, watcher, watcher.hear)
+        try:
+            variables = await self.list_variables()
+            if initial:
+                watcher.begin([found for found in variables if not names or found.name in names])
+            yield watcher
+        finally:
+            self._store.hub.unsubscribe(self._id, watcher)
+
+    # Programs, and the session itself.
+
+    async def store_program(self, program_id: str, program: Any) -> None:
+        """Keep a program, which is any value that can be sent, in place of the one that had this id.
+
+        Raises `QuotaExceeded` and `EncodeError`.
+        """
+        await self._store.update_session(self._id, lambda session: session.put_program(program_id, program))
+
+    async def get_program(self, program_id: str) -> Any:
+        """A program. Raises `ProgramNotFound`."""
+        return await self._store.read_session(self._id, lambda session: own(session.get_program(program_id)))
+
+    async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
+        """Set some fields of a program that is a dict, and return it. Raises `ProgramNotFound` and `SessionError`."""
+        return await self._store.update_session(
+            self._id, lambda session: own(session.change_program(program_id, changes))
+        )
+
+    async def delete_program(self, program_id: str) -> None:
+        """Remove a program. Raises `ProgramNotFound`."""
+        await self._store.update_session(self._id, lambda session: session.delete_program(program_id))
+
+    async def list_programs(self) -> list[str]:
+        """The ids of its programs, oldest first."""
+        return await self._store.read_session(self._id, lambda session: list(session.programs))
+
+    async def put_metadata(self, key: str, value: str) -> None:
+        """Note something about the session."""
+        await self._store.update_session(self._id, lambda session: session.put_metadata(key, value))
+
+    async def store_worker_session(self, worker_id: str | None) -> None:
+        """Note which worker serves the session."""
+        await self._store.update_session(self._id, lambda session: session.bind(worker_id))
+
+    async def info(self) -> SessionInfo:
+        """What the session is, at this moment."""
+        return await self._store.get_session(self._id)
