@@ -24,8 +24,9 @@ class Item:
     order = 0
     assigned_at = 0.0
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, affinity: Affinity) -> None:
         self.session_id = session_id
+        self.affinity = affinity
 
 
 class Bench:
@@ -33,8 +34,9 @@ class Bench:
 
     def __init__(self, waiting: int, affinity: Affinity, sessions: int) -> None:
         self.dice = random.Random(1)
+        self.affinity = affinity
         self.names = [f"session {number}" for number in range(sessions)] or [""]
-        self.scheduler: Scheduler[Item] = Scheduler(concurrency=CONCURRENCY, ahead=0, affinity=affinity)
+        self.scheduler: Scheduler[Item] = Scheduler(concurrency=CONCURRENCY, ahead=0)
         self.slots: list[Slot[Item]] = []
         for _ in range(WORKERS):
             self.add()
@@ -47,14 +49,14 @@ class Bench:
 
     def submit(self) -> Item:
         """A call comes, of some session."""
-        call = Item(self.dice.choice(self.names))
+        call = Item(self.dice.choice(self.names), self.affinity)
         self.scheduler.submit(call, 0.0)
         return call
 
     def measure(self) -> dict[str, float]:
         """Seconds per operation. The operations follow each other so that each undoes what another did."""
         taken: dict[str, float] = {}
-        calls = [Item(self.dice.choice(self.names)) for _ in range(TIMES)]
+        calls = [Item(self.dice.choice(self.names), self.affinity) for _ in range(TIMES)]
         taken["submit"] = _time(lambda n: self.scheduler.submit(calls[n], 0.0))
         self.dice.shuffle(calls)
         taken["withdraw"] = _time(lambda n: self.scheduler.withdraw(calls[n]))

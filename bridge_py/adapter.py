@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 import msgspec
 
-from .context import SessionContext
+from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
 from .wire import codec
 from .wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
 
@@ -104,6 +104,11 @@ class BaseAdapter:
     worker's main thread, as sync tools do.
     """
 
+    #: Seconds for which a variable that a tool has read is remembered, if the host does not say that it has changed.
+    cache_ttl: float = 60.0
+    #: Whether `context["x"] = value` is refused if there is no variable `x`.
+    strict: bool = False
+
     def setup(self) -> None:
         """Called once before the worker says that it is ready; what it raises stops the start."""
 
@@ -143,6 +148,7 @@ class Tool:
         self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         _check_cancel(name, cancel, self.is_async)
         self._context_parameter = ""
+        self.context_class: type[CallContext] = CallContext
         self._takes_any = False
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
@@ -158,8 +164,9 @@ class Tool:
                 self._takes_any = True
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
                 raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
-            elif hints.get(parameter.name) is SessionContext:
+            elif (hint := hints.get(parameter.name)) in (SessionContext, AsyncSessionContext):
                 self._context_parameter = parameter.name
+                self.context_class = self._context_class(hint)
             else:
                 hint = _checkable(hints.get(parameter.name, Any))
                 fields.append(_field_of(parameter, hint))
@@ -171,7 +178,12 @@ class Tool:
         self._shape = shape
         return specs
 
-    def arguments(self, body: bytes, area: bytes | memoryview, context: SessionContext) -> dict[str, Any]:
+    def _context_class(self, hint: Any) -> type[CallContext]:
+        if hint is AsyncSessionContext and not self.is_async:
+            raise UsageError(f"tool {self.name!r} is no coroutine: annotate SessionContext, not AsyncSessionContext")
+        return BlockedContext if hint is SessionContext and self.is_async else hint
+
+    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
         """Decode, check and convert the arguments of a call.
 
         Raises `InvalidArguments`, which names the parameter, and `CodecError`.

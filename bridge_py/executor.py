@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 
 from .adapter import Tool
 from .cargo import Load
-from .context import SessionContext
+from .context import StateHost
 from .credit import AsyncCredit, SyncCredit
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
 from .wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
@@ -56,14 +56,21 @@ class Call:
     __slots__ = ("area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
 
     def __init__(
-        self, id: int, tool: Tool, body: bytes, area: bytes | memoryview, session_id: str, timeout_us: int
+        self,
+        id: int,
+        tool: Tool,
+        body: bytes,
+        area: bytes | memoryview,
+        session_id: str,
+        timeout_us: int,
+        host: StateHost | None = None,
     ) -> None:
         self.id = id
         self.tool = tool
         self.body = body
         self.area = area
         deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
-        self.context = SessionContext(id, session_id or None, deadline)
+        self.context = tool.context_class(id, session_id or None, deadline, host)
         self.credit: SyncCredit | AsyncCredit | None = None
         if tool.streaming:
             self.credit = AsyncCredit() if tool.is_async else SyncCredit()
@@ -85,6 +92,8 @@ class Call:
         # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
+        if self.tool.spec.cancel == "interrupt":
+            self.context._give_up()
         if self.stop is not None and not self.interrupted:
             self.stop()
 

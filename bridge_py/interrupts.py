@@ -5,7 +5,8 @@ An interrupt can arrive just after the tool it was meant for has ended. Both cla
 was cancelled, and once at the most.
 
 Some code must not be left half-way: an import (the module would be broken for all later calls), a
-finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`.
+finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`,
+our own that posts a question to the host.
 There nothing is raised, and whoever interrupts tries again a little later. A thread that waits for a lock may never
 be met elsewhere, so with locks that goes on for so many attempts only.
 """
@@ -122,7 +123,7 @@ def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
     if frame is not None and call.attempts <= _CAREFUL_ATTEMPTS and _handles_a_lock(frame):
         return False
     while frame is not None:
-        if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__":
+        if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__" or _is_posting(frame):
             return False
         frame = frame.f_back
     return True
@@ -131,6 +132,11 @@ def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
 def _handles_a_lock(frame: FrameType) -> bool:
     package = _package_of(frame)
     return package == "coverage" or (package == "logging" and frame.f_code.co_name in _LOCKS_OF_LOGGING)
+
+
+def _is_posting(frame: FrameType) -> bool:
+    # A question to the host that is half in the outbox would stop all that comes after it.
+    return frame.f_globals.get("__name__") == "bridge_py.server"
 
 
 def _package_of(frame: FrameType) -> str:

@@ -16,13 +16,16 @@ from typing import Any, Final, Literal
 
 import grpclib.const
 import grpclib.server
+import msgspec
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
-from .adapter import Tool, unknown_tool
-from .cargo import Load, Packer, Sizes
+from .adapter import BaseAdapter, Tool, unknown_tool
+from .asking import Answer, Deliver
+from .cache import Caches
+from .cargo import Load, Packer, Sizes, load_of
 from .compression import is_available
 from .executor import Call, Executor
 from .transfers import Transfers
@@ -34,6 +37,7 @@ from .wire.frames import Frame, Kind
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
+_Verb = Literal["result", "error", "chunk", "end", "ask"]
 
 logger = logging.getLogger("snakepit.link")
 
@@ -65,9 +69,14 @@ class LinkServer:
     """
 
     def __init__(
-        self, tools: dict[str, Tool], listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
+        self, adapter: BaseAdapter, listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
     ) -> None:
-        self._tools = tools
+        self._tools: dict[str, Tool] = adapter.tools()
+        self.caches = Caches()
+        self.cache_ttl = adapter.cache_ttl
+        self.strict = adapter.strict
+        self._sizes = sizes
+        self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
         self._listener = listener
         self._secret = secret
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
@@ -77,7 +86,7 @@ class LinkServer:
         self._end = end
         self._ending = False
         self._executor: Executor | None = None
-        self._outbox: deque[tuple[Literal["result", "error", "chunk", "end"], int, Any]] = deque()
+        self._outbox: deque[tuple[_Verb, int, Any]] = deque()
         self._open_already = False
         self._waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -164,7 +173,7 @@ class LinkServer:
         executor = self._executor
         assert executor is not None
         match frame.kind:
-            case Kind.CALL | Kind.STREAM | Kind.CREDIT:
+            case Kind.CALL | Kind.STREAM | Kind.CREDIT | Kind.RESULT | Kind.ERROR:
                 self._transfers.receive(frame)
             case Kind.CANCEL | Kind.RECALL if self._transfers.waits(frame.call_id):
                 self._withdraw(frame)
@@ -174,6 +183,8 @@ class LinkServer:
                 executor.recall(frame.call_id)
             case Kind.FETCH | Kind.BUFFER | Kind.TAKEN | Kind.RETURNED:
                 self._transfers.handle(frame)
+            case Kind.INVALIDATE:
+                self.caches.invalidate(frame.session_id, msgspec.msgpack.decode(frame.body, type=list[str]))
             case Kind.PING:
                 self._conversation.link(Kind.PONG, Frame(0, number=frame.number))
             case Kind.HELLO:
@@ -202,6 +213,9 @@ class LinkServer:
         assert self._executor is not None
         if frame.kind == Kind.CREDIT:
             self._executor.grant(frame.call_id, frame.number)
+        elif frame.kind in (Kind.RESULT, Kind.ERROR):
+            session_id, deliver = self._asked.pop(frame.call_id)
+            deliver(Answer(frame, self.caches.stamp(session_id)))
         else:
             self._opened(frame, self._executor)
 
@@ -214,7 +228,8 @@ class LinkServer:
             error = WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}")
             self._refuse(frame.call_id, fault_of(error))
         else:
-            executor.submit(Call(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number))
+            call = Call(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number, self)
+            executor.submit(call)
 
     def _cancel(self, call_id: int, executor: Executor) -> None:
         if not executor.cancel(call_id):
@@ -242,7 +257,12 @@ class LinkServer:
         """See `Replies`."""
         self._post(("end", call_id, None))
 
-    def _post(self, reply: tuple[Literal["result", "error", "chunk", "end"], int, Any]) -> None:
+    def ask(self, call_id: int, session_id: str, verb: str, arguments: tuple[Any, ...], deliver: Deliver) -> None:
+        """See `Host`."""
+        load = load_of([call_id, *arguments], verb, self._sizes, len(verb))
+        self._post(("ask", call_id, (session_id, verb, load, deliver)))
+
+    def _post(self, reply: tuple[_Verb, int, Any]) -> None:
         self._outbox.append(reply)
         # The flag falls before the outbox is emptied, so a reply that sees it up is still taken.
         if not self._waking:
@@ -263,12 +283,20 @@ class LinkServer:
             conversation.end(call_id)
         elif kind == "error":
             conversation.error(call_id, codec.encode_plain(content))
+        elif kind == "ask":
+            self._ask(*content)
         else:
             body, cargo = content
             send = conversation.result if kind == "result" else conversation.chunk
             send(call_id, body, self._transfers.load(cargo))
             if cargo is not None:
                 cargo.release()
+
+    def _ask(self, session_id: str, verb: str, load: Load, deliver: Deliver) -> None:
+        body, cargo = load
+        self.caches.trim()
+        asked = self._conversation.open(verb, body, area=self._transfers.load(cargo))
+        self._asked[asked] = session_id, deliver
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

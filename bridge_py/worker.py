@@ -87,7 +87,7 @@ def _limit(limits: dict[str, int]) -> None:
 def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:
     listener = socket.socket(fileno=options.listen_fd)
     executor: Executor
-    server = LinkServer(adapter.tools(), listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
+    server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     if options.concurrency == 1:
         executor = SerialExecutor(server, ledger, server.pack)

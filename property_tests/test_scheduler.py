@@ -27,8 +27,9 @@ class Item:
     order = 0
     assigned_at = 0.0
 
-    def __init__(self, session_id: str = "") -> None:
+    def __init__(self, session_id: str = "", affinity: Affinity = "hint") -> None:
         self.session_id = session_id
+        self.affinity = affinity
 
 
 class Machine(RuleBasedStateMachine):
@@ -38,15 +39,15 @@ class Machine(RuleBasedStateMachine):
         concurrency=st.integers(1, 3),
         ahead=st.integers(0, 4),
         most=st.sampled_from([0, 1, 3, 8, float("inf")]),
-        affinity=st.sampled_from(["hint", "strict", "strict", "strict_fail_fast"]),
+        affinities=st.fixed_dictionaries(
+            {session: st.sampled_from(["hint", "strict", "strict", "strict_fail_fast"]) for session in SESSIONS}
+        ),
         sessions=st.sampled_from([1, 2, 10]),
     )
-    def begin(self, concurrency: int, ahead: int, most: float, affinity: Affinity, sessions: int) -> None:
+    def begin(self, concurrency: int, ahead: int, most: float, affinities: dict[str, Affinity], sessions: int) -> None:
         self.concurrency, self.ahead, self.most = concurrency, ahead, most
-        self.affinity, self.sessions = affinity, sessions
-        self.scheduler: Scheduler[Item] = Scheduler(
-            concurrency=concurrency, ahead=ahead, most=most, affinity=affinity, sessions=sessions
-        )
+        self.affinities, self.sessions = affinities, sessions
+        self.scheduler: Scheduler[Item] = Scheduler(concurrency=concurrency, ahead=ahead, most=most, sessions=sessions)
         self.now = 0.0
         self.slots: list[Slot[Item]] = []
         self.waiting: list[Item] = []
@@ -55,7 +56,7 @@ class Machine(RuleBasedStateMachine):
         self.homes: dict[str, Slot[Item]] = {}
 
     def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
-        return self.affinity == "hint" or self.homes.get(call.session_id, slot) is slot
+        return call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot
 
     def _has_room(self, slot: Slot[Item]) -> bool:
         load = len(slot.calls)
@@ -93,7 +94,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=st.sampled_from(SESSIONS))
     def call_comes(self, session: str) -> None:
-        call, home = Item(session), self.homes.get(session)
+        call, home = Item(session, self.affinities[session]), self.homes.get(session)
         can_run = any(self._may_go(call, slot) and self._has_room(slot) for slot in self.slots)
         has_place = home is not None and len(home.calls) < self.concurrency
         try:
@@ -102,12 +103,12 @@ class Machine(RuleBasedStateMachine):
             assert not can_run
             assert len(self.waiting) >= self.most
         except PlaceTaken:
-            assert self.affinity == "strict_fail_fast"
+            assert call.affinity == "strict_fail_fast"
             assert home is not None
             assert not has_place
         else:
             assert (slot is not None) == can_run
-            assert home is None or has_place or self.affinity != "strict_fail_fast"
+            assert home is None or has_place or call.affinity != "strict_fail_fast"
             if slot is None:
                 assert len(self.waiting) < self.most
                 self._wait(call)
@@ -179,7 +180,7 @@ class Machine(RuleBasedStateMachine):
                 )
 
     def _compare_homes(self) -> None:
-        waiting = {call.session_id for call in self.waiting if self.affinity != "hint"}
+        waiting = {call.session_id for call in self.waiting if call.affinity != "hint"}
         for session in set(SESSIONS) - {""}:
             if session in self.homes and self.scheduler.home(session) is None:
                 assert self.sessions < 4, "a session is forgotten only if there are too many"
@@ -200,14 +201,14 @@ TestMachine.settings = settings(max_examples=300, stateful_step_count=60, deadli
 
 @pytest.mark.parametrize("affinity", ["hint", "strict"])
 def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0, affinity=affinity, sessions=50)
+    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0, sessions=50)
     slot: Slot[Item] = Slot()
     scheduler.add(slot, 0.0)
-    running = Item("mine")
+    running = Item("mine", affinity)
     scheduler.submit(running, 0.0)
     before = _objects()
     for number in range(5_000):
-        call = Item(("mine", f"session {number}", "")[number % 3])
+        call = Item(("mine", f"session {number}", "")[number % 3], affinity)
         assert scheduler.submit(call, 0.0) is None
         assert scheduler.withdraw(call)
     assert _objects() - before < 1_000
@@ -215,10 +216,10 @@ def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) ->
 
 
 def test_all_calls_of_a_dead_workers_session_move_at_once() -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, affinity="strict")
+    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0)
     first: Slot[Item] = Slot()
     scheduler.add(first, 0.0)
-    calls = [Item("a") for _ in range(5)]
+    calls = [Item("a", "strict") for _ in range(5)]
     assert [scheduler.submit(call, 0.0) for call in calls] == [first, first, None, None, None]
     second: Slot[Item] = Slot()
     assert scheduler.add(second, 0.0) == []

@@ -1,19 +1,30 @@
 """A structured-concurrency runtime for work in worker processes: when a call is over, it is over."""
 
 from bridge_py.wire.errors import (
+    AccessDenied,
     CallTimeout,
     CodecError,
     DecodeError,
     EncodeError,
     InvalidArguments,
+    InvalidValue,
+    ProgramNotFound,
     ProtocolError,
+    QuotaExceeded,
+    SessionError,
+    SessionNotFound,
     SnakepitError,
     ToolError,
     UnknownTool,
     UsageError,
+    VariableError,
+    VariableExists,
+    VariableNotFound,
+    VersionConflict,
     WrongCallKind,
 )
 from bridge_py.wire.registry import register_codec
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
@@ -28,25 +39,38 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .handle import SessionHandle
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
-from .pool import Pool, PoolStats, open_pool, run_as_script
+from .pool import Pool, open_pool, run_as_script
+from .state.session import Change, Quotas, Session
+from .state.store import MemoryStore, SessionStore, StoreStats
+from .state.view import SessionInfo, SessionView
+from .state.watching import Update, Watcher
+from .stats import PoolStats
 from .streams import Chunks, Results
 from .telemetry import Event
 from .worker import WorkerState
 from .workers import PoolHealth, WorkerInfo
 
 __all__ = [
+    "AccessDenied",
+    "AccessRules",
     "Adapter",
     "CallTimeout",
+    "Change",
     "Chunks",
     "CodecError",
     "DecodeError",
     "EncodeError",
     "Event",
     "GrpcPython",
+    "HistoryEntry",
     "InvalidArguments",
+    "InvalidValue",
     "Limits",
+    "MemoryStore",
+    "Optimization",
     "Pool",
     "PoolClosed",
     "PoolConfig",
@@ -55,15 +79,33 @@ __all__ = [
     "PoolNotReady",
     "PoolSaturated",
     "PoolStats",
+    "ProgramNotFound",
     "ProtocolError",
+    "QuotaExceeded",
+    "Quotas",
     "RecyclePolicy",
     "Results",
     "RetryPolicy",
+    "Session",
+    "SessionError",
+    "SessionHandle",
+    "SessionInfo",
+    "SessionNotFound",
+    "SessionStore",
+    "SessionView",
     "SnakepitError",
+    "StoreStats",
     "Tainted",
     "ToolError",
     "UnknownTool",
+    "Update",
     "UsageError",
+    "Variable",
+    "VariableError",
+    "VariableExists",
+    "VariableNotFound",
+    "VersionConflict",
+    "Watcher",
     "WorkerBusy",
     "WorkerCrashed",
     "WorkerError",

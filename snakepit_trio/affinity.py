@@ -31,6 +31,10 @@ class Schedulable(Protocol):
     def session_id(self) -> str:
         """The session it belongs to, or nothing."""
 
+    @property
+    def affinity(self) -> Affinity:
+        """How it keeps to the worker of its session. The same for all calls of a session that wait."""
+
 
 C = TypeVar("C", bound=Schedulable)
 

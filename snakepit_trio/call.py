@@ -12,6 +12,7 @@ import trio
 from bridge_py.cargo import Load
 from bridge_py.wire.frames import Frame
 
+from .affinity import Affinity
 from .errors import PoolClosed
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Call:
     __slots__ = (
         "_waiter",
         "abandoned",
+        "affinity",
         "assigned_at",
         "body",
         "cargo",
@@ -53,9 +55,16 @@ class Call:
     )
 
     def __init__(
-        self, name: str, load: Load, session_id: str, timeout: float | None, credit: int | None = None
+        self,
+        name: str,
+        load: Load,
+        session_id: str,
+        timeout: float | None,
+        credit: int | None = None,
+        affinity: Affinity = "hint",
     ) -> None:
         self.name = name
+        self.affinity = affinity  # to the worker of its session
         self.body, self.cargo = load
         self.session_id = session_id
         self.timeout = timeout
@@ -85,7 +94,7 @@ class Call:
 
     def again(self) -> Call:
         """The same call, to be run once more within the same deadline."""
-        call = Call(self.name, (self.body, self.cargo), self.session_id, self.timeout, self.credit)
+        call = Call(self.name, (self.body, self.cargo), self.session_id, self.timeout, self.credit, self.affinity)
         call.deadline = self.deadline
         return call
 

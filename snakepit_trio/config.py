@@ -25,6 +25,8 @@ from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
 from .limits import Limits, share_of_cores, whole
 from .policy import RecyclePolicy, RetryPolicy
+from .state.session import Quotas
+from .state.store import DEFAULT_TTL, SessionStore
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
@@ -72,6 +74,11 @@ def _to_adapter(adapter: object) -> Adapter:
         f"adapter {adapter!r}: give 'package.module:Class', a class that derives from bridge_py.BaseAdapter, "
         "or a snakepit_trio.Adapter"
     )
+
+
+def _is_store(_config: object, _attribute: object, store: Any) -> None:
+    if store is not None and not isinstance(store, SessionStore):
+        raise UsageError(f"store {store!r}: give a snakepit_trio.SessionStore, or None for one in this process")
 
 
 def _to_name(name: str | None) -> str:
@@ -153,6 +160,14 @@ class PoolConfig:
     #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
     #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
     threads: int | None = _threads()
+    #: Where sessions are kept; None for a store in this process. Pools may share one.
+    store: SessionStore | None = attrs.field(default=None, validator=_is_store)
+    #: What the sessions in this process may hold.
+    quotas: Quotas = attrs.field(factory=Quotas, validator=validators.instance_of(Quotas))
+    #: From the last use of a session of `Pool.session` until it expires.
+    session_ttl: float = _seconds(DEFAULT_TTL)
+    #: Between two turns of removing what has expired.
+    cleanup_interval: float = _seconds(60.0)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

@@ -37,7 +37,6 @@ class Dispatcher:
             concurrency=config.concurrency,
             ahead=config.send_ahead,
             most=config.max_queue,
-            affinity=config.affinity,
             sessions=config.affinity_sessions,
         )
         self._workers: dict[Slot[Call], Worker] = {}

@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
@@ -26,6 +26,8 @@ from bridge_py.wire.frames import Frame
 
 from . import processes
 from .adapters import Adapter
+from .affinity import Affinity
+from .bridge.desk import Bridge
 from .call import Call
 from .config import PoolConfig
 from .deadlines import Deadlines
@@ -33,10 +35,13 @@ from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed
 from .freight import Freight
 from .guard import Guard
+from .handle import DEFAULT, Default, SessionHandle, open_session
 from .link import AsyncioLoop
 from .nurseries import background_nursery
 from .policy import RetryPolicy
 from .signals import interruption
+from .state.store import MemoryStore
+from .stats import PoolStats
 from .streams import Chunks, Results
 from .supervisor import Supervisor
 from .worker import Worker, WorkerState
@@ -46,27 +51,6 @@ _SUSPECTS_WAIT: Final = 1.0  # seconds
 
 T = TypeVar("T")
 Arguments = Mapping[str, Any]
-
-
-@attrs.frozen
-class PoolStats:
-    """Counts of a pool since it was opened; `ready`, `busy`, `queued` and `running` at the moment of asking."""
-
-    workers: int
-    ready: int
-    busy: int
-    queued: int
-    running: int
-    calls: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    timed_out: int
-    crashed: int
-    retried: int
-    restarts: int
-    recycled: int
-    uptime: float
 
 
 @asynccontextmanager
@@ -135,6 +119,10 @@ class Pool:
         self._deadlines = Deadlines()
         self._registry = processes.ProcessRegistry.open(config.name)
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
+        #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
+        self.sessions = config.store or MemoryStore(quotas=config.quotas)
+        self._bridge = Bridge(self.sessions, config.sizes, config.workers)
+        self._affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
@@ -253,6 +241,25 @@ class Pool:
             nursery.start_soon(results.feed, call)
             yield results
 
+    def session(
+        self,
+        session_id: str | None = None,
+        *,
+        ttl: float | Default | None = DEFAULT,
+        affinity: Affinity | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[SessionHandle]:
+        """A session: `async with pool.session() as session`. See `SessionHandle` for what it can do.
+
+        Without an id it is a new one, which ends with the block. With an id it is the one of that id, or a new one, and
+        lives on for `ttl` seconds after its last use (`session_ttl` by default; None: for ever). While the block runs,
+        its calls go to workers as `affinity` says, by default that of the pool.
+
+        Raises `SessionError` for a ttl that cannot be, `UsageError` for such an affinity, and `QuotaExceeded`.
+        """
+        seconds = self.config.session_ttl if isinstance(ttl, Default) else ttl
+        return open_session(self, self._affinities, session_id, seconds, affinity, metadata or {})
+
     # Looking at it.
 
     def get_stats(self) -> PoolStats:
@@ -333,7 +340,8 @@ class Pool:
             raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
         session = session or ""
         load = load_of(args or {}, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
-        return Call(name, load, session, timeout, credit)
+        affinity = self._affinities.get(session, self.config.affinity)
+        return Call(name, load, session, timeout, credit, affinity)
 
     async def _submit(self, call: Call) -> None:
         if self._dispatcher.is_suspect(call):
@@ -428,7 +436,7 @@ class Pool:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services, closing(self._registry), closing(self._freight):
+        with self._services, closing(self._registry), closing(self._freight), closing(self._bridge.freight):
             async with trio.open_nursery() as outer:
                 await outer.start(Guard(self._registry).run)
                 await outer.start(self._loop.run)
@@ -436,12 +444,13 @@ class Pool:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
                     inner.start_soon(self._deadlines.run)
+                    inner.start_soon(self.sessions.run_reaper, self.config.cleanup_interval)
                     inner.start_soon(trio.to_thread.run_sync, processes.sweep_at_start)
                     task_status.started()
                 outer.cancel_scope.cancel()
 
     def _make_worker(self, id: str) -> Worker:
-        return Worker(id, self.config, self._loop, self._dispatcher, self._registry)
+        return Worker(id, self.config, self._loop, self._dispatcher, self._registry, self._bridge)
 
     async def _start(self) -> None:
         await self.workers.start(self.config.workers)

@@ -21,7 +21,7 @@ import itertools
 from collections import OrderedDict
 from typing import Final, Generic
 
-from .affinity import NEVER, Affinity, C, Group, Line, Sessions
+from .affinity import NEVER, C, Group, Line, Sessions
 
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01
@@ -60,14 +60,11 @@ class Scheduler(Generic[C]):
         concurrency: int,
         ahead: int,
         most: float = NEVER,
-        affinity: Affinity = "hint",
         sessions: int = 10_000,
     ) -> None:
         self._concurrency = concurrency
         self._limit = concurrency + ahead
         self._most = most
-        self._is_strict = affinity != "hint"
-        self._fails_fast = affinity == "strict_fail_fast"
         self._order = itertools.count(1)
         self._line: Line[C] = Line()  # calls that may go to any worker
         self._sessions: Sessions[C] = Sessions(sessions)
@@ -114,14 +111,14 @@ class Scheduler(Generic[C]):
         """
         call.order = next(self._order)
         # Who has room has nobody waiting for it: it took all of them when it got the room.
-        slot = self._choose_for(call.session_id) if call.session_id else self._choose()
+        slot = self._choose_for(call) if call.session_id else self._choose()
         if slot is not None:
             self._assign(slot, call, now)
             return slot
         if self._queued >= self._most:
             raise LineFull
         self._queued += 1
-        if self._is_strict and call.session_id:
+        if call.session_id and call.affinity != "hint":
             self._sessions.append(call)
         else:
             self._line.append(call)
@@ -152,7 +149,7 @@ class Scheduler(Generic[C]):
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Put a call that was assigned once, and never started, back to its place in line."""
         self._queued += 1
-        if self._is_strict and call.session_id:
+        if call.session_id and call.affinity != "hint":
             slot = self._sessions.put_back(call)
             return self._spread(now) if slot is None else self._fill(slot, now)
         self._line.put_back(call)
@@ -194,15 +191,15 @@ class Scheduler(Generic[C]):
             self._quick.move_to_end(slot)  # all of them in turn
         return slot
 
-    def _choose_for(self, session_id: str) -> Slot[C] | None:
-        home = self._sessions.home(session_id)
+    def _choose_for(self, call: C) -> Slot[C] | None:
+        home = self._sessions.home(call.session_id)
         if home is None:
             return self._choose()
         if len(home.calls) < self._concurrency:
             return home
-        if self._fails_fast:
+        if call.affinity == "strict_fail_fast":
             raise PlaceTaken
-        if self._is_strict:
+        if call.affinity == "strict":
             return home if self._has_room(home) else None
         # A free place elsewhere comes before being sent ahead, and being sent ahead at home before elsewhere.
         other = self._choose()

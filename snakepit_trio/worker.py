@@ -32,6 +32,7 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.frames import Frame, Kind
 
+from .bridge.desk import Bridge, Desk
 from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
@@ -70,7 +71,13 @@ class Worker:
     """One worker process and its link."""
 
     def __init__(
-        self, id: str, config: PoolConfig, loop: AsyncioLoop, dispatcher: Dispatcher, registry: ProcessRegistry
+        self,
+        id: str,
+        config: PoolConfig,
+        loop: AsyncioLoop,
+        dispatcher: Dispatcher,
+        registry: ProcessRegistry,
+        bridge: Bridge,
     ) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
@@ -89,6 +96,7 @@ class Worker:
         self._loop = loop
         self._dispatcher = dispatcher
         self._registry = registry
+        self._desk = Desk(bridge, id, self.calls)
         self._process: local.LocalProcess | None = None
         self._link: Link | None = None
         self._is_ready = False
@@ -171,6 +179,7 @@ class Worker:
                 pipes.start_soon(log_lines, stdout, output, logging.INFO)
                 pipes.start_soon(log_lines, stderr, output, logging.WARNING, self._stderr_tail)
                 nursery.start_soon(self._watch_exit, process)
+                await nursery.start(self._desk.run)
                 nursery.start_soon(self._run_link, process)
                 nursery.start_soon(self._watch_health)
                 await self._until_over()
@@ -202,6 +211,7 @@ class Worker:
     async def _run_link(self, process: local.LocalProcess) -> None:
         self._link = Link(self._loop, process.link_path, self._config.sizes, self._handle)
         self._link.transfers.peer_pid = process.pid
+        self._desk.link = self._link
         hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "pid": os.getpid(), "zstd": is_available()}
         self._link.conversation.hello(codec.encode_plain(hello))
         try:
@@ -402,6 +412,8 @@ class Worker:
                     call.wake()
             case Kind.ERROR:
                 self._handle_error(frame)
+            case Kind.CALL:
+                self._desk.take(frame)
             case Kind.HELLO:
                 self._handle_hello(frame)
             case Kind.PONG:

@@ -420,7 +420,9 @@ class Session:
         if rules.read_only:
             raise AccessDenied(f"variable {entry.variable.name!r} is read-only")
         if rules.owner is not None and rules.owner != owner:
-            raise AccessDenied(f"variable {entry.variable.name!r} is {rules.owner!r}'s; {owner!r} may not change it")
+            raise AccessDenied(
+                f"variable {entry.variable.name!r} belongs to {rules.owner!r}; {owner!r} may not change it"
+            )
         return entry
 
     def _put(self, entry: _Entry) -> None:

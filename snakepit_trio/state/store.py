@@ -101,6 +101,12 @@ class SessionStore(ABC):
     async def delete_global_program(self, program_id: str) -> None:
         """Remove a program of all sessions. Raises `ProgramNotFound`."""
 
+    async def run_reaper(self, interval: float) -> None:
+        """Remove what has expired, every `interval` seconds, until cancelled."""
+        while True:
+            await trio.sleep(interval)
+            await self.cleanup_expired_sessions()
+
     async def get_session(self, session_id: str) -> SessionInfo:
         """What a session is, at this moment. Raises `SessionNotFound`."""
         return await self.read_session(session_id, SessionInfo.of)
@@ -144,12 +150,6 @@ class MemoryStore(SessionStore):
         self._numbers: dict[str, int] = {}  # of the sessions, so that an entry of a deleted one is known
         self._created = self._deleted = self._expired = 0
         self._global_programs: dict[str, Any] = {}
-
-    async def run_reaper(self, interval: float) -> None:
-        """Remove what has expired, every `interval` seconds, until cancelled."""
-        while True:
-            await trio.sleep(interval)
-            await self.cleanup_expired_sessions()
 
     async def create_session(
         self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING

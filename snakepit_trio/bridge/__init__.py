@@ -1,0 +1,1 @@
+"""What workers may ask of the host."""
