@@ -42,7 +42,8 @@ class SessionState:
     ) -> Steps[Variable]:
         """Add a variable."""
         kind = types.infer_type(value) if type is None else type
-        answer = yield "register_variable", (name, kind, value, dict(constraints), dict(metadata), access_rules)
+        rules = None if access_rules is None else [access_rules.read_only, access_rules.owner]
+        answer = yield "register_variable", (name, kind, value, dict(constraints), dict(metadata), rules)
         return self._keep(answer.value(), answer.stamp)
 
     def get_variable(self, identifier: str, bypass_cache: bool = False) -> Steps[Variable]:
@@ -109,6 +110,6 @@ class SessionState:
         return (yield verb, arguments).value()
 
     def _keep(self, raw: Any, stamp: int) -> Variable:
-        found = msgspec.convert(raw, Variable)
+        found = Variable.unpack(raw)
         self.cache.put(found, stamp)
         return found.detached()

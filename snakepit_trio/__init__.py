@@ -26,6 +26,7 @@ from bridge_py.wire.errors import (
 from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
+from . import variables
 from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
 from .errors import (
@@ -43,6 +44,8 @@ from .handle import SessionHandle
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, open_pool, run_as_script
+from .state.context import BridgedState, Context, LocalState
+from .state.provider import StateProvider
 from .state.session import Change, Quotas, Session
 from .state.store import MemoryStore, SessionStore, StoreStats
 from .state.view import SessionInfo, SessionView
@@ -57,10 +60,12 @@ __all__ = [
     "AccessDenied",
     "AccessRules",
     "Adapter",
+    "BridgedState",
     "CallTimeout",
     "Change",
     "Chunks",
     "CodecError",
+    "Context",
     "DecodeError",
     "EncodeError",
     "Event",
@@ -69,6 +74,7 @@ __all__ = [
     "InvalidArguments",
     "InvalidValue",
     "Limits",
+    "LocalState",
     "MemoryStore",
     "Optimization",
     "Pool",
@@ -94,6 +100,7 @@ __all__ = [
     "SessionStore",
     "SessionView",
     "SnakepitError",
+    "StateProvider",
     "StoreStats",
     "Tainted",
     "ToolError",
@@ -116,5 +123,6 @@ __all__ = [
     "open_pool",
     "register_codec",
     "run_as_script",
+    "variables",
 ]
 __version__ = "0.1.0"

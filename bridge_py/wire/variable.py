@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from . import types
+from .errors import DecodeError
 
 Source = Literal["host", "worker"]
 _NO_METADATA: Final[Mapping[str, str]] = {}
@@ -32,6 +33,9 @@ class AccessRules(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
 
 
+_NO_RULES: Final = AccessRules()
+
+
 class Variable(msgspec.Struct, frozen=True, kw_only=True):
     """A variable of a session. Times are Unix time in seconds; versions count from 1."""
 
@@ -45,7 +49,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     version: int = 1
     source: Source = "host"
-    access_rules: AccessRules = AccessRules()
+    access_rules: AccessRules = _NO_RULES
     optimization: Optimization | None = None
 
     def age(self, now: float) -> float:
@@ -78,6 +82,38 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         """The same, with a value that its holder may change."""
         return msgspec.structs.replace(self, value=own(self.value)) if type(self.value) in (list, dict) else self
 
+    def pack(self) -> list[Any]:
+        """What `unpack` makes it of again: plain values, of which the codec makes short work."""
+        rules, running = self.access_rules, self.optimization
+        return [
+            self.id,
+            self.name,
+            self.type,
+            self.value,
+            self.created_at,
+            self.updated_at,
+            self.constraints,
+            self.metadata,
+            self.version,
+            self.source,
+            None if rules is _NO_RULES else [rules.read_only, rules.owner],
+            None if running is None else [running.id, running.optimizer_id, running.started_at, running.config],
+        ]
+
+    @classmethod
+    def unpack(cls, packed: list[Any]) -> Variable:
+        """The variable that was packed. Raises `DecodeError`."""
+        try:
+            *fields, rules, running = packed
+            given = dict(zip(_PACKED, fields, strict=True))
+            if rules is not None:
+                given["access_rules"] = AccessRules(read_only=rules[0], owner=rules[1])
+            if running is not None:
+                given["optimization"] = Optimization(**dict(zip(_OPTIMIZATION, running, strict=True)))
+            return cls(**given)
+        except (TypeError, ValueError, IndexError) as error:
+            raise DecodeError(f"this is no variable: {error}") from None
+
     def to_map(self) -> dict[str, Any]:
         """All of it, as plain values."""
         found = msgspec.structs.asdict(self.detached())
@@ -92,6 +128,10 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("id", "created_at", "updated_at", "optimization"):
             del exported[name]
         return exported
+
+
+_PACKED: Final = Variable.__struct_fields__[:10]
+_OPTIMIZATION: Final = Optimization.__struct_fields__
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+import outcome
 import trio
 
 from bridge_py.cargo import Load, Sizes, load_of
@@ -62,26 +63,33 @@ class Desk:
 
     def take(self, frame: Frame) -> None:
         """A question has come."""
-        if self._nursery is not None:
+        if self._nursery is None:
+            return
+        if self._bridge.store.may_wait:
             self._nursery.start_soon(self._answer, frame)
+            return
+        # A task would cost as much as the rest of the answer.
+        found = _run_at_once(self._find(frame))
+        if isinstance(found, outcome.Error) or not _is_large(found.value):
+            self._reply(frame, found)
+        else:
+            self._nursery.start_soon(self._send_large, frame, found.value)
 
     async def _answer(self, frame: Frame) -> None:
-        try:
-            load = load_of(await self._find(frame), frame.name, self._bridge.sizes)
-        except Exception as error:
-            if not isinstance(error, SnakepitError):
-                logger.exception("worker %s asked for %r, which failed", self._worker_id, frame.name)
-            self._refuse(frame, error)
-            return
-        await self._send(frame, load)
+        found = await outcome.acapture(self._find, frame)
+        if isinstance(found, outcome.Value) and _is_large(found.value):
+            await self._send_large(frame, found.value)
+        else:
+            self._reply(frame, found)
 
-    async def _find(self, frame: Frame) -> Any:
+    async def _find(self, frame: Frame) -> Load:
         call_id, *arguments = codec.decode(frame.body, frame.attached)
         call = self._calls.get(call_id)
         if call is None or not call.session_id:
             raise SessionError(f"{frame.name}: " + ("the call is over" if call is None else "the call has no session"))
         await self._follow(call.session_id)
-        return await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
+        value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
+        return load_of(value, frame.name, self._bridge.sizes)
 
     async def _follow(self, session_id: str) -> None:
         if session_id in self._sessions:
@@ -105,19 +113,42 @@ class Desk:
         self.link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
         self.link.flush()
 
-    def _refuse(self, frame: Frame, error: Exception) -> None:
+    def _reply(self, frame: Frame, found: outcome.Maybe[Load]) -> None:
         assert self.link is not None
-        self.link.conversation.error(frame.call_id, codec.encode_plain(fault_of(error)))
+        if isinstance(found, outcome.Value):
+            body, cargo = found.value
+            self.link.conversation.result(frame.call_id, body, self.link.transfers.load(cargo))
+        else:
+            error = found.error
+            if not isinstance(error, Exception):
+                raise error
+            if not isinstance(error, SnakepitError):
+                logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
+            self.link.conversation.error(frame.call_id, codec.encode_plain(fault_of(error)))
         self.link.flush()
 
-    async def _send(self, frame: Frame, load: Load) -> None:
-        assert self.link is not None
-        body, cargo = load
+    async def _send_large(self, frame: Frame, load: Load) -> None:
+        cargo = load[1]
+        assert cargo is not None
         try:
-            if cargo is not None and cargo.is_large and self._bridge.sizes.shared:
+            if self._bridge.sizes.shared:
                 await self._bridge.freight.load(cargo)
-            self.link.conversation.result(frame.call_id, body, self.link.transfers.load(cargo))
+            self._reply(frame, outcome.Value(load))
         finally:
-            if cargo is not None:
-                self._bridge.freight.unload(cargo)
-        self.link.flush()
+            self._bridge.freight.unload(cargo)
+
+
+def _is_large(load: Load) -> bool:
+    return load[1] is not None and load[1].is_large
+
+
+def _run_at_once(answering: Coroutine[Any, Any, Load]) -> outcome.Maybe[Load]:
+    """Run a coroutine that does not wait."""
+    try:
+        answering.send(None)
+    except StopIteration as stop:
+        return outcome.Value(stop.value)
+    except Exception as error:
+        return outcome.Error(error)
+    answering.close()
+    raise AssertionError("a store that says that it never waits has waited")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
-
 from bridge_py.wire.errors import InvalidArguments, UnknownTool, fault_of
 from bridge_py.wire.variable import AccessRules, Variable
 from snakepit_trio.state.view import SessionView
@@ -29,41 +27,44 @@ async def handle(view: SessionView, tool: str, verb: str, arguments: list[Any]) 
 
 async def _register_variable(
     view: SessionView, _tool: str, name: str, type: str, value: Any, constraints: Any, metadata: Any, rules: Any
-) -> Variable:
-    access_rules = None if rules is None else msgspec.convert(rules, AccessRules)
-    return await view.register_variable(
+) -> list[Any]:
+    access_rules = None if rules is None else AccessRules(read_only=rules[0], owner=rules[1])
+    found = await view.register_variable(
         name, type, value, constraints=constraints, metadata=metadata, access_rules=access_rules, source="worker"
     )
+    return found.pack()
 
 
-async def _get_variable(view: SessionView, _tool: str, identifier: str) -> Variable:
-    return await view.get_variable(identifier)
+async def _get_variable(view: SessionView, _tool: str, identifier: str) -> list[Any]:
+    return (await view.get_variable(identifier)).pack()
 
 
 async def _get_variables(view: SessionView, _tool: str, identifiers: list[str]) -> Any:
-    return await view.get_variables(identifiers)
+    found, missing = await view.get_variables(identifiers)
+    return {name: variable.pack() for name, variable in found.items()}, missing
 
 
 async def _has_variable(view: SessionView, _tool: str, identifier: str) -> bool:
     return await view.has_variable(identifier)
 
 
-async def _list_variables(view: SessionView, _tool: str, pattern: str) -> list[Variable]:
-    return await view.list_variables(pattern)
+async def _list_variables(view: SessionView, _tool: str, pattern: str) -> list[list[Any]]:
+    return [found.pack() for found in await view.list_variables(pattern)]
 
 
 async def _update_variable(
     view: SessionView, tool: str, identifier: str, value: Any, expected_version: int | None, metadata: Any
-) -> Variable:
-    return await view.update_variable(
+) -> list[Any]:
+    found = await view.update_variable(
         identifier, value, expected_version=expected_version, metadata=metadata, source="worker", owner=tool
     )
+    return found.pack()
 
 
 async def _update_variables(view: SessionView, tool: str, updates: Any, atomic: bool, metadata: Any) -> Any:
     outcome = await view.update_variables(updates, atomic=atomic, metadata=metadata, source="worker", owner=tool)
     return {
-        name: (found, None) if isinstance(found, Variable) else (None, fault_of(found))
+        name: (found.pack(), None) if isinstance(found, Variable) else (None, fault_of(found))
         for name, found in outcome.items()
     }
 

@@ -129,7 +129,8 @@ class Session:
             now = None if there is None else there.variable
             if was is not now:
                 changes.append(Change(name, was, now))
-        return [*changes, *self._consequences(changes)]
+        lost = {name: old.dependents for name, old in before.items() if old is not _ABSENT}
+        return [*changes, *self._consequences(changes, lost)]
 
     def undo(self) -> None:
         """Everything is as it was at `begin`."""
@@ -459,20 +460,22 @@ class Session:
             self._journal.append((mapping, key, mapping[key]))
         del mapping[key]
 
-    def _consequences(self, changes: list[Change]) -> list[Change]:
+    def _consequences(self, changes: list[Change], lost: Mapping[str, Mapping[str, str]]) -> list[Change]:
+        """Who depends on what has changed; `lost` are the dependents as they were before, also of what is deleted."""
         told = {change.name for change in changes}
         found = []
         for change in changes:
-            for name in self._reached_from(change.name):
+            for name in self._reached_from(change.name, lost.get(change.name, ())):
                 if name not in told:
                     told.add(name)
                     variable = self._entries[name].variable
                     found.append(Change(name, variable, variable, change.name))
         return found
 
-    def _reached_from(self, start: str) -> list[str]:
+    def _reached_from(self, start: str, also: Iterable[str] = ()) -> list[str]:
         """Who depends on a variable, directly or not."""
-        seen, left = {start: None}, [start]
+        left = [start, *(name for name in also if name in self._entries)]
+        seen = dict.fromkeys(left)
         while left:
             entry = self._entries.get(left.pop())
             following = [name for name in entry.dependents if name not in seen] if entry is not None else ()

@@ -46,8 +46,13 @@ class SessionStore(ABC):
     found, whether or not it has been removed already. `of(session_id)` has the methods for one session.
     """
 
-    #: Who listens to what sessions. A store tells it of every change, and of the end of every session.
-    hub: Hub
+    @property
+    @abstractmethod
+    def hub(self) -> Hub:
+        """Who listens to which sessions. A store tells it of every change, and of the end of every session."""
+
+    #: Whether its methods may ever wait. Those that say no answer workers faster.
+    may_wait: bool = True
 
     def of(self, session_id: str) -> SessionView:
         """What a session holds. The session is looked for at each use."""
@@ -139,8 +144,10 @@ class MemoryStore(SessionStore):
     `clock` gives Unix time in seconds. Its methods never wait and are no checkpoints.
     """
 
+    may_wait = False
+
     def __init__(self, *, quotas: Quotas | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.hub = Hub()
+        self._hub = Hub()
         self._quotas = quotas or Quotas()
         self._clock = clock
         self._sessions: dict[str, Session] = {}
@@ -150,6 +157,11 @@ class MemoryStore(SessionStore):
         self._numbers: dict[str, int] = {}  # of the sessions, so that an entry of a deleted one is known
         self._created = self._deleted = self._expired = 0
         self._global_programs: dict[str, Any] = {}
+
+    @property
+    def hub(self) -> Hub:
+        """See `SessionStore`."""
+        return self._hub
 
     async def create_session(
         self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
@@ -183,7 +195,7 @@ class MemoryStore(SessionStore):
             session.undo()
             raise
         if changes := session.commit():
-            self.hub.publish(session_id, changes)
+            self._hub.publish(session_id, changes)
         return result
 
     async def delete_session(self, session_id: str) -> bool:
@@ -274,7 +286,7 @@ class MemoryStore(SessionStore):
     def _remove(self, session_id: str) -> None:
         del self._sessions[session_id]
         self._numbers.pop(session_id, None)
-        self.hub.end(session_id)
+        self._hub.end(session_id)
 
     def _await_end(self, session: Session) -> None:
         end = session.expires_at()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -15,11 +15,9 @@ from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Sou
 from . import exports
 from .provider import StateProvider
 from .session import Session
-from .watching import Watcher
+from .watching import Hub, Watcher
 
-if TYPE_CHECKING:
-    from .store import SessionStore
-
+T = TypeVar("T")
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -55,6 +53,20 @@ class SessionInfo:
         )
 
 
+class Sessions(Protocol):
+    """Where a session is, as far as a view of it needs to know. See `SessionStore`."""
+
+    @property
+    def hub(self) -> Hub:
+        """Who listens."""
+
+    async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
+        """Read."""
+
+    async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
+        """Change."""
+
+
 class SessionView(StateProvider):
     """One session of a store, by its id. Every method raises `SessionNotFound` if there is none.
 
@@ -62,7 +74,7 @@ class SessionView(StateProvider):
     change comes from, and `owner` who asks, for variables that are somebody's.
     """
 
-    def __init__(self, store: SessionStore, session_id: str) -> None:
+    def __init__(self, store: Sessions, session_id: str) -> None:
         self._store = store
         self._id = session_id
 
@@ -259,4 +271,4 @@ class SessionView(StateProvider):
 
     async def info(self) -> SessionInfo:
         """What the session is, at this moment."""
-        return await self._store.get_session(self._id)
+        return await self._store.read_session(self._id, SessionInfo.of)

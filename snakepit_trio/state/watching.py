@@ -37,6 +37,14 @@ class Hub:
         for listener in tuple(self._listeners.get(session_id, {}).values()):
             listener(changes)
 
+    def hand_over(self, session_id: str, other: Hub) -> None:
+        """A session has moved to another store: its watchers go with it, and for all others it has ended here."""
+        for key, listener in self._listeners.pop(session_id, {}).items():
+            if isinstance(key, Watcher):
+                other.subscribe(session_id, key, listener)
+            else:
+                listener(None)
+
     def end(self, session_id: str) -> None:
         """A session has ended."""
         for listener in tuple(self._listeners.pop(session_id, {}).values()):

@@ -1,0 +1,46 @@
+"""Variables outside of any session: made, checked, and typed by their value."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bridge_py.wire.types import VariableType, get_type, infer_type, list_types, valid, validate
+from bridge_py.wire.variable import Variable, own
+
+__all__ = ["VariableType", "create_variable", "get_type", "infer_type", "supported_types", "valid", "validate"]
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def supported_types() -> list[str]:
+    """The names of the types that a variable may have."""
+    return list_types()
+
+
+def create_variable(
+    name: str,
+    type: str | None = None,
+    value: Any = None,
+    *,
+    constraints: Mapping[str, Any] = _NOTHING,
+    metadata: Mapping[str, str] = _NOTHING,
+) -> Variable:
+    """A variable of version 1 that belongs to no session; without a type it gets that of its value.
+
+    Raises `InvalidValue`.
+    """
+    kind = infer_type(value) if type is None else type
+    now = time.time()
+    return Variable(
+        id=f"var_{name}_{secrets.token_hex(4)}",
+        name=name,
+        type=kind,
+        value=own(validate(value, kind, constraints)),
+        constraints=dict(constraints),
+        metadata=dict(metadata),
+        created_at=now,
+        updated_at=now,
+    )
