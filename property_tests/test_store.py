@@ -1,21 +1,35 @@
-"""Property: the store in memory does what a simple model does, step by step, while time passes."""
+"""Property: the store in memory does what a simple model does, step by step, while time passes.
+
+The same machine drives it directly, and through the `SessionContext` of tools in real workers, whose caches must not
+show.
+"""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Coroutine
-from operator import methodcaller
-from typing import Any, TypeVar
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 import pytest
-from hypothesis import settings
+import trio
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bridge_py.wire.errors import (
     AccessDenied,
     InvalidValue,
+    ProgramNotFound,
     QuotaExceeded,
     SessionError,
     SessionNotFound,
@@ -23,23 +37,18 @@ from bridge_py.wire.errors import (
     VariableNotFound,
     VersionConflict,
 )
-from bridge_py.wire.variable import AccessRules, Variable
-from snakepit_trio.state.session import Quotas, Session
+from bridge_py.wire.variable import AccessRules
+from snakepit_trio.handle import SessionHandle
+from snakepit_trio.pool import Pool, open_pool
+from snakepit_trio.state.session import Quotas
 from snakepit_trio.state.store import MemoryStore
+from snakepit_trio.state.watching import Watcher
 
 T = TypeVar("T")
 IDS = st.sampled_from(["s1", "s2", "s3"])
 NAMES = st.sampled_from(["temperature", "temp_2", "count"])
-QUOTAS = Quotas(sessions=2, variables=2, history=3)
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The store never waits, so its coroutines end at their first step."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    raise AssertionError("the store waited")
+PROGRAMS = st.sampled_from(["p", "q"])
+QUOTAS = Quotas(sessions=2, variables=2, programs=1, history=3)
 
 
 @attrs.define
@@ -57,16 +66,62 @@ class ModelSession:
     end: float | None
     ttl: float | None
     variables: dict[str, ModelVariable] = attrs.field(factory=dict)
+    programs: dict[str, Any] = attrs.field(factory=dict)
+
+    def dependents(self, names: Iterable[str]) -> set[str]:
+        """All that depend on them, directly or not."""
+        found: set[str] = set()
+        left = set(names)
+        while left:
+            left = {name for name, variable in self.variables.items() if variable.on & left} - found
+            found |= left
+        return found
 
 
-class Store(RuleBasedStateMachine):
+@attrs.define
+class ModelWatch:
+    session: ModelSession
+    watcher: Watcher
+    names: frozenset[str]
+    pending: dict[str, tuple[str, int | None, int]] = attrs.field(factory=dict)  # kind, value, missed
+
+    def tell(self, name: str, kind: str, value: int | None) -> None:
+        if name in self.names:
+            before = self.pending.get(name)
+            missed = 0 if before is None else before[2] + 1
+            if kind == "dependency" and before is not None:
+                kind = before[0]
+            self.pending[name] = kind, value, missed
+
+
+class Machine(RuleBasedStateMachine):
     """The same steps in the store and in dicts."""
+
+    call: ClassVar[Callable[..., Any]]  # runs an async function in trio's thread
+    pool: ClassVar[Pool | None] = None
+    store: ClassVar[MemoryStore]
+    clock: ClassVar[list[float]]
+    tools: ClassVar[Iterator[str]] = itertools.cycle(["call", "call_async"])
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
-        self.store = MemoryStore(quotas=QUOTAS, clock=lambda: self.now)
+        self.clock[0] = 1000.0
         self.model: dict[str, ModelSession] = {}
+        self.watch: ModelWatch | None = None
+        for session_id in self.run(self.store.list_sessions):
+            self.run(self.store.delete_session, session_id)
+
+    @classmethod
+    def run(cls, function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+        async def step() -> T:
+            return await function(*args, **options)
+
+        found: T = cls.call(step)
+        return found
+
+    @property
+    def now(self) -> float:
+        return self.clock[0]
 
     def _alive(self, session_id: str) -> ModelSession | None:
         found = self.model.get(session_id)
@@ -75,11 +130,22 @@ class Store(RuleBasedStateMachine):
             found = None
         return found
 
-    def _in(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """Change a session in the store, and note in the model that it was used."""
+    def _used(self, session_id: str) -> None:
         if (found := self._alive(session_id)) is not None and found.ttl is not None:
             found.end = self.now + found.ttl
-        return run(self.store.update_session(session_id, change))
+
+    def host(self, session_id: str, method: str, *args: Any, **options: Any) -> Any:
+        """What only the host can do."""
+        self._used(session_id)
+        return self.run(getattr(self.store.of(session_id), method), *args, **options)
+
+    def do(self, session_id: str, method: str, *args: Any, **options: Any) -> Any:
+        """What workers can do too."""
+        if self.pool is None:
+            return self.host(session_id, method, *args, **options)
+        self._used(session_id)
+        asked = {"method": method, "args": list(args), "options": options}
+        return self.run(SessionHandle(self.pool, session_id).execute, next(self.tools), asked)
 
     def _variable(self, session_id: str, name: str) -> ModelVariable | type[Exception]:
         session = self._alive(session_id)
@@ -87,41 +153,64 @@ class Store(RuleBasedStateMachine):
             return SessionNotFound
         return session.variables.get(name, VariableNotFound)
 
+    def _changed(self, session_id: str, *names: str, told: set[str] | None = None) -> None:
+        """Note what watchers are told: of these, and of what depends on them."""
+        session, watch = self.model[session_id], self.watch
+        if watch is None or watch.session is not session:
+            return
+        for name in names:
+            variable = session.variables.get(name)
+            watch.tell(name, "deleted" if variable is None else "changed", None if variable is None else variable.value)
+        for name in (session.dependents(names) if told is None else told) - {*names}:
+            watch.tell(name, "dependency", session.variables[name].value)
+
+    # Sessions.
+
     @rule(seconds=st.sampled_from([1, 30, 60]))
     def pass_time(self, seconds: int) -> None:
-        self.now += seconds
+        self.clock[0] += seconds
 
     @rule(session_id=IDS, ttl=st.sampled_from([None, 30.0, 100.0]))
     def create(self, session_id: str, ttl: float | None) -> None:
         if self._alive(session_id) is not None:
             with pytest.raises(SessionError, match="already"):
-                run(self.store.create_session(session_id, ttl=ttl))
+                self.run(self.store.create_session, session_id, ttl=ttl)
         elif len([s for s in list(self.model) if self._alive(s)]) == QUOTAS.sessions:
             with pytest.raises(QuotaExceeded):
-                run(self.store.create_session(session_id, ttl=ttl))
+                self.run(self.store.create_session, session_id, ttl=ttl)
         else:
-            assert run(self.store.create_session(session_id, ttl=ttl)) == session_id
+            assert self.run(self.store.create_session, session_id, ttl=ttl) == session_id
             self.model[session_id] = ModelSession(None if ttl is None else self.now + ttl, ttl)
 
     @rule(session_id=IDS)
     def delete(self, session_id: str) -> None:
-        assert run(self.store.delete_session(session_id)) == (self._alive(session_id) is not None)
+        assert self.run(self.store.delete_session, session_id) == (self._alive(session_id) is not None)
         self.model.pop(session_id, None)
 
     @rule()
     def reap(self) -> None:
         expired = [s for s in list(self.model) if self._alive(s) is None]
         # Some of them may be gone already: they were asked for.
-        assert run(self.store.cleanup_expired_sessions()) <= QUOTAS.sessions  # type: ignore[operator]
-        assert not set(expired) & set(run(self.store.list_sessions()))
+        assert self.run(self.store.cleanup_expired_sessions) <= QUOTAS.sessions  # type: ignore[operator]
+        assert not set(expired) & set(self.run(self.store.list_sessions))
+
+    @precondition(lambda self: self.model)
+    @rule(session_id=IDS)
+    def move(self, session_id: str) -> None:
+        """Out of the store and in again."""
+        session = self._alive(session_id)
+        if session is None:
+            return
+        exported = self.run(self.store.export_session, session_id)
+        self.run(self.store.delete_session, session_id)
+        assert self.run(self.store.import_session, exported) == session_id
+        moved = attrs.evolve(session, end=None if session.ttl is None else self.now + session.ttl)
+        self.model[session_id] = moved
+
+    # Variables.
 
     @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), read_only=st.booleans())
     def register(self, session_id: str, name: str, value: int, read_only: bool) -> None:
-        def step(session: Session) -> Variable:
-            rules = AccessRules(read_only=read_only)
-            bounds = {"max": 10}
-            return session.register(name, "integer", value, constraints=bounds, access_rules=rules)
-
         there = self._variable(session_id, name)
         session = self.model.get(session_id)
         error: type[Exception] | None = None
@@ -133,17 +222,20 @@ class Store(RuleBasedStateMachine):
             error = QuotaExceeded
         elif value > 10:
             error = InvalidValue
+        # Rules are objects, and a tool's arguments here are plain.
+        do = self.host if read_only else self.do
+        options = {"access_rules": AccessRules(read_only=True)} if read_only else {}
         if error is not None:
             with pytest.raises(error):
-                self._in(session_id, step)
+                do(session_id, "register_variable", name, "integer", value, constraints={"max": 10}, **options)
             return
         assert session is not None
-        assert self._in(session_id, step).version == 1
+        made = do(session_id, "register_variable", name, "integer", value, constraints={"max": 10}, **options)
+        assert _seen(made) == (value, 1)
         session.variables[name] = ModelVariable(value, read_only=read_only, versions=[(1, value)])
+        self._changed(session_id, name)
 
-    def _write(
-        self, session_id: str, name: str, value: int, version: int | None, step: Callable[[Session], Variable]
-    ) -> None:
+    def _write(self, session_id: str, name: str, value: int, version: int | None, step: Callable[[], Any]) -> None:
         found = self._variable(session_id, name)
         error: type[Exception] | None = None
         if not isinstance(found, ModelVariable):
@@ -156,21 +248,25 @@ class Store(RuleBasedStateMachine):
             error = InvalidValue
         if error is not None:
             with pytest.raises(error):
-                self._in(session_id, step)
+                step()
             return
         assert isinstance(found, ModelVariable)
+        self._set(found, value)
+        assert _seen(step()) == (value, found.version)
+        self._changed(session_id, name)
+
+    def _set(self, found: ModelVariable, value: int) -> None:
         found.value, found.version = value, found.version + 1
         found.versions = [*found.versions, (found.version, value)][-QUOTAS.history :]
-        assert self._in(session_id, step).version == found.version
 
-    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), version=st.sampled_from([None, 1, 2]))
+    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), version=st.sampled_from([None, None, 1, 2]))
     def update(self, session_id: str, name: str, value: int, version: int | None) -> None:
         self._write(
             session_id,
             name,
             value,
             version,
-            lambda session: session.update(name, value, expected_version=version),
+            lambda: self.do(session_id, "update_variable", name, value, expected_version=version),
         )
 
     @rule(session_id=IDS, name=NAMES, version=st.integers(1, 5))
@@ -179,85 +275,86 @@ class Store(RuleBasedStateMachine):
         known = dict(found.versions) if isinstance(found, ModelVariable) else {}
         if isinstance(found, ModelVariable) and version not in known:
             with pytest.raises(VersionConflict, match="is not known"):
-                self._in(session_id, lambda session: session.rollback(name, version))
+                self.host(session_id, "rollback", name, version)
             return
         self._write(
-            session_id,
-            name,
-            known.get(version, 0),
-            None,
-            lambda session: session.rollback(name, version),
+            session_id, name, known.get(version, 0), None, lambda: self.host(session_id, "rollback", name, version)
         )
 
     @rule(session_id=IDS, updates=st.dictionaries(NAMES, st.integers(0, 12)), atomic=st.booleans())
     def update_many(self, session_id: str, updates: dict[str, int], atomic: bool) -> None:
-        def step(session: Session) -> dict[str, Variable | Exception]:
-            return session.update_many(updates, atomic=atomic)
-
         session = self._alive(session_id)
         if session is None:
             with pytest.raises(SessionNotFound):
-                self._in(session_id, step)
+                self.host(session_id, "update_variables", updates, atomic=atomic)
             return
         bad = {
             name
             for name, value in updates.items()
             if name not in session.variables or session.variables[name].read_only or value > 10
         }
-        outcome = self._in(session_id, step)
-        assert {name for name, result in outcome.items() if isinstance(result, Exception)} == bad
+        outcome = self._update_many(session_id, updates, atomic)
+        assert {name for name, found in outcome.items() if found is None} == bad
         if atomic and bad:
             assert outcome.keys() == bad
             return
         for name in updates.keys() - bad:
-            found = session.variables[name]
-            found.value, found.version = updates[name], found.version + 1
-            found.versions = [*found.versions, (found.version, found.value)][-QUOTAS.history :]
+            self._set(session.variables[name], updates[name])
+            assert outcome[name] == session.variables[name].version
+        if updates.keys() - bad:
+            self._changed(session_id, *(updates.keys() - bad))
+
+    def _update_many(self, session_id: str, updates: dict[str, int], atomic: bool) -> dict[str, int | None]:
+        """The versions; None for what failed."""
+        if self.pool is not None:
+            self._used(session_id)
+            asked = {"updates": updates, "atomic": atomic}
+            found = self.run(SessionHandle(self.pool, session_id).execute, "outcomes", asked)
+            return {name: None if isinstance(version, str) else version for name, version in found.items()}
+        found = self.host(session_id, "update_variables", updates, atomic=atomic)
+        return {name: None if isinstance(one, Exception) else one.version for name, one in found.items()}
 
     @rule(session_id=IDS, name=NAMES)
     def remove(self, session_id: str, name: str) -> None:
         found = self._variable(session_id, name)
-        if isinstance(found, ModelVariable) and not found.read_only:
-            self._in(session_id, lambda session: session.delete(name))
-            variables = self.model[session_id].variables
-            del variables[name]
-            for other in variables.values():
-                other.on.discard(name)
-        else:
+        if not isinstance(found, ModelVariable) or found.read_only:
             with pytest.raises(AccessDenied if isinstance(found, ModelVariable) else found):
-                self._in(session_id, lambda session: session.delete(name))
+                self.do(session_id, "delete_variable", name)
+            return
+        self.do(session_id, "delete_variable", name)
+        session = self.model[session_id]
+        told = session.dependents([name])
+        del session.variables[name]
+        for other in session.variables.values():
+            other.on.discard(name)
+        self._changed(session_id, name, told=told)
 
     @rule(session_id=IDS, name=NAMES, start=st.booleans())
     def optimize(self, session_id: str, name: str, start: bool) -> None:
         found = self._variable(session_id, name)
         if not isinstance(found, ModelVariable):
             return
-        if not start:
-            assert not self._in(session_id, lambda session: session.stop_optimization(name)).optimizing
-            found.optimizer = None
-        elif found.optimizer is None:
-            self._in(session_id, lambda session: session.start_optimization(name, "o"))
-            found.optimizer = "o"
-        else:
+        if start and found.optimizer is not None:
             with pytest.raises(AccessDenied, match="is being optimized by 'o'"):
-                self._in(session_id, lambda session: session.start_optimization(name, "p"))
+                self.host(session_id, "start_optimization", name, "p")
+            return
+        if start:
+            self.host(session_id, "start_optimization", name, "o")
+        else:
+            assert not self.host(session_id, "stop_optimization", name).optimizing
+        found.optimizer = "o" if start else None
+        self._changed(session_id, name)
 
     @rule(session_id=IDS, name=NAMES, on=NAMES)
     def depend(self, session_id: str, name: str, on: str) -> None:
         found, base = self._variable(session_id, name), self._variable(session_id, on)
         if not isinstance(found, ModelVariable) or not isinstance(base, ModelVariable):
             return
-        variables = self.model[session_id].variables
-        reached, left = {on}, [on]
-        while left:
-            following = variables[left.pop()].on - reached
-            reached |= following
-            left.extend(following)
-        if name in reached:
+        if name == on or on in self.model[session_id].dependents([name]):
             with pytest.raises(AccessDenied, match="cannot depend on"):
-                self._in(session_id, lambda session: session.add_dependency(name, on))
+                self.host(session_id, "add_dependency", name, on)
         else:
-            self._in(session_id, lambda session: session.add_dependency(name, on))
+            self.host(session_id, "add_dependency", name, on)
             found.on.add(on)
 
     @precondition(lambda self: self.model)
@@ -266,28 +363,176 @@ class Store(RuleBasedStateMachine):
         session = self._alive(session_id)
         if session is None:
             with pytest.raises(SessionNotFound):
-                self._in(session_id, len)
+                self.do(session_id, "list_variables")
             return
-        listed = self._in(session_id, lambda s: s.matching(pattern))
-        assert [v.name for v in listed] == [n for n in session.variables if fnmatch.fnmatchcase(n, pattern)]
-        found, missing = self._in(session_id, lambda s: s.get_many([*session.variables, "nobody"]))
+        listed = self.do(session_id, "list_variables", pattern)
+        assert [_field(v, "name") for v in listed] == [n for n in session.variables if fnmatch.fnmatchcase(n, pattern)]
+        found, missing = self.do(session_id, "get_variables", [*session.variables, "nobody"])
         assert missing == ["nobody"]
         for name, expected in session.variables.items():
             variable = found[name]
-            assert (variable.value, variable.version) == (expected.value, expected.version)
-            assert variable.optimizing == (expected.optimizer is not None)
-            by_id = self._in(session_id, methodcaller("get", variable.id))
-            assert by_id is variable
-            history = self._in(session_id, methodcaller("history", name))
+            assert _seen(variable) == (expected.value, expected.version)
+            assert (_field(variable, "optimization") is not None) == (expected.optimizer is not None)
+            assert self.do(session_id, "get_variable", _field(variable, "id")) == variable
+            history = self.host(session_id, "history", name)
             assert [(entry.version, entry.value) for entry in reversed(history)] == expected.versions
-            dependents = self._in(session_id, methodcaller("dependents", name))
-            assert dependents.keys() == {other for other, v in session.variables.items() if name in v.on}
+
+    @rule(session_id=IDS, name=NAMES)
+    def read(self, session_id: str, name: str) -> None:
+        found = self._variable(session_id, name)
+        if isinstance(found, ModelVariable):
+            assert self.do(session_id, "get_variable_value", name) == found.value
+            assert self.do(session_id, "has_variable", name)
+        else:
+            with pytest.raises(found):
+                self.do(session_id, "get_variable_value", name)
+
+    # Programs.
+
+    @rule(
+        session_id=IDS, name=PROGRAMS, what=st.sampled_from(["store", "update", "delete", "get"]), n=st.integers(0, 9)
+    )
+    def program(self, session_id: str, name: str, what: str, n: int) -> None:
+        session = self._alive(session_id)
+        args: tuple[Any, ...] = ({f"n{n % 3}": n},) if what in ("store", "update") else ()
+        error: type[Exception] | None = None
+        if session is None:
+            error = SessionNotFound
+        elif what == "store":
+            error = QuotaExceeded if {*session.programs} - {name} else None
+        elif name not in session.programs:
+            error = ProgramNotFound
+        if error is not None:
+            with pytest.raises(error):
+                self.do(session_id, f"{what}_program", name, *args)
+            return
+        assert session is not None
+        found = self.do(session_id, f"{what}_program", name, *args)
+        if what == "delete":
+            del session.programs[name]
+        elif args:
+            session.programs[name] = {**(session.programs.get(name, {}) if what == "update" else {}), **args[0]}
+        if what in ("update", "get"):
+            assert found == session.programs[name]
+
+    # Watching.
+
+    @precondition(lambda self: self.watch is None)
+    @rule(session_id=IDS, names=st.sets(NAMES), initial=st.booleans())
+    def begin_to_watch(self, session_id: str, names: set[str], initial: bool) -> None:
+        session = self._alive(session_id)
+        if session is None:
+            return
+        self._used(session_id)
+        # What `SessionView.watch` does, without its block.
+        watcher = Watcher(sorted(names))
+        watched = frozenset(names or {"temperature", "temp_2", "count"})
+        self.watch = ModelWatch(session, watcher, watched)
+        self.store.hub.subscribe(session_id, watcher, watcher.hear)
+        if initial:
+            there = self.host(session_id, "list_variables")
+            watcher.begin([variable for variable in there if variable.name in watched])
+            for name, variable in session.variables.items():
+                self.watch.tell(name, "initial", variable.value)
+
+    @precondition(lambda self: self.watch is not None)
+    @rule()
+    def take_updates(self) -> None:
+        watch = self.watch
+        assert watch is not None
+        found = {}
+        for _ in watch.pending:
+            update = self.run(watch.watcher.__anext__)
+            found[update.name] = update.kind, update.value, update.missed
+        assert found == watch.pending
+        watch.pending.clear()
+        for session_id in list(self.model):
+            self._alive(session_id)
+        if not any(session is watch.session for session in self.model.values()):
+            self.run(self.store.cleanup_expired_sessions)
+            with pytest.raises(StopAsyncIteration):
+                self.run(_stops, watch.watcher)
+            self.watch = None
 
     @invariant()
     def the_same_sessions_live(self) -> None:
         alive = {session_id for session_id in list(self.model) if self._alive(session_id) is not None}
-        assert set(run(self.store.list_sessions())) == alive
+        assert set(self.run(self.store.list_sessions)) == alive
 
 
-TestStore = Store.TestCase
-TestStore.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+async def _stops(watcher: Watcher) -> None:
+    # A coroutine cannot let StopAsyncIteration out of a generator of trio's.
+    with trio.fail_after(5):
+        await watcher.__anext__()
+
+
+def _field(variable: Any, name: str) -> Any:
+    return variable[name] if isinstance(variable, dict) else getattr(variable, name)
+
+
+def _seen(variable: Any) -> tuple[int, int]:
+    return _field(variable, "value"), _field(variable, "version")
+
+
+@contextmanager
+def trio_thread(main: Callable[[Callable[[Any], None], trio.Event], Awaitable[None]]) -> Iterator[Any]:
+    """Run `main(ready, end)` in a thread; gives what it says is ready, and how to run async functions there."""
+    ready = threading.Event()
+    told: list[Any] = []
+
+    async def run() -> None:
+        end = trio.Event()
+        told.extend([trio.lowlevel.current_trio_token(), end])
+
+        def is_ready(value: Any) -> None:
+            told.append(value)
+            ready.set()
+
+        await main(is_ready, end)
+
+    thread = threading.Thread(target=trio.run, args=(run,))
+    thread.start()
+    ready.wait(30)
+    token, end, value = told
+    try:
+        yield value, lambda function: trio.from_thread.run(function, trio_token=token)
+    finally:
+        token.run_sync_soon(end.set)
+        thread.join(30)
+
+
+def _machine(call: Callable[..., Any], store: MemoryStore, clock: list[float], pool: Pool | None) -> type[Machine]:
+    return type("Store", (Machine,), {"call": staticmethod(call), "store": store, "clock": clock, "pool": pool})
+
+
+def test_the_store_and_a_model() -> None:
+    clock = [1000.0]
+    store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])
+
+    async def main(ready: Callable[[Any], None], end: trio.Event) -> None:
+        ready(None)
+        await end.wait()
+
+    with trio_thread(main) as (_, call):
+        run_state_machine_as_test(
+            _machine(call, store, clock, None),
+            settings=settings(max_examples=150, stateful_step_count=50, deadline=None),
+        )
+
+
+def test_the_store_through_real_workers_and_a_model() -> None:
+    clock = [1000.0]
+    store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])
+
+    async def main(ready: Callable[[Any], None], end: trio.Event) -> None:
+        async with open_pool("tests.state_tools:StateTools", workers=2, store=store) as pool:
+            ready(pool)
+            await end.wait()
+
+    with trio_thread(main) as (pool, call):
+        run_state_machine_as_test(
+            _machine(call, store, clock, pool),
+            settings=settings(
+                max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            ),
+        )

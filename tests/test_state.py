@@ -265,7 +265,12 @@ def test_programs_metadata_and_exports() -> None:
 def test_expiring_costs_what_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
     expired = Session.expired
-    monkeypatch.setattr(Session, "expired", lambda self, now: looked_at.append(self.id) or expired(self, now))
+
+    def count(session: Session, now: float) -> bool:
+        looked_at.append(session.id)
+        return expired(session, now)
+
+    monkeypatch.setattr(Session, "expired", count)
 
     async def main() -> None:
         clock = Clock()
