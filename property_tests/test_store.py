@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -45,8 +46,9 @@ from snakepit_trio.state.store import MemoryStore
 from snakepit_trio.state.watching import Watcher
 
 T = TypeVar("T")
-IDS = st.sampled_from(["s1", "s2", "s3"])
-NAMES = st.sampled_from(["temperature", "temp_2", "count"])
+# Most of what happens should happen to sessions that are there, and live for a while.
+IDS = st.sampled_from(["s1"] * 8 + ["s2", "s3"])
+NAMES = st.sampled_from(["temperature"] * 4 + ["temp_2"] * 2 + ["count"])
 PROGRAMS = st.sampled_from(["p", "q"])
 QUOTAS = Quotas(sessions=2, variables=2, programs=1, history=3)
 
@@ -166,7 +168,13 @@ class Machine(RuleBasedStateMachine):
 
     # Sessions.
 
-    @rule(seconds=st.sampled_from([1, 30, 60]))
+    @initialize(values=st.lists(st.integers(0, 10), max_size=2), ttl=st.sampled_from([None, 100.0]))
+    def begin(self, values: list[int], ttl: float | None) -> None:
+        self.create("s1", ttl)
+        for name, value in zip(["temperature", "temp_2"], values, strict=False):
+            self.register("s1", name, value, read_only=False)
+
+    @rule(seconds=st.sampled_from([1, 1, 1, 1, 30, 100]))
     def pass_time(self, seconds: int) -> None:
         self.clock[0] += seconds
 
@@ -182,7 +190,7 @@ class Machine(RuleBasedStateMachine):
             assert self.run(self.store.create_session, session_id, ttl=ttl) == session_id
             self.model[session_id] = ModelSession(None if ttl is None else self.now + ttl, ttl)
 
-    @rule(session_id=IDS)
+    @rule(session_id=st.sampled_from(["s1", "s2", "s2", "s3", "s3"]))
     def delete(self, session_id: str) -> None:
         assert self.run(self.store.delete_session, session_id) == (self._alive(session_id) is not None)
         self.model.pop(session_id, None)
@@ -209,7 +217,7 @@ class Machine(RuleBasedStateMachine):
 
     # Variables.
 
-    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), read_only=st.booleans())
+    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), read_only=st.sampled_from([False, False, True]))
     def register(self, session_id: str, name: str, value: int, read_only: bool) -> None:
         there = self._variable(session_id, name)
         session = self.model.get(session_id)
@@ -259,7 +267,7 @@ class Machine(RuleBasedStateMachine):
         found.value, found.version = value, found.version + 1
         found.versions = [*found.versions, (found.version, value)][-QUOTAS.history :]
 
-    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), version=st.sampled_from([None, None, 1, 2]))
+    @rule(session_id=IDS, name=NAMES, value=st.integers(0, 12), version=st.sampled_from([None, None, None, 1, 2]))
     def update(self, session_id: str, name: str, value: int, version: int | None) -> None:
         self._write(
             session_id,
@@ -516,7 +524,7 @@ def test_the_store_and_a_model() -> None:
     with trio_thread(main) as (_, call):
         run_state_machine_as_test(
             _machine(call, store, clock, None),
-            settings=settings(max_examples=150, stateful_step_count=50, deadline=None),
+            settings=settings(max_examples=200, stateful_step_count=100, deadline=None),
         )
 
 
@@ -533,6 +541,6 @@ def test_the_store_through_real_workers_and_a_model() -> None:
         run_state_machine_as_test(
             _machine(call, store, clock, pool),
             settings=settings(
-                max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+                max_examples=120, stateful_step_count=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
             ),
         )
