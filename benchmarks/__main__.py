@@ -36,6 +36,17 @@ LIBRARIES = (
     "pandas",
     "pyarrow",
 )
+#: What to reach in each figure of `state`, and whether more is better.
+STATE: dict[str, tuple[str, float | None, bool]] = {
+    "host gets/s": ("", None, True),
+    "host updates/s": ("", None, True),
+    "store with 10,000, x": ("a store with 10,000 sessions within 20% of one with 10", 0.8, True),
+    "store with 100,000, x": ("a store with 100,000 sessions within 20% of one with 10", 0.8, True),
+    "all 100,000 at random, x": ("", None, True),
+    "cached get, us": ("a cached get in a worker under 2 us", 2.0, False),
+    "get, round trips": ("an uncached get in at most one round trip", 1.0, False),
+    "batch of 100, round trips": ("a batch of 100 in under 3 round trips", 3.0, False),
+}
 MORE_IS_BETTER = ("calls/s", "chunks/s")
 Rounds = list[dict[str, dict[str, float]]]  # for each round, by peer, by figure
 
@@ -93,9 +104,11 @@ def _run(name: str, figure: str, scale: float) -> dict[str, float]:
 
 def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
     columns = list(dict.fromkeys(figure for each in rounds for found in each.values() for figure in found))
-    calls = [column for column in columns if not column.endswith(", ms")]
     values = [column for column in columns if column.endswith(", ms")]
-    return [_table(rounds, names, title, group) for title, group in (("Calls", calls), ("Values", values)) if group]
+    state = [column for column in columns if column in STATE]
+    calls = [column for column in columns if column not in (*values, *state)]
+    groups = ("Calls", names, calls), ("Values", names, values), ("State", [Ours.name], state)
+    return [_table(rounds, peers, title, group) for title, peers, group in groups if group]
 
 
 def _table(rounds: Rounds, names: list[str], title: str, columns: list[str]) -> Table:
@@ -142,7 +155,16 @@ def _reach(rounds: Rounds) -> list[str]:
     if rates := [each[Ours.name]["chunks/s"] for each in rounds if "chunks/s" in each.get(Ours.name, {})]:
         rate = statistics.median(rates)
         lines.append(_verdict("at least 20,000 chunks a second", rate, rate >= 20_000, ""))
-    return [*lines, *_reach_of_values(rounds)]
+    return [*lines, *_reach_of_values(rounds), *_reach_of_state(rounds)]
+
+
+def _reach_of_state(rounds: Rounds) -> list[str]:
+    lines = []
+    for column, (aim, bound, more) in STATE.items():
+        found = _median(rounds, column)
+        if found is not None and bound is not None:
+            lines.append(_verdict(aim, found, found >= bound if more else found <= bound, ""))
+    return lines
 
 
 def _reach_of_values(rounds: Rounds) -> list[str]:

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from .peers import PEERS, Peer, Session
+from .peers import PEERS, Ours, Peer, Session
+from .state import measure
 
 CALLERS = 64
 Figures = dict[str, float]
@@ -122,6 +123,11 @@ async def startup(peer: Peer, _scale: float) -> Figures:
     return figures
 
 
+async def state(peer: Peer, scale: float) -> Figures:
+    """What no other peer has: variables of sessions, on the host and from a worker."""
+    return await measure(scale) if peer.name == Ours.name else {}
+
+
 FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -129,6 +135,7 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "startup": startup,
     "values": values,
     "beside": beside,
+    "state": state,
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from bridge_py import BaseAdapter, tool
+from bridge_py import BaseAdapter, SessionContext, tool
 
 
 def increase(value: Any) -> Any:
@@ -36,6 +37,23 @@ class Tools(BaseAdapter):
     def total(self, value: Any) -> float:
         """Look at all of an array."""
         return float(value.sum())
+
+    @tool
+    def time_reads(self, context: SessionContext, name: str, times: int, bypass_cache: bool) -> float:
+        """Seconds for one reading of a variable."""
+        context.get_variable(name)
+        began = time.perf_counter()
+        for _ in range(times):
+            context.get_variable(name, bypass_cache=bypass_cache)
+        return (time.perf_counter() - began) / times
+
+    @tool
+    def time_batches(self, context: SessionContext, names: list[str], times: int) -> float:
+        """Seconds for one reading of many, from the host."""
+        began = time.perf_counter()
+        for _ in range(times):
+            context.get_variables(names, bypass_cache=True)
+        return (time.perf_counter() - began) / times
 
     @tool
     def count(self, n: int) -> Iterator[int]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -147,33 +144,6 @@ class StateTools(BaseAdapter):
         """The same, in a coroutine."""
         while True:
             await context.get_variable("x", bypass_cache=True)
-
-    @tool
-    def time_reads(self, context: SessionContext, name: str, times: int, bypass_cache: bool = False) -> float:
-        """Seconds for one reading."""
-        context.get_variable(name)
-        start = time.perf_counter()
-        for _ in range(times):
-            context.get_variable(name, bypass_cache=bypass_cache)
-        return (time.perf_counter() - start) / times
-
-    @tool
-    def time_batches(self, context: SessionContext, names: list[str], times: int) -> float:
-        """Seconds for one batch, asked of the host."""
-        start = time.perf_counter()
-        for _ in range(times):
-            context.get_variables(names, bypass_cache=True)
-        return (time.perf_counter() - start) / times
-
-    @tool
-    def die(self) -> None:
-        """End the process."""
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    @tool
-    async def nothing(self) -> None:
-        """Await once."""
-        await asyncio.sleep(0)
 
 
 class StrictTools(StateTools):

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from bridge_py.cache import Caches
 from snakepit_trio.pool import Pool
 
 TOOLS = "tests.state_tools:StateTools"
@@ -303,6 +304,36 @@ def test_who_asks_can_be_cancelled(tool: str, concurrency: int) -> None:
         assert {worker.pid for worker in pool.list_workers()} == pids, "none had to be killed"
 
     in_session(test, concurrency=concurrency)()
+
+
+def test_an_answer_that_was_overtaken_is_not_remembered() -> None:
+    caches = Caches()
+    cache = caches.of("s")
+    old = snakepit.variables.create_variable("x", value=1)
+    stamp = caches.stamp("s")
+    caches.invalidate("s", ["x"])  # while the answer was on its way from the link to the tool
+    cache.put(old, stamp)
+    assert cache.get("x", 60) is None
+    assert cache.get(old.id, 60) is None
+    cache.put(old, caches.stamp("s"))
+    assert cache.get("x", 60) is cache.get(old.id, 60) is old
+    assert cache.get("x", -1) is None
+    cache.put(snakepit.variables.create_variable("x", value=2), stamp)
+    assert cache.get("x", 60) is old, "the older answer came later"
+    for number in range(10_001):
+        caches.invalidate("s", [f"other {number}"])
+    assert cache.get("x", 60) is None, "which names are valid is not known any more"
+    cache.put(old, caches.stamp("s"))
+    assert cache.get("x", 60) is old
+    caches.invalidate("s", [])
+    cache.put(old, 1 << 40)
+    assert cache.get("x", 60) is None, "the session has ended, whoever still holds this"
+    assert caches.of("s") is not cache
+    for number in range(300):
+        caches.of(f"session {number}")
+    caches.trim()
+    assert caches.of("session 299").stamp == 0
+    assert len(caches._sessions) == 256
 
 
 def test_a_stream_reads_as_it_goes() -> None:

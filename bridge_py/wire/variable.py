@@ -83,7 +83,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, value=own(self.value)) if type(self.value) in (list, dict) else self
 
     def pack(self) -> list[Any]:
-        """What `unpack` makes it of again: plain values, of which the codec makes short work."""
+        """What `unpack` makes it of again: hardly any containers, of each of which the codec must think."""
         rules, running = self.access_rules, self.optimization
         return [
             self.id,
@@ -92,10 +92,10 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
             self.value,
             self.created_at,
             self.updated_at,
-            self.constraints,
-            self.metadata,
             self.version,
             self.source,
+            self.constraints or None,
+            self.metadata or None,
             None if rules is _NO_RULES else [rules.read_only, rules.owner],
             None if running is None else [running.id, running.optimizer_id, running.started_at, running.config],
         ]
@@ -104,13 +104,24 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     def unpack(cls, packed: list[Any]) -> Variable:
         """The variable that was packed. Raises `DecodeError`."""
         try:
-            *fields, rules, running = packed
-            given = dict(zip(_PACKED, fields, strict=True))
-            if rules is not None:
-                given["access_rules"] = AccessRules(read_only=rules[0], owner=rules[1])
-            if running is not None:
-                given["optimization"] = Optimization(**dict(zip(_OPTIMIZATION, running, strict=True)))
-            return cls(**given)
+            first, name, kind, value, created_at, updated_at, version, source, *rest = packed
+            constraints, metadata, rules, running = rest
+            return cls(
+                id=first,
+                name=name,
+                type=kind,
+                value=value,
+                created_at=created_at,
+                updated_at=updated_at,
+                version=version,
+                source=source,
+                constraints=constraints or {},
+                metadata=metadata or {},
+                access_rules=_NO_RULES if rules is None else AccessRules(read_only=rules[0], owner=rules[1]),
+                optimization=None
+                if running is None
+                else Optimization(**dict(zip(_OPTIMIZATION, running, strict=True))),
+            )
         except (TypeError, ValueError, IndexError) as error:
             raise DecodeError(f"this is no variable: {error}") from None
 
@@ -130,7 +141,6 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return exported
 
 
-_PACKED: Final = Variable.__struct_fields__[:10]
 _OPTIMIZATION: Final = Optimization.__struct_fields__
 
 

@@ -41,7 +41,7 @@ async def _get_variable(view: SessionView, _tool: str, identifier: str) -> list[
 
 async def _get_variables(view: SessionView, _tool: str, identifiers: list[str]) -> Any:
     found, missing = await view.get_variables(identifiers)
-    return {name: variable.pack() for name, variable in found.items()}, missing
+    return [{name: variable.pack() for name, variable in found.items()}, missing]
 
 
 async def _has_variable(view: SessionView, _tool: str, identifier: str) -> bool:

@@ -129,7 +129,7 @@ class Session:
             now = None if there is None else there.variable
             if was is not now:
                 changes.append(Change(name, was, now))
-        lost = {name: old.dependents for name, old in before.items() if old is not _ABSENT}
+        lost = {name: old.dependents for name, old in before.items() if old is not _ABSENT and old.dependents}
         return [*changes, *self._consequences(changes, lost)]
 
     def undo(self) -> None:
@@ -463,14 +463,20 @@ class Session:
     def _consequences(self, changes: list[Change], lost: Mapping[str, Mapping[str, str]]) -> list[Change]:
         """Who depends on what has changed; `lost` are the dependents as they were before, also of what is deleted."""
         told = {change.name for change in changes}
-        found = []
+        found: list[Change] = []
         for change in changes:
+            if change.name not in lost and not self._has_dependents(change.name):
+                continue
             for name in self._reached_from(change.name, lost.get(change.name, ())):
                 if name not in told:
                     told.add(name)
                     variable = self._entries[name].variable
                     found.append(Change(name, variable, variable, change.name))
         return found
+
+    def _has_dependents(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        return entry is not None and bool(entry.dependents)
 
     def _reached_from(self, start: str, also: Iterable[str] = ()) -> list[str]:
         """Who depends on a variable, directly or not."""
