@@ -40,6 +40,17 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "refused: blur: args.image.pixels[1]: an object of type builtins.object cannot be sent",
             ],
         ),
+        (
+            "state",
+            [
+                "version after tuning: 4",
+                "watched: temperature is 0.7, 3 updates missed",
+                "'steps': 3, 'missing': 1}",
+                "is below the minimum of float: min=0.0",
+                "rolled back to 1.0",
+                "a pool is needed: False\na pool is needed: True",
+            ],
+        ),
         ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
     ],
 )
