@@ -46,7 +46,8 @@ from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, open_pool, run_as_script
 from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider
-from .state.session import Change, Quotas, Session
+from .state.quotas import Quotas
+from .state.session import Change, Session
 from .state.store import MemoryStore, SessionStore, StoreStats
 from .state.view import SessionInfo, SessionView
 from .state.watching import Update, Watcher

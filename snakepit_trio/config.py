@@ -25,7 +25,7 @@ from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
 from .limits import Limits, share_of_cores, whole
 from .policy import RecyclePolicy, RetryPolicy
-from .state.session import Quotas
+from .state.quotas import Quotas
 from .state.store import DEFAULT_TTL, SessionStore
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from bridge_py.wire.types import VariableType, get_type, infer_type, list_types, valid, validate
-from bridge_py.wire.variable import Variable, own
+from bridge_py.wire.variable import Variable, new_variable
 
 __all__ = ["VariableType", "create_variable", "get_type", "infer_type", "supported_types", "valid", "validate"]
 
@@ -32,15 +31,4 @@ def create_variable(
 
     Raises `InvalidValue`.
     """
-    kind = infer_type(value) if type is None else type
-    now = time.time()
-    return Variable(
-        id=f"var_{name}_{secrets.token_hex(4)}",
-        name=name,
-        type=kind,
-        value=own(validate(value, kind, constraints)),
-        constraints=dict(constraints),
-        metadata=dict(metadata),
-        created_at=now,
-        updated_at=now,
-    )
+    return new_variable(name, type, value, now=time.time(), constraints=constraints, metadata=metadata)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from . import types
-from .errors import DecodeError
+from .errors import DecodeError, InvalidValue
 
 Source = Literal["host", "worker"]
 _NO_METADATA: Final[Mapping[str, str]] = {}
@@ -142,6 +143,37 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPTIMIZATION: Final = Optimization.__struct_fields__
+
+
+def new_variable(
+    name: str,
+    type: str | None,
+    value: Any,
+    *,
+    now: float,
+    constraints: Mapping[str, Any] = _NO_METADATA,
+    metadata: Mapping[str, str] = _NO_METADATA,
+    access_rules: AccessRules | None = None,
+    source: Source = "host",
+    version: int = 1,
+) -> Variable:
+    """A variable that was made now; without a type it gets that of its value. Raises `InvalidValue`."""
+    if not isinstance(name, str) or not name:
+        raise InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
+    kind = types.infer_type(value) if type is None else type
+    return Variable(
+        id=f"var_{name}_{secrets.token_hex(4)}",
+        name=name,
+        type=kind,
+        value=own(types.validate(value, kind, constraints)),
+        created_at=now,
+        updated_at=now,
+        constraints=dict(constraints),
+        metadata=dict(metadata),
+        version=version,
+        source=source,
+        access_rules=access_rules or _NO_RULES,
+    )
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import trio
 
@@ -16,12 +16,14 @@ from snakepit_trio.nurseries import background_nursery
 from snakepit_trio.pool import Arguments, Pool, open_pool
 from snakepit_trio.streams import Chunks
 
-from .session import Quotas, Session
+from .quotas import Quotas
+from .session import Session
 from .store import MemoryStore, SessionStore
 from .view import SessionView
 from .watching import Hub
 
 T = TypeVar("T")
+_LAST_STEP: Final = 5.0  # seconds that a store gets to delete the session
 
 
 class LocalState(SessionView):
@@ -73,9 +75,9 @@ class Context(SessionView):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_LAST_STEP, shield=True):
             await self._switch.store.delete_session(self.id)
-        return await self._stack.__aexit__(kind, error, trace)
+        return await self._stack.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end
 
     @property
     def is_bridged(self) -> bool:

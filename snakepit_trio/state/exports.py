@@ -9,7 +9,7 @@ import msgspec
 
 from bridge_py.wire import types
 from bridge_py.wire.errors import SessionError
-from bridge_py.wire.variable import HistoryEntry, Variable, own
+from bridge_py.wire.variable import HistoryEntry, Variable, new_variable, own
 
 from .session import Session
 
@@ -55,13 +55,19 @@ def import_variables(session: Session, exported: Iterable[Mapping[str, Any]]) ->
             given = msgspec.convert({"id": "", "created_at": 0.0, "updated_at": 0.0, **entry}, Variable)
         except msgspec.ValidationError as error:
             raise SessionError(f"this is no exported variable: {error}") from None
-        made = session.register(given.name, given.type, given.value, constraints=given.constraints)
-        session.delete(made.name)
-        kept = msgspec.structs.replace(
-            given, id=made.id, value=made.value, created_at=made.created_at, updated_at=made.updated_at
+        made = new_variable(
+            given.name,
+            given.type,
+            given.value,
+            now=session.last_accessed,
+            constraints=given.constraints,
+            metadata=given.metadata,
+            access_rules=given.access_rules,
+            source=given.source,
+            version=given.version,
         )
-        session.restore(kept, ())
-        found.append(kept.detached())
+        session.restore(made, ())
+        found.append(made.detached())
     return found
 
 

@@ -11,13 +11,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import attrs
 import msgspec
 
-from bridge_py.wire import codec, types
 from bridge_py.wire.errors import (
     AccessDenied,
-    InvalidValue,
     ProgramNotFound,
     QuotaExceeded,
     SessionError,
@@ -26,26 +23,12 @@ from bridge_py.wire.errors import (
     VariableNotFound,
     VersionConflict,
 )
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, own
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable, own
+
+from .quotas import Quotas, check_quota, size_of
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ABSENT: Final = object()
-
-
-@attrs.frozen(kw_only=True)
-class Quotas:
-    """What one store may hold. None: no bound."""
-
-    #: Sessions.
-    sessions: int | None = None
-    #: Variables of one session.
-    variables: int | None = 10_000
-    #: Programs of one session, and global ones.
-    programs: int | None = 10_000
-    #: Bytes of one session: its variables with their history, and its programs, as they would be sent.
-    bytes: int | None = 1 << 30
-    #: Versions of one variable that `history` and `rollback` know, the latest.
-    history: int = attrs.field(default=100, validator=attrs.validators.ge(1))
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -196,7 +179,7 @@ class Session:
     def register(
         self,
         name: str,
-        type: str,
+        type: str | None,
         value: Any,
         *,
         constraints: Mapping[str, Any] = _NOTHING,
@@ -204,27 +187,22 @@ class Session:
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
-        """Add a variable. Raises `VariableExists`, `QuotaExceeded` and `InvalidValue`."""
-        if not isinstance(name, str) or not name:
-            raise InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
-        if name in self:
-            raise VariableExists(f"session {self.id!r} has a variable {name!r} already: update it, or delete it first")
-        check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
-        found = Variable(
-            id=f"var_{name}_{secrets.token_hex(4)}",
-            name=name,
-            type=type,
-            value=own(types.validate(value, type, constraints)),
-            constraints=dict(constraints),
-            metadata=dict(metadata),
-            access_rules=access_rules or AccessRules(),
+        """Add a variable; without a type it gets that of its value.
+
+        Raises `VariableExists`, `QuotaExceeded`, `InvalidValue` and `EncodeError`.
+        """
+        self._check_new(name)
+        found = new_variable(
+            name,
+            type,
+            value,
+            now=self.last_accessed,
+            constraints=constraints,
+            metadata=metadata,
+            access_rules=access_rules,
             source=source,
-            created_at=self.last_accessed,
-            updated_at=self.last_accessed,
         )
-        self._serial += 1
-        self._put(_Entry(found, (), self._serial))
-        self._set(self._names, found.id, name)
+        self.restore(found, ())
         return found
 
     def restore(self, variable: Variable, history: Iterable[HistoryEntry]) -> None:
@@ -232,9 +210,7 @@ class Session:
 
         Raises `VariableExists` and `QuotaExceeded`.
         """
-        if variable.name in self or variable.id in self._names:
-            raise VariableExists(f"session {self.id!r} has a variable {variable.name!r} already")
-        check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
+        self._check_new(variable.name)
         older = tuple(
             HistoryEntry(
                 entry.version,
@@ -426,6 +402,11 @@ class Session:
             )
         return entry
 
+    def _check_new(self, name: str) -> None:
+        if isinstance(name, str) and name in self:
+            raise VariableExists(f"session {self.id!r} has a variable {name!r} already: update it, or delete it first")
+        check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
+
     def _put(self, entry: _Entry) -> None:
         """A new version of a variable."""
         found = entry.variable
@@ -491,17 +472,3 @@ class Session:
 
     def _name_of(self, identifier: str) -> str:
         return self._names.get(identifier, identifier)
-
-
-def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
-    """Raise `QuotaExceeded` if one more would be too many."""
-    if most is not None and count >= most:
-        raise QuotaExceeded(f"{whose} has {count} {what}, and may have {most}: delete some, or raise the quota")
-
-
-def size_of(value: Any, what: str) -> int:
-    """Bytes that a value takes when it is sent. Raises `EncodeError`."""
-    if type(value) in (float, int, bool):
-        return 9
-    packed = codec.encode(value, what)
-    return len(packed.body) + packed.size

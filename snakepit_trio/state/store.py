@@ -16,7 +16,8 @@ from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
 from bridge_py.wire.variable import own
 
 from . import exports
-from .session import Quotas, Session, check_quota, size_of
+from .quotas import Quotas, check_quota, size_of
+from .session import Session
 from .view import SessionInfo, SessionView
 from .watching import Hub
 

@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol, TypeVar
 import attrs
 import msgspec
 
-from bridge_py.wire import types
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, own
 
 from . import exports
@@ -100,12 +99,11 @@ class SessionView(StateProvider):
         source: Source = "host",
     ) -> Variable:
         """See `StateProvider`."""
-        kind = types.infer_type(value) if type is None else type
         found = await self._store.update_session(
             self._id,
             lambda session: session.register(
                 name,
-                kind,
+                type,
                 value,
                 constraints=constraints,
                 metadata=metadata,

@@ -1,0 +1,40 @@
+"""What a store may hold, and how much something is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from bridge_py.wire import codec
+from bridge_py.wire.errors import QuotaExceeded
+
+
+@attrs.frozen(kw_only=True)
+class Quotas:
+    """What one store may hold. None: no bound."""
+
+    #: Sessions.
+    sessions: int | None = None
+    #: Variables of one session.
+    variables: int | None = 10_000
+    #: Programs of one session, and global ones.
+    programs: int | None = 10_000
+    #: Bytes of one session: its variables with their history, and its programs, as they would be sent.
+    bytes: int | None = 1 << 30
+    #: Versions of one variable that `history` and `rollback` know, the latest.
+    history: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+
+
+def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
+    """Raise `QuotaExceeded` if one more would be too many."""
+    if most is not None and count >= most:
+        raise QuotaExceeded(f"{whose} has {count} {what}, and may have {most}: delete some, or raise the quota")
+
+
+def size_of(value: Any, what: str) -> int:
+    """Bytes that a value takes when it is sent. Raises `EncodeError`."""
+    if type(value) in (float, int, bool):
+        return 9
+    packed = codec.encode(value, what)
+    return len(packed.body) + packed.size
