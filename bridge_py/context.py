@@ -28,15 +28,13 @@ class StateHost(Host, Protocol):
 class CallContext:
     """What both kinds of contexts share: the call."""
 
-    __slots__ = ("_asker", "_cancelled", "_host", "_state", "call_id", "deadline", "logger", "session_id")
+    __slots__ = ("_asker", "_call_id", "_cancelled", "_host", "_session_id", "_state", "deadline", "logger")
 
     def __init__(
         self, call_id: int, session_id: str | None, deadline: float | None, host: StateHost | None = None
     ) -> None:
-        #: Number of this call, unique in this worker process.
-        self.call_id = call_id
-        #: The session the caller named, or None.
-        self.session_id = session_id
+        self._call_id = call_id
+        self._session_id = session_id
         #: When the call's budget ends, in seconds of `time.monotonic()`, or None.
         self.deadline = deadline
         #: A logger whose records the host passes on as its own.
@@ -45,6 +43,16 @@ class CallContext:
         self._host = host
         self._asker: Asker | None = None
         self._state: SessionState | None = None
+
+    @property
+    def call_id(self) -> int:
+        """Number of this call, unique in this worker process."""
+        return self._call_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session the caller named, or None."""
+        return self._session_id
 
     @property
     def cancelled(self) -> bool:
@@ -65,11 +73,10 @@ class CallContext:
     @property
     def _session(self) -> SessionState:
         if self._state is None:
-            if self.session_id is None or self._host is None:
+            host, session_id = self._host, self._session_id
+            if session_id is None or host is None:
                 raise SessionError("this call has no session: make it through pool.session(), or name one")
-            # Only a claim: the host goes by its own record of the call.
-            host, session_id = self._host, self.session_id
-            self._asker = Asker(host, self.call_id, session_id)
+            self._asker = Asker(host, self._call_id, session_id)
             self._state = SessionState(host.caches.of(session_id), host.cache_ttl, host.strict)
         return self._state
 
@@ -202,8 +209,8 @@ class BlockedContext(SessionContext):
 
     __slots__ = ()
 
-    def _block(self, steps: Steps[T]) -> T:
-        steps.close()
+    @property
+    def _session(self) -> SessionState:
         raise UsageError(
             "a coroutine must not block: annotate its parameter with bridge_py.AsyncSessionContext, and await"
         )

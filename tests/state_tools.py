@@ -68,9 +68,14 @@ class StateTools(BaseAdapter):
 
     @tool
     def claim(self, context: SessionContext, session_id: str) -> Any:
-        """Claim to be of another session, in every way there is."""
-        context.session_id = session_id
-        context.clear_cache()
+        """Claim to be of another session, and then behind the back of what keeps it from that."""
+        for claim in ("session_id", "call_id"):
+            try:
+                setattr(context, claim, session_id)
+            except AttributeError:
+                continue
+            return f"{claim} could be set"
+        context._session_id = session_id
         return context.get_variable_value("x", bypass_cache=True)
 
     @tool

@@ -177,6 +177,43 @@ def test_a_session_is_out_of_reach_for_the_calls_of_another() -> None:
     in_session(test, workers=1)()
 
 
+class WaitingStore(snakepit.MemoryStore):
+    """A store that waits, as one does that is elsewhere."""
+
+    may_wait = True
+
+    async def read_session(self, session_id: str, read: Callable[[snakepit.Session], Any]) -> Any:
+        """See `SessionStore`."""
+        await trio.sleep(0.001)
+        return await super().read_session(session_id, read)
+
+    async def update_session(self, session_id: str, change: Callable[[snakepit.Session], Any]) -> Any:
+        """See `SessionStore`."""
+        await trio.sleep(0.001)
+        return await super().update_session(session_id, change)
+
+
+def test_a_store_may_wait() -> None:
+    async def test(_pool: Pool, session: snakepit.SessionHandle) -> None:
+        await session.register_variable("count", value=0)
+        await session.register_variable("x", "tensor", np.arange(100_000.0))
+        conflicts = []
+
+        async def count() -> None:
+            conflicts.append(await session.execute("increment_async", {"name": "count", "times": 20}))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(count)
+        assert await session.get_variable_value("count") == 160
+        assert sum(conflicts) > 0
+        assert (await session.execute("item", {"name": "x"})).sum() == np.arange(100_000.0).sum()
+        with pytest.raises(snakepit.VariableNotFound):
+            await session.execute("item", {"name": "nobody"})
+
+    in_session(test, concurrency=4, store=WaitingStore())()
+
+
 def test_arrays_and_long_values_go_both_ways() -> None:
     async def test(_pool: Pool, session: snakepit.SessionHandle) -> None:
         array = np.arange(1_000_000.0)
@@ -276,10 +313,13 @@ def test_what_was_acknowledged_outlives_its_worker(tmp_path: Path) -> None:
             for name in names:
                 nursery.start_soon(count, name)
             for _ in range(12):
-                await trio.sleep(random.uniform(0.05, 0.2))
-                worker = random.choice([found for found in pool.list_workers() if found.pid])
-                assert worker.pid is not None
-                os.kill(worker.pid, signal.SIGKILL)
+                busy: list[int] = []
+                while not busy:
+                    await trio.sleep(random.uniform(0.05, 0.2))
+                    busy = [found.pid for found in pool.list_workers() if found.state == "busy" and found.pid]
+                os.kill(random.choice(busy), signal.SIGKILL)
+            while not all((tmp_path / name).exists() and (tmp_path / name).stat().st_size for name in names):
+                await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
         for name in names:
             lines = (tmp_path / name).read_text().splitlines()
