@@ -296,6 +296,14 @@ def test_64_tasks_count_to_10000_together(tool: str, concurrency: int) -> None:
     in_session(test, workers=4, concurrency=concurrency)()
 
 
+async def _kill_a_busy_worker(pool: Pool) -> None:
+    busy: list[int] = []
+    while not busy:
+        await trio.sleep(random.uniform(0.05, 0.2))
+        busy = [found.pid for found in pool.list_workers() if found.state == "busy" and found.pid]
+    os.kill(random.choice(busy), signal.SIGKILL)
+
+
 def test_what_was_acknowledged_outlives_its_worker(tmp_path: Path) -> None:
     async def test(pool: Pool, session: snakepit.SessionHandle) -> None:
         names = [f"count {number}" for number in range(4)]
@@ -313,11 +321,7 @@ def test_what_was_acknowledged_outlives_its_worker(tmp_path: Path) -> None:
             for name in names:
                 nursery.start_soon(count, name)
             for _ in range(12):
-                busy: list[int] = []
-                while not busy:
-                    await trio.sleep(random.uniform(0.05, 0.2))
-                    busy = [found.pid for found in pool.list_workers() if found.state == "busy" and found.pid]
-                os.kill(random.choice(busy), signal.SIGKILL)
+                await _kill_a_busy_worker(pool)
             while not all((tmp_path / name).exists() and (tmp_path / name).stat().st_size for name in names):
                 await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
