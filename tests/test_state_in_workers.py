@@ -134,6 +134,21 @@ def test_errors(method: str, args: list[Any], options: dict[str, Any], error: ty
     in_session(test, quotas=snakepit.Quotas(bytes=1000))()
 
 
+def test_an_invalid_value_tells_variable_type_and_constraint() -> None:
+    async def test(_pool: Pool, session: snakepit.SessionHandle) -> None:
+        await session.register_variable("x", "integer", 1, constraints={"max": 10})
+        with pytest.raises(snakepit.InvalidValue) as caught:
+            await session.execute("put_item", {"name": "x", "value": 11})
+        assert str(caught.value) == "variable 'x': 11 is above the maximum of integer: max=10"
+        assert (caught.value.type, caught.value.constraint) == ("integer", "max")
+        with pytest.raises(
+            snakepit.InvalidValue, match=r"^variable 'x': 'a' \(str\) is no whole number: it cannot be an integer$"
+        ):
+            await session.update_variable("x", "a")
+
+    in_session(test)()
+
+
 def test_batches_with_errors() -> None:
     async def test(_pool: Pool, session: snakepit.SessionHandle) -> None:
         await session.register_variable("x", "integer", 1)

@@ -51,7 +51,7 @@ def test_what_a_type_takes(name: str, value: Any, canonical: Any) -> None:
         ("float", "1", "is no number"),
         ("float", Decimal(1), "is no number"),
         ("float", 10**400, r"000\.\.\. \(int\) is too large"),
-        ("integer", 3.14, r"3.14 \(float\) is no whole number: it cannot be a integer"),
+        ("integer", 3.14, r"3.14 \(float\) is no whole number: it cannot be an integer"),
         ("integer", True, "is no whole number"),
         ("integer", "42", "is no whole number"),
         ("integer", math.nan, "is no whole number"),

@@ -176,6 +176,8 @@ _CODE_OF = {error: code for code, error in _BY_CODE.items()}
 def fault_of(error: BaseException) -> Fault:
     """Describe an exception for the peer: our own by their code, any other as the tool's."""
     code = _CODE_OF.get(type(error), "tool") if isinstance(error, SnakepitError) else "tool"
+    if isinstance(error, InvalidValue):
+        return Fault(code, _text_of(error), type=error.type, parameter=error.constraint)
     if code != "tool":
         return Fault(code, _text_of(error), parameter=getattr(error, "parameter", ""))
     kind = type(error)
@@ -187,6 +189,8 @@ def error_of(fault: Fault) -> SnakepitError:
     """Rebuild the exception that a fault describes."""
     if fault.code == "invalid_arguments":
         return InvalidArguments(fault.message, fault.parameter)
+    if fault.code == "invalid_value":
+        return InvalidValue(fault.message, fault.type, fault.parameter)
     if fault.code == "tool":
         return ToolError(fault.message, fault.type, fault.traceback)
     return _BY_CODE.get(fault.code, ProtocolError)(fault.message)

@@ -89,7 +89,8 @@ class VariableType(ABC):
                 )
 
     def _refuse(self, value: Any, why: str) -> InvalidValue:
-        return InvalidValue(f"{_clip(value)} ({type(value).__name__}) {why}: it cannot be a {self.name}", self.name)
+        what = f"an {self.name}" if self.name[0] in "aeiou" else f"a {self.name}"
+        return InvalidValue(f"{_clip(value)} ({type(value).__name__}) {why}: it cannot be {what}", self.name)
 
 
 def get_type(name: str) -> VariableType:

@@ -72,7 +72,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         """The variable with another value and the next version. Raises `InvalidValue`."""
         return msgspec.structs.replace(
             self,
-            value=own(types.validate(value, self.type, self.constraints)),
+            value=_fitting(self.name, value, self.type, self.constraints),
             version=self.version + 1,
             updated_at=now,
             metadata={**self.metadata, **metadata} if metadata else self.metadata,
@@ -165,7 +165,7 @@ def new_variable(
         id=f"var_{name}_{secrets.token_hex(4)}",
         name=name,
         type=kind,
-        value=own(types.validate(value, kind, constraints)),
+        value=_fitting(name, value, kind, constraints),
         created_at=now,
         updated_at=now,
         constraints=dict(constraints),
@@ -186,6 +186,13 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     metadata: dict[str, str]
     #: Bytes of the value, as it would be sent.
     size: int
+
+
+def _fitting(name: str, value: Any, type: str, constraints: Mapping[str, Any]) -> Any:
+    try:
+        return own(types.validate(value, type, constraints))
+    except InvalidValue as error:
+        raise InvalidValue(f"variable {name!r}: {error}", error.type, error.constraint) from None
 
 
 def own(value: Any) -> Any:
