@@ -56,12 +56,14 @@ class Transfers:
         self._lines: dict[int, deque[Frame]] = {}  # by call: frames that wait for an area, theirs or an earlier one's
         self._mappings = Mappings()
         self._returned: deque[int] = deque()
+        self._is_closed = False
 
     # What this side sends.
 
     def load(self, cargo: Cargo | None) -> Area:
         """How a cargo is sent, to be told to the conversation with its frame."""
-        if cargo is None:
+        # Who sends learns of the link's end a little later; what it lends meanwhile nobody would give back.
+        if cargo is None or self._is_closed:
             return NO_AREA
         if not cargo.is_large:
             return Area(b"".join(cargo.buffers))
@@ -131,6 +133,7 @@ class Transfers:
 
     def close(self) -> None:
         """The link has ended."""
+        self._is_closed = True
         self._mappings.close()
         self._arriving.clear()
         self._lines.clear()

@@ -171,7 +171,8 @@ class Dispatcher:
         Those it never started, by the id of the last one that it has, go back in line; `None` if that is
         not known for certain.
         """
-        calls, worker.calls = worker.calls, {}
+        calls = dict(worker.calls)
+        worker.calls.clear()  # others look into it, and calls that run elsewhere must not be kept here
         suspects: set[tuple[str, str]] = set()
         if failure is not None:
             self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
