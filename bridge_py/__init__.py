@@ -6,13 +6,14 @@ any interpreter from Python 3.11 on.
 
 from .adapter import BaseAdapter, tool
 from .context import AsyncSessionContext, SessionContext
-from .wire.errors import CodecError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
+from .wire.errors import CodecError, HostToolError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
 from .wire.registry import register_codec
 
 __all__ = [
     "AsyncSessionContext",
     "BaseAdapter",
     "CodecError",
+    "HostToolError",
     "InvalidArguments",
     "SessionContext",
     "SnakepitError",

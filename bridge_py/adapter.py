@@ -11,39 +11,18 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeVar, get_args, overload
+from typing import Any, Final, TypeVar, get_args, overload
 
 import msgspec
 
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
+from .specs import Cancel, ParameterSpec, ToolSpec
 from .wire import codec
 from .wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-Cancel = Literal["interrupt", "cooperative", "kill"]
 _CANCEL_CHOICES: Final = get_args(Cancel)
 _ASYNC_CANCEL_CHOICES: Final = ("interrupt", "kill")
-
-
-class ParameterSpec(msgspec.Struct, omit_defaults=True):
-    """One parameter of a tool, as the host sees it. `default` is the `repr` of the default value."""
-
-    name: str
-    type: str = "Any"
-    description: str = ""
-    required: bool = True
-    default: str = ""
-
-
-class ToolSpec(msgspec.Struct, omit_defaults=True):
-    """One tool, as the host sees it."""
-
-    name: str
-    description: str = ""
-    parameters: list[ParameterSpec] = []
-    streaming: bool = False
-    cancel: Cancel = "interrupt"
-    idempotent: bool = False
 
 
 class _Mark(msgspec.Struct):
@@ -51,13 +30,19 @@ class _Mark(msgspec.Struct):
     description: str | None
     cancel: Cancel
     idempotent: bool
+    timeout: float | None
 
 
 @overload
 def tool(function: F, /) -> F: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None, cancel: Cancel = "interrupt", idempotent: bool = False
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    cancel: Cancel = "interrupt",
+    idempotent: bool = False,
+    timeout: float | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -67,6 +52,7 @@ def tool(
     description: str | None = None,
     cancel: Cancel = "interrupt",
     idempotent: bool = False,
+    timeout: float | None = None,
 ) -> F | Callable[[F], F]:
     """Mark a method of an adapter as a tool.
 
@@ -85,13 +71,13 @@ def tool(
 
     Code that does not end within the pool's `cancel_grace` seconds costs its worker's life in any case;
     a call that has not started is simply withdrawn. `idempotent=True` says that a call may be run again
-    on another worker after a crash.
+    on another worker after a crash. `timeout`, in seconds, is for calls that name none.
 
     An adapter whose tools are marked with what cannot be raises `UsageError` when its worker starts.
     """
 
     def mark(function: F) -> F:
-        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent)  # type: ignore[attr-defined]
+        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -122,8 +108,9 @@ class BaseAdapter:
             mark = getattr(inspect.getattr_static(type(self), attribute), "__snakepit_tool__", None)
             if mark is None:
                 continue
+            function = getattr(self, attribute)
             found = Tool(
-                getattr(self, attribute), mark.name or attribute, mark.description, mark.cancel, mark.idempotent
+                function, mark.name or attribute, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout
             )
             if found.name in tools:
                 raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
@@ -132,7 +119,11 @@ class BaseAdapter:
 
 
 class Tool:
-    """A callable of an adapter with what is needed to call it from outside."""
+    """A callable with what is needed to call it from outside.
+
+    A parameter annotated with `context_type`, by default one of the contexts of a worker's tools, is not the
+    caller's: it gets the context.
+    """
 
     def __init__(
         self,
@@ -141,19 +132,23 @@ class Tool:
         description: str | None = None,
         cancel: Cancel = "interrupt",
         idempotent: bool = False,
+        *,
+        timeout: float | None = None,
+        context_type: type | None = None,
     ) -> None:
         self.function = function
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         _check_cancel(name, cancel, self.is_async)
+        self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         self.context_class: type[CallContext] = CallContext
         self._takes_any = False
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
-        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent)
+        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout)
 
     def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
         hints = _hints_of(self.function, self.name)
@@ -164,7 +159,7 @@ class Tool:
                 self._takes_any = True
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
                 raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
-            elif (hint := hints.get(parameter.name)) in (SessionContext, AsyncSessionContext):
+            elif (hint := hints.get(parameter.name)) in self._context_types:
                 self._context_parameter = parameter.name
                 self.context_class = self._context_class(hint)
             else:
@@ -178,25 +173,27 @@ class Tool:
         self._shape = shape
         return specs
 
-    def _context_class(self, hint: Any) -> type[CallContext]:
+    def _context_class(self, hint: Any) -> Any:
         if hint is AsyncSessionContext and not self.is_async:
             raise UsageError(f"tool {self.name!r} is no coroutine: annotate SessionContext, not AsyncSessionContext")
         return BlockedContext if hint is SessionContext and self.is_async else hint
 
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
-        """Decode, check and convert the arguments of a call.
-
-        Raises `InvalidArguments`, which names the parameter, and `CodecError`.
-        """
+        """Decode the arguments of a call, and see `bind`. Raises `InvalidArguments` and `CodecError`."""
         try:
             given = codec.decode(body, area)
-            converted: Any = msgspec.convert(given, self._shape, dec_hook=_check_instance)
-        except msgspec.ValidationError as error:
-            raise _explain(self.name, str(error), self.spec) from None
         except CodecError:
             raise
         except DecodeError as error:
             raise InvalidArguments(f"{self.name}: the arguments are not a value: {error}") from None
+        return self.bind(given, context)
+
+    def bind(self, given: Any, context: object) -> dict[str, Any]:
+        """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter."""
+        try:
+            converted: Any = msgspec.convert(given, self._shape, dec_hook=_check_instance)
+        except msgspec.ValidationError as error:
+            raise _explain(self.name, str(error), self.spec) from None
         values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
         if self._takes_any:
             values.update((key, value) for key, value in given.items() if key not in self._fields)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -17,10 +17,11 @@ T = TypeVar("T")
 #: Code that asks, whoever waits for it: it yields (verb, arguments) and is sent an `Answer`.
 Steps = Generator[tuple[str, tuple[Any, ...]], "Answer", T]
 Deliver = Callable[["Answer | None"], None]
+_WINDOW: Final = 16  # chunks of a stream that may be under way
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """The frame that ends an ask, and how many invalidations of its session had come before it."""
+    """A frame that answers an ask, and how many invalidations of its session had come before it."""
 
     frame: Frame
     stamp: int
@@ -31,12 +32,43 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
             raise error_of(codec.decode_fault(self.frame.body))
         return codec.decode(self.frame.body, self.frame.attached)
 
+    @property
+    def is_chunk(self) -> bool:
+        """Whether more answers will come."""
+        return self.frame.kind == Kind.CHUNK
+
+
+class Asked:
+    """An ask that is under way."""
+
+    __slots__ = ("id",)
+
+    def __init__(self) -> None:
+        self.id = 0  # its call id on the link, set and read on the link's thread
+
 
 class Host(Protocol):
     """The road to the host. From any thread."""
 
-    def ask(self, call_id: int, session_id: str, verb: str, arguments: tuple[Any, ...], deliver: Deliver) -> None:
-        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`."""
+    def ask(
+        self,
+        call_id: int,
+        session_id: str,
+        verb: str,
+        arguments: tuple[Any, ...],
+        deliver: Deliver,
+        credit: int | None = None,
+    ) -> Asked:
+        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+
+        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        """
+
+    def grant(self, asked: Asked, chunks: int) -> None:
+        """Let a stream go on."""
+
+    def drop(self, asked: Asked) -> None:
+        """Nobody wants the answer any more: the host may stop what makes it."""
 
 
 class Asker:
@@ -69,8 +101,60 @@ class Asker:
             found: T = stop.value
             return found
 
+    def stream(self, verb: str, arguments: tuple[Any, ...]) -> Generator[Any, None, None]:
+        """The chunks of a stream, on a thread that may wait. Closing it, or `close`, stops the stream."""
+        answers: SimpleQueue[Answer | None] = SimpleQueue()
+        self._waiting.add(answers)
+        asked = None
+        try:
+            if self._is_closed:
+                raise ToolCancelled
+            asked = self._host.ask(self._call_id, self._session_id, verb, arguments, answers.put, _WINDOW)
+            taken = 0
+            while (answer := answers.get()) is not None and answer.is_chunk:
+                taken = self._took(asked, taken)
+                yield answer.value()
+            if answer is None:
+                raise ToolCancelled
+            asked = None
+            _check_end(answer)
+        finally:
+            self._waiting.discard(answers)
+            if asked is not None:
+                self._host.drop(asked)
+
+    async def stream_async(self, verb: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
+        """The same, in a coroutine."""
+        loop = asyncio.get_running_loop()
+        answers: asyncio.Queue[Answer] = asyncio.Queue()
+        asked: Asked | None = self._host.ask(
+            self._call_id,
+            self._session_id,
+            verb,
+            arguments,
+            lambda answer: _call_soon(loop, answers.put_nowait, answer),  # type: ignore[arg-type]
+            _WINDOW,
+        )
+        taken = 0
+        try:
+            while (answer := await answers.get()).is_chunk:
+                assert asked is not None
+                taken = self._took(asked, taken)
+                yield answer.value()
+            asked = None
+            _check_end(answer)
+        finally:
+            if asked is not None:
+                self._host.drop(asked)
+
+    def _took(self, asked: Asked, taken: int) -> int:
+        if taken + 1 < _WINDOW // 2:
+            return taken + 1
+        self._host.grant(asked, taken + 1)
+        return 0
+
     def close(self) -> None:
-        """End the waiting of `block`, now and from now on; from any thread."""
+        """End the waiting of `block` and `stream`, now and from now on; from any thread."""
         self._is_closed = True
         # An asynchronous exception does not end a wait in C.
         for answers in tuple(self._waiting):
@@ -82,6 +166,7 @@ class Asker:
         try:
             if self._is_closed:
                 raise ToolCancelled
+            # It is never dropped: whoever ends this waiting ends the call, and with it whatever the host does for it.
             self._host.ask(self._call_id, self._session_id, verb, arguments, answers.put)
             answer = answers.get()
         finally:
@@ -98,10 +183,20 @@ class Asker:
             if answer is not None and not future.done():
                 future.set_result(answer)
 
-        self._host.ask(
+        asked = self._host.ask(
             self._call_id, self._session_id, verb, arguments, lambda answer: _call_soon(loop, settle, answer)
         )
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._host.drop(asked)
+            raise
+
+
+def _check_end(answer: Answer) -> None:
+    """Raise what ended a stream, if it did not just end."""
+    if answer.frame.kind != Kind.END:
+        answer.value()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, settle: Deliver, answer: Answer | None) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from .asking import Asker, Host, Steps, T
 from .cache import Caches
+from .host_tools import AsyncHostTools, HostTools, call_host_tool
 from .session_state import SessionState
 from .wire.errors import SessionError, UsageError
 from .wire.variable import AccessRules, Variable
 
 _logger = logging.getLogger("snakepit.tool")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_BLOCKED: Final = "a coroutine must not block: annotate its parameter with bridge_py.AsyncSessionContext, and await"
 
 
 class StateHost(Host, Protocol):
@@ -28,7 +30,17 @@ class StateHost(Host, Protocol):
 class CallContext:
     """What both kinds of contexts share: the call."""
 
-    __slots__ = ("_asker", "_call_id", "_cancelled", "_host", "_session_id", "_state", "deadline", "logger")
+    __slots__ = (
+        "_asker",
+        "_call_id",
+        "_cancelled",
+        "_host",
+        "_host_tools",
+        "_session_id",
+        "_state",
+        "deadline",
+        "logger",
+    )
 
     def __init__(
         self, call_id: int, session_id: str | None, deadline: float | None, host: StateHost | None = None
@@ -42,6 +54,7 @@ class CallContext:
         self._cancelled = False
         self._host = host
         self._asker: Asker | None = None
+        self._host_tools: Any = None
         self._state: SessionState | None = None
 
     @property
@@ -76,9 +89,16 @@ class CallContext:
             host, session_id = self._host, self._session_id
             if session_id is None or host is None:
                 raise SessionError("this call has no session: make it through pool.session(), or name one")
-            self._asker = Asker(host, self._call_id, session_id)
             self._state = SessionState(host.caches.of(session_id), host.cache_ttl, host.strict)
         return self._state
+
+    @property
+    def _questions(self) -> Asker:
+        if self._asker is None:
+            if self._host is None:
+                raise SessionError("this call has no host")
+            self._asker = Asker(self._host, self._call_id, self._session_id or "")
+        return self._asker
 
     def _give_up(self) -> None:
         """The call is cancelled: nobody waits any more. From any thread."""
@@ -94,8 +114,11 @@ class SessionContext(CallContext):
     asks nobody: the host tells workers when one changes, and after `BaseAdapter.cache_ttl` seconds it is asked for
     again. Variables are found by name or id, and are those of the call's session, whatever the worker claims.
 
-    All methods raise `SessionError` in a call without a session, `SessionNotFound` when it has ended, and
-    `ToolCancelled` when the call is stopped meanwhile.
+    What concerns the session raises `SessionError` in a call without one, and `SessionNotFound` when it has ended. All
+    that asks the host raises `ToolCancelled` when the call is stopped meanwhile.
+
+    Host tools are functions that the application has exposed, to this session or to all calls. They end before this
+    call does, however it ends.
     """
 
     __slots__ = ()
@@ -199,21 +222,48 @@ class SessionContext(CallContext):
         """Remove a program. Raises `ProgramNotFound`."""
         self._block(self._session.ask("delete_program", program_id))
 
+    def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
+        """Call a function of the host, and return its result.
+
+        Raises `HostToolError` (it raised; `type` and `message` tell what), `InvalidArguments`, `UnknownTool`,
+        `WrongCallKind` (it is a stream) and `EncodeError`.
+        """
+        return self._questions.block(call_host_tool(name, arguments))
+
+    def stream_host_tool(self, name: str, /, **arguments: Any) -> Generator[Any, None, None]:
+        """Call a generator of the host: what it yields, as it yields it, at most 16 items ahead of the caller.
+
+        Closing it stops the generator. Raises, when it is iterated, as `call_host_tool` does.
+        """
+        return self._questions.stream("call_host_tool", (name, arguments))
+
+    @property
+    def host_tools(self) -> HostTools:
+        """The host's functions, as a mapping by name: `context.host_tools["parse"](text=...)`.
+
+        The host is asked for the list when it is first needed. They have a name, a docstring and a signature.
+        """
+        if self._host_tools is None:
+            self._host_tools = HostTools(self._questions)
+        found: HostTools = self._host_tools
+        return found
+
     def _block(self, steps: Steps[T]) -> T:
-        assert self._asker is not None
-        return self._asker.block(steps)
+        return self._questions.block(steps)
 
 
 class BlockedContext(SessionContext):
-    """What a coroutine gets that asks for a `SessionContext`: the call, but no state."""
+    """What a coroutine gets that asks for a `SessionContext`: the call, but nothing of the host."""
 
     __slots__ = ()
 
     @property
     def _session(self) -> SessionState:
-        raise UsageError(
-            "a coroutine must not block: annotate its parameter with bridge_py.AsyncSessionContext, and await"
-        )
+        raise UsageError(_BLOCKED)
+
+    @property
+    def _questions(self) -> Asker:
+        raise UsageError(_BLOCKED)
 
 
 class AsyncSessionContext(CallContext):
@@ -304,6 +354,21 @@ class AsyncSessionContext(CallContext):
         """See `SessionContext`."""
         await self._wait(self._session.ask("delete_program", program_id))
 
+    async def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
+        """See `SessionContext`. Cancelling stops the host's function."""
+        return await self._questions.wait(call_host_tool(name, arguments))
+
+    def stream_host_tool(self, name: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
+        """See `SessionContext`; an async generator."""
+        return self._questions.stream_async("call_host_tool", (name, arguments))
+
+    @property
+    def host_tools(self) -> AsyncHostTools:
+        """The host's functions: `await context.host_tools["parse"](text=...)`; awaited itself, a dict by name."""
+        if self._host_tools is None:
+            self._host_tools = AsyncHostTools(self._questions)
+        found: AsyncHostTools = self._host_tools
+        return found
+
     async def _wait(self, steps: Steps[T]) -> T:
-        assert self._asker is not None
-        return await self._asker.wait(steps)
+        return await self._questions.wait(steps)

@@ -23,7 +23,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
 from .adapter import BaseAdapter, Tool, unknown_tool
-from .asking import Answer, Deliver
+from .asking import Answer, Asked, Deliver
 from .cache import Caches
 from .cargo import Load, Packer, Sizes, load_of
 from .compression import is_available
@@ -37,7 +37,7 @@ from .wire.frames import Frame, Kind
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
-_Verb = Literal["result", "error", "chunk", "end", "ask"]
+_Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
 
 logger = logging.getLogger("snakepit.link")
 
@@ -173,7 +173,7 @@ class LinkServer:
         executor = self._executor
         assert executor is not None
         match frame.kind:
-            case Kind.CALL | Kind.STREAM | Kind.CREDIT | Kind.RESULT | Kind.ERROR:
+            case Kind.CALL | Kind.STREAM | Kind.CREDIT | Kind.RESULT | Kind.ERROR | Kind.CHUNK | Kind.END:
                 self._transfers.receive(frame)
             case Kind.CANCEL | Kind.RECALL if self._transfers.waits(frame.call_id):
                 self._withdraw(frame)
@@ -213,7 +213,10 @@ class LinkServer:
         assert self._executor is not None
         if frame.kind == Kind.CREDIT:
             self._executor.grant(frame.call_id, frame.number)
-        elif frame.kind in (Kind.RESULT, Kind.ERROR):
+        elif frame.kind == Kind.CHUNK:
+            session_id, deliver = self._asked[frame.call_id]
+            deliver(Answer(frame, 0))
+        elif frame.kind in (Kind.RESULT, Kind.ERROR, Kind.END):
             session_id, deliver = self._asked.pop(frame.call_id)
             deliver(Answer(frame, self.caches.stamp(session_id)))
         else:
@@ -257,10 +260,28 @@ class LinkServer:
         """See `Replies`."""
         self._post(("end", call_id, None))
 
-    def ask(self, call_id: int, session_id: str, verb: str, arguments: tuple[Any, ...], deliver: Deliver) -> None:
+    def ask(
+        self,
+        call_id: int,
+        session_id: str,
+        verb: str,
+        arguments: tuple[Any, ...],
+        deliver: Deliver,
+        credit: int | None = None,
+    ) -> Asked:
         """See `Host`."""
         load = load_of([call_id, *arguments], verb, self._sizes, len(verb))
-        self._post(("ask", call_id, (session_id, verb, load, deliver)))
+        asked = Asked()
+        self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
+        return asked
+
+    def grant(self, asked: Asked, chunks: int) -> None:
+        """See `Host`."""
+        self._post(("grant", 0, (asked, chunks)))
+
+    def drop(self, asked: Asked) -> None:
+        """See `Host`."""
+        self._post(("drop", 0, asked))
 
     def _post(self, reply: tuple[_Verb, int, Any]) -> None:
         self._outbox.append(reply)
@@ -285,6 +306,11 @@ class LinkServer:
             conversation.error(call_id, codec.encode_plain(content))
         elif kind == "ask":
             self._ask(*content)
+        elif kind == "grant":
+            self._grant(*content)
+        elif kind == "drop":
+            if conversation.is_open(content.id):
+                conversation.cancel(content.id)
         else:
             body, cargo = content
             send = conversation.result if kind == "result" else conversation.chunk
@@ -292,11 +318,15 @@ class LinkServer:
             if cargo is not None:
                 cargo.release()
 
-    def _ask(self, session_id: str, verb: str, load: Load, deliver: Deliver) -> None:
+    def _ask(self, asked: Asked, session_id: str, verb: str, load: Load, deliver: Deliver, credit: int | None) -> None:
         body, cargo = load
         self.caches.trim()
-        asked = self._conversation.open(verb, body, area=self._transfers.load(cargo))
-        self._asked[asked] = session_id, deliver
+        asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
+        self._asked[asked.id] = session_id, deliver
+
+    def _grant(self, asked: Asked, chunks: int) -> None:
+        if self._conversation.is_open(asked.id):
+            self._conversation.grant(asked.id, chunks)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

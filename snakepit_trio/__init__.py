@@ -6,6 +6,7 @@ from bridge_py.wire.errors import (
     CodecError,
     DecodeError,
     EncodeError,
+    HostToolError,
     InvalidArguments,
     InvalidValue,
     ProgramNotFound,
@@ -31,6 +32,7 @@ from .adapters import Adapter, GrpcPython
 from .config import PoolConfig
 from .errors import (
     PoolClosed,
+    PoolDeadlock,
     PoolError,
     PoolNotReady,
     PoolSaturated,
@@ -54,6 +56,7 @@ from .state.watching import Update, Watcher
 from .stats import PoolStats
 from .streams import Chunks, Results
 from .telemetry import Event
+from .tools import HostCall, RegisteredTool, ToolRegistry, ToolSpec
 from .worker import WorkerState
 from .workers import PoolHealth, WorkerInfo
 
@@ -72,6 +75,8 @@ __all__ = [
     "Event",
     "GrpcPython",
     "HistoryEntry",
+    "HostCall",
+    "HostToolError",
     "InvalidArguments",
     "InvalidValue",
     "Limits",
@@ -81,6 +86,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolConfig",
+    "PoolDeadlock",
     "PoolError",
     "PoolHealth",
     "PoolNotReady",
@@ -91,6 +97,7 @@ __all__ = [
     "QuotaExceeded",
     "Quotas",
     "RecyclePolicy",
+    "RegisteredTool",
     "Results",
     "RetryPolicy",
     "Session",
@@ -105,6 +112,8 @@ __all__ = [
     "StoreStats",
     "Tainted",
     "ToolError",
+    "ToolRegistry",
+    "ToolSpec",
     "UnknownTool",
     "Update",
     "UsageError",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import validators
 
 import bridge_py
+from bridge_py.adapter import unknown_tool
 
 
 class Adapter(ABC):
-    """Names the program that a worker runs."""
+    """Names the program that a worker runs, and may have a say in its calls."""
 
     @abstractmethod
     def executable_path(self, python: str) -> str:
@@ -24,7 +27,29 @@ class Adapter(ABC):
 
     @abstractmethod
     def script_args(self) -> list[str]:
-        """The arguments of the script; those of the link are added to them."""
+        """The arguments of the script; those of the protocol are added to them."""
+
+    def supported_commands(self) -> Sequence[str] | None:
+        """The tools that may be called, or None for all that its workers have."""
+        return None
+
+    def validate_command(self, name: str, args: Mapping[str, Any]) -> None:
+        """Raise what the caller is to get if a tool may not be called so: before the call waits for a worker."""
+        commands = self.supported_commands()
+        if commands is not None and name not in commands:
+            raise unknown_tool(name, commands)
+
+    def prepare_args(self, name: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments to send in place of those that were given."""
+        return args
+
+    def process_response(self, name: str, response: Any) -> Any:
+        """What the caller gets in place of a result. What it raises goes to the caller."""
+        return response
+
+    def command_timeout(self, name: str, args: Mapping[str, Any]) -> float | None:
+        """The budget, in seconds, of a call that names none; None for the usual one."""
+        return None
 
 
 @attrs.frozen

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,10 @@ from .errors import PoolClosed
 
 if TYPE_CHECKING:
     from .worker import Worker
+
+
+#: The call that a host tool runs for, in its tasks and threads.
+serving: ContextVar[Call | None] = ContextVar("serving", default=None)
 
 
 class CallState(Enum):
@@ -47,6 +53,7 @@ class Call:
         "is_late",
         "name",
         "order",
+        "parent",
         "returns",
         "session_id",
         "state",
@@ -62,15 +69,20 @@ class Call:
         timeout: float | None,
         credit: int | None = None,
         affinity: Affinity = "hint",
+        parent: Call | None = None,
     ) -> None:
         self.name = name
         self.affinity = affinity  # to the worker of its session
         self.body, self.cargo = load
         self.session_id = session_id
+        now = trio.current_time()
+        self.deadline = math.inf if timeout is None else now + timeout
+        if parent is not None and parent.deadline < self.deadline:
+            self.deadline, timeout = parent.deadline, max(0.0, round(parent.deadline - now, 3))
         self.timeout = timeout
-        self.deadline = math.inf if timeout is None else trio.current_time() + timeout
         self.is_late = False  # its deadline has passed
         self.credit = credit  # of a stream: chunks granted at the start
+        self.parent = parent  # the call whose host tool made this one
         self.order = 0  # place in the line of all calls, given by the scheduler
         self.assigned_at = 0.0
         self.id = 0  # on the link, of its worker; 0 until sent
@@ -88,13 +100,21 @@ class Call:
         """Whether the call has its outcome; none of its code runs any more."""
         return self.state is CallState.OVER
 
+    def ancestors(self) -> Iterator[Call]:
+        """The calls that wait for host tools which wait for this one, the nearest first."""
+        call = self.parent
+        while call is not None:
+            yield call
+            call = call.parent
+
     def time_left(self) -> float:
         """Seconds until its deadline."""
         return self.deadline - trio.current_time()
 
     def again(self) -> Call:
         """The same call, to be run once more within the same deadline."""
-        call = Call(self.name, (self.body, self.cargo), self.session_id, self.timeout, self.credit, self.affinity)
+        load = self.body, self.cargo
+        call = Call(self.name, load, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
         call.deadline = self.deadline
         return call
 

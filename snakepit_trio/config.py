@@ -168,6 +168,8 @@ class PoolConfig:
     session_ttl: float = _seconds(DEFAULT_TTL)
     #: Between two turns of removing what has expired.
     cleanup_interval: float = _seconds(60.0)
+    #: Plain functions of the host that run in threads at a time for workers' code.
+    host_threads: int = _count(40)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from bridge_py.adapter import ToolSpec
+from bridge_py.specs import ToolSpec
 from bridge_py.wire.frames import Frame
 
 from .call import Call, CallState, stopped
 from .changes import Changes
 from .config import PoolConfig
-from .errors import PoolClosed, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
+from .errors import PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
 from .policy import TaintPolicy
 from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
 from .telemetry import Events
@@ -22,6 +23,7 @@ from .worker import Worker
 
 _MOST_RETURNS: Final = 3
 _LOOK_AGAIN: Final = 0.005  # seconds
+_DEADLOCK: Final = 0.05  # seconds that one must last
 
 logger = logging.getLogger("snakepit.dispatcher")
 
@@ -42,6 +44,8 @@ class Dispatcher:
         self._workers: dict[Slot[Call], Worker] = {}
         self._closed = False
         self._sent_ahead = trio.Event()
+        self._nested: dict[Call, None] = {}  # calls in line that host tools have made, oldest first
+        self._nested_wait = trio.Event()
         self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
         self._taint_after = config.taint_after
         self.workers_changed = Changes()
@@ -93,6 +97,8 @@ class Dispatcher:
         call.state = CallState.QUEUED
         if slot is not None:
             self._start(slot, call)
+        else:
+            self._note_nested(call)
 
     def _saturated(self, call: Call) -> PoolSaturated:
         return PoolSaturated(
@@ -128,7 +134,7 @@ class Dispatcher:
             worker.cancel(call)
             with trio.move_on_after(self._grace):
                 await self._until_over_or_to_be_killed(call, worker)
-        if not call.is_over:
+        if not call.is_over and call.id in worker.calls:  # else it has ended there, and the host's own code goes on
             worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
         await self._until_over(call)
 
@@ -209,12 +215,14 @@ class Dispatcher:
         if self._closed:
             call.finish(None, stopped(call))
         elif worker.slot in self._workers:
+            self._note_nested(call)
             self._carry_out(self._scheduler.give_back(worker.slot, call, trio.current_time()))
         else:
             self._return(call)
 
     def _return(self, call: Call) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
+        self._note_nested(call)
         self._carry_out(self._scheduler.requeue(call, trio.current_time()))
 
     def _blame(self, suspects: set[tuple[str, str]]) -> None:
@@ -236,6 +244,44 @@ class Dispatcher:
                     for call in calls:
                         self._workers[slot].recall(call)
             self._sent_ahead = trio.Event()
+
+    async def watch_deadlocks(self, missing: Callable[[], int]) -> None:
+        """Fail calls of host tools that wait for places which calls hold that wait for them. `missing`: workers."""
+        suspect: Call | None = None
+        while True:
+            await self._nested_wait.wait()
+            while self._nested:
+                await trio.sleep(_DEADLOCK)
+                self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
+                stuck = None if missing() else self._find_stuck()
+                # Calls that were sent ahead look stuck until they have been recalled.
+                if stuck is not None and stuck is suspect and self._scheduler.withdraw(stuck):
+                    stuck.finish(None, self._deadlock(stuck))
+                suspect = stuck
+            self._nested_wait = trio.Event()
+
+    def _find_stuck(self) -> Call | None:
+        """The newest call of a host tool for which no place can become free before it has run."""
+        waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
+        for call in reversed(self._nested):
+            home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)
+            slots = self._workers if home is None else [home]
+            if all(running in waited_for for slot in slots for running in slot.calls.values()):
+                return call
+        return None
+
+    def _deadlock(self, call: Call) -> PoolDeadlock:
+        return PoolDeadlock(
+            f"{call.name!r} was called by a host tool, and would wait for ever: all places that it may have are held by"
+            f" calls that wait for host tools which wait for it (workers={len(self._workers)},"
+            f" concurrency={self._concurrency}, affinity={call.affinity!r}). Open the pool with more workers, or a"
+            " higher concurrency"
+        )
+
+    def _note_nested(self, call: Call) -> None:
+        if call.parent is not None:
+            self._nested[call] = None
+            self._nested_wait.set()
 
     def close(self) -> None:
         """Take no more calls, and end those in line with `PoolClosed`."""

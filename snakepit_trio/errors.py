@@ -24,6 +24,7 @@ from bridge_py.wire.errors import (
 __all__ = [
     "AccessDenied",
     "PoolClosed",
+    "PoolDeadlock",
     "PoolError",
     "PoolNotReady",
     "PoolSaturated",
@@ -114,6 +115,14 @@ class WorkerBusy(PoolError):
     """With `affinity="strict_fail_fast"`: the worker of the call's session has no free place.
 
     The call was not taken. Call again when another call of that worker has ended.
+    """
+
+
+class PoolDeadlock(PoolError):
+    """A call that a host tool made would wait for ever, for a place that is held by a call which waits for it.
+
+    It was not run. A host tool that calls the pool needs a place more at each level: more workers, or a higher
+    `concurrency`; with a strict affinity, in the worker of its session.
     """
 
 

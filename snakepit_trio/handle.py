@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import trio
 
 from bridge_py.wire.errors import UsageError
 
 from .affinity import Affinity
+from .calling import DEFAULT, Arguments, Timeout
 from .policy import RetryPolicy
 from .state.view import SessionView
 from .streams import Chunks
 
 if TYPE_CHECKING:
-    from .pool import Arguments, Pool
+    from .pool import Pool
 
 
-class Default(Enum):
-    """For parameters where None means something."""
-
-    DEFAULT = "the pool's own"
-
-
-DEFAULT: Final = Default.DEFAULT
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SessionHandle(SessionView):
@@ -44,7 +38,7 @@ class SessionHandle(SessionView):
         name: str,
         args: Arguments | None = None,
         *,
-        timeout: float | None = 30,
+        timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """`Pool.execute` in this session."""
@@ -53,7 +47,7 @@ class SessionHandle(SessionView):
 
     @asynccontextmanager
     async def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: float | None = 300
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
     ) -> AsyncIterator[Chunks]:
         """`Pool.stream` in this session."""
         await self.info()
@@ -66,11 +60,15 @@ class SessionHandle(SessionView):
         args: Arguments | None,
         callback: Callable[[Any], Awaitable[object] | object],
         *,
-        timeout: float | None = 300,
+        timeout: Timeout = DEFAULT,
     ) -> None:
         """`Pool.execute_stream` in this session."""
         await self.info()
         await self._pool.execute_stream(name, args, callback, timeout=timeout, session=self.id)
+
+    def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
+        """`Pool.expose`, for the calls of this session, as long as it lives. It hides the pool's tool of that name."""
+        return self._pool.tools.register_host_tool(self.id, function, name=name, description=description)
 
 
 @asynccontextmanager

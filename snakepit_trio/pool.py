@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import itertools
 import os
 import platform
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
 import trio
 
 from bridge_py import BaseAdapter
-from bridge_py.cargo import Cargo, load_of
-from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, RemoteProtocolError, UsageError
-from bridge_py.wire.frames import Frame
+from bridge_py.wire.errors import UsageError
 
 from . import processes
 from .adapters import Adapter
 from .affinity import Affinity
-from .bridge.desk import Bridge
-from .call import Call
+from .bridge.bridge import Bridge
+from .calling import DEFAULT, Arguments, Caller, Default, Timeout
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .errors import PoolClosed, PoolError, PoolNotReady, WorkerCrashed
+from .errors import PoolClosed, PoolNotReady
 from .freight import Freight
 from .guard import Guard
-from .handle import DEFAULT, Default, SessionHandle, open_session
+from .handle import SessionHandle, open_session
 from .link import AsyncioLoop
 from .nurseries import background_nursery
 from .policy import RetryPolicy
@@ -44,13 +40,12 @@ from .state.store import MemoryStore
 from .stats import PoolStats
 from .streams import Chunks, Results
 from .supervisor import Supervisor
+from .tools import ToolRegistry
 from .worker import Worker, WorkerState
 from .workers import PoolHealth, WorkerInfo, Workers
 
-_SUSPECTS_WAIT: Final = 1.0  # seconds
-
 T = TypeVar("T")
-Arguments = Mapping[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @asynccontextmanager
@@ -121,18 +116,18 @@ class Pool:
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
         #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
         self.sessions = config.store or MemoryStore(quotas=config.quotas)
-        self._bridge = Bridge(self.sessions, config.sizes, config.workers)
-        self._affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
+        #: Functions of the application that workers may call, and the workers' tools.
+        self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, config.host_threads)
+        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
         self._services = trio.CancelScope(shield=True)
         self._opened_at = time.monotonic()
-        self._cancelled = self._timed_out = self._retried = 0
-        self._sizes = config.sizes
         # As many as may run, and one for each worker to go on with.
         self._freight = Freight(config.workers * (config.concurrency + 1))
+        self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
 
     # Calls.
 
@@ -141,13 +136,14 @@ class Pool:
         name: str,
         args: Arguments | None = None,
         *,
-        timeout: float | None = 30,
+        timeout: Timeout = DEFAULT,
         session: str | None = None,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
 
-        `timeout`, in seconds, covers queueing, wire and tool; None for no limit. If the call is
+        `timeout`, in seconds, covers queueing, wire and tool; None for no limit, and by default what the tool or the
+        adapter says, else 30. If the call is
         cancelled or times out, its code is stopped before this returns; code that does not stop
         within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
         just leaves the line. Calls of one `session` keep to one worker, as `affinity` says.
@@ -160,37 +156,19 @@ class Pool:
         `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`; without running, `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
-        call = self._new_call(name, args, timeout, session, None)
-        try:
-            await self._finish(call)
-            if call.failure is not None:
-                call = await self._retry(call, retries)
-        finally:
-            self._unload(call)
-        assert call.final is not None
-        return self._decode(call, call.final)
+        return await self._caller.execute(name, args, timeout, session, retries)
 
-    @asynccontextmanager
-    async def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: float | None = 300, session: str | None = None
-    ) -> AsyncIterator[Chunks]:
+    def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
-        The tool is never more than `stream_window` chunks ahead of the consumer. Leaving the block
+        `timeout` is as for `execute`, but 300 where nobody says otherwise. The tool is never more than `stream_window`
+        chunks ahead of the consumer. Leaving the block
         early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
         chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
-        call = self._new_call(name, args, timeout, session, self.config.stream_window)
-        try:
-            await self._submit(call)
-            yield Chunks(call, self.config.stream_window, self._decode, self._time_out)
-        except trio.Cancelled:
-            self._cancelled += not call.is_over
-            raise
-        finally:
-            self._deadlines.remove(call)
-            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
-            self._unload(call)
+        return self._caller.stream(name, args, timeout, session)
 
     async def execute_stream(
         self,
@@ -198,7 +176,7 @@ class Pool:
         args: Arguments | None,
         callback: Callable[[Any], Awaitable[object] | object],
         *,
-        timeout: float | None = 300,
+        timeout: Timeout = DEFAULT,
         session: str | None = None,
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
@@ -219,7 +197,7 @@ class Pool:
         *,
         limit: int | None = None,
         ordered: bool = False,
-        timeout: float | None = 30,
+        timeout: Timeout = DEFAULT,
         session: str | None = None,
     ) -> AsyncIterator[Results[Arguments, Any]]:
         """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
@@ -258,7 +236,19 @@ class Pool:
         Raises `SessionError` for a ttl that cannot be, `UsageError` for such an affinity, and `QuotaExceeded`.
         """
         seconds = self.config.session_ttl if isinstance(ttl, Default) else ttl
-        return open_session(self, self._affinities, session_id, seconds, affinity, metadata or {})
+        return open_session(self, self._caller.affinities, session_id, seconds, affinity, metadata or {})
+
+    def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
+        """Let the code of all workers call a function: `context.call_host_tool(name, ...)`. Returns it: a decorator.
+
+        It may be a plain function, which runs in one of `host_threads` threads, a coroutine function of trio, a
+        generator or an async generator. It is cancelled when the call ends that it runs for, which is not over before
+        it; plain functions cannot be cancelled, and are waited for. Arguments are checked as those of tools are. A
+        parameter annotated with `HostCall` gets who calls.
+
+        Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
+        """
+        return self.tools.register_host_tool(None, function, name=name, description=description)
 
     # Looking at it.
 
@@ -275,10 +265,10 @@ class Pool:
             calls=dispatcher.submitted,
             succeeded=dispatcher.succeeded,
             failed=dispatcher.failed,
-            cancelled=self._cancelled,
-            timed_out=self._timed_out,
+            cancelled=self._caller.cancelled,
+            timed_out=self._caller.timed_out,
             crashed=dispatcher.crashed,
-            retried=self._retried,
+            retried=self._caller.retried,
             restarts=self._supervisor.restarts,
             recycled=self._supervisor.recycled,
             uptime=time.monotonic() - self._opened_at,
@@ -329,109 +319,6 @@ class Pool:
         if self._dispatcher.is_closed:
             raise PoolClosed("the pool is closed")
 
-    # Running a call.
-
-    def _new_call(
-        self, name: str, args: Arguments | None, timeout: float | None, session: str | None, credit: int | None
-    ) -> Call:
-        if timeout is not None and not timeout >= 0:
-            raise UsageError(f"timeout is {timeout!r}; give seconds, or None for no limit")
-        if args is not None and not isinstance(args, Mapping):
-            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
-        session = session or ""
-        load = load_of(args or {}, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
-        affinity = self._affinities.get(session, self.config.affinity)
-        return Call(name, load, session, timeout, credit, affinity)
-
-    async def _submit(self, call: Call) -> None:
-        if self._dispatcher.is_suspect(call):
-            self._dispatcher.check_taint(call)
-            await self._until_whole(call)
-        if call.cargo is not None and call.cargo.is_large and self._sizes.shared:
-            await self._share(call, call.cargo)
-        self._dispatcher.submit(call)
-        self._deadlines.add(call)
-
-    async def _share(self, call: Call, cargo: Cargo) -> None:
-        with trio.move_on_after(max(0.0, call.time_left())) as budget:
-            await self._freight.load(cargo)
-        if budget.cancelled_caught:
-            await self._time_out(call)
-
-    def _unload(self, call: Call) -> None:
-        if call.cargo is not None:
-            self._freight.unload(call.cargo)
-
-    async def _finish(self, call: Call) -> None:
-        await self._submit(call)
-        try:
-            while not call.is_over and not call.is_late:
-                await call.wait()
-        except BaseException:
-            self._cancelled += 1
-            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
-            raise
-        finally:
-            self._deadlines.remove(call)
-        if not call.is_over:
-            await self._time_out(call)
-
-    async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
-        """Run a failed call again as often as that may help. Raises its failure when it does not."""
-        policy = self._retry_policy(call, retries)
-        for run in itertools.count(1):
-            failure = call.failure
-            assert failure is not None
-            pause = policy.delay(run)
-            if not isinstance(failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
-                raise failure
-            await trio.sleep(pause)
-            self._retried += 1
-            call = call.again()
-            try:
-                await self._finish(call)
-            except PoolError as refusal:
-                failure.add_note(f"not run again: {refusal}")
-                raise failure from None
-            if call.failure is None:
-                break
-        return call
-
-    def _retry_policy(self, call: Call, retries: int | RetryPolicy | None) -> RetryPolicy:
-        if isinstance(retries, RetryPolicy):
-            return retries
-        if retries is not None:
-            return attrs.evolve(self.config.retry, retries=retries)
-        tool = self._dispatcher.tools.get(call.name)
-        return self.config.retry if tool is not None and tool.idempotent else attrs.evolve(self.config.retry, retries=0)
-
-    async def _until_whole(self, call: Call) -> None:
-        # What may kill one worker after another does not get the next while the last is missing: so others
-        # are served throughout.
-        with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
-            while self._supervisor.missing():
-                await self._dispatcher.workers_changed.wait()
-
-    async def _abandon(self, call: Call) -> None:
-        if not call.is_over:
-            with trio.CancelScope(shield=True):
-                await self._dispatcher.abandon(call)
-
-    async def _time_out(self, call: Call) -> NoReturn:
-        self._timed_out += 1
-        await self._abandon(call)
-        raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
-
-    def _decode(self, call: Call, frame: Frame) -> Any:
-        try:
-            return codec.decode(frame.body, frame.attached)
-        except CodecError:
-            raise
-        except DecodeError as error:
-            if call.worker is not None:
-                call.worker.kill(f"broke the protocol: {error}")
-            raise RemoteProtocolError(f"{call.name!r} sent back what cannot be read: {error}") from error
-
     # Opening and closing.
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
@@ -443,6 +330,7 @@ class Pool:
                 async with trio.open_nursery() as inner:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
+                    inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
                     inner.start_soon(self._deadlines.run)
                     inner.start_soon(self.sessions.run_reaper, self.config.cleanup_interval)
                     inner.start_soon(trio.to_thread.run_sync, processes.sweep_at_start)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from bridge_py.adapter import ToolSpec
 from bridge_py.compression import is_available
+from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import (
@@ -32,7 +32,8 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.frames import Frame, Kind
 
-from .bridge.desk import Bridge, Desk
+from .bridge.bridge import Bridge
+from .bridge.desk import Desk
 from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
@@ -364,13 +365,14 @@ class Worker:
         link.flush()
 
     def cancel(self, call: Call) -> None:
-        """Ask for the end of a call."""
+        """Ask for the end of a call, and end what the host does for it."""
+        self._desk.cancel_for(call)
         if (link := self._link) is None or call.id not in self.calls:
             return
         for frame in link.transfers.discard(call.id):
             # What it ended with is not all there, and never will be.
             if frame.kind != Kind.CHUNK:
-                self._call_over(self.calls.pop(call.id), frame, stopped(call))
+                self._call_ended(self.calls.pop(call.id), frame, stopped(call))
         if link.conversation.is_open(call.id):
             link.conversation.cancel(call.id)
         link.flush()
@@ -404,7 +406,7 @@ class Worker:
     def _handle(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.RESULT | Kind.END:
-                self._call_over(self.calls.pop(frame.call_id), frame, None)
+                self._call_ended(self.calls.pop(frame.call_id), frame, None)
             case Kind.CHUNK:
                 call = self.calls[frame.call_id]
                 if not call.abandoned:
@@ -412,8 +414,12 @@ class Worker:
                     call.wake()
             case Kind.ERROR:
                 self._handle_error(frame)
-            case Kind.CALL:
+            case Kind.CALL | Kind.STREAM:
                 self._desk.take(frame)
+            case Kind.CANCEL:
+                self._desk.cancel(frame.call_id)
+            case Kind.CREDIT:
+                self._desk.grant(frame.call_id, frame.number)
             case Kind.HELLO:
                 self._handle_hello(frame)
             case Kind.PONG:
@@ -429,9 +435,16 @@ class Worker:
             self._stop_if_drained()
         elif fault.code == CANCELLED:
             # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
-            self._call_over(call, frame, stopped(call))
+            self._call_ended(call, frame, stopped(call))
         else:
-            self._call_over(call, frame, error_of(fault))
+            self._call_ended(call, frame, error_of(fault))
+
+    def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
+        # What the host still does for it, for a thread that the tool has left behind say, is its code too.
+        if self._desk.is_serving(call):
+            self._desk.when_over(call, lambda: self._call_over(call, frame, failure))
+        else:
+            self._call_over(call, frame, failure)
 
     def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         self.calls_served += 1

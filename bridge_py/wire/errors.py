@@ -105,13 +105,28 @@ class ToolError(SnakepitError):
     The remote traceback is a note of the exception, so that it is printed below the local one.
     """
 
+    _where = "in the worker"
+
     def __init__(self, message: str, type: str = "", remote_traceback: str = "") -> None:
         super().__init__(f"{type}: {message}" if type else message)
         self.type = type
         self.message = message
         self.remote_traceback = remote_traceback
         if remote_traceback:
-            self.add_note(f"Traceback in the worker:\n{remote_traceback.rstrip()}")
+            self.add_note(f"Traceback {self._where}:\n{remote_traceback.rstrip()}")
+
+
+class HostToolError(ToolError):
+    """A host tool raised that worker code had called. As `ToolError`, and `tool` is its name."""
+
+    _where = "on the host"
+
+    def __init__(self, message: str, type: str = "", remote_traceback: str = "", tool: str = "") -> None:
+        super().__init__(message, type, remote_traceback)
+        self.tool = tool
+
+    def __str__(self) -> str:
+        return f"host tool {self.tool!r} raised {super().__str__()}"
 
 
 class CallTimeout(SnakepitError, TimeoutError):
@@ -148,7 +163,7 @@ class Fault(msgspec.Struct, omit_defaults=True):
     parameter: str = ""
 
 
-_CALLERS = ("bridge_py.executor", "bridge_py.interrupts")
+_CALLERS = ("bridge_py.executor", "bridge_py.interrupts", "snakepit_trio.tools", "snakepit_trio.bridge.host_calls")
 _LONGEST_TEXT = 20_000
 CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
@@ -178,11 +193,24 @@ def fault_of(error: BaseException) -> Fault:
     code = _CODE_OF.get(type(error), "tool") if isinstance(error, SnakepitError) else "tool"
     if isinstance(error, InvalidValue):
         return Fault(code, _text_of(error), type=error.type, parameter=error.constraint)
+    if isinstance(error, HostToolError):
+        return Fault("host_tool", error.message, error.type, error.remote_traceback, error.tool)
     if code != "tool":
         return Fault(code, _text_of(error), parameter=getattr(error, "parameter", ""))
+    return Fault(code, _text_of(error), type=type_name(error), traceback=_traceback_of(error))
+
+
+def host_tool_error(error: BaseException, tool: str) -> HostToolError:
+    """What a worker gets to see of what a host tool raised."""
+    return HostToolError(_text_of(error), type_name(error), _traceback_of(error), tool)
+
+
+def type_name(error: BaseException) -> str:
+    """The name of an exception's class, with its module unless it is builtin or ours."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Fault(code, _text_of(error), type=name, traceback=_traceback_of(error))
+    if kind.__module__ == "builtins" or isinstance(error, SnakepitError):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def error_of(fault: Fault) -> SnakepitError:
@@ -193,6 +221,8 @@ def error_of(fault: Fault) -> SnakepitError:
         return InvalidValue(fault.message, fault.type, fault.parameter)
     if fault.code == "tool":
         return ToolError(fault.message, fault.type, fault.traceback)
+    if fault.code == "host_tool":
+        return HostToolError(fault.message, fault.type, fault.traceback, fault.parameter)
     return _BY_CODE.get(fault.code, ProtocolError)(fault.message)
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import outcome
 import trio
 
-from bridge_py.cargo import Load, Sizes, load_of
+from bridge_py.cargo import Load, load_of
 from bridge_py.wire import codec
-from bridge_py.wire.errors import SessionError, SnakepitError, fault_of
+from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call
-from snakepit_trio.freight import Freight
 from snakepit_trio.state.session import Change, Session
-from snakepit_trio.state.store import SessionStore
 
+from .bridge import Bridge
 from .handlers import handle
+from .host_calls import HostCalls
 
 if TYPE_CHECKING:
     from snakepit_trio.link import Link
 
 logger = logging.getLogger("snakepit.bridge")
-
-
-class Bridge:
-    """What the desks of a pool share: the store, and shared memory for large answers."""
-
-    def __init__(self, store: SessionStore, sizes: Sizes, places: int) -> None:
-        self.store = store
-        self.sizes = sizes
-        # A place is held while an answer is copied, and never while anything else is waited for.
-        self.freight = Freight(places)
 
 
 class Desk:
@@ -49,6 +40,7 @@ class Desk:
         self.link: Link | None = None
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # that the worker may remember something of
+        self._host_calls = HostCalls(bridge, worker_id, self)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
@@ -65,15 +57,60 @@ class Desk:
         """A question has come."""
         if self._nursery is None:
             return
-        if self._bridge.store.may_wait:
-            self._nursery.start_soon(self._answer, frame)
+        if frame.name == "call_host_tool":
+            self._call_host_tool(frame, self._nursery)
             return
+        if frame.kind == Kind.STREAM:
+            self.fail(frame, fault_of(WrongCallKind(f"{frame.name} is no stream")))
+        elif self._bridge.store.may_wait:
+            self._nursery.start_soon(self._answer, frame)
+        else:
+            self._answer_at_once(frame, self._nursery)
+
+    def cancel(self, ask_id: int) -> None:
+        """The worker wants no answer any more. What answers at once has done so."""
+        self._host_calls.cancel(ask_id)
+
+    def grant(self, ask_id: int, chunks: int) -> None:
+        """The worker takes more of a stream."""
+        self._host_calls.grant(ask_id, chunks)
+
+    def cancel_for(self, call: Call) -> None:
+        """A call is being stopped: so is what the host does for it."""
+        self._host_calls.cancel_for(call)
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
+        self._host_calls.when_over(call, then)
+
+    def is_serving(self, call: Call) -> bool:
+        """Whether the host runs anything for a call."""
+        return self._host_calls.run_for(call)
+
+    def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
+        try:
+            call_id, name, args = codec.decode(frame.body, frame.attached)
+            call = self._record(call_id, frame.name)
+            if call.abandoned:
+                raise SessionError("call_host_tool: the call is being stopped")
+        except Exception as error:
+            self.fail(frame, fault_of(error))
+        else:
+            self._host_calls.open(frame, call, name, args, nursery)
+
+    def _record(self, call_id: int, verb: str) -> Call:
+        call = self._calls.get(call_id)
+        if call is None:
+            raise SessionError(f"{verb}: the call is over")
+        return call
+
+    def _answer_at_once(self, frame: Frame, nursery: trio.Nursery) -> None:
         # A task would cost as much as the rest of the answer.
         found = _run_at_once(self._find(frame))
         if isinstance(found, outcome.Error) or not _is_large(found.value):
             self._reply(frame, found)
         else:
-            self._nursery.start_soon(self._send_large, frame, found.value)
+            nursery.start_soon(self._send_large, frame, found.value)
 
     async def _answer(self, frame: Frame) -> None:
         found = await outcome.acapture(self._find, frame)
@@ -84,9 +121,12 @@ class Desk:
 
     async def _find(self, frame: Frame) -> Load:
         call_id, *arguments = codec.decode(frame.body, frame.attached)
-        call = self._calls.get(call_id)
-        if call is None or not call.session_id:
-            raise SessionError(f"{frame.name}: " + ("the call is over" if call is None else "the call has no session"))
+        call = self._record(call_id, frame.name)
+        if frame.name == "list_host_tools":
+            tools = self._bridge.tools.list_exposed_tools(call.session_id or None)
+            return load_of([msgspec.to_builtins(tool.spec) for tool in tools], frame.name, self._bridge.sizes)
+        if not call.session_id:
+            raise SessionError(f"{frame.name}: the call has no session")
         await self._follow(call.session_id)
         value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
         return load_of(value, frame.name, self._bridge.sizes)
@@ -114,26 +154,49 @@ class Desk:
         self.link.flush()
 
     def _reply(self, frame: Frame, found: outcome.Maybe[Load]) -> None:
-        assert self.link is not None
         if isinstance(found, outcome.Value):
-            body, cargo = found.value
-            self.link.conversation.result(frame.call_id, body, self.link.transfers.load(cargo))
+            self._say(frame, Kind.RESULT, found.value)
+            return
+        error = found.error
+        if not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, SnakepitError):
+            logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
+        self.fail(frame, fault_of(error))
+
+    async def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+        """See `Replies`."""
+        if _is_large(load):
+            await self._send_large(frame, load, kind)
         else:
-            error = found.error
-            if not isinstance(error, Exception):
-                raise error
-            if not isinstance(error, SnakepitError):
-                logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
-            self.link.conversation.error(frame.call_id, codec.encode_plain(fault_of(error)))
+            self._say(frame, kind, load)
+
+    def end(self, frame: Frame) -> None:
+        """See `Replies`."""
+        assert self.link is not None
+        self.link.conversation.end(frame.call_id)
         self.link.flush()
 
-    async def _send_large(self, frame: Frame, load: Load) -> None:
+    def fail(self, frame: Frame, fault: Fault) -> None:
+        """See `Replies`."""
+        assert self.link is not None
+        self.link.conversation.error(frame.call_id, codec.encode_plain(fault))
+        self.link.flush()
+
+    def _say(self, frame: Frame, kind: Kind, load: Load) -> None:
+        assert self.link is not None
+        body, cargo = load
+        say = self.link.conversation.result if kind == Kind.RESULT else self.link.conversation.chunk
+        say(frame.call_id, body, self.link.transfers.load(cargo))
+        self.link.flush()
+
+    async def _send_large(self, frame: Frame, load: Load, kind: Kind = Kind.RESULT) -> None:
         cargo = load[1]
         assert cargo is not None
         try:
             if self._bridge.sizes.shared:
                 await self._bridge.freight.load(cargo)
-            self._reply(frame, outcome.Value(load))
+            self._say(frame, kind, load)
         finally:
             self._bridge.freight.unload(cargo)
 

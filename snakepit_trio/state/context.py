@@ -11,9 +11,10 @@ from typing import Any, Final, Self, TypeVar
 import trio
 
 from bridge_py.wire.errors import SessionError
+from snakepit_trio.calling import Arguments
 from snakepit_trio.handle import SessionHandle
 from snakepit_trio.nurseries import background_nursery
-from snakepit_trio.pool import Arguments, Pool, open_pool
+from snakepit_trio.pool import Pool, open_pool
 from snakepit_trio.streams import Chunks
 
 from .quotas import Quotas

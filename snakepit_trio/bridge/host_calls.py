@@ -1,0 +1,151 @@
+"""Host tools while they run for the calls of one worker.
+
+What a host tool does for a call is code of that call: it is cancelled with it, and the call is not over before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final, Protocol
+
+import trio
+
+from bridge_py.cargo import Load, load_of
+from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, fault_of
+from bridge_py.wire.frames import Frame, Kind
+from snakepit_trio.call import Call, serving
+from snakepit_trio.tools import HostCall, RegisteredTool
+
+from .bridge import Bridge
+
+_CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
+
+
+class Replies(Protocol):
+    """Where outcomes go."""
+
+    async def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+        """A result or a chunk."""
+
+    def end(self, frame: Frame) -> None:
+        """The stream is over."""
+
+    def fail(self, frame: Frame, fault: Fault) -> None:
+        """It raised, or was stopped."""
+
+
+class _Running:
+    """One host tool at work."""
+
+    def __init__(self, frame: Frame, call: Call) -> None:
+        self.frame = frame
+        self.call = call
+        self.scope = trio.CancelScope()
+        self.credit = 0
+        self.granted = trio.Event()
+
+    def grant(self, chunks: int) -> None:
+        self.credit += chunks
+        self.granted.set()
+
+    async def take_credit(self) -> None:
+        while not self.credit:
+            self.granted = trio.Event()
+            await self.granted.wait()
+        self.credit -= 1
+
+
+class HostCalls:
+    """Those of one worker."""
+
+    def __init__(self, bridge: Bridge, worker_id: str, replies: Replies) -> None:
+        self._bridge = bridge
+        self._worker_id = worker_id
+        self._replies = replies
+        self._running: dict[int, _Running] = {}  # by the id of the ask
+        self._by_call: dict[int, set[int]] = {}
+        self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
+
+    def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
+        """Start a host tool for a call."""
+        running = _Running(frame, call)
+        self._running[frame.call_id] = running
+        self._by_call.setdefault(call.id, set()).add(frame.call_id)
+        nursery.start_soon(self._serve, running, name, args)
+
+    def cancel(self, ask_id: int) -> None:
+        """Nobody wants its outcome."""
+        if (running := self._running.get(ask_id)) is not None:
+            running.scope.cancel()
+
+    def grant(self, ask_id: int, chunks: int) -> None:
+        """Let a stream go on."""
+        if (running := self._running.get(ask_id)) is not None:
+            running.grant(chunks)
+
+    def cancel_for(self, call: Call) -> None:
+        """Cancel all that run for a call."""
+        for ask_id in self._by_call.get(call.id, ()):
+            self._running[ask_id].scope.cancel()
+
+    def run_for(self, call: Call) -> bool:
+        """Whether any runs for a call."""
+        return call.id in self._by_call
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """Cancel all that run for a call, and call `then` when they have ended."""
+        if self.run_for(call):
+            self._waiting[call.id] = then
+            self.cancel_for(call)
+        else:
+            then()
+
+    async def _serve(self, running: _Running, name: str, args: Any) -> None:
+        frame = running.frame
+        serving.set(running.call)
+        fault: Fault | None = _CANCELLED
+        try:
+            with running.scope:
+                try:
+                    await self._run(running, name, args)
+                    fault = None
+                except Exception as error:
+                    fault = fault_of(error)
+        finally:
+            self._forget(running)
+            if fault is not None:
+                self._replies.fail(frame, fault)
+            elif frame.kind == Kind.STREAM:
+                self._replies.end(frame)
+
+    async def _run(self, running: _Running, name: str, args: Any) -> None:
+        if not isinstance(name, str) or not isinstance(args, Mapping):
+            raise InvalidArguments("a host tool is called by its name, with a dict of arguments")
+        call, frame, tools = running.call, running.frame, self._bridge.tools
+        tool = tools.exposed(call.session_id or None, name)
+        who = HostCall(call.session_id or None, self._worker_id, call.name)
+        nested = call.parent is not None
+        if frame.kind == Kind.STREAM:
+            await self._stream(running, tool, tools.stream(tool, args, who, nested=nested))
+        else:
+            value = await tools.run(tool, args, who, nested=nested)
+            await self._replies.send(frame, Kind.RESULT, self._load(value, tool))
+
+    async def _stream(self, running: _Running, tool: RegisteredTool, items: AsyncGenerator[Any, None]) -> None:
+        async with aclosing(items):
+            async for item in items:
+                await running.take_credit()
+                await self._replies.send(running.frame, Kind.CHUNK, self._load(item, tool))
+
+    def _load(self, value: Any, tool: RegisteredTool) -> Load:
+        return load_of(value, f"host tool {tool.name}", self._bridge.sizes)
+
+    def _forget(self, running: _Running) -> None:
+        del self._running[running.frame.call_id]
+        asks = self._by_call[running.call.id]
+        asks.remove(running.frame.call_id)
+        if not asks:
+            del self._by_call[running.call.id]
+            if (then := self._waiting.pop(running.call.id, None)) is not None:
+                then()

@@ -1,0 +1,226 @@
+"""One call of an application, from its arguments to its outcome."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+import attrs
+import trio
+
+from bridge_py.cargo import load_of
+from bridge_py.wire import codec
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, RemoteProtocolError, UsageError
+from bridge_py.wire.frames import Frame
+
+from .affinity import Affinity
+from .call import Call, serving
+from .config import PoolConfig
+from .deadlines import Deadlines
+from .dispatcher import Dispatcher
+from .errors import PoolError, WorkerCrashed
+from .freight import Freight
+from .policy import RetryPolicy
+from .streams import Chunks
+from .supervisor import Supervisor
+
+_SUSPECTS_WAIT: Final = 1.0  # seconds
+_TIMEOUT: Final = 30.0
+_STREAM_TIMEOUT: Final = 300.0
+
+
+class Default(Enum):
+    """For parameters where None means something."""
+
+    DEFAULT = "the pool's own"
+
+
+DEFAULT: Final = Default.DEFAULT
+Timeout = float | Default | None
+Arguments = Mapping[str, Any]
+
+
+class Caller:
+    """Makes the calls of a pool: encode, budget, wait, decode."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        dispatcher: Dispatcher,
+        supervisor: Supervisor,
+        deadlines: Deadlines,
+        freight: Freight,
+    ) -> None:
+        self.affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
+        self.cancelled = self.timed_out = self.retried = 0
+        self._config = config
+        self._sizes = config.sizes
+        self._adapter = config.adapter
+        self._dispatcher = dispatcher
+        self._supervisor = supervisor
+        self._deadlines = deadlines
+        self._freight = freight
+
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None,
+        timeout: Timeout,
+        session: str | None,
+        retries: int | RetryPolicy | None,
+    ) -> Any:
+        """See `Pool.execute`."""
+        call = self._new_call(name, args, timeout, session, None)
+        try:
+            await self._finish(call)
+            if call.failure is not None:
+                call = await self._retry(call, retries)
+        finally:
+            self._unload(call)
+        assert call.final is not None
+        return self._adapter.process_response(name, self._decode(call, call.final))
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, args: Arguments | None, timeout: Timeout, session: str | None
+    ) -> AsyncIterator[Chunks]:
+        """See `Pool.stream`."""
+        window = self._config.stream_window
+        call = self._new_call(name, args, timeout, session, window)
+        try:
+            await self._submit(call)
+            yield Chunks(call, window, self._decode, self._time_out)
+        except trio.Cancelled:
+            self.cancelled += not call.is_over
+            raise
+        finally:
+            self._deadlines.remove(call)
+            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            self._unload(call)
+
+    def _new_call(
+        self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
+    ) -> Call:
+        if args is not None and not isinstance(args, Mapping):
+            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
+        args = args or {}
+        budget = self._budget(name, args, timeout, credit)
+        self._adapter.validate_command(name, args)
+        session = session or ""
+        args = self._adapter.prepare_args(name, args)
+        load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+        affinity = self.affinities.get(session, self._config.affinity)
+        return Call(name, load, session, budget, credit, affinity, _parent())
+
+    def _budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
+        if isinstance(timeout, Default):
+            tool = self._dispatcher.tools.get(name)
+            timeout = None if tool is None else tool.timeout
+            if timeout is None:
+                timeout = self._adapter.command_timeout(name, args)
+            if timeout is None:
+                timeout = _TIMEOUT if credit is None else _STREAM_TIMEOUT
+        if timeout is not None and not timeout >= 0:
+            raise UsageError(f"timeout is {timeout!r}; give seconds, or None for no limit")
+        return timeout
+
+    async def _submit(self, call: Call) -> None:
+        if self._dispatcher.is_suspect(call):
+            self._dispatcher.check_taint(call)
+            await self._until_whole(call)
+        if call.cargo is not None and call.cargo.is_large and self._sizes.shared:
+            await self._share(call)
+        self._dispatcher.submit(call)
+        self._deadlines.add(call)
+
+    async def _share(self, call: Call) -> None:
+        assert call.cargo is not None
+        with trio.move_on_after(max(0.0, call.time_left())) as budget:
+            await self._freight.load(call.cargo)
+        if budget.cancelled_caught:
+            await self._time_out(call)
+
+    def _unload(self, call: Call) -> None:
+        if call.cargo is not None:
+            self._freight.unload(call.cargo)
+
+    async def _finish(self, call: Call) -> None:
+        await self._submit(call)
+        try:
+            while not call.is_over and not call.is_late:
+                await call.wait()
+        except BaseException:
+            self.cancelled += 1
+            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            raise
+        finally:
+            self._deadlines.remove(call)
+        if not call.is_over:
+            await self._time_out(call)
+
+    async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
+        """Run a failed call again as often as that may help. Raises its failure when it does not."""
+        policy = self._retry_policy(call, retries)
+        for run in itertools.count(1):
+            failure = call.failure
+            assert failure is not None
+            pause = policy.delay(run)
+            if not isinstance(failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
+                raise failure
+            await trio.sleep(pause)
+            self.retried += 1
+            call = call.again()
+            try:
+                await self._finish(call)
+            except PoolError as refusal:
+                failure.add_note(f"not run again: {refusal}")
+                raise failure from None
+            if call.failure is None:
+                break
+        return call
+
+    def _retry_policy(self, call: Call, retries: int | RetryPolicy | None) -> RetryPolicy:
+        if isinstance(retries, RetryPolicy):
+            return retries
+        if retries is not None:
+            return attrs.evolve(self._config.retry, retries=retries)
+        tool = self._dispatcher.tools.get(call.name)
+        if tool is not None and tool.idempotent:
+            return self._config.retry
+        return attrs.evolve(self._config.retry, retries=0)
+
+    async def _until_whole(self, call: Call) -> None:
+        # What may kill one worker after another does not get the next while the last is missing: so others
+        # are served throughout.
+        with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
+            while self._supervisor.missing():
+                await self._dispatcher.workers_changed.wait()
+
+    async def _abandon(self, call: Call) -> None:
+        if not call.is_over:
+            with trio.CancelScope(shield=True):
+                await self._dispatcher.abandon(call)
+
+    async def _time_out(self, call: Call) -> NoReturn:
+        self.timed_out += 1
+        await self._abandon(call)
+        raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
+
+    def _decode(self, call: Call, frame: Frame) -> Any:
+        try:
+            return codec.decode(frame.body, frame.attached)
+        except CodecError:
+            raise
+        except DecodeError as error:
+            if call.worker is not None:
+                call.worker.kill(f"broke the protocol: {error}")
+            raise RemoteProtocolError(f"{call.name!r} sent back what cannot be read: {error}") from error
+
+
+def _parent() -> Call | None:
+    """The call that this one is made for. Tasks that a host tool has left behind may live longer than it."""
+    call = serving.get()
+    return None if call is None or call.is_over else call
