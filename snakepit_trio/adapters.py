@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import attrs
 from attrs import validators
@@ -16,6 +16,9 @@ from bridge_py.adapter import unknown_tool
 
 class Adapter(ABC):
     """Names the program that a worker runs, and may have a say in its calls."""
+
+    #: What that program speaks: our own link, the wire contract over gRPC, or frames on stdin and stdout.
+    protocol: ClassVar[Literal["link", "grpc", "stdio"]] = "link"
 
     @abstractmethod
     def executable_path(self, python: str) -> str:

@@ -6,7 +6,9 @@ Foreign exceptions end here: whoever runs a link sees `LinkLost` or `ProtocolErr
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +17,23 @@ import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 import grpclib.utils
+import msgspec
 import trio
 import trio_asyncio
 
-from bridge_py.cargo import Sizes
+from bridge_py.compression import is_available
 from bridge_py.server import LINK_METHOD, RawCodec, link_configuration
+from bridge_py.specs import ToolSpec
 from bridge_py.transfers import Transfers
-from bridge_py.wire.conversation import Conversation, Side
-from bridge_py.wire.errors import ProtocolError
-from bridge_py.wire.frames import Frame
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
+from bridge_py.wire.frames import Frame, Kind
 
+from .bridge.desk import Desk
+from .call import Call
 from .errors import WorkerError
+from .lines import Introduction, Line, Surroundings
 
 logger = logging.getLogger("snakepit.link")
 
@@ -73,32 +81,137 @@ class AsyncioLoop:
         await self._loop.run_aio_coroutine(coroutine)
 
 
-class Link:
-    """One worker's link.
+class Link(Line):
+    """The line to one of our own workers: one stream of frames.
 
-    `on_frame` is called for each frame that arrives, already checked and with its area, in the thread and turn of
-    the link's loop: it must not block and should not raise.
+    `secret` is what the worker must know, and `connected` is called when it has shown that it does.
     """
 
-    def __init__(self, loop: AsyncioLoop, path: str, sizes: Sizes, on_frame: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, surroundings: Surroundings, path: str, secret: str, pid: int, connected: Callable[[], None]
+    ) -> None:
+        sizes = surroundings.config.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
-        self.transfers = Transfers(self.conversation, sizes, on_frame)
-        self._loop = loop
+        self.transfers = Transfers(self.conversation, sizes, self._handle)
+        self.transfers.peer_pid = pid
+        self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
+        self._surroundings = surroundings
         self._path = path
-        self._on_frame = on_frame
+        self._secret = secret
+        self._connected = connected
+        self._on_frame = surroundings.on_frame
         self._to_write: asyncio.Event | None = None
 
     async def run(self) -> None:
-        """Connect and converse until the link ends, which is always by an exception.
-
-        Raises `LinkLost`, or `ProtocolError` if the worker broke the rules.
-        """
-        await self._loop.run_coroutine(self._converse())
+        """See `Line`."""
+        hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
+        self.conversation.hello(codec.encode_plain(hello))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._desk.run)
+            try:
+                await self._surroundings.loop.run_coroutine(self._converse())
+            except (LinkLost, ProtocolError, DecodeError) as error:
+                problem = error
+            nursery.cancel_scope.cancel()
+        raise problem
 
     def flush(self) -> None:
         """Have what the conversation holds written, together with all that is said before the writer's turn."""
         if self._to_write is not None:
             self._to_write.set()
+
+    # Calls.
+
+    def open(self, call: Call, timeout_us: int) -> int:
+        """See `Line`."""
+        call_id = self.conversation.open(
+            call.name,
+            call.body,
+            session_id=call.session_id,
+            timeout_us=timeout_us,
+            credit=call.credit,
+            area=self.transfers.load(call.cargo),
+        )
+        self.flush()
+        return call_id
+
+    def cancel(self, call_id: int) -> list[Frame]:
+        """See `Line`."""
+        lost = self.transfers.discard(call_id)
+        if self.conversation.is_open(call_id):
+            self.conversation.cancel(call_id)
+        self.flush()
+        return lost
+
+    def recall(self, call_id: int) -> None:
+        """See `Line`."""
+        self.conversation.recall(call_id)
+        self.flush()
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """See `Line`."""
+        self.conversation.grant(call_id, chunks)
+        self.flush()
+
+    def is_open(self, call_id: int) -> bool:
+        """See `Line`."""
+        return self.conversation.is_open(call_id)
+
+    def ping(self, number: int) -> None:
+        """See `Line`."""
+        self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
+        self.flush()
+
+    def goodbye(self) -> bool:
+        """See `Line`."""
+        self.conversation.goodbye()
+        self.flush()
+        return True
+
+    def cancel_for(self, call: Call) -> None:
+        """See `Line`."""
+        self._desk.cancel_for(call)
+
+    def is_serving(self, call: Call) -> bool:
+        """See `Line`."""
+        return self._desk.is_serving(call)
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """See `Line`."""
+        self._desk.when_over(call, then)
+
+    # What comes from the worker.
+
+    def _handle(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.CALL | Kind.STREAM:
+                self._desk.take(frame)
+            case Kind.CANCEL:
+                self._desk.cancel(frame.call_id)
+            case Kind.CREDIT:
+                self._desk.grant(frame.call_id, frame.number)
+            case Kind.RECALL:
+                raise RemoteProtocolError("a worker does not call anything back")
+            case Kind.HELLO:
+                self._hear_hello(frame)
+            case _:
+                self._on_frame(frame)
+
+    def _hear_hello(self, frame: Frame) -> None:
+        hello = codec.decode(frame.body)
+        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
+            raise RemoteProtocolError("its hello has the wrong secret")
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise RemoteProtocolError(
+                f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
+            )
+        self._connected()
+        self.transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
+        try:
+            tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
+        self._surroundings.on_ready(Introduction(tools, str(hello.get("python", ""))))
 
     async def _converse(self) -> None:
         channel = grpclib.client.Channel(path=self._path, codec=RawCodec(), config=link_configuration())
@@ -135,7 +248,7 @@ class Link:
         elif frame.loan:
             self.transfers.handle(frame)
         else:
-            self._on_frame(frame)
+            self._handle(frame)
 
     async def _write(
         self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event

@@ -5,29 +5,32 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-import trio
+from .lines import Output
 
 _LONGEST_LINE = 64 * 1024
 
 
-async def log_lines(
-    stream: trio.abc.ReceiveStream, logger: logging.Logger, level: int, tail: deque[str] | None = None
-) -> None:
-    """Log each line of a worker's output until it ends. Lines over 64 KiB are cut into several."""
+async def log_lines(output: Output, logger: logging.Logger, tail: deque[str]) -> None:
+    """Log each line of a worker's output until it ends. Lines over 64 KiB are cut into several.
+
+    `tail` gets those of stderr.
+    """
     rest = b""
-    async for data in stream:
+    async for data in output.stream:
         *lines, rest = (rest + data).split(b"\n")
         while len(rest) > _LONGEST_LINE:
             lines.append(rest[:_LONGEST_LINE])
             rest = rest[_LONGEST_LINE:]
         for line in lines:
-            _log(line, logger, level, tail)
+            _log(line, output, logger, tail)
     if rest:
-        _log(rest, logger, level, tail)
+        _log(rest, output, logger, tail)
 
 
-def _log(line: bytes, logger: logging.Logger, level: int, tail: deque[str] | None) -> None:
+def _log(line: bytes, output: Output, logger: logging.Logger, tail: deque[str]) -> None:
     text = line.decode("utf-8", "replace").rstrip("\r")
-    if tail is not None:
+    if output.is_stderr:
         tail.append(text)
-    logger.log(level, "%s", text)
+    if output.hear is not None:
+        output.hear(text)
+    logger.log(output.level, "%s", text)

@@ -6,22 +6,17 @@ when it is known that none of their code runs: by the frame that ends a call, or
 
 from __future__ import annotations
 
-import hmac
 import logging
-import os
 import signal
 import time
 from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
-from bridge_py.compression import is_available
 from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import (
     CANCELLED,
     NOT_STARTED,
@@ -33,13 +28,13 @@ from bridge_py.wire.errors import (
 from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.bridge import Bridge
-from .bridge.desk import Desk
 from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
 from .health import Heartbeat, resident_bytes
-from .launchers import local
-from .link import AsyncioLoop, Link, LinkLost
+from .launchers import launch
+from .lines import Introduction, Line, Surroundings, WorkerProcess
+from .link import AsyncioLoop, LinkLost
 from .oom import OomWatch
 from .output import log_lines
 from .processes import ProcessRegistry
@@ -97,9 +92,9 @@ class Worker:
         self._loop = loop
         self._dispatcher = dispatcher
         self._registry = registry
-        self._desk = Desk(bridge, id, self.calls)
-        self._process: local.LocalProcess | None = None
-        self._link: Link | None = None
+        self._bridge = bridge
+        self._process: WorkerProcess | None = None
+        self._line: Line | None = None
         self._is_ready = False
         self._is_stopped = False
         self._is_draining = False
@@ -159,7 +154,7 @@ class Worker:
         Raises `WorkerStartError` if it never became ready. If cancelled, kills the process first.
         """
         try:
-            process = self._process = await local.launch(self._config, self.id, self._registry)
+            process = self._process = await launch(self._config, self.id, self._registry)
         except OSError as error:
             self._finish(f"could not be started: {error}")
             raise WorkerStartError(self.id, f"could not be started: {error}") from error
@@ -172,16 +167,16 @@ class Worker:
         if self._problem is not None and not self._is_ready:
             raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)
 
-    async def _live(self, process: local.LocalProcess) -> None:
-        stdout, stderr = process.outputs
+    async def _live(self, process: WorkerProcess) -> None:
         output = logger.getChild(self.id)
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as pipes:
-                pipes.start_soon(log_lines, stdout, output, logging.INFO)
-                pipes.start_soon(log_lines, stderr, output, logging.WARNING, self._stderr_tail)
+                # The line first: it may have to hear the first words.
+                self._line = process.line(self._surroundings())
+                for stream in process.outputs:
+                    pipes.start_soon(log_lines, stream, output, self._stderr_tail)
                 nursery.start_soon(self._watch_exit, process)
-                await nursery.start(self._desk.run)
-                nursery.start_soon(self._run_link, process)
+                nursery.start_soon(self._run_line, self._line)
                 nursery.start_soon(self._watch_health)
                 await self._until_over()
                 with trio.CancelScope(shield=True):
@@ -189,7 +184,7 @@ class Worker:
                 pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
             nursery.cancel_scope.cancel()
 
-    async def _watch_exit(self, process: local.LocalProcess) -> None:
+    async def _watch_exit(self, process: WorkerProcess) -> None:
         await process.wait()
         self._exited.set()
         self._finish(self._death())
@@ -199,9 +194,8 @@ class Worker:
             await trio.sleep(self._config.ping_interval)
             number = self.health.sent(trio.current_time())
             if self._is_ready:
-                assert self._link is not None
-                self._link.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
-                self._link.flush()
+                assert self._line is not None
+                self._line.ping(number)
             with trio.move_on_after(self._config.ping_timeout):
                 await self.health.answered.wait()
             # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
@@ -209,14 +203,14 @@ class Worker:
                 self.kill(f"was killed: {self.health.complaint}")
             self._check_due()
 
-    async def _run_link(self, process: local.LocalProcess) -> None:
-        self._link = Link(self._loop, process.link_path, self._config.sizes, self._handle)
-        self._link.transfers.peer_pid = process.pid
-        self._desk.link = self._link
-        hello = {"protocol": PROTOCOL_VERSION, "secret": process.secret, "pid": os.getpid(), "zstd": is_available()}
-        self._link.conversation.hello(codec.encode_plain(hello))
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            self.id, self._config, self._loop, self._bridge, self.calls, self._hear_introduction, self._handle
+        )
+
+    async def _run_line(self, line: Line) -> None:
         try:
-            await self._link.run()
+            await line.run()
         except LinkLost:
             self._finish("closed its link", patience=_EXIT_AFTER_LINK)
         except (ProtocolError, DecodeError) as error:
@@ -230,7 +224,7 @@ class Worker:
             self._finish(f"was not ready within {self._config.start_timeout} s")
         await self._over.wait()
 
-    async def _end(self, process: local.LocalProcess) -> None:
+    async def _end(self, process: WorkerProcess) -> None:
         step = self._config.shutdown_timeout / 3
         if self._problem is None:
             if self._say_goodbye():
@@ -253,7 +247,7 @@ class Worker:
     def _death(self) -> str:
         return "died" if self._is_ready else "ended before it was ready"
 
-    def _name_oom(self, process: local.LocalProcess) -> None:
+    def _name_oom(self, process: WorkerProcess) -> None:
         # Before our own SIGKILL, which could not be told from the kernel's.
         if self._problem is None or self._oom is None or process.exit_code != -signal.SIGKILL:
             return
@@ -265,15 +259,13 @@ class Worker:
             await self._exited.wait()
 
     def _say_goodbye(self) -> bool:
-        if self._link is None or not self._is_ready:
+        if self._line is None or not self._is_ready:
             return False
         for call in list(self.calls.values()):
             self.cancel(call)
-        self._link.conversation.goodbye()
-        self._link.flush()
-        return True
+        return self._line.goodbye()
 
-    async def _bury(self, process: local.LocalProcess) -> None:
+    async def _bury(self, process: WorkerProcess) -> None:
         process.signal_group(signal.SIGKILL)
         with trio.move_on_after(_REAP) as reaping:
             await process.wait()
@@ -348,34 +340,24 @@ class Worker:
 
     def start(self, call: Call) -> None:
         """Send a call."""
-        link = self._link
-        assert link is not None
+        assert self._line is not None
         left = call.deadline - trio.current_time()
         timeout_us = 0 if left == float("inf") else max(1, int(left * 1e6))
         call.worker = self
-        call.id = link.conversation.open(
-            call.name,
-            call.body,
-            session_id=call.session_id,
-            timeout_us=timeout_us,
-            credit=call.credit,
-            area=link.transfers.load(call.cargo),
-        )
+        call.id = self._line.open(call, timeout_us)
         self.calls[call.id] = call
-        link.flush()
 
     def cancel(self, call: Call) -> None:
         """Ask for the end of a call, and end what the host does for it."""
-        self._desk.cancel_for(call)
-        if (link := self._link) is None or call.id not in self.calls:
+        if self._line is None:
             return
-        for frame in link.transfers.discard(call.id):
+        self._line.cancel_for(call)
+        if call.id not in self.calls:
+            return
+        for frame in self._line.cancel(call.id):
             # What it ended with is not all there, and never will be.
             if frame.kind != Kind.CHUNK:
                 self._call_ended(self.calls.pop(call.id), frame, stopped(call))
-        if link.conversation.is_open(call.id):
-            link.conversation.cancel(call.id)
-        link.flush()
 
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""
@@ -390,18 +372,16 @@ class Worker:
 
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""
-        if self._link is not None and self._is_open(call):
-            self._link.conversation.recall(call.id)
-            self._link.flush()
+        if self._line is not None and self._is_open(call):
+            self._line.recall(call.id)
 
     def grant(self, call: Call, chunks: int) -> None:
         """Let a stream go on."""
-        if self._link is not None and self._is_open(call):
-            self._link.conversation.grant(call.id, chunks)
-            self._link.flush()
+        if self._line is not None and self._is_open(call):
+            self._line.grant(call.id, chunks)
 
     def _is_open(self, call: Call) -> bool:
-        return self._link is not None and call.id in self.calls and self._link.conversation.is_open(call.id)
+        return self._line is not None and call.id in self.calls and self._line.is_open(call.id)
 
     def _handle(self, frame: Frame) -> None:
         match frame.kind:
@@ -414,14 +394,6 @@ class Worker:
                     call.wake()
             case Kind.ERROR:
                 self._handle_error(frame)
-            case Kind.CALL | Kind.STREAM:
-                self._desk.take(frame)
-            case Kind.CANCEL:
-                self._desk.cancel(frame.call_id)
-            case Kind.CREDIT:
-                self._desk.grant(frame.call_id, frame.number)
-            case Kind.HELLO:
-                self._handle_hello(frame)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:
@@ -441,8 +413,8 @@ class Worker:
 
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         # What the host still does for it, for a thread that the tool has left behind say, is its code too.
-        if self._desk.is_serving(call):
-            self._desk.when_over(call, lambda: self._call_over(call, frame, failure))
+        if self._line is not None and self._line.is_serving(call):
+            self._line.when_over(call, lambda: self._call_over(call, frame, failure))
         else:
             self._call_over(call, frame, failure)
 
@@ -453,24 +425,10 @@ class Worker:
             self._check_due()
         self._stop_if_drained()
 
-    def _handle_hello(self, frame: Frame) -> None:
+    def _hear_introduction(self, introduction: Introduction) -> None:
         assert self._process is not None
-        hello = codec.decode(frame.body)
-        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._process.secret):
-            raise RemoteProtocolError("its hello has the wrong secret")
-        if hello.get("protocol") != PROTOCOL_VERSION:
-            raise RemoteProtocolError(
-                f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
-            )
-        self._process.hide_link()
-        self.python = str(hello.get("python", ""))
-        assert self._link is not None
-        self._link.transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
-        try:
-            tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
-        except msgspec.ValidationError as error:
-            raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
-        self.tools = {tool.name: tool for tool in tools}
+        self.python = introduction.python
+        self.tools = {tool.name: tool for tool in introduction.tools}
         # It may have moved itself to another control group while it started.
         self._oom = OomWatch(self._process.pid)
         self._is_ready = True

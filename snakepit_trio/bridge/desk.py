@@ -33,11 +33,11 @@ class Desk:
     A question names the call that it is asked for; which session that is, our own record of the call tells.
     """
 
-    def __init__(self, bridge: Bridge, worker_id: str, calls: dict[int, Call]) -> None:
+    def __init__(self, bridge: Bridge, worker_id: str, calls: dict[int, Call], link: Link) -> None:
         self._bridge = bridge
         self._worker_id = worker_id
         self._calls = calls
-        self.link: Link | None = None
+        self._link = link
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # that the worker may remember something of
         self._host_calls = HostCalls(bridge, worker_id, self)
@@ -148,10 +148,9 @@ class Desk:
             self._sessions.discard(session_id)
         elif not names:
             return
-        assert self.link is not None
         body = codec.encode_plain(names)
-        self.link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
-        self.link.flush()
+        self._link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
+        self._link.flush()
 
     def _reply(self, frame: Frame, found: outcome.Maybe[Load]) -> None:
         if isinstance(found, outcome.Value):
@@ -173,22 +172,19 @@ class Desk:
 
     def end(self, frame: Frame) -> None:
         """See `Replies`."""
-        assert self.link is not None
-        self.link.conversation.end(frame.call_id)
-        self.link.flush()
+        self._link.conversation.end(frame.call_id)
+        self._link.flush()
 
     def fail(self, frame: Frame, fault: Fault) -> None:
         """See `Replies`."""
-        assert self.link is not None
-        self.link.conversation.error(frame.call_id, codec.encode_plain(fault))
-        self.link.flush()
+        self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
+        self._link.flush()
 
     def _say(self, frame: Frame, kind: Kind, load: Load) -> None:
-        assert self.link is not None
         body, cargo = load
-        say = self.link.conversation.result if kind == Kind.RESULT else self.link.conversation.chunk
-        say(frame.call_id, body, self.link.transfers.load(cargo))
-        self.link.flush()
+        say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
+        say(frame.call_id, body, self._link.transfers.load(cargo))
+        self._link.flush()
 
     async def _send_large(self, frame: Frame, load: Load, kind: Kind = Kind.RESULT) -> None:
         cargo = load[1]

@@ -1,20 +1,17 @@
-"""Worker processes on this machine."""
+"""Worker processes that speak the link: our own."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import mmap
 import os
 import secrets
 import shutil
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +19,17 @@ import msgspec
 import trio
 
 from bridge_py.executor import LEDGER_BYTES
-from bridge_py.worker import PATH_VARIABLE, SECRET_VARIABLE
+from bridge_py.worker import SECRET_VARIABLE
 from snakepit_trio.config import PoolConfig
-from snakepit_trio.guardian import RUN_VARIABLE
-from snakepit_trio.limits import thread_variables
+from snakepit_trio.lines import Line, Output, Surroundings
+from snakepit_trio.link import Link
 from snakepit_trio.processes import ProcessRegistry
 
+from .process import OwnProcess, spawn
 
-class LocalProcess:
-    """One worker process with what the host shares with it. It leads a process group of its own."""
+
+class LocalProcess(OwnProcess):
+    """One worker process, its socket, and its ledger."""
 
     def __init__(
         self,
@@ -40,60 +39,37 @@ class LocalProcess:
         secret: str,
         forget: Callable[[], None],
     ) -> None:
-        self._process = process
-        self._forget = forget
+        super().__init__(process, forget)
         self._folder = folder
         self._ledger = ledger
-        self.secret = secret
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code, minus the signal that killed it, or None while it lives."""
-        return self._process.returncode
-
-    @property
-    def link_path(self) -> str:
-        """The socket to connect to."""
-        return str(self._folder / "link")
+        self._secret = secret
 
     @property
     def last_started(self) -> int:
-        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
+        """See `WorkerProcess`."""
         (call_id,) = struct.unpack_from("<Q", self._ledger)
         return int(call_id)
 
     @property
-    def outputs(self) -> tuple[trio.abc.ReceiveStream, trio.abc.ReceiveStream]:
-        """What it writes to stdout and to stderr."""
+    def outputs(self) -> Sequence[Output]:
+        """See `WorkerProcess`."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        return self._process.stdout, self._process.stderr
+        return Output(self._process.stdout, logging.INFO), Output(self._process.stderr, logging.WARNING, True)
 
-    async def wait(self) -> None:
-        """Wait until it has ended; it is reaped then."""
-        await self._process.wait()
+    def line(self, surroundings: Surroundings) -> Line:
+        """See `WorkerProcess`."""
+        return Link(surroundings, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
-    def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the process and all its descendants that stayed in its group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
-
-    def hide_link(self) -> None:
+    def _hide_link(self) -> None:
         """Remove the socket's file; what is connected stays connected."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
-        self._forget()
-        self.hide_link()
+        """See `WorkerProcess`."""
+        self._hide_link()
         self._ledger.close()
-        for stream in self.outputs:
-            await stream.aclose()
+        await super().release()
 
 
 async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> LocalProcess:
@@ -110,11 +86,9 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) 
         ledger = mmap.mmap(ledger_fd, LEDGER_BYTES)
         listener.bind(str(folder / "link"))
         listener.listen(1)
-        # Shielded: a process that was started must not be lost to a cancellation.
-        with trio.CancelScope(shield=True):
-            given = {SECRET_VARIABLE: secret, RUN_VARIABLE: registry.run_id}
-            process = await _spawn(config, worker_id, given, listener.fileno(), ledger_fd)
-            registry.activate(key, process.pid)
+        command = _command(config, worker_id, listener.fileno(), ledger_fd)
+        pass_fds = (listener.fileno(), ledger_fd)
+        process = await spawn(config, registry, key, command, {SECRET_VARIABLE: secret}, pass_fds=pass_fds)
     except BaseException:
         registry.forget(key)
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,9 +102,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) 
     return LocalProcess(process, folder, ledger, secret, partial(registry.forget, key))
 
 
-async def _spawn(
-    config: PoolConfig, worker_id: str, given: dict[str, str], listen_fd: int, ledger_fd: int
-) -> trio.Process:
+def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int) -> list[str]:
     adapter = config.adapter
     command = [
         adapter.executable_path(config.python),
@@ -144,22 +116,4 @@ async def _spawn(
     ]
     if config.limits is not None:
         command.append(f"--limits={json.dumps(config.limits.chosen())}")
-    return await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=(listen_fd, ledger_fd),
-        process_group=0,
-        cwd=config.cwd,
-        env=_environment(config, given),
-    )
-
-
-def _environment(config: PoolConfig, given: dict[str, str]) -> dict[str, str]:
-    working = os.path.abspath(config.cwd or os.curdir)
-    path = [working]
-    if config.python == sys.executable:
-        path += [os.path.abspath(entry) for entry in sys.path]
-    environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(path)}
-    return {**thread_variables(config.threads, environment), **environment}
+    return command

@@ -1,0 +1,3 @@
+from . import local
+
+launch = local.launch

@@ -1,0 +1,88 @@
+"""What all worker processes on this machine have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import trio
+
+from bridge_py.worker import PATH_VARIABLE
+from snakepit_trio.config import PoolConfig
+from snakepit_trio.guardian import RUN_VARIABLE
+from snakepit_trio.limits import thread_variables
+from snakepit_trio.processes import ProcessRegistry
+
+
+class OwnProcess:
+    """A process of this machine that leads a process group of its own."""
+
+    def __init__(self, process: trio.Process, forget: Callable[[], None]) -> None:
+        self._process = process
+        self._forget = forget
+
+    @property
+    def pid(self) -> int:
+        """See `WorkerProcess`."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """See `WorkerProcess`."""
+        return self._process.returncode
+
+    async def wait(self) -> None:
+        """See `WorkerProcess`."""
+        await self._process.wait()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """See `WorkerProcess`."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def release(self) -> None:
+        """See `WorkerProcess`."""
+        self._forget()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                await stream.aclose()
+
+
+async def spawn(
+    config: PoolConfig,
+    registry: ProcessRegistry,
+    key: str,
+    command: Sequence[str],
+    variables: dict[str, str],
+    *,
+    pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
+) -> trio.Process:
+    """Start a process of a run in a group of its own. Raises `OSError`."""
+    # Shielded: a process that was started must not be lost to a cancellation.
+    with trio.CancelScope(shield=True):
+        process = await trio.lowlevel.open_process(
+            list(command),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
+            process_group=0,
+            cwd=config.cwd,
+            env=_environment(config, {**variables, RUN_VARIABLE: registry.run_id}),
+        )
+        registry.activate(key, process.pid)
+    return process
+
+
+def _environment(config: PoolConfig, given: dict[str, str]) -> dict[str, str]:
+    working = os.path.abspath(config.cwd or os.curdir)
+    path = [working]
+    if config.python == sys.executable:
+        path += [os.path.abspath(entry) for entry in sys.path]
+    environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(path)}
+    return {**thread_variables(config.threads, environment), **environment}
