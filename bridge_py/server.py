@@ -106,7 +106,7 @@ class LinkServer:
             logger.exception("the link failed")
         finally:
             if not self._ending:
-                _die()
+                die()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -338,7 +338,8 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _die() -> None:
+def die() -> None:
+    """End this process and what it has started, at once."""
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

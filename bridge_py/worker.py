@@ -10,6 +10,7 @@ import json
 import logging
 import mmap
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -40,7 +41,10 @@ def main(arguments: list[str]) -> int:
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     adapter = load_adapter(options.adapter)
     adapter.setup()
-    _serve(adapter, options, secret)
+    if options.listen_fd is None:
+        serve_contract(adapter, options)
+    else:
+        _serve(adapter, options, secret)
     adapter.close()
     return 0
 
@@ -50,7 +54,7 @@ def load_adapter(target: str) -> BaseAdapter:
 
     Raises `UsageError` if the class is not there or is no adapter; what the import raises passes.
     """
-    place, _, name = target.rpartition(":")
+    place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
         raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
     found: Any = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
@@ -64,12 +68,16 @@ def load_adapter(target: str) -> BaseAdapter:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bridge_py", description="A worker of snakepit-trio.")
     parser.add_argument("--adapter", required=True, help="package.module:Class")
-    parser.add_argument("--listen-fd", type=int, required=True, help="a listening socket")
+    parser.add_argument("--listen-fd", type=int, help="a listening socket; without it, the worker speaks the contract")
     parser.add_argument("--ledger-fd", type=int, help="a file of eight bytes for the id of the last call started")
     parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
     parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
     parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
     parser.add_argument("--worker-id", default="", help="shows in process listings")
+    contract = parser.add_argument_group("the wire contract, see docs/contract.md")
+    contract.add_argument("--port", type=int, default=0, help="where to serve it, on 127.0.0.1; 0 for any")
+    contract.add_argument("--elixir-address", default="", help="host:port of the host")
+    contract.add_argument("--snakepit-run-id", default="", help="shows in process listings")
     return parser
 
 
@@ -95,6 +103,33 @@ def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> No
         executor = ConcurrentExecutor(server, ledger, server.pack, options.concurrency)
     server.start(executor)
     executor.run()
+
+
+def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
+    """Be a worker of the wire contract until SIGTERM."""
+    from .contract.service import ContractServer
+
+    ready_file = os.environ.get("SNAKEPIT_READY_FILE")
+    server = ContractServer(
+        adapter, options.port, options.elixir_address, lambda port: _say_ready(port, ready_file), bool(ready_file)
+    )
+    executor: Executor
+    if options.concurrency == 1:
+        executor = SerialExecutor(server, None, server.pack)
+    else:
+        executor = ConcurrentExecutor(server, None, server.pack, options.concurrency)
+    # A tool that runs is not waited for: who wants that ends its call first.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    server.start(executor)
+    executor.run()
+
+
+def _say_ready(port: int, ready_file: str | None) -> None:
+    print(f"GRPC_READY:{port}", flush=True)
+    if ready_file:
+        draft = f"{ready_file}.{os.getpid()}"
+        Path(draft).write_text(str(port), "ascii")
+        os.rename(draft, ready_file)
 
 
 def _load_file(path: Path) -> Any:

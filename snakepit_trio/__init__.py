@@ -28,7 +28,7 @@ from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
 from . import variables
-from .adapters import Adapter, GrpcPython
+from .adapters import Adapter, GrpcBridge, GrpcPython
 from .config import PoolConfig
 from .errors import (
     PoolClosed,
@@ -73,6 +73,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "Event",
+    "GrpcBridge",
     "GrpcPython",
     "HistoryEntry",
     "HostCall",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,10 @@ class Adapter(ABC):
     def script_args(self) -> list[str]:
         """The arguments of the script; those of the protocol are added to them."""
 
+    def unavailable(self, python: str) -> str | None:
+        """Why its workers cannot be started here, with `python` as the pool's interpreter; None if they can."""
+        return missing_program(self.executable_path(python), "")
+
     def supported_commands(self) -> Sequence[str] | None:
         """The tools that may be called, or None for all that its workers have."""
         return None
@@ -53,6 +59,74 @@ class Adapter(ABC):
     def command_timeout(self, name: str, args: Mapping[str, Any]) -> float | None:
         """The budget, in seconds, of a call that names none; None for the usual one."""
         return None
+
+
+@attrs.frozen(kw_only=True)
+class GrpcBridge(Adapter):
+    """Any program that follows the wire contract, in any language. See docs/contract.md.
+
+    `script` is its path, and `args` what follows after the contract's own arguments. `contract` says how it tells that
+    it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is what runs it, by default the pool's
+    interpreter; an empty text runs the script itself. `adapter` is passed on as `--adapter`. `allow_pickle` lets it
+    send arrays as pickles, of which nothing but numbers is read.
+
+    A call is stopped by killing its worker: the contract has no word for it.
+    """
+
+    protocol = "grpc"
+
+    script: str | os.PathLike[str] = attrs.field(converter=os.path.abspath)
+    args: Sequence[str] = attrs.field(default=(), converter=tuple)
+    contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=validators.in_(("0.4", "0.13")))
+    python: str | None = None
+    adapter: str = ""
+    allow_pickle: bool = False
+
+    def executable_path(self, python: str) -> str:
+        """What runs the script."""
+        return python if self.python is None else self.python
+
+    def script_path(self) -> str:
+        """The program."""
+        return str(self.script)
+
+    def script_args(self) -> list[str]:
+        """What follows after the contract's own arguments."""
+        return list(self.args)
+
+    def command(self, python: str, address: str, run_id: str) -> list[str]:
+        """The whole command. `address` is where the host listens."""
+        runner = self.executable_path(python)
+        return [
+            *([runner] if runner else []),
+            self.script_path(),
+            *(["--adapter", self.adapter] if self.adapter else []),
+            *("--elixir-address", address, "--port", "0", "--snakepit-run-id", run_id),
+            *self.script_args(),
+        ]
+
+    def variables(self, ready_file: os.PathLike[str]) -> dict[str, str]:
+        """Variables of its environment."""
+        if self.contract == "0.4":
+            return {}
+        return {
+            "SNAKEPIT_READY_FILE": os.fspath(ready_file),
+            "SNAKEPIT_LOG_LEVEL": "info",
+            "SNAKEPIT_OTEL_CONSOLE": "false",
+        }
+
+    def unavailable(self, python: str) -> str | None:
+        """See `Adapter`."""
+        return missing_program(self.executable_path(python), self.script_path())
+
+
+def missing_program(runner: str, script: str) -> str | None:
+    """Why a program cannot be run, or None. An empty runner: the script runs itself."""
+    if script and not os.path.exists(script):
+        return f"there is no script {script!r}"
+    if shutil.which(runner or script) is None:
+        return f"there is no executable {runner or script!r} on the PATH"
+    return None
 
 
 @attrs.frozen

@@ -131,7 +131,7 @@ class Caller:
         if self._dispatcher.is_suspect(call):
             self._dispatcher.check_taint(call)
             await self._until_whole(call)
-        if call.cargo is not None and call.cargo.is_large and self._sizes.shared:
+        if call.cargo is not None and call.cargo.is_large and self._config.shares_memory:
             await self._share(call)
         self._dispatcher.submit(call)
         self._deadlines.add(call)

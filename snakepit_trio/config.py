@@ -168,10 +168,23 @@ class PoolConfig:
     session_ttl: float = _seconds(DEFAULT_TTL)
     #: Between two turns of removing what has expired.
     cleanup_interval: float = _seconds(60.0)
+    #: Serve the wire contract to clients of this machine: True for a port that is free, or "127.0.0.1:50051". Whoever
+    #: can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is where.
+    bridge_server: bool | str = attrs.field(default=False, validator=validators.instance_of((bool, str)))
     #: Plain functions of the host that run in threads at a time for workers' code.
     host_threads: int = _count(40)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
+
+    @property
+    def ahead(self) -> int:
+        """Calls that a worker may get beyond `concurrency`: those of other protocols have no word to give them back."""
+        return self.send_ahead if self.adapter.protocol == "link" else 0
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether large arguments travel in shared memory."""
+        return bool(self.shared_memory) and self.adapter.protocol == "link"
 
     @property
     def sizes(self) -> Sizes:

@@ -37,7 +37,7 @@ class Dispatcher:
         self._max_queue = config.max_queue
         self._scheduler: Scheduler[Call] = Scheduler(
             concurrency=config.concurrency,
-            ahead=config.send_ahead,
+            ahead=config.ahead,
             most=config.max_queue,
             sessions=config.affinity_sessions,
         )
@@ -139,6 +139,8 @@ class Dispatcher:
         await self._until_over(call)
 
     def _why_killed(self, call: Call, worker: Worker) -> str:
+        if worker.kills_to_cancel:
+            return f"{call.name!r} was cancelled, and its protocol has no other way to stop it"
         if worker.must_be_killed_to_stop(call):
             return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
         return f"{call.name!r} did not end within {self._grace} s of its cancellation"
@@ -159,7 +161,7 @@ class Dispatcher:
     def worker_ready(self, worker: Worker) -> None:
         """A worker takes calls from now on."""
         self._workers[worker.slot] = worker
-        self.tools = worker.tools
+        self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
         self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
         self.workers_changed.notify()
         self._carry_out(self._scheduler.add(worker.slot, trio.current_time()))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .bridge.bridge import Bridge
     from .call import Call
     from .config import PoolConfig
-    from .link import AsyncioLoop
+    from .loop import AsyncioLoop
+    from .telemetry import Events
 
 
 @attrs.frozen
@@ -33,8 +34,8 @@ class Introduction:
 class Surroundings:
     """What a line needs to know of its worker and its pool, and whom it tells.
 
-    `on_frame` is called with each frame that concerns a call, or answers a ping. It must not block and should not
-    raise, but for `RemoteProtocolError`.
+    `on_tools` is called with tools that the worker has beyond those of its introduction, `on_frame` with each frame
+    that concerns a call, or answers a ping. They must not block and should not raise, but for `RemoteProtocolError`.
     """
 
     worker_id: str
@@ -42,12 +43,17 @@ class Surroundings:
     loop: AsyncioLoop
     bridge: Bridge
     calls: dict[int, Call]
+    events: Events
     on_ready: Callable[[Introduction], None]
+    on_tools: Callable[[Sequence[ToolSpec]], None]
     on_frame: Callable[[Frame], None]
 
 
 class Line(ABC):
     """One worker's line. Calls have ids, which grow; their outcomes come as frames."""
+
+    #: Whether a call can be stopped in no other way than by killing the worker.
+    kills_to_cancel = False
 
     @abstractmethod
     async def run(self) -> None:

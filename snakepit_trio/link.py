@@ -11,15 +11,13 @@ import logging
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpclib.client
 import grpclib.const
 import grpclib.exceptions
-import grpclib.utils
 import msgspec
 import trio
-import trio_asyncio
 
 from bridge_py.compression import is_available
 from bridge_py.server import LINK_METHOD, RawCodec, link_configuration
@@ -37,10 +35,6 @@ from .lines import Introduction, Line, Surroundings
 
 logger = logging.getLogger("snakepit.link")
 
-# grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
-# see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
-grpclib.utils._current_task = asyncio.current_task
-
 _FOREIGN = (
     grpclib.exceptions.GRPCError,
     grpclib.exceptions.StreamTerminatedError,
@@ -56,29 +50,6 @@ _FOREIGN = (
 
 class LinkLost(WorkerError):
     """The connection to a worker has ended."""
-
-
-class AsyncioLoop:
-    """The event loop that a pool's links share, on top of trio.
-
-    It runs in a task of its own, so that the application's context never sees it, and an
-    application may have a trio-asyncio loop of its own.
-    """
-
-    def __init__(self) -> None:
-        self._loop: Any = None
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled."""
-        async with trio_asyncio.open_loop() as self._loop:
-            # An error in a callback of the link must not take the loop, and with it the pool, down.
-            self._loop.set_exception_handler(_log_error)
-            task_status.started()
-            await trio.sleep_forever()
-
-    async def run_coroutine(self, coroutine: Any) -> None:
-        """Run an asyncio coroutine from trio; cancelling cancels it."""
-        await self._loop.run_aio_coroutine(coroutine)
 
 
 class Link(Line):
@@ -282,7 +253,3 @@ class _TranslatedErrors:
             logger.debug("the link was lost", exc_info=error)
         if isinstance(error, _FOREIGN) and not isinstance(error, ProtocolError):
             raise LinkLost(f"the link was lost: {error or type(error).__name__}") from error
-
-
-def _log_error(_loop: object, context: dict[str, Any]) -> None:
-    logger.warning("%s", context.get("message", "error in the link's loop"), exc_info=context.get("exception"))

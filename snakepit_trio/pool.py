@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from typing import Any, TypeVar
 
 import attrs
@@ -23,16 +24,18 @@ from bridge_py.wire.errors import UsageError
 from . import processes
 from .adapters import Adapter
 from .affinity import Affinity
+from .bridge.access import PoolAccess
 from .bridge.bridge import Bridge
+from .bridge.server import BridgeServer, BridgeService
 from .calling import DEFAULT, Arguments, Caller, Default, Timeout
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .errors import PoolClosed, PoolNotReady
+from .errors import PoolClosed, PoolNotReady, WorkerStartError
 from .freight import Freight
 from .guard import Guard
 from .handle import SessionHandle, open_session
-from .link import AsyncioLoop
+from .loop import AsyncioLoop
 from .nurseries import background_nursery
 from .policy import RetryPolicy
 from .signals import interruption
@@ -44,6 +47,7 @@ from .tools import ToolRegistry
 from .worker import Worker, WorkerState
 from .workers import PoolHealth, WorkerInfo, Workers
 
+logger = logging.getLogger("snakepit.pool")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +56,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 async def open_pool(
     adapter: str | type[BaseAdapter] | Adapter | None = None,
     *,
+    adapters: Sequence[str | type[BaseAdapter] | Adapter] = (),
     workers: int = 2,
     concurrency: int = 1,
     env: Mapping[str, str] | None = None,
@@ -69,26 +74,57 @@ async def open_pool(
     block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or `[tool.snakepit]`
     in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
 
+    With `adapters` in place of one, they are tried in order, and the first is used whose workers can start. Why others
+    were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
+
     In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
     raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself.
 
     Raises `UsageError`, `TypeError` or `ValueError` for a configuration that cannot be, and
     `WorkerStartError`, at once, if a worker cannot start.
     """
+    if adapters and adapter is not None:
+        raise UsageError("give adapter= or adapters=, not both")
+    config |= {
+        "workers": workers,
+        "concurrency": concurrency,
+        "env": env,
+        "cwd": cwd,
+        "python": os.fspath(python),
+        "name": name,
+    }
     try:
-        settings = PoolConfig(
-            adapter=adapter,
-            workers=workers,
-            concurrency=concurrency,
-            env=env,
-            cwd=cwd,
-            python=os.fspath(python),
-            name=name,
-            **config,
-        )
+        settings = [PoolConfig(adapter=each, **config) for each in (*adapters, adapter) if each or not adapters]
     except TypeError as error:
         raise _better(error) from None
-    pool = Pool(settings)
+    async with AsyncExitStack() as stack:
+        yield await (_open_first(stack, settings) if adapters else _open_only(stack, settings[0]))
+
+
+async def _open_only(stack: AsyncExitStack, settings: PoolConfig) -> Pool:
+    if settings.adapter.protocol != "link" and (reason := settings.adapter.unavailable(settings.python)):
+        raise UsageError(f"{settings.adapter!r} cannot be used here: {reason}")
+    return await stack.enter_async_context(_opened(Pool(settings)))
+
+
+async def _open_first(stack: AsyncExitStack, candidates: Sequence[PoolConfig]) -> Pool:
+    passed_over: list[tuple[Adapter, str]] = []
+    for settings in candidates:
+        reason = settings.adapter.unavailable(settings.python)
+        if reason is None:
+            try:
+                pool = await stack.enter_async_context(_opened(Pool(settings, tuple(passed_over))))
+            except WorkerStartError as error:
+                reason = str(error)
+            else:
+                return pool
+        logger.warning("%r is passed over: %s", settings.adapter, reason)
+        passed_over.append((settings.adapter, reason))
+    raise UsageError("no adapter can be used here: " + "; ".join(f"{each!r}: {why}" for each, why in passed_over))
+
+
+@asynccontextmanager
+async def _opened(pool: Pool) -> AsyncIterator[Pool]:
     with interruption() as signals:
         try:
             async with background_nursery() as nursery:
@@ -107,18 +143,20 @@ async def open_pool(
 class Pool:
     """A pool of worker processes. Made by `open_pool`."""
 
-    def __init__(self, config: PoolConfig) -> None:
+    def __init__(self, config: PoolConfig, passed_over: tuple[tuple[Adapter, str], ...] = ()) -> None:
         self.config = config
+        #: Of several adapters, those that could not be used, and why.
+        self.passed_over = passed_over
         self._loop = AsyncioLoop()
         self._dispatcher = Dispatcher(config)
         self._deadlines = Deadlines()
-        self._registry = processes.ProcessRegistry.open(config.name)
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
         #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
         self.sessions = config.store or MemoryStore(quotas=config.quotas)
         #: Functions of the application that workers may call, and the workers' tools.
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, config.host_threads)
         self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
+        self._bridge_server = self._make_bridge_server(config)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
@@ -128,6 +166,8 @@ class Pool:
         # As many as may run, and one for each worker to go on with.
         self._freight = Freight(config.workers * (config.concurrency + 1))
         self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
+        # Last: it makes files, which are removed when the pool has run.
+        self._registry = processes.ProcessRegistry.open(config.name)
 
     # Calls.
 
@@ -250,6 +290,13 @@ class Pool:
         """
         return self.tools.register_host_tool(None, function, name=name, description=description)
 
+    @property
+    def bridge_address(self) -> str:
+        """Where clients of the wire contract reach this pool, as "host:port". Raises `UsageError` if they cannot."""
+        if self._bridge_server is None:
+            raise UsageError("this pool serves no clients: open it with bridge_server=True")
+        return self._bridge_server.address
+
     # Looking at it.
 
     def get_stats(self) -> PoolStats:
@@ -327,6 +374,8 @@ class Pool:
             async with trio.open_nursery() as outer:
                 await outer.start(Guard(self._registry).run)
                 await outer.start(self._loop.run)
+                if self._bridge_server is not None:
+                    await outer.start(self._bridge_server.run, self._loop)
                 async with trio.open_nursery() as inner:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
@@ -336,6 +385,13 @@ class Pool:
                     inner.start_soon(trio.to_thread.run_sync, processes.sweep_at_start)
                     task_status.started()
                 outer.cancel_scope.cancel()
+
+    def _make_bridge_server(self, config: PoolConfig) -> BridgeServer | None:
+        if not config.bridge_server:
+            return None
+        address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
+        access = PoolAccess(self._bridge, self, config.session_ttl)
+        return BridgeServer(address, BridgeService(access, self.events))
 
     def _make_worker(self, id: str) -> Worker:
         return Worker(id, self.config, self._loop, self._dispatcher, self._registry, self._bridge)

@@ -10,6 +10,7 @@ import logging
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
 from .health import Heartbeat, resident_bytes
 from .launchers import launch
 from .lines import Introduction, Line, Surroundings, WorkerProcess
-from .link import AsyncioLoop, LinkLost
+from .link import LinkLost
+from .loop import AsyncioLoop
 from .oom import OomWatch
 from .output import log_lines
 from .processes import ProcessRegistry
@@ -127,6 +129,11 @@ class Worker:
         return self._has_served or self.calls_served > 0
 
     @property
+    def kills_to_cancel(self) -> bool:
+        """Whether its calls can be stopped in no other way than by killing it."""
+        return self._line is not None and self._line.kills_to_cancel
+
+    @property
     def is_due(self) -> bool:
         """Whether it should be replaced, and has not ended by itself."""
         return self.due is not None and not self._over.is_set()
@@ -205,7 +212,15 @@ class Worker:
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(
-            self.id, self._config, self._loop, self._bridge, self.calls, self._hear_introduction, self._handle
+            worker_id=self.id,
+            config=self._config,
+            loop=self._loop,
+            bridge=self._bridge,
+            calls=self.calls,
+            events=self._dispatcher.events,
+            on_ready=self._hear_introduction,
+            on_tools=self._hear_of_tools,
+            on_frame=self._handle,
         )
 
     async def _run_line(self, line: Line) -> None:
@@ -362,7 +377,7 @@ class Worker:
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""
         tool = self.tools.get(call.name)
-        return tool is not None and tool.cancel == "kill"
+        return self.kills_to_cancel or (tool is not None and tool.cancel == "kill")
 
     def must_be_killed_to_stop(self, call: Call) -> bool:
         """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
@@ -435,3 +450,7 @@ class Worker:
         self._ready_or_over.set()
         if not self._over.is_set():
             self._dispatcher.worker_ready(self)
+
+    def _hear_of_tools(self, tools: Sequence[ToolSpec]) -> None:
+        self.tools.update((tool.name, tool) for tool in tools)
+        self._dispatcher.tools = {**self._dispatcher.tools, **self.tools}

@@ -174,6 +174,7 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "wrong_call_kind": WrongCallKind,
     "encode": EncodeError,
     "codec": CodecError,
+    "decode": DecodeError,
     "invalid_value": InvalidValue,
     "session": SessionError,
     "session_not_found": SessionNotFound,

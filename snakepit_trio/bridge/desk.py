@@ -163,14 +163,15 @@ class Desk:
             logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
         self.fail(frame, fault_of(error))
 
-    async def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
         """See `Replies`."""
+        load = load_of(value, what, self._bridge.sizes)
         if _is_large(load):
             await self._send_large(frame, load, kind)
         else:
             self._say(frame, kind, load)
 
-    def end(self, frame: Frame) -> None:
+    def end_stream(self, frame: Frame) -> None:
         """See `Replies`."""
         self._link.conversation.end(frame.call_id)
         self._link.flush()

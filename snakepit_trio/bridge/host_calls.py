@@ -11,11 +11,10 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from bridge_py.cargo import Load, load_of
 from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call, serving
-from snakepit_trio.tools import HostCall, RegisteredTool
+from snakepit_trio.tools import HostCall
 
 from .bridge import Bridge
 
@@ -25,10 +24,10 @@ _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 class Replies(Protocol):
     """Where outcomes go."""
 
-    async def send(self, frame: Frame, kind: Kind, load: Load) -> None:
-        """A result or a chunk."""
+    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
+        """A result or a chunk; `what` names it in errors. Raises `EncodeError`."""
 
-    def end(self, frame: Frame) -> None:
+    def end_stream(self, frame: Frame) -> None:
         """The stream is over."""
 
     def fail(self, frame: Frame, fault: Fault) -> None:
@@ -117,7 +116,7 @@ class HostCalls:
             if fault is not None:
                 self._replies.fail(frame, fault)
             elif frame.kind == Kind.STREAM:
-                self._replies.end(frame)
+                self._replies.end_stream(frame)
 
     async def _run(self, running: _Running, name: str, args: Any) -> None:
         if not isinstance(name, str) or not isinstance(args, Mapping):
@@ -127,19 +126,16 @@ class HostCalls:
         who = HostCall(call.session_id or None, self._worker_id, call.name)
         nested = call.parent is not None
         if frame.kind == Kind.STREAM:
-            await self._stream(running, tool, tools.stream(tool, args, who, nested=nested))
+            await self._stream(running, tools.stream(tool, args, who, nested=nested), f"host tool {name}")
         else:
             value = await tools.run(tool, args, who, nested=nested)
-            await self._replies.send(frame, Kind.RESULT, self._load(value, tool))
+            await self._replies.send(frame, Kind.RESULT, value, f"host tool {name}")
 
-    async def _stream(self, running: _Running, tool: RegisteredTool, items: AsyncGenerator[Any, None]) -> None:
+    async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
         async with aclosing(items):
             async for item in items:
                 await running.take_credit()
-                await self._replies.send(running.frame, Kind.CHUNK, self._load(item, tool))
-
-    def _load(self, value: Any, tool: RegisteredTool) -> Load:
-        return load_of(value, f"host tool {tool.name}", self._bridge.sizes)
+                await self._replies.send(running.frame, Kind.CHUNK, item, what)
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]

@@ -1,3 +1,100 @@
-from . import local
+"""Worker processes that speak the wire contract."""
 
-launch = local.launch
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+import bridge_py.limited
+from snakepit_trio.adapters import GrpcBridge
+from snakepit_trio.config import PoolConfig
+from snakepit_trio.lines import Line, Output, Surroundings
+from snakepit_trio.processes import ProcessRegistry
+from snakepit_trio.unary import UnaryLine
+
+from .process import OwnProcess, spawn
+
+
+class ForeignProcess(OwnProcess):
+    """One such process, and where it reaches the host."""
+
+    def __init__(
+        self,
+        process: trio.Process,
+        forget: Callable[[], None],
+        listener: socket.socket,
+        folder: Path,
+        adapter: GrpcBridge,
+    ) -> None:
+        super().__init__(process, forget)
+        self._listener = listener
+        self._folder = folder
+        self._adapter = adapter
+        self._line: UnaryLine | None = None
+
+    @property
+    def last_started(self) -> int:
+        """See `WorkerProcess`."""
+        return 0 if self._line is None else self._line.last_opened
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """See `WorkerProcess`."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        hear = None if self._line is None else self._line.hear
+        return Output(self._process.stdout, logging.INFO, hear=hear), Output(
+            self._process.stderr, logging.WARNING, True
+        )
+
+    def line(self, surroundings: Surroundings) -> Line:
+        """See `WorkerProcess`."""
+        self._line = UnaryLine(
+            surroundings, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
+        )
+        return self._line
+
+    async def release(self) -> None:
+        """See `WorkerProcess`."""
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        await super().release()
+
+
+async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> ForeignProcess:
+    """Start a worker process; returns before it is ready. Raises `OSError`."""
+    adapter = config.adapter
+    assert isinstance(adapter, GrpcBridge)
+    key = registry.reserve(worker_id)
+    folder = Path(tempfile.mkdtemp(dir=registry.folder))
+    # It listens before the worker starts, so that the worker finds it whenever it looks.
+    listener = socket.create_server(("127.0.0.1", 0))
+    try:
+        port = listener.getsockname()[1]
+        command = [
+            *within_limits(config),
+            *adapter.command(config.python, f"127.0.0.1:{port}", registry.run_id),
+        ]
+        process = await spawn(config, registry, key, command, adapter.variables(folder / "ready"))
+    except BaseException:
+        registry.forget(key)
+        listener.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return ForeignProcess(process, partial(registry.forget, key), listener, folder, adapter)
+
+
+def within_limits(config: PoolConfig) -> list[str]:
+    """What a command begins with so that it lives within the limits of the pool."""
+    if config.limits is None:
+        return []
+    return [sys.executable, bridge_py.limited.__file__, json.dumps(config.limits.chosen())]

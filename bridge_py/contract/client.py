@@ -1,0 +1,415 @@
+"""A client of the wire contract, for asyncio: every RPC, with our own values."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import grpclib.client
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.exceptions import StreamClosedError
+
+from bridge_py.specs import ToolSpec
+from bridge_py.wire.errors import SnakepitError, ToolError, error_of
+from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.variable import HistoryEntry, Variable
+
+from . import values
+from .statuses import RemoteError, error_of_status, failure_of
+
+_SERVICE: Final = "/snakepit.bridge.BridgeService/"
+_RETRY: Final = 0.05  # seconds between two tries to connect
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+R = TypeVar("R")
+
+
+class ClientBase:
+    """Every RPC of the contract, for a class that can make one: `_call` and `_stream`.
+
+    All methods raise the error that the peer's status stands for: `SessionNotFound`, `VariableNotFound`,
+    `InvalidValue`, `VersionConflict`, and so on, else `RemoteError`, whose `status` is "UNAVAILABLE" if the peer
+    cannot be reached; the next call tries again to reach it.
+    """
+
+    allow_pickle = False
+
+    async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        raise NotImplementedError
+
+    def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
+        raise NotImplementedError
+
+    # The peer, and sessions.
+
+    async def ping(self, message: str = "ping", *, timeout: float | None = None) -> str:
+        """Ask whether the peer is there; returns what it says."""
+        found = await self._call("Ping", messages.PingRequest(message=message), messages.PingResponse, timeout)
+        return found.message
+
+    async def initialize_session(
+        self, session_id: str, metadata: Mapping[str, str] = _NOTHING
+    ) -> messages.InitializeSessionResponse:
+        """Open a session, or join it: the host's tools and its variables."""
+        request = messages.InitializeSessionRequest(session_id=session_id, metadata=dict(metadata))
+        found = await self._call("InitializeSession", request, messages.InitializeSessionResponse)
+        _check(found)
+        return found
+
+    async def cleanup_session(self, session_id: str, *, force: bool = False) -> int:
+        """End a session; returns how many things it held."""
+        request = messages.CleanupSessionRequest(session_id=session_id, force=force)
+        return (await self._call("CleanupSession", request, messages.CleanupSessionResponse)).resources_cleaned
+
+    async def get_session(self, session_id: str) -> messages.GetSessionResponse:
+        """What a session is."""
+        return await self._call(
+            "GetSession", messages.GetSessionRequest(session_id=session_id), messages.GetSessionResponse
+        )
+
+    async def heartbeat(self, session_id: str) -> bool:
+        """Keep a session alive; returns whether it is."""
+        request = messages.HeartbeatRequest(session_id=session_id, client_time=values.timestamp(time.time()))
+        return (await self._call("Heartbeat", request, messages.HeartbeatResponse)).session_valid
+
+    # Variables.
+
+    async def register_variable(
+        self,
+        session_id: str,
+        name: str,
+        type: str,
+        value: Any,
+        *,
+        constraints: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> str:
+        """Add a variable; returns its id."""
+        packed, binary = values.typed_any(value, type)
+        request = messages.RegisterVariableRequest(
+            session_id=session_id,
+            name=name,
+            type=type,
+            initial_value=packed,
+            initial_binary_value=binary,
+            constraints_json=json.dumps(dict(constraints)) if constraints else "",
+            metadata=dict(metadata),
+        )
+        found = await self._call("RegisterVariable", request, messages.RegisterVariableResponse)
+        _check(found)
+        return found.variable_id
+
+    async def get_variable(self, session_id: str, identifier: str) -> Variable:
+        """A variable."""
+        request = messages.GetVariableRequest(session_id=session_id, variable_identifier=identifier)
+        found = await self._call("GetVariable", request, messages.GetVariableResponse)
+        return self._variable(found.variable)
+
+    async def get_variables(self, session_id: str, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
+        """Those that are there, by what was asked for, and what is missing."""
+        request = messages.BatchGetVariablesRequest(session_id=session_id, variable_identifiers=list(identifiers))
+        found = await self._call("GetVariables", request, messages.BatchGetVariablesResponse)
+        return {name: self._variable(each) for name, each in found.variables.items()}, list(found.missing_variables)
+
+    async def list_variables(self, session_id: str, pattern: str = "*") -> list[Variable]:
+        """Those whose names match."""
+        request = messages.ListVariablesRequest(session_id=session_id, pattern=pattern)
+        found = await self._call("ListVariables", request, messages.ListVariablesResponse)
+        return [self._variable(each) for each in found.variables]
+
+    async def set_variable(
+        self,
+        session_id: str,
+        identifier: str,
+        value: Any,
+        *,
+        expected_version: int | None = None,
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> int:
+        """Set a value; returns the version."""
+        packed, binary = values.to_variable_any(value)
+        request = messages.SetVariableRequest(
+            session_id=session_id,
+            variable_identifier=identifier,
+            value=packed,
+            binary_value=binary,
+            metadata=dict(metadata),
+            expected_version=expected_version or 0,
+        )
+        found = await self._call("SetVariable", request, messages.SetVariableResponse)
+        _check(found)
+        return found.new_version
+
+    async def set_variables(
+        self,
+        session_id: str,
+        updates: Mapping[str, Any],
+        *,
+        atomic: bool = False,
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Set several values: the new versions, and what went wrong, by name."""
+        packed = {name: values.to_variable_any(value) for name, value in updates.items()}
+        request = messages.BatchSetVariablesRequest(
+            session_id=session_id,
+            updates={name: value for name, (value, _) in packed.items()},
+            binary_updates={name: binary for name, (_, binary) in packed.items() if binary},
+            metadata=dict(metadata),
+            atomic=atomic,
+        )
+        found = await self._call("SetVariables", request, messages.BatchSetVariablesResponse)
+        return dict(found.new_versions), dict(found.errors)
+
+    async def delete_variable(self, session_id: str, identifier: str) -> None:
+        """Remove a variable."""
+        request = messages.DeleteVariableRequest(session_id=session_id, variable_identifier=identifier)
+        _check(await self._call("DeleteVariable", request, messages.DeleteVariableResponse))
+
+    async def add_dependency(self, session_id: str, identifier: str, on: str, kind: str = "data") -> None:
+        """A variable depends on another one."""
+        request = messages.AddDependencyRequest(
+            session_id=session_id, from_variable=identifier, to_variable=on, dependency_type=kind
+        )
+        _check(await self._call("AddDependency", request, messages.AddDependencyResponse))
+
+    async def start_optimization(
+        self, session_id: str, identifier: str, optimizer_id: str, config: Mapping[str, str] = _NOTHING
+    ) -> str:
+        """Mark a variable as being optimized; returns the id of the optimization."""
+        request = messages.StartOptimizationRequest(
+            session_id=session_id,
+            variable_identifier=identifier,
+            optimizer_id=optimizer_id,
+            optimizer_config=dict(config),
+        )
+        found = await self._call("StartOptimization", request, messages.StartOptimizationResponse)
+        _check(found)
+        return found.optimization_id
+
+    async def stop_optimization(self, session_id: str, identifier: str, *, force: bool = False) -> Any:
+        """The mark goes; returns the value."""
+        request = messages.StopOptimizationRequest(session_id=session_id, variable_identifier=identifier, force=force)
+        found = await self._call("StopOptimization", request, messages.StopOptimizationResponse)
+        return values.value_of(found.final_value, b"")
+
+    async def get_variable_history(
+        self, session_id: str, identifier: str, limit: int | None = None
+    ) -> list[HistoryEntry]:
+        """The versions of a variable that are known, latest first."""
+        request = messages.GetVariableHistoryRequest(
+            session_id=session_id, variable_identifier=identifier, limit=limit or 0
+        )
+        found = await self._call("GetVariableHistory", request, messages.GetVariableHistoryResponse)
+        return [values.history_of(entry) for entry in found.entries]
+
+    async def rollback_variable(self, session_id: str, identifier: str, version: int) -> Variable:
+        """Give a variable the value that it had; returns it."""
+        request = messages.RollbackVariableRequest(
+            session_id=session_id, variable_identifier=identifier, target_version=version
+        )
+        found = await self._call("RollbackVariable", request, messages.RollbackVariableResponse)
+        _check(found)
+        return self._variable(found.variable)
+
+    async def watch_variables(
+        self, session_id: str, identifiers: Iterable[str] = (), *, initial: bool = True
+    ) -> AsyncGenerator[messages.VariableUpdate, None]:
+        """The changes of variables, as they happen; all, without identifiers. Close it to stop."""
+        request = messages.WatchVariablesRequest(
+            session_id=session_id, variable_identifiers=list(identifiers), include_initial_values=initial
+        )
+        async with contextlib.aclosing(self._stream("WatchVariables", [request], messages.VariableUpdate)) as updates:
+            async for update in updates:
+                yield update
+
+    def _variable(self, message: messages.Variable | None) -> Variable:
+        return values.variable_of(message or messages.Variable(), allow_pickle=self.allow_pickle)
+
+    # Tools.
+
+    async def execute_tool(
+        self,
+        name: str,
+        args: Mapping[str, Any] = _NOTHING,
+        *,
+        session_id: str = "",
+        metadata: Mapping[str, str] = _NOTHING,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run a tool, and return its result. Raises `ToolError` if it failed."""
+        request = _tool_request(name, args, session_id, metadata, stream=False)
+        found = await self._call("ExecuteTool", request, messages.ExecuteToolResponse, timeout)
+        return self._result(found, found.binary_result)
+
+    async def execute_streaming_tool(
+        self,
+        name: str,
+        args: Mapping[str, Any] = _NOTHING,
+        *,
+        session_id: str = "",
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> AsyncGenerator[Any, None]:
+        """Run a tool that is a stream: its chunks, up to the first that is the last. Close it to stop.
+
+        Raises `ToolError` if it failed.
+        """
+        request = _tool_request(name, args, session_id, metadata, stream=True)
+        stream = self._stream("ExecuteStreamingTool", [request], messages.ToolChunk)
+        async with contextlib.aclosing(stream) as chunks:
+            try:
+                async for chunk in chunks:
+                    if chunk.data:
+                        yield values.chunk_of(chunk.data)
+                    if chunk.is_final:
+                        return
+            except RemoteError as error:
+                raise _stream_failure(error) from None
+
+    async def register_tools(self, session_id: str, tools: Iterable[ToolSpec], worker_id: str) -> dict[str, str]:
+        """Tell which tools there are; returns the ids that they get."""
+        request = messages.RegisterToolsRequest(
+            session_id=session_id,
+            tools=[values.registration_message(tool) for tool in tools],
+            worker_id=worker_id,
+        )
+        found = await self._call("RegisterTools", request, messages.RegisterToolsResponse)
+        _check(found)
+        return dict(found.tool_ids)
+
+    async def get_exposed_tools(self, session_id: str) -> list[ToolSpec]:
+        """The host tools that may be called."""
+        request = messages.GetExposedElixirToolsRequest(session_id=session_id)
+        found = await self._call("GetExposedElixirTools", request, messages.GetExposedElixirToolsResponse)
+        return [values.spec_of(each) for each in found.tools]
+
+    async def execute_host_tool(
+        self, name: str, args: Mapping[str, Any] = _NOTHING, *, session_id: str = "", timeout: float | None = None
+    ) -> Any:
+        """Run a host tool, and return its result. Raises `ToolError` if it failed."""
+        packed = {key: values.to_any(value, f"{name}: {key}", binary=False)[0] for key, value in args.items()}
+        request = messages.ExecuteElixirToolRequest(session_id=session_id, tool_name=name, parameters=packed)
+        found = await self._call("ExecuteElixirTool", request, messages.ExecuteElixirToolResponse, timeout)
+        return self._result(found, found.binary_result)
+
+    def _result(self, found: Any, binary: bytes) -> Any:
+        if not found.success:
+            raise error_of(failure_of(found.error_message))
+        return values.from_any(found.result, binary, allow_pickle=self.allow_pickle)
+
+    # Telemetry.
+
+    async def stream_telemetry(
+        self, controls: Iterable[messages.TelemetryControl] = ()
+    ) -> AsyncGenerator[messages.TelemetryEvent, None]:
+        """The peer's events, as they happen, as far as the controls say. Close it to stop."""
+        async with contextlib.aclosing(
+            self._stream("StreamTelemetry", list(controls), messages.TelemetryEvent)
+        ) as events:
+            async for event in events:
+                yield event
+
+
+class AsyncioClient(ClientBase):
+    """That client, in asyncio. Connects at the first call, and again when the connection has been lost.
+
+    `connect_timeout`, in seconds, is for a peer that is not there yet. `allow_pickle` lets historic peers send arrays
+    as pickles.
+    """
+
+    def __init__(self, host: str, port: int, *, connect_timeout: float = 5.0, allow_pickle: bool = False) -> None:
+        self.allow_pickle = allow_pickle
+        self._channel = grpclib.client.Channel(host, port)
+        self._connect_timeout = connect_timeout
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        with translated():
+            await self._connect()
+            async with self._channel.request(
+                _SERVICE + rpc, Cardinality.UNARY_UNARY, type(request), response, timeout=timeout
+            ) as stream:
+                await stream.send_message(request, end=True)
+                found = await stream.recv_message()
+                if found is None:
+                    raise StreamTerminatedError("the peer gave no answer")
+                answer: R = found
+        return answer
+
+    async def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
+        kind = Cardinality.STREAM_STREAM if rpc == "StreamTelemetry" else Cardinality.UNARY_STREAM
+        request = messages.TelemetryControl if rpc == "StreamTelemetry" else type(requests[0])
+        with translated():
+            await self._connect()
+            async with self._channel.request(_SERVICE + rpc, kind, request, response) as stream:
+                await stream.send_request()
+                for each in requests:
+                    await stream.send_message(each, end=kind is Cardinality.UNARY_STREAM)
+                try:
+                    while (found := await stream.recv_message()) is not None:
+                        yield found
+                except GeneratorExit:
+                    # Else leaving would wait for the stream's end. It may have ended by itself meanwhile.
+                    with contextlib.suppress(StreamClosedError):
+                        await stream.cancel()
+                    raise
+
+    async def _connect(self) -> None:
+        deadline = time.monotonic() + self._connect_timeout
+        while True:
+            try:
+                await self._channel.__connect__()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY)
+            else:
+                return
+
+
+class translated:  # noqa: N801 - used like a function
+    """Turns the exceptions of grpclib and of the system into ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, GRPCError):
+            raise error_of_status(error) from None
+        if isinstance(error, TimeoutError):
+            raise RemoteError("there was no answer in time", "DEADLINE_EXCEEDED") from None
+        if isinstance(error, (OSError, StreamTerminatedError, EOFError)):
+            raise RemoteError(f"the peer cannot be reached: {error or type(error).__name__}", "UNAVAILABLE") from error
+
+
+def _tool_request(
+    name: str, args: Mapping[str, Any], session_id: str, metadata: Mapping[str, str], *, stream: bool
+) -> messages.ExecuteToolRequest:
+    packed, binaries = values.pack_parameters(args, name)
+    return messages.ExecuteToolRequest(
+        session_id=session_id,
+        tool_name=name,
+        parameters=packed,
+        binary_parameters=binaries,
+        metadata=dict(metadata),
+        stream=stream,
+    )
+
+
+def _stream_failure(error: RemoteError) -> SnakepitError:
+    if error.status != "INTERNAL":
+        return error
+    return error_of(failure_of(str(error).removeprefix("INTERNAL: ")))
+
+
+def _check(found: Any) -> None:
+    """Raise what an answer says went wrong."""
+    if not found.success:
+        raise ToolError(found.error_message or "the peer refused, and did not say why")

@@ -1,0 +1,189 @@
+"""The road from the code of a call to a host that speaks the wire contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from bridge_py.asking import Answer, Asked, Deliver
+from bridge_py.cache import Caches
+from bridge_py.wire import codec
+from bridge_py.wire.errors import (
+    HostToolError,
+    SessionError,
+    SnakepitError,
+    ToolError,
+    VariableNotFound,
+    WrongCallKind,
+    fault_of,
+)
+from bridge_py.wire.frames import Frame, Kind
+
+from .client import AsyncioClient
+
+_ALONE: Final = SessionError("this worker was started without a host: give it --elixir-address")
+
+
+class ContractHost:
+    """What `SessionContext` asks, as RPCs. Nothing is remembered: the contract does not say when variables change.
+
+    From any thread, but for `begin`.
+    """
+
+    cache_ttl = 0.0
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.caches = Caches()
+        self._client: AsyncioClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[Asked, asyncio.Task[None]] = {}
+
+    def begin(self, client: AsyncioClient | None) -> None:
+        """The event loop, in which this is called, runs."""
+        self._loop = asyncio.get_running_loop()
+        self._client = client
+
+    def ask(
+        self,
+        call_id: int,  # noqa: ARG002 - the contract names sessions, and no calls
+        session_id: str,
+        verb: str,
+        arguments: tuple[Any, ...],
+        deliver: Deliver,
+        credit: int | None = None,
+    ) -> Asked:
+        """See `Host`."""
+        asked = Asked()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._start, asked, session_id, verb, arguments, deliver, credit)
+        return asked
+
+    def grant(self, asked: Asked, chunks: int) -> None:
+        """See `Host`. There are no streams from the host."""
+
+    def drop(self, asked: Asked) -> None:
+        """See `Host`."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop, asked)
+
+    def _start(
+        self,
+        asked: Asked,
+        session_id: str,
+        verb: str,
+        arguments: tuple[Any, ...],
+        deliver: Deliver,
+        credit: int | None,
+    ) -> None:
+        self._tasks[asked] = task = asyncio.ensure_future(self._run(session_id, verb, arguments, deliver, credit))
+        task.add_done_callback(lambda _: self._tasks.pop(asked, None))
+
+    def _stop(self, asked: Asked) -> None:
+        if (task := self._tasks.get(asked)) is not None:
+            task.cancel()
+
+    async def _run(
+        self, session_id: str, verb: str, arguments: tuple[Any, ...], deliver: Deliver, credit: int | None
+    ) -> None:
+        try:
+            if credit is not None:
+                raise WrongCallKind("the wire contract has no streams from the host: call context.call_host_tool")
+            value = await self._find(session_id, verb, arguments)
+            frame = Frame(Kind.RESULT, body=codec.encode(value, verb, beside=1 << 62).body)
+        except SnakepitError as error:
+            frame = Frame(Kind.ERROR, body=codec.encode_plain(fault_of(error)))
+        deliver(Answer(frame, 0))
+
+    async def _find(self, session_id: str, verb: str, arguments: tuple[Any, ...]) -> Any:
+        if self._client is None:
+            raise _ALONE
+        handler = _HANDLERS.get(verb)
+        if handler is None:
+            raise SessionError(f"the wire contract has no {verb}")
+        return await handler(self._client, session_id, *arguments)
+
+
+async def _register_variable(
+    client: AsyncioClient,
+    session_id: str,
+    name: str,
+    kind: str,
+    value: Any,
+    constraints: Any,
+    metadata: Any,
+    rules: Any,
+) -> list[Any]:
+    if rules is not None:
+        raise SessionError("the wire contract has no way to give a variable access rules")
+    await client.register_variable(session_id, name, kind, value, constraints=constraints, metadata=metadata)
+    return await _get_variable(client, session_id, name)
+
+
+async def _get_variable(client: AsyncioClient, session_id: str, identifier: str) -> list[Any]:
+    return (await client.get_variable(session_id, identifier)).pack()
+
+
+async def _get_variables(client: AsyncioClient, session_id: str, identifiers: list[str]) -> list[Any]:
+    found, missing = await client.get_variables(session_id, identifiers)
+    return [{name: each.pack() for name, each in found.items()}, missing]
+
+
+async def _has_variable(client: AsyncioClient, session_id: str, identifier: str) -> bool:
+    try:
+        await client.get_variable(session_id, identifier)
+    except VariableNotFound:
+        return False
+    return True
+
+
+async def _list_variables(client: AsyncioClient, session_id: str, pattern: str) -> list[Any]:
+    return [each.pack() for each in await client.list_variables(session_id, pattern)]
+
+
+async def _update_variable(
+    client: AsyncioClient, session_id: str, identifier: str, value: Any, expected_version: int | None, metadata: Any
+) -> list[Any]:
+    await client.set_variable(session_id, identifier, value, expected_version=expected_version, metadata=metadata)
+    return await _get_variable(client, session_id, identifier)
+
+
+async def _update_variables(
+    client: AsyncioClient, session_id: str, updates: dict[str, Any], atomic: bool, metadata: Any
+) -> dict[str, Any]:
+    versions, errors = await client.set_variables(session_id, updates, atomic=atomic, metadata=metadata)
+    found, _ = await client.get_variables(session_id, versions)
+    outcome: dict[str, Any] = {name: [each.pack(), None] for name, each in found.items()}
+    return outcome | {name: [None, fault_of(SessionError(text))] for name, text in errors.items()}
+
+
+async def _delete_variable(client: AsyncioClient, session_id: str, identifier: str) -> None:
+    await client.delete_variable(session_id, identifier)
+
+
+async def _call_host_tool(client: AsyncioClient, session_id: str, name: str, args: dict[str, Any]) -> Any:
+    try:
+        return await client.execute_host_tool(name, args, session_id=session_id)
+    except ToolError as error:
+        raise HostToolError(error.message, error.type, error.remote_traceback, name) from None
+
+
+async def _list_host_tools(client: AsyncioClient, session_id: str) -> Any:
+    return [msgspec.to_builtins(spec) for spec in await client.get_exposed_tools(session_id)]
+
+
+_HANDLERS: Final[dict[str, Callable[..., Coroutine[Any, Any, Any]]]] = {
+    "register_variable": _register_variable,
+    "get_variable": _get_variable,
+    "get_variables": _get_variables,
+    "has_variable": _has_variable,
+    "list_variables": _list_variables,
+    "update_variable": _update_variable,
+    "update_variables": _update_variables,
+    "delete_variable": _delete_variable,
+    "call_host_tool": _call_host_tool,
+    "list_host_tools": _list_host_tools,
+}

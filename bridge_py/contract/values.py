@@ -1,0 +1,267 @@
+"""Our values as messages of the wire contract, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bridge_py.specs import ParameterSpec, ToolSpec
+from bridge_py.wire.any_values import AnyValue, decode_any, encode_any, encode_parameter
+from bridge_py.wire.codec import BESIDE_BYTES
+from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
+from bridge_py.wire.messages.google import protobuf as google
+from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.types import load_json
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
+
+_NO_BINARY: Final = 1 << 62
+
+
+def to_any(value: Any, what: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
+    """A parameter or a result, and the bytes beside it: JSON, or a tensor if it is an array.
+
+    `binary`: whether there is a place for such bytes. Raises `EncodeError`, which calls the value `what`.
+    """
+    try:
+        if hasattr(value, "__array__") and hasattr(value, "dtype"):
+            found = encode_any(value, "tensor", binary_from=BESIDE_BYTES if binary else _NO_BINARY)
+        else:
+            found = encode_parameter(value)
+    except InvalidValue as error:
+        raise EncodeError(f"{what}: {error}: the wire contract takes JSON, and arrays of numbers") from None
+    return _any(found)
+
+
+def from_any(value: google.Any | None, binary: bytes = b"", *, allow_pickle: bool = False) -> Any:
+    """A parameter or a result; None if there is none. Raises `DecodeError`."""
+    if value is None or not value.type_url:
+        return None
+    return decode_any(value.type_url, value.value, binary or None, allow_pickle=allow_pickle)[1]
+
+
+def pack_parameters(args: Mapping[str, Any], what: str) -> tuple[dict[str, google.Any], dict[str, bytes]]:
+    """The arguments of a tool. Raises `EncodeError`."""
+    packed, binaries = {}, {}
+    for name, value in args.items():
+        if not isinstance(name, str):
+            raise EncodeError(f"{what}: the argument {name!r} has a name that is no text")
+        packed[name], binary = to_any(value, f"{what}: {name}")
+        if binary:
+            binaries[name] = binary
+    return packed, binaries
+
+
+def unpack_parameters(
+    packed: Mapping[str, google.Any], binaries: Mapping[str, bytes], *, allow_pickle: bool = False
+) -> dict[str, Any]:
+    """The arguments of a tool. Raises `DecodeError`, which names the one that cannot be read."""
+    args = {}
+    for name, value in packed.items():
+        try:
+            args[name] = from_any(value, binaries.get(name, b""), allow_pickle=allow_pickle)
+        except DecodeError as error:
+            raise DecodeError(f"argument {name!r}: {error}") from None
+    return args
+
+
+def value_of(value: google.Any | None, binary: bytes, *, allow_pickle: bool = False) -> Any:
+    """The value of a variable. Raises `InvalidValue`."""
+    try:
+        return from_any(value, binary, allow_pickle=allow_pickle)
+    except DecodeError as error:
+        raise InvalidValue(str(error)) from None
+
+
+def typed_any(value: Any, type: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
+    """The value of a variable of a type."""
+    return _any(encode_any(value, type, binary_from=BESIDE_BYTES if binary else _NO_BINARY))
+
+
+def to_variable_any(value: Any) -> tuple[google.Any, bytes]:
+    """The value of a variable, with the type that it has by itself. Raises `InvalidValue`."""
+    return _any(encode_any(value))
+
+
+def _any(found: AnyValue) -> tuple[google.Any, bytes]:
+    return google.Any(type_url=found.type_url, value=found.value), found.binary or b""
+
+
+# Variables.
+
+
+def variable_message(variable: Variable) -> messages.Variable:
+    """A variable, for the wire."""
+    value, binary = typed_any(variable.value, variable.type)
+    running = variable.optimization
+    return messages.Variable(
+        id=variable.id,
+        name=variable.name,
+        type=variable.type,
+        value=value,
+        binary_value=binary,
+        constraints_json=_json(variable.constraints),
+        metadata=dict(variable.metadata),
+        source=messages.VariableSource.ELIXIR if variable.source == "host" else messages.VariableSource.PYTHON,
+        last_updated_at=timestamp(variable.updated_at),
+        version=variable.version,
+        access_control_json=_json({"read_only": variable.access_rules.read_only, "owner": variable.access_rules.owner}),
+        optimization_status=None
+        if running is None
+        else messages.OptimizationStatus(
+            optimizing=True, optimizer_id=running.optimizer_id, started_at=timestamp(running.started_at)
+        ),
+    )
+
+
+def variable_of(message: messages.Variable, *, allow_pickle: bool = False) -> Variable:
+    """A variable, from the wire. `created_at` is not told there: it is `updated_at`. Raises `InvalidValue`."""
+    updated_at = seconds(message.last_updated_at)
+    rules = parse_json(message.access_control_json, "access_control_json")
+    running = message.optimization_status
+    return Variable(
+        id=message.id,
+        name=message.name,
+        type=message.type,
+        value=value_of(message.value, message.binary_value, allow_pickle=allow_pickle),
+        created_at=updated_at,
+        updated_at=updated_at,
+        constraints=parse_json(message.constraints_json, "constraints_json"),
+        metadata=dict(message.metadata),
+        version=message.version,
+        source="host" if message.source == messages.VariableSource.ELIXIR else "worker",
+        access_rules=AccessRules(read_only=rules.get("read_only") is True, owner=rules.get("owner")),
+        optimization=None
+        if running is None or not running.optimizing
+        else Optimization(id="", optimizer_id=running.optimizer_id, started_at=seconds(running.started_at)),
+    )
+
+
+def history_message(entry: HistoryEntry, type: str) -> messages.VariableHistoryEntry:
+    """A version of a variable, for the wire."""
+    return messages.VariableHistoryEntry(
+        version=entry.version,
+        value=typed_any(entry.value, type, binary=False)[0],
+        timestamp=timestamp(entry.timestamp),
+        changed_by=entry.changed_by,
+        metadata=dict(entry.metadata),
+    )
+
+
+def history_of(message: messages.VariableHistoryEntry) -> HistoryEntry:
+    """A version of a variable, from the wire. Raises `InvalidValue`."""
+    return HistoryEntry(
+        version=message.version,
+        value=value_of(message.value, b""),
+        timestamp=seconds(message.timestamp),
+        changed_by="worker" if message.changed_by == "worker" else "host",
+        metadata=dict(message.metadata),
+        size=0 if message.value is None else len(message.value.value),
+    )
+
+
+def parse_json(text: str, what: str) -> dict[str, Any]:
+    """A map in a field of text, empty for none. Raises `InvalidValue`."""
+    found = load_json(text.encode(), what) if text else {}
+    if not isinstance(found, dict):
+        raise InvalidValue(f"{what} is no JSON object: {text[:100]}")
+    return found
+
+
+def timestamp(at: float) -> datetime:
+    """Unix time."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+def seconds(at: datetime | None) -> float:
+    """Unix time; 0 for none."""
+    return 0.0 if at is None else at.timestamp()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), default=str)
+
+
+# Tools.
+
+
+def tool_message(spec: ToolSpec, metadata: Mapping[str, str]) -> messages.ToolSpec:
+    """A tool, for the wire."""
+    return messages.ToolSpec(
+        name=spec.name,
+        description=spec.description,
+        parameters=_parameters(spec),
+        metadata=dict(metadata),
+        supports_streaming=spec.streaming,
+    )
+
+
+def registration_message(spec: ToolSpec) -> messages.ToolRegistration:
+    """A tool of a worker, for the wire."""
+    return messages.ToolRegistration(
+        name=spec.name,
+        description=spec.description,
+        parameters=_parameters(spec),
+        metadata={"idempotent": "true"} if spec.idempotent else {},
+        supports_streaming=spec.streaming,
+    )
+
+
+def spec_of(message: messages.ToolSpec | messages.ToolRegistration) -> ToolSpec:
+    """A tool, from the wire. A call of it can be stopped by killing its worker, and in no other way."""
+    return ToolSpec(
+        message.name,
+        message.description,
+        [_parameter_of(each) for each in message.parameters],
+        message.supports_streaming,
+        "kill",
+        message.metadata.get("idempotent") == "true",
+    )
+
+
+def _parameters(spec: ToolSpec) -> list[messages.ParameterSpec]:
+    return [
+        messages.ParameterSpec(
+            name=each.name,
+            type=each.type,
+            description=each.description,
+            required=each.required,
+            default_value=None if each.required else _any(encode_parameter(each.default))[0],
+        )
+        for each in spec.parameters
+    ]
+
+
+def _parameter_of(message: messages.ParameterSpec) -> ParameterSpec:
+    default = ""
+    if message.default_value is not None and not message.required:
+        try:
+            default = repr(from_any(message.default_value))
+        except DecodeError:
+            default = "..."
+    return ParameterSpec(message.name, message.type or "Any", message.description, message.required, default)
+
+
+# Chunks of a stream.
+
+
+def chunk_data(value: Any, what: str) -> bytes:
+    """A chunk: bytes as they are, anything else as JSON. Raises `EncodeError`."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    return to_any(value, what, binary=False)[0].value
+
+
+def chunk_of(data: bytes) -> Any:
+    """A chunk: JSON, else the bytes themselves."""
+    try:
+        return load_json(data, "chunk")
+    except InvalidValue:
+        return data
+
+
+def execution_ms(began: float, ended: float) -> int:
+    """Milliseconds between two readings of a clock in seconds."""
+    return math.ceil((ended - began) * 1000)

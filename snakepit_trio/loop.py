@@ -1,0 +1,44 @@
+"""The asyncio loop that a pool's connections share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpclib.utils
+import trio
+import trio_asyncio
+
+logger = logging.getLogger("snakepit.link")
+
+# grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
+# see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
+grpclib.utils._current_task = asyncio.current_task
+
+
+class AsyncioLoop:
+    """The event loop that a pool's links share, on top of trio.
+
+    It runs in a task of its own, so that the application's context never sees it, and an
+    application may have a trio-asyncio loop of its own.
+    """
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        async with trio_asyncio.open_loop() as self._loop:
+            # An error in a callback of the link must not take the loop, and with it the pool, down.
+            self._loop.set_exception_handler(_log_error)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def run_coroutine(self, coroutine: Any) -> Any:
+        """Run an asyncio coroutine from trio, and return its result; cancelling cancels it."""
+        return await self._loop.run_aio_coroutine(coroutine)
+
+
+def _log_error(_loop: object, context: dict[str, Any]) -> None:
+    logger.warning("%s", context.get("message", "error in the link's loop"), exc_info=context.get("exception"))
