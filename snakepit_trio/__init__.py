@@ -1,5 +1,6 @@
 """A structured-concurrency runtime for work in worker processes: when a call is over, it is over."""
 
+from bridge_py.contract.statuses import RemoteError
 from bridge_py.wire.errors import (
     AccessDenied,
     CallTimeout,
@@ -29,6 +30,7 @@ from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Var
 
 from . import variables
 from .adapters import Adapter, GrpcBridge, GrpcPython
+from .bridge.client import Client, open_client
 from .config import PoolConfig
 from .errors import (
     PoolClosed,
@@ -68,6 +70,7 @@ __all__ = [
     "CallTimeout",
     "Change",
     "Chunks",
+    "Client",
     "CodecError",
     "Context",
     "DecodeError",
@@ -99,6 +102,7 @@ __all__ = [
     "Quotas",
     "RecyclePolicy",
     "RegisteredTool",
+    "RemoteError",
     "Results",
     "RetryPolicy",
     "Session",
@@ -131,6 +135,7 @@ __all__ = [
     "WorkerStartError",
     "WorkerState",
     "WrongCallKind",
+    "open_client",
     "open_pool",
     "register_codec",
     "run_as_script",

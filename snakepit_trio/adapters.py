@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -61,6 +61,14 @@ class Adapter(ABC):
         return None
 
 
+def _texts(args: Iterable[str]) -> tuple[str, ...]:
+    return tuple(args)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)
+
+
 @attrs.frozen(kw_only=True)
 class GrpcBridge(Adapter):
     """Any program that follows the wire contract, in any language. See docs/contract.md.
@@ -75,8 +83,8 @@ class GrpcBridge(Adapter):
 
     protocol = "grpc"
 
-    script: str | os.PathLike[str] = attrs.field(converter=os.path.abspath)
-    args: Sequence[str] = attrs.field(default=(), converter=tuple)
+    script: str | os.PathLike[str] = attrs.field(converter=_absolute)
+    args: Sequence[str] = attrs.field(default=(), converter=_texts)
     contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=validators.in_(("0.4", "0.13")))
     python: str | None = None
     adapter: str = ""

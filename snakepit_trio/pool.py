@@ -156,11 +156,11 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, config.host_threads)
         self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
-        self._bridge_server = self._make_bridge_server(config)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
+        self._bridge_server = self._make_bridge_server(config)
         self._services = trio.CancelScope(shield=True)
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.

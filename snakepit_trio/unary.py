@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-import grpclib.server
 import trio
 
 from bridge_py.contract.client import AsyncioClient
@@ -24,7 +23,7 @@ from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.access import WorkerAccess
 from .bridge.foreign_desk import ForeignDesk
-from .bridge.server import BridgeService, in_trio
+from .bridge.server import BridgeService, ContractServer, in_trio
 from .call import Call
 from .lines import Introduction, Line, Surroundings
 from .link import LinkLost
@@ -94,7 +93,7 @@ class UnaryLine(Line):
 
     async def _live(self) -> None:
         self._wake = asyncio.Event()
-        server = grpclib.server.Server([self._service()])
+        server = ContractServer(self._service())
         await server.start(sock=self._listener)
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -114,7 +113,7 @@ class UnaryLine(Line):
                 task.cancel()
             if self._client is not None:
                 self._client.close()
-            server.close()
+            await server.end()  # noqa: ASYNC102 - asyncio's turn, once
         raise LinkLost(self._lost)
 
     def _service(self) -> BridgeService:

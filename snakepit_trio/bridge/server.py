@@ -13,6 +13,7 @@ import functools
 import logging
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -408,36 +409,56 @@ def _update_message(update: Update) -> messages.VariableUpdate:
     )
 
 
+class ContractServer(grpclib.server.Server):
+    """grpclib's server, but one that closes its connections when it ends."""
+
+    def __init__(self, service: BridgeService) -> None:
+        super().__init__([service])
+        self._protocols: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self._protocols.add(protocol)
+        return protocol
+
+    async def end(self) -> None:
+        """Cancel what runs, wait for its end, and close all connections."""
+        self.close()
+        running = [handler.wait_closed() for handler in self._handlers]
+        await asyncio.gather(*running, return_exceptions=True)
+        for protocol in self._protocols:
+            if (connection := getattr(protocol, "connection", None)) is not None:
+                connection.close()
+        await asyncio.sleep(0)  # for the loop to close them
+
+
 class BridgeServer:
-    """A service at an address, "host:port"; port 0 for one that is free."""
+    """A service at an address, "host:port"; port 0 for one that is free. Listens from the start.
+
+    Raises `UsageError` if the address cannot be had.
+    """
 
     def __init__(self, address: str, service: BridgeService) -> None:
-        self._host, _, port = address.rpartition(":")
-        if not self._host or not port.isdigit():
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
             raise UsageError(f'bridge_server={address!r}: write it as "127.0.0.1:50051", or True for a free port')
-        self._port = int(port)
+        try:
+            self._listener = socket.create_server((host, int(port)))
+        except OSError as error:
+            raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
+        self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._service = service
 
-    @property
-    def address(self) -> str:
-        """Where it is. With port 0, once it runs."""
-        return f"{self._host}:{self._port}"
-
     async def run(self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. Raises `UsageError` if the address cannot be had."""
-        try:
-            listener = socket.create_server((self._host, self._port))
-        except OSError as error:
-            raise UsageError(f"bridge_server: {self.address} cannot be had: {error}") from None
-        with listener:
-            self._port = listener.getsockname()[1]
-            await loop.run_coroutine(self._serve(listener, task_status))
+        """Serve until cancelled."""
+        with self._listener:
+            await loop.run_coroutine(self._serve(task_status))
 
-    async def _serve(self, listener: socket.socket, task_status: trio.TaskStatus[None]) -> None:
-        server = grpclib.server.Server([self._service])
-        await server.start(sock=listener)
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        server = ContractServer(self._service)
+        await server.start(sock=self._listener)
         task_status.started()
         try:
             await asyncio.Event().wait()
         finally:
-            server.close()
+            await server.end()  # noqa: ASYNC102 - asyncio's turn, once
