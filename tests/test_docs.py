@@ -51,6 +51,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "a pool is needed: False\na pool is needed: True",
             ],
         ),
+        (
+            "host_tools",
+            [
+                "the bill: eleven",
+                "longest: cake",
+                "no price: KeyError 'wine'",
+                "exposed: price, names, in_words",
+                "without the session: there is no host tool 'in_words'; there are: price, names",
+            ],
+        ),
         ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
     ],
 )
