@@ -56,6 +56,7 @@ from .state.store import MemoryStore, SessionStore, StoreStats
 from .state.view import SessionInfo, SessionView
 from .state.watching import Update, Watcher
 from .stats import PoolStats
+from .stdio import StdioJson, StdioMsgpack
 from .streams import Chunks, Results
 from .telemetry import Event
 from .tools import HostCall, RegisteredTool, ToolRegistry, ToolSpec
@@ -114,6 +115,8 @@ __all__ = [
     "SessionView",
     "SnakepitError",
     "StateProvider",
+    "StdioJson",
+    "StdioMsgpack",
     "StoreStats",
     "Tainted",
     "ToolError",

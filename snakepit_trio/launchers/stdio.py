@@ -1,3 +1,61 @@
-from . import local
+"""Worker processes that speak frames on their stdin and stdout."""
 
-launch = local.launch
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from snakepit_trio.config import PoolConfig
+from snakepit_trio.lines import Line, Output, Surroundings
+from snakepit_trio.processes import ProcessRegistry
+from snakepit_trio.stdio import StdioJson
+from snakepit_trio.stdio_line import StdioLine
+
+from .foreign import within_limits
+from .process import OwnProcess, spawn
+
+
+class StdioProcess(OwnProcess):
+    """One such process."""
+
+    def __init__(self, process: trio.Process, forget: Callable[[], None], adapter: StdioJson) -> None:
+        super().__init__(process, forget)
+        self._adapter = adapter
+        self._line: StdioLine | None = None
+
+    @property
+    def last_started(self) -> int:
+        """See `WorkerProcess`. What was sent counts as started."""
+        return 0 if self._line is None else self._line.last_sent
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """See `WorkerProcess`."""
+        assert self._process.stderr is not None
+        return [Output(self._process.stderr, logging.WARNING, True)]
+
+    def line(self, surroundings: Surroundings) -> Line:
+        """See `WorkerProcess`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._line = StdioLine(surroundings, self._adapter, self._process.stdin, self._process.stdout)
+        return self._line
+
+
+async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> StdioProcess:
+    """Start a worker process; returns before it is ready. Raises `OSError`."""
+    adapter = config.adapter
+    assert isinstance(adapter, StdioJson)
+    key = registry.reserve(worker_id)
+    program = [part for part in (adapter.executable_path(config.python), adapter.script_path()) if part]
+    command = [*within_limits(config), *program, *adapter.script_args()]
+    try:
+        process = await spawn(config, registry, key, command, {}, stdin=subprocess.PIPE)
+    except BaseException:
+        registry.forget(key)
+        raise
+    return StdioProcess(process, partial(registry.forget, key), adapter)
