@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -27,6 +26,7 @@ from bridge_py.wire.messages.snakepit import bridge as messages
 from . import values
 from .client import AsyncioClient
 from .host import ContractHost
+from .listening import listen
 from .statuses import json_text, plain_text
 from .telemetry import TelemetryFeed
 
@@ -81,7 +81,7 @@ class ContractServer:
         self.host.begin(self.client)
         server = grpclib.server.Server([WorkerService(self)])
         parent = os.getppid()
-        with socket.create_server(("127.0.0.1", self._port)) as listener:
+        with listen("127.0.0.1", self._port) as listener:
             await server.start(sock=listener)
             self._ready(listener.getsockname()[1])
             while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells that it has ended

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -24,6 +23,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
+from bridge_py.contract.listening import listen
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
 from bridge_py.specs import ToolSpec
@@ -443,7 +443,7 @@ class BridgeServer:
         if not host or not port.isdigit():
             raise UsageError(f'bridge_server={address!r}: write it as "127.0.0.1:50051", or True for a free port')
         try:
-            self._listener = socket.create_server((host, int(port)))
+            self._listener = listen(host, int(port))
         except OSError as error:
             raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
         self.address = f"{host}:{self._listener.getsockname()[1]}"

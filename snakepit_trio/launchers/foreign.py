@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 import bridge_py.limited
+from bridge_py.contract.listening import listen
 from snakepit_trio.adapters import GrpcBridge
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
@@ -77,7 +78,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) 
     key = registry.reserve(worker_id)
     folder = Path(tempfile.mkdtemp(dir=registry.folder))
     # It listens before the worker starts, so that the worker finds it whenever it looks.
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     try:
         port = listener.getsockname()[1]
         command = [
