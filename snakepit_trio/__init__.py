@@ -1,6 +1,7 @@
 """A structured-concurrency runtime for work in worker processes: when a call is over, it is over."""
 
-from bridge_py.contract.statuses import RemoteError
+from typing import TYPE_CHECKING, Any
+
 from bridge_py.wire.errors import (
     AccessDenied,
     CallTimeout,
@@ -13,6 +14,7 @@ from bridge_py.wire.errors import (
     ProgramNotFound,
     ProtocolError,
     QuotaExceeded,
+    RemoteError,
     SessionError,
     SessionNotFound,
     SnakepitError,
@@ -30,7 +32,6 @@ from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Var
 
 from . import variables
 from .adapters import Adapter, GrpcBridge, GrpcPython
-from .bridge.client import Client, open_client
 from .config import PoolConfig
 from .errors import (
     PoolClosed,
@@ -145,3 +146,15 @@ __all__ = [
     "variables",
 ]
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .bridge.client import Client, open_client
+
+
+def __getattr__(name: str) -> Any:
+    """The client of the wire contract, whose messages take a fifth of what all else takes to import."""
+    if name not in ("Client", "open_client"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .bridge import client
+
+    return getattr(client, name)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import msgspec
@@ -24,9 +24,7 @@ from bridge_py.wire.errors import UsageError
 from . import processes
 from .adapters import Adapter
 from .affinity import Affinity
-from .bridge.access import PoolAccess
 from .bridge.bridge import Bridge
-from .bridge.server import BridgeServer, BridgeService
 from .calling import DEFAULT, Arguments, Caller, Default, Timeout
 from .config import PoolConfig
 from .deadlines import Deadlines
@@ -46,6 +44,9 @@ from .supervisor import Supervisor
 from .tools import ToolRegistry
 from .worker import Worker, WorkerState
 from .workers import PoolHealth, WorkerInfo, Workers
+
+if TYPE_CHECKING:
+    from .bridge.server import BridgeServer
 
 logger = logging.getLogger("snakepit.pool")
 T = TypeVar("T")
@@ -389,6 +390,9 @@ class Pool:
     def _make_bridge_server(self, config: PoolConfig) -> BridgeServer | None:
         if not config.bridge_server:
             return None
+        from .bridge.access import PoolAccess
+        from .bridge.server import BridgeServer, BridgeService
+
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
         access = PoolAccess(self._bridge, self, config.session_ttl)
         return BridgeServer(address, BridgeService(access, self.events))

@@ -16,9 +16,8 @@ from typing import Any, Final
 import trio
 
 from bridge_py.contract.client import AsyncioClient
-from bridge_py.contract.statuses import RemoteError
 from bridge_py.wire import codec
-from bridge_py.wire.errors import Fault, SnakepitError, ToolError, fault_of
+from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
 from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.access import WorkerAccess

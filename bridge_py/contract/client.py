@@ -15,12 +15,12 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import StreamClosedError
 
 from bridge_py.specs import ToolSpec
-from bridge_py.wire.errors import SnakepitError, ToolError, error_of
+from bridge_py.wire.errors import RemoteError, SnakepitError, ToolError, error_of
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.variable import HistoryEntry, Variable
 
 from . import values
-from .statuses import RemoteError, error_of_status, failure_of
+from .statuses import error_of_status, failure_of
 
 _SERVICE: Final = "/snakepit.bridge.BridgeService/"
 _RETRY: Final = 0.05  # seconds between two tries to connect

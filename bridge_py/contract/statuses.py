@@ -15,6 +15,7 @@ from bridge_py.wire.errors import (
     InvalidValue,
     ProgramNotFound,
     QuotaExceeded,
+    RemoteError,
     SessionError,
     SessionNotFound,
     SnakepitError,
@@ -51,17 +52,6 @@ _ERRORS: Final[dict[Status, type[SnakepitError]]] = {
     Status.INVALID_ARGUMENT: InvalidValue,
     Status.FAILED_PRECONDITION: SessionError,
 }
-
-
-class RemoteError(SnakepitError):
-    """A peer of the wire contract has answered with a status that stands for none of our errors.
-
-    `status` is its name, for example "UNIMPLEMENTED".
-    """
-
-    def __init__(self, message: str, status: str) -> None:
-        super().__init__(f"{status}: {message}")
-        self.status = status
 
 
 def status_of(error: BaseException) -> GRPCError:

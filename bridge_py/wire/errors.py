@@ -129,6 +129,17 @@ class HostToolError(ToolError):
         return f"host tool {self.tool!r} raised {super().__str__()}"
 
 
+class RemoteError(SnakepitError):
+    """A peer of the wire contract has answered with a status that stands for none of our errors.
+
+    `status` is its name, for example "UNIMPLEMENTED".
+    """
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
 class CallTimeout(SnakepitError, TimeoutError):
     """A call's budget (queueing, wire and tool together) is used up. Its work has been stopped."""
 
