@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import struct
 import sys
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +17,7 @@ import snakepit_trio as snakepit
 from snakepit_trio.stdio import StdioJson, StdioMsgpack
 
 from .conftest import is_alive
-
-WORKER = str(Path(__file__).with_name("stdio_worker.py"))
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples" / "stdio"
-PERL = StdioJson(str(EXAMPLES / "worker.pl"))
-JSON = StdioJson(WORKER)
-MSGPACK = StdioMsgpack(WORKER, ["--msgpack"])
-CANCELS = StdioJson(WORKER, ["--cancel"])
-BOTH = pytest.mark.parametrize("adapter", [JSON, MSGPACK], ids=["json", "msgpack"])
-
-
-def _open(adapter: StdioJson, **config: Any) -> AbstractAsyncContextManager[snakepit.Pool]:
-    return snakepit.open_pool(adapter, **{"workers": 1, **config})
-
-
-def _pid(pool: snakepit.Pool) -> int:
-    (worker,) = pool.list_workers()
-    assert worker.pid is not None
-    return worker.pid
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-async def _until_lines(path: Path, least: int) -> None:
-    while len(_lines(path)) < least:
-        await trio.sleep(0.005)
-
+from .stdio_tools import BOTH, CANCELS, JSON, MSGPACK, PERL, WORKER, lines_of, open_it, pid_of, until_lines
 
 # Which program runs.
 
@@ -123,7 +95,7 @@ def test_what_is_no_frame(data: bytes) -> None:
 @BOTH
 async def test_results(adapter: StdioJson) -> None:
     value: list[Any] = [None, True, False, 1, -70_000, 0.5, "\u00fc\u2028", {"x": [{}]}]
-    async with _open(adapter) as pool:
+    async with open_it(adapter) as pool:
         assert await pool.execute("echo", {"value": value}) == value
         frame = await pool.execute("frame_of", timeout=None)
         assert frame == {"id": 2, "command": "frame_of", "args": {}, "session": None, "timeout": None, "stream": False}
@@ -134,34 +106,34 @@ async def test_results(adapter: StdioJson) -> None:
 
 
 async def test_bytes_are_for_msgpack() -> None:
-    async with _open(MSGPACK) as pool:
+    async with open_it(MSGPACK) as pool:
         for data in (b"\x00\xff", bytes(200_000)):
             assert await pool.execute("echo", {"value": data}) == data
 
 
 async def test_what_cannot_be_sent_ends_its_call_and_no_other(log: Path) -> None:
-    async with _open(JSON, concurrency=2) as pool:
-        pid = _pid(pool)
+    async with open_it(JSON, concurrency=2) as pool:
+        pid = pid_of(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.execute, "sleep", {"path": str(log)})
-            await _until_lines(log, 1)
+            await until_lines(log, 1)
             for value in (b"x", bytes(100_000), float("inf"), {1}, dt.date(2020, 1, 1)):
                 with pytest.raises(snakepit.EncodeError, match=r"echo: args\.value\[0\]: "):
                     await pool.execute("echo", {"value": [value]})
             assert await pool.execute("echo", {"value": 1}) == 1
-            assert _pid(pool) == pid
+            assert pid_of(pool) == pid
             nursery.cancel_scope.cancel()
 
 
 async def test_a_frame_that_is_too_large_is_not_sent() -> None:
-    async with _open(MSGPACK, max_frame_bytes=10_000) as pool:
+    async with open_it(MSGPACK, max_frame_bytes=10_000) as pool:
         with pytest.raises(snakepit.EncodeError, match="a frame takes 10000"):
             await pool.execute("echo", {"value": bytes(40_000)})
         assert await pool.execute("echo", {"value": 1}) == 1
 
 
 async def test_an_extension_type_is_no_plain_value() -> None:
-    async with _open(MSGPACK) as pool:
+    async with open_it(MSGPACK) as pool:
         with pytest.raises(snakepit.EncodeError, match="say_packed: result: an object of type msgspec"):
             await pool.execute("say_packed", {"key": "result", "hex": "d40561"})
         assert pool.get_stats().crashed == 0
@@ -171,7 +143,7 @@ async def test_an_extension_type_is_no_plain_value() -> None:
 
 
 async def test_timestamps_of_msgpack() -> None:
-    async with _open(MSGPACK) as pool:
+    async with open_it(MSGPACK) as pool:
         found = await pool.execute("say_packed", {"key": "result", "hex": "d6ff00000001"})
         assert found == dt.datetime(1970, 1, 1, 0, 0, 1, tzinfo=dt.UTC)
 
@@ -179,7 +151,7 @@ async def test_timestamps_of_msgpack() -> None:
 @BOTH
 async def test_large_values(adapter: StdioJson) -> None:
     size = 10_000_000
-    async with _open(adapter) as pool:
+    async with open_it(adapter) as pool:
         assert await pool.execute("big", {"size": size}) == "x" * size
         assert await pool.execute("echo", {"value": "y" * size}) == "y" * size
         if adapter is MSGPACK:
@@ -188,7 +160,7 @@ async def test_large_values(adapter: StdioJson) -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_a_thousand_calls(concurrency: int) -> None:
-    async with _open(JSON, workers=2, concurrency=concurrency) as pool:
+    async with open_it(JSON, workers=2, concurrency=concurrency) as pool:
         numbers = range(1000)
         async with pool.map("echo", ({"value": number} for number in numbers), ordered=True) as results:
             assert [result async for result in results] == list(numbers)
@@ -199,7 +171,7 @@ async def test_a_thousand_calls(concurrency: int) -> None:
 
 @BOTH
 async def test_errors(adapter: StdioJson) -> None:
-    async with _open(adapter) as pool:
+    async with open_it(adapter) as pool:
         with pytest.raises(snakepit.ToolError, match="ValueError: no luck") as caught:
             await pool.execute("fail", {"how": "value"})
         assert (caught.value.type, caught.value.message) == ("ValueError", "no luck")
@@ -213,13 +185,13 @@ async def test_errors(adapter: StdioJson) -> None:
 
 
 async def test_an_error_with_half_a_character() -> None:
-    async with _open(JSON) as pool:
+    async with open_it(JSON) as pool:
         with pytest.raises(snakepit.ToolError, match=r"half of a \\ud83d"):
             await pool.execute("fail", {"how": "surrogate"})
 
 
 async def test_a_death_in_the_middle() -> None:
-    async with _open(JSON) as pool:
+    async with open_it(JSON) as pool:
         with pytest.raises(snakepit.WorkerCrashed, match="exit code 3") as caught:
             await pool.execute("die")
         assert "these are my last words" in caught.value.stderr_tail
@@ -230,7 +202,7 @@ async def test_a_death_in_the_middle() -> None:
 async def test_a_worker_that_closes_its_stdin() -> None:
     script = """read(STDIN, $_, 4); read(STDIN, $_, unpack("N", $_)); close STDIN;
         $_ = q({"id": 0, "result": {}}); $| = 1; print pack("N", length), $_; sleep 100"""
-    async with _open(StdioJson("", ["-e", script], executable="perl")) as pool:
+    async with open_it(StdioJson("", ["-e", script], executable="perl")) as pool:
         # It was not sent, so others get it; they are no better.
         with pytest.raises(snakepit.WorkerCrashed, match="closed its link"):
             await pool.execute("anything", timeout=60)
@@ -242,7 +214,7 @@ async def test_a_worker_that_closes_its_stdin() -> None:
 
 @BOTH
 async def test_streams(adapter: StdioJson) -> None:
-    async with _open(adapter, stream_window=3) as pool:
+    async with open_it(adapter, stream_window=3) as pool:
         async with pool.stream("count", {"n": 100}) as chunks:
             assert [chunk async for chunk in chunks] == list(range(100))
         async with pool.stream("count", {"n": 0}) as chunks:
@@ -255,36 +227,36 @@ async def test_streams(adapter: StdioJson) -> None:
 
 async def test_a_slow_consumer_stops_the_worker(log: Path) -> None:
     n, size, window = 200, 10_000, 4
-    async with _open(JSON, stream_window=window) as pool:
+    async with open_it(JSON, stream_window=window) as pool:
         args = {"n": n, "size": size, "path": str(log)}
         async with pool.stream("count", args) as chunks:
             await anext(chunks)
-            await _until_lines(log, window)
+            await until_lines(log, window)
             before = -1
-            while before < (before := len(_lines(log))):
+            while before < (before := len(lines_of(log))):
                 await trio.sleep(0.2)
             # What the pipe holds, what the host has read at one go, and what it keeps back.
             assert before <= window + 2 * 65_536 // size + 4
             assert len([chunk async for chunk in chunks]) == n - 1
-        assert len(_lines(log)) == n
+        assert len(lines_of(log)) == n
 
 
 @pytest.mark.parametrize("adapter", [JSON, CANCELS], ids=["killed", "cancelled"])
 async def test_leaving_a_stream_early(adapter: StdioJson, log: Path) -> None:
-    async with _open(adapter, stream_window=2, cancel_grace=60) as pool:
-        pid = _pid(pool)
+    async with open_it(adapter, stream_window=2, cancel_grace=60) as pool:
+        pid = pid_of(pool)
         async with pool.stream("count", {"n": 1_000_000, "size": 1000, "path": str(log)}) as chunks:
             await anext(chunks)
         assert is_alive(pid) == (adapter is CANCELS)
-        done = len(_lines(log))
+        done = len(lines_of(log))
         await pool.await_ready()
         assert await pool.execute("echo", {"value": 1}) == 1
-        assert len(_lines(log)) == done
+        assert len(lines_of(log)) == done
         assert pool.get_stats().restarts == (adapter is not CANCELS)
 
 
 async def test_a_slow_stream_does_not_keep_a_cancelled_one() -> None:
-    async with _open(CANCELS, concurrency=2, stream_window=2, cancel_grace=60) as pool:
+    async with open_it(CANCELS, concurrency=2, stream_window=2, cancel_grace=60) as pool:
         async with pool.stream("count", {"n": 1000}) as chunks:
             await anext(chunks)
         async with pool.stream("count", {"n": 10}) as chunks:
@@ -297,12 +269,12 @@ async def test_a_slow_stream_does_not_keep_a_cancelled_one() -> None:
 
 @pytest.mark.parametrize("adapter", [JSON, CANCELS], ids=["killed", "cancelled"])
 async def test_timeouts(adapter: StdioJson, log: Path) -> None:
-    async with _open(adapter, cancel_grace=60) as pool:
-        pid = _pid(pool)
+    async with open_it(adapter, cancel_grace=60) as pool:
+        pid = pid_of(pool)
         with pytest.raises(snakepit.CallTimeout):
             await pool.execute("sleep", {"path": str(log)}, timeout=0.5)
         assert is_alive(pid) == (adapter is CANCELS)
-        assert (_lines(log)[-1:] == ["cancelled"]) == (adapter is CANCELS)
+        assert (lines_of(log)[-1:] == ["cancelled"]) == (adapter is CANCELS)
         await pool.await_ready()
         assert await pool.execute("echo", {"value": 1}) == 1
 
@@ -319,20 +291,20 @@ async def test_cancelling_one_of_two(adapter: StdioJson, tmp_path: Path) -> None
                 failures.append(error)
 
     scopes = [trio.CancelScope(), trio.CancelScope()]
-    async with _open(adapter, concurrency=2, cancel_grace=60) as pool, trio.open_nursery() as nursery:
+    async with open_it(adapter, concurrency=2, cancel_grace=60) as pool, trio.open_nursery() as nursery:
         for name, scope in zip("ab", scopes, strict=True):
             nursery.start_soon(sleep, pool, name, scope)
-            await _until_lines(tmp_path / name, 1)
+            await until_lines(tmp_path / name, 1)
         scopes[0].cancel()
         if adapter is CANCELS:
-            await _until_lines(tmp_path / "b", len(_lines(tmp_path / "b")) + 5)
+            await until_lines(tmp_path / "b", len(lines_of(tmp_path / "b")) + 5)
             scopes[1].cancel()
     assert len(failures) == (adapter is JSON)
 
 
 async def test_what_was_not_sent_is_withdrawn(log: Path) -> None:
-    async with _open(StdioJson(WORKER, ["--deaf", str(log)]), concurrency=2) as pool, trio.open_nursery() as nursery:
-        pid = _pid(pool)
+    async with open_it(StdioJson(WORKER, ["--deaf", str(log)]), concurrency=2) as pool, trio.open_nursery() as nursery:
+        pid = pid_of(pool)
         nursery.start_soon(pool.execute, "echo", {"value": "x" * 1_000_000})
         await _until_running(pool, 1)
         with pytest.raises(snakepit.CallTimeout):
@@ -351,8 +323,8 @@ async def test_what_was_not_sent_runs_elsewhere(how: str, log: Path) -> None:
         with scope:
             results.append(await pool.execute("echo", {"value": value}))
 
-    async with _open(StdioJson(WORKER, ["--deaf", str(log)]), concurrency=2) as pool:
-        pid = _pid(pool)
+    async with open_it(StdioJson(WORKER, ["--deaf", str(log)]), concurrency=2) as pool:
+        pid = pid_of(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo, pool, scope, "x" * 1_000_000)
             await _until_running(pool, 1)
@@ -374,29 +346,29 @@ async def _until_running(pool: snakepit.Pool, calls: int) -> None:
 
 
 async def test_an_idle_worker_ends_with_its_stdin() -> None:
-    async with _open(JSON, shutdown_timeout=60) as pool:
+    async with open_it(JSON, shutdown_timeout=60) as pool:
         before = trio.current_time()
-        pid = _pid(pool)
+        pid = pid_of(pool)
     assert trio.current_time() - before < 15
     assert not is_alive(pid)
 
 
 async def test_a_busy_worker_is_replaced_in_order() -> None:
-    async with _open(JSON) as pool:
-        pid = _pid(pool)
+    async with open_it(JSON) as pool:
+        pid = pid_of(pool)
         numbers = range(1000)
         async with pool.map("echo", ({"value": number} for number in numbers), ordered=True) as results:
             assert await anext(results) == 0
             await pool.workers.restart(pool.list_workers()[0].id)
             assert [result async for result in results] == list(numbers[1:])
-        assert _pid(pool) != pid
+        assert pid_of(pool) != pid
 
 
 # Starting.
 
 
 async def test_what_a_worker_says_of_itself() -> None:
-    async with _open(CANCELS) as pool:
+    async with open_it(CANCELS) as pool:
         info = pool.get_info()
         assert info["worker_python"] == ["of the tests"]
         assert [tool["name"] for tool in info["tools"]] == ["echo", "sleep", "count"]
@@ -405,7 +377,7 @@ async def test_what_a_worker_says_of_itself() -> None:
 
 
 async def test_an_error_is_an_answer_to_hello_too() -> None:
-    async with _open(StdioJson(WORKER, ["--how", "error_hello"])) as pool:
+    async with open_it(StdioJson(WORKER, ["--how", "error_hello"])) as pool:
         assert await pool.execute("echo", {"value": 1}) == 1
 
 
@@ -420,20 +392,20 @@ async def test_an_error_is_an_answer_to_hello_too() -> None:
 async def test_a_start_that_fails(how: str, message: str) -> None:
     timeout = 0.5 if how == "silent" else 60
     with pytest.raises(snakepit.WorkerStartError, match=message) as caught:
-        async with _open(StdioJson(WORKER, ["--how", how]), start_timeout=timeout):
+        async with open_it(StdioJson(WORKER, ["--how", how]), start_timeout=timeout):
             pytest.fail("the block was entered")
     assert caught.value.stderr_tail == ("the worker is here",) or how == "silent"
 
 
 async def test_a_program_that_ends_at_once() -> None:
     with pytest.raises(snakepit.WorkerStartError, match="ended before it was ready"):
-        async with _open(StdioJson("", ["-e", "die qq(no\\n)"], executable="perl")):
+        async with open_it(StdioJson("", ["-e", "die qq(no\\n)"], executable="perl")):
             pytest.fail("the block was entered")
 
 
 async def test_a_program_that_just_talks() -> None:
     with pytest.raises(snakepit.WorkerStartError, match="was text printed to stdout"):
-        async with _open(StdioJson("", ["-e", "$| = 1; print qq(Hello\\n); sleep 60"], executable="perl")):
+        async with open_it(StdioJson("", ["-e", "$| = 1; print qq(Hello\\n); sleep 60"], executable="perl")):
             pytest.fail("the block was entered")
 
 
@@ -467,213 +439,29 @@ def _frame(text: bytes) -> str:
     ],
 )
 async def test_a_broken_rule_ends_that_worker(tool: str, args: dict[str, Any], message: str) -> None:
-    async with _open(JSON, max_frame_bytes=100_000) as pool:
+    async with open_it(JSON, max_frame_bytes=100_000) as pool:
         pool.expose(trio.sleep_forever, name="wait")
-        pid = _pid(pool)
+        pid = pid_of(pool)
         with pytest.raises(snakepit.WorkerCrashed) as caught:
             await pool.execute(tool, args, timeout=60)
         assert "broke the protocol" in str(caught.value)
         assert message in str(caught.value)
         await pool.await_ready()
-        assert _pid(pool) != pid
+        assert pid_of(pool) != pid
         assert await pool.execute("echo", {"value": 1}) == 1
 
 
 async def test_a_result_for_a_stream() -> None:
-    async with _open(JSON) as pool:
+    async with open_it(JSON) as pool:
         with pytest.raises(snakepit.WorkerCrashed, match="'result' for call 1, which is a stream"):
             async with pool.stream("say", {"frames": [{"id": "my id", "result": 1}]}) as chunks:
                 await anext(chunks)
 
 
 async def test_a_second_answer() -> None:
-    async with _open(JSON) as pool:
-        pid = _pid(pool)
+    async with open_it(JSON) as pool:
+        pid = pid_of(pool)
         assert await pool.execute("say", {"frames": [{"id": "my id", "result": 1}, {"id": "my id", "result": 2}]}) == 1
         while is_alive(pid):
             await trio.sleep(0.01)
         await pool.await_ready()
-
-
-# Asks.
-
-
-@BOTH
-async def test_variables(adapter: StdioJson) -> None:
-    async with _open(adapter) as pool, pool.session() as session:
-        await session.register_variable("x", "integer", 5)
-        assert await session.execute("ask", {"command": "get_variable", "args": {"name": "x"}}) == 5
-        for name, version in [("x", 2), ("new", 1), ("new", 2)]:
-            args = {"command": "set_variable", "args": {"name": name, "value": 6}}
-            assert await session.execute("ask", args) == version
-        assert (await session.get_variable("x")).value == 6
-        assert (await session.get_variable("new")).type == "integer"
-
-
-@pytest.mark.parametrize(
-    ("command", "args", "message"),
-    [
-        ("get_variable", {"name": "y"}, "VariableNotFound: variable 'y' not found"),
-        ("get_variable", {}, "InvalidArguments: get_variable takes a map of arguments, with a name"),
-        ("get_variable", [], "InvalidArguments: get_variable takes a map of arguments, with a name"),
-        ("get_variable", {"name": "odd"}, r"EncodeError: result\[0\]: a value of type bytes cannot be sent"),
-        ("get_variable", {"name": "large"}, "EncodeError: 20.* a frame takes 10000"),
-        ("set_variable", {"name": "x"}, "InvalidArguments: set_variable takes a value"),
-        ("set_variable", {"name": "x", "value": "text"}, "InvalidValue: .*integer"),
-        ("call_host_tool", {"name": "missing"}, "UnknownTool: no tool 'missing'"),
-        ("call_host_tool", {"name": "shout", "args": {"texts": 1}}, "InvalidArguments: "),
-        ("call_host_tool", {"name": "shout", "args": {"text": ""}}, "ValueError: nothing to shout"),
-        ("call_host_tool", {"name": "shout", "args": 5}, "InvalidArguments: "),
-        ("fly", {}, "UnknownTool: a worker cannot ask for 'fly'; it can for: get_variable"),
-    ],
-)
-async def test_asks_that_fail(command: str, args: Any, message: str) -> None:
-    async with _open(JSON, max_frame_bytes=10_000) as pool, pool.session() as session:
-        session.expose(shout)
-        await session.register_variable("x", "integer", 5)
-        await session.register_variable("odd", "list", [b"x"])
-        await session.register_variable("large", "string", "x" * 20_000)
-        with pytest.raises(snakepit.ToolError, match=message):
-            await session.execute("ask", {"command": command, "args": args})
-        assert pool.get_stats().crashed == 0
-
-
-def shout(text: str) -> str:
-    """Make it loud."""
-    if not text:
-        raise ValueError("nothing to shout")
-    return text.upper()
-
-
-async def test_a_call_without_a_session_has_no_variables() -> None:
-    async with _open(JSON) as pool:
-        with pytest.raises(snakepit.ToolError, match="SessionError: get_variable: the call has no session"):
-            await pool.execute("ask", {"command": "get_variable", "args": {"name": "x"}})
-
-
-@BOTH
-async def test_host_tools(adapter: StdioJson) -> None:
-    async with _open(adapter) as pool, pool.session() as session:
-        pool.expose(shout)
-        session.expose(lambda: (1, [2]), name="pair", description="Two.")
-        args = {"command": "call_host_tool", "args": {"name": "shout", "args": {"text": "a"}}}
-        assert await pool.execute("ask", args) == "A"
-        assert await session.execute("ask", {"command": "call_host_tool", "args": {"name": "pair"}}) == [1, [2]]
-        everything = [{"name": "shout", "description": "Make it loud."}, {"name": "pair", "description": "Two."}]
-        assert await session.execute("ask", {"command": "list_host_tools", "args": {}}) == everything
-        assert await pool.execute("ask", {"command": "list_host_tools", "args": {}}) == everything[:1]
-
-
-async def test_a_host_tool_calls_the_pool_again() -> None:
-    async with _open(JSON, concurrency=2) as pool:
-
-        @pool.expose
-        async def again(value: int) -> Any:
-            return await pool.execute("echo", {"value": value})
-
-        args = {"command": "call_host_tool", "args": {"name": "again", "args": {"value": 3}}}
-        assert await pool.execute("ask", args) == 3
-
-
-@pytest.mark.parametrize("adapter", [JSON, CANCELS], ids=["killed", "cancelled"])
-async def test_a_cancelled_call_takes_its_host_tool_along(adapter: StdioJson) -> None:
-    began, ended = trio.Event(), trio.Event()
-    async with _open(adapter, cancel_grace=60) as pool:
-
-        @pool.expose
-        async def wait() -> None:
-            began.set()
-            try:
-                await trio.sleep_forever()
-            finally:
-                ended.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.execute, "ask", {"command": "call_host_tool", "args": {"name": "wait"}})
-            await began.wait()
-            assert not ended.is_set()
-            nursery.cancel_scope.cancel()
-        assert ended.is_set()
-        await pool.await_ready()
-        assert await pool.execute("echo", {"value": 1}) == 1
-        assert pool.get_stats().restarts == (adapter is JSON)
-
-
-async def test_a_call_is_over_when_its_asks_are() -> None:
-    ended = 0
-    async with _open(JSON) as pool, pool.session() as session:
-
-        @pool.expose
-        async def slow() -> None:
-            nonlocal ended
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    for _ in range(10):
-                        await trio.lowlevel.checkpoint()
-                ended += 1
-
-        for number in range(1, 20):
-            await session.execute("set_and_go", {"name": "x", "value": number})
-            assert (await session.get_variable("x")).value == number
-            assert (await session.execute("last_answer", {"number": 77}))["result"] == number
-            await session.execute("call_and_go", {"name": "slow"})
-            assert ended == number
-            answer = await session.execute("last_answer", {"number": 78})
-            assert answer["error"]["type"] == "cancelled"
-
-
-async def test_asks_for_calls_that_are_none() -> None:
-    async with _open(JSON) as pool:
-        for call_id in (0, 2, 500):  # the second call is number 2
-            answer = await pool.execute("ask_for", {"call_id": call_id})
-            assert answer.get("error", {}).get("type") == (None if call_id == 2 else "SessionError")
-            pids = {_pid(pool)}
-        assert len(pids) == 1
-
-
-async def test_an_ask_that_comes_twice() -> None:
-    async with _open(JSON) as pool:
-        pool.expose(trio.sleep_forever, name="wait")
-        ask = {"ask": 1, "id": "my id", "command": "call_host_tool", "args": {"name": "wait"}}
-        with pytest.raises(snakepit.WorkerCrashed, match="ask 1 has no answer yet, and comes again"):
-            await pool.execute("say", {"frames": [ask, ask]})
-
-
-# The examples.
-
-
-async def test_perl() -> None:
-    async with _open(PERL, workers=2) as pool, pool.session() as session:
-        session.expose(shout)
-        assert await pool.execute("add", {"a": 2, "b": 3}) == 5
-        assert await pool.execute("reverse", {"text": "\u00fcber"}) == "reb\u00fc"
-        async with pool.stream("count", {"n": 200}) as chunks:
-            assert [chunk async for chunk in chunks] == list(range(1, 201))
-        with pytest.raises(snakepit.ToolError, match="PerlError: no luck"):
-            await pool.execute("fail", {"why": "no luck"})
-        with pytest.raises(snakepit.ToolError, match="there is no tool fly"):
-            await pool.execute("fly")
-        assert await session.execute("remember", {"name": "x", "value": [1, "a"]}) == 1
-        assert await session.execute("recall", {"name": "x"}) == [1, "a"]
-        assert await session.execute("relay", {"name": "shout", "args": {"text": "a"}}) == "A"
-        with pytest.raises(snakepit.ToolError, match="PerlError: VariableNotFound: "):
-            await session.execute("recall", {"name": "y"})
-        assert pool.get_info()["worker_python"][0].startswith("Perl v5")
-        assert pool.get_stats().restarts == 0
-
-
-async def test_a_perl_stream_left_early() -> None:
-    async with _open(PERL, cancel_grace=60) as pool:
-        async with pool.stream("count", {"n": 1_000_000_000}) as chunks:
-            assert await anext(chunks) == 1
-        await pool.await_ready()
-        assert await pool.execute("add", {"a": 2, "b": 3}) == 5
-
-
-async def test_four_lines() -> None:
-    script = EXAMPLES / "four_lines.py"
-    assert len(script.read_text().partition("\nwhile")[2].splitlines()) == 4
-    async with _open(StdioJson(str(script))) as pool:
-        assert await pool.execute("anything", {"a": 2, "b": 3}) == 5
