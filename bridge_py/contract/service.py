@@ -232,10 +232,10 @@ class WorkerService(messages.BridgeServiceBase):
 
     async def _introduce(self, session_id: str) -> None:
         """Tell the host of the tools, once for each session."""
-        if session_id in self._sessions:
+        if not session_id or session_id in self._sessions:
             return
         client = self._server.client
-        if client is not None and session_id:
+        if client is not None:
             await client.initialize_session(session_id)
             specs = [tool.spec for tool in self._server.tools.values()]
             await client.register_tools(session_id, specs, str(os.getpid()))

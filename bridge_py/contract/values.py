@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Mapping
@@ -228,20 +229,33 @@ def _parameters(spec: ToolSpec) -> list[messages.ParameterSpec]:
             type=each.type,
             description=each.description,
             required=each.required,
-            default_value=None if each.required else _any(encode_parameter(each.default))[0],
+            default_value=_default(each),
         )
         for each in spec.parameters
     ]
 
 
+def _default(spec: ParameterSpec) -> google.Any | None:
+    """The default of a parameter, which is known by its `repr`: what has no JSON is left out."""
+    try:
+        return None if spec.required else _any(encode_parameter(ast.literal_eval(spec.default)))[0]
+    except (ValueError, SyntaxError, InvalidValue):
+        return None
+
+
 def _parameter_of(message: messages.ParameterSpec) -> ParameterSpec:
-    default = ""
-    if message.default_value is not None and not message.required:
-        try:
-            default = repr(from_any(message.default_value))
-        except DecodeError:
-            default = "..."
-    return ParameterSpec(message.name, message.type or "Any", message.description, message.required, default)
+    return ParameterSpec(
+        message.name, message.type or "Any", message.description, message.required, _default_text(message)
+    )
+
+
+def _default_text(message: messages.ParameterSpec) -> str:
+    if message.required:
+        return ""
+    try:
+        return "..." if message.default_value is None else repr(from_any(message.default_value))
+    except DecodeError:
+        return "..."
 
 
 # Chunks of a stream.

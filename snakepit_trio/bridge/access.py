@@ -35,6 +35,11 @@ class PoolAccess:
         self._calls = calls
         self.ttl = ttl
 
+    async def check(self, session_id: str) -> None:
+        """See `Access`."""
+        if session_id:
+            await self.view(session_id).info()
+
     def view(self, session_id: str) -> SessionView:
         """See `Access`."""
         return self._bridge.store.of(session_id)
@@ -91,6 +96,10 @@ class WorkerAccess:
         self._has_tools = has_tools
         self.ttl = ttl
         self.allow_pickle = allow_pickle
+
+    async def check(self, session_id: str) -> None:
+        """See `Access`."""
+        self._desk.call_of(session_id)
 
     def view(self, session_id: str) -> SessionView:
         """See `Access`."""

@@ -88,11 +88,11 @@ class ForeignDesk:
     def call_of(self, name: str) -> Call:
         """The call that a worker acts for, by the session it names: the latest if it runs several.
 
-        Raises `SessionError` if it runs none.
+        Raises `SessionNotFound` if it runs none.
         """
         calls = self._calls.get(name)
         if not calls:
-            raise SessionError(f"session {name!r} is not that of a call that this worker runs")
+            raise SessionNotFound(f"session {name!r} not found: it is not that of a call that this worker runs")
         return calls[-1]
 
     # What it asks for.
@@ -108,10 +108,7 @@ class ForeignDesk:
 
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""
-        try:
-            self.call_of(name)
-        except SessionError as error:
-            raise SessionNotFound(f"session {name!r} not found: {error}") from None
+        self.call_of(name)
         return self._bridge.store.of(name)
 
     async def call_host_tool(self, call: Call, name: str, args: Any) -> Any:

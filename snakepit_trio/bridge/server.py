@@ -27,7 +27,14 @@ from bridge_py.contract.listening import listen
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
 from bridge_py.specs import ToolSpec
-from bridge_py.wire.errors import AccessDenied, InvalidValue, SnakepitError, UsageError, VariableNotFound
+from bridge_py.wire.errors import (
+    AccessDenied,
+    InvalidValue,
+    SessionNotFound,
+    SnakepitError,
+    UsageError,
+    VariableNotFound,
+)
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.variable import Variable
 from snakepit_trio.loop import AsyncioLoop
@@ -46,6 +53,9 @@ class Access(Protocol):
 
     allow_pickle: bool
     ttl: float | None  # of sessions that it makes
+
+    async def check(self, session_id: str) -> None:
+        """Raise `SessionNotFound` unless there is such a session, or it is the empty text, which stands for none."""
 
     def view(self, session_id: str) -> SessionView:
         """A session. Raises `SessionNotFound`."""
@@ -196,9 +206,9 @@ class BridgeService(messages.BridgeServiceBase):
 
     @_rpc
     async def set_variables(self, message: messages.BatchSetVariablesRequest) -> messages.BatchSetVariablesResponse:
-        updates = {
-            name: self._value(value, message.binary_updates.get(name, b"")) for name, value in message.updates.items()
-        }
+        updates, errors = self._updates(message)
+        if errors and message.atomic:
+            return messages.BatchSetVariablesResponse(success=False, errors=errors)
         found = await self._access.view(message.session_id).update_variables(
             updates,
             atomic=message.atomic,
@@ -206,9 +216,20 @@ class BridgeService(messages.BridgeServiceBase):
             source="worker",
             owner=self._access.owner(message.session_id),
         )
-        errors = {name: str(each) for name, each in found.items() if not isinstance(each, Variable)}
+        errors |= {name: str(each) for name, each in found.items() if not isinstance(each, Variable)}
         versions = {name: each.version for name, each in found.items() if isinstance(each, Variable)}
         return messages.BatchSetVariablesResponse(success=not errors, errors=errors, new_versions=versions)
+
+    def _updates(self, message: messages.BatchSetVariablesRequest) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values that can be read, and what is wrong with the others."""
+        updates: dict[str, Any] = {}
+        errors: dict[str, str] = {}
+        for name, value in message.updates.items():
+            try:
+                updates[name] = self._value(value, message.binary_updates.get(name, b""))
+            except InvalidValue as error:
+                errors[name] = str(error)
+        return updates, errors
 
     @_rpc
     async def list_variables(self, message: messages.ListVariablesRequest) -> messages.ListVariablesResponse:
@@ -256,7 +277,10 @@ class BridgeService(messages.BridgeServiceBase):
     @_rpc
     async def rollback_variable(self, message: messages.RollbackVariableRequest) -> messages.RollbackVariableResponse:
         found = await self._access.view(message.session_id).rollback(
-            message.variable_identifier, message.target_version, owner=self._access.owner(message.session_id)
+            message.variable_identifier,
+            message.target_version,
+            source="worker",
+            owner=self._access.owner(message.session_id),
         )
         return messages.RollbackVariableResponse(success=True, variable=values.variable_message(found))
 
@@ -289,6 +313,7 @@ class BridgeService(messages.BridgeServiceBase):
 
     @_rpc
     async def register_tools(self, message: messages.RegisterToolsRequest) -> messages.RegisterToolsResponse:
+        await self._access.check(message.session_id)
         specs = [values.spec_of(each) for each in message.tools]
         self._access.register_tools(message.session_id, specs, message.worker_id)
         return messages.RegisterToolsResponse(
@@ -299,6 +324,7 @@ class BridgeService(messages.BridgeServiceBase):
     async def get_exposed_elixir_tools(
         self, message: messages.GetExposedElixirToolsRequest
     ) -> messages.GetExposedElixirToolsResponse:
+        await self._access.check(message.session_id)
         tools = self._access.host_tools(message.session_id)
         return messages.GetExposedElixirToolsResponse(tools=[_tool_message(tool) for tool in tools])
 
@@ -317,6 +343,7 @@ class BridgeService(messages.BridgeServiceBase):
         return response
 
     async def _execute(self, response: Any, message: Any, binaries: Any, run: Callable[..., Any]) -> None:
+        await self._access.check(message.session_id)
         began = time.monotonic()
         try:
             args = values.unpack_parameters(message.parameters, binaries, allow_pickle=self._access.allow_pickle)
@@ -334,6 +361,7 @@ class BridgeService(messages.BridgeServiceBase):
         name = message.tool_name
         number = 0
         try:
+            await in_trio(self._access.check, message.session_id)
             args = values.unpack_parameters(
                 message.parameters, message.binary_parameters, allow_pickle=self._access.allow_pickle
             )
@@ -390,7 +418,7 @@ async def _next(items: AsyncIterator[Any]) -> _Item | None:
 
 def _stream_status(error: SnakepitError) -> GRPCError:
     status = status_of(error)
-    return status if isinstance(error, AccessDenied) else GRPCError(Status.INTERNAL, text_of(error))
+    return status if isinstance(error, (AccessDenied, SessionNotFound)) else GRPCError(Status.INTERNAL, text_of(error))
 
 
 def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
@@ -400,7 +428,7 @@ def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
 def _update_message(update: Update) -> messages.VariableUpdate:
     variable = update.variable
     return messages.VariableUpdate(
-        variable_id="" if variable is None else variable.id,
+        variable_id=update.id,
         variable=messages.Variable(name=update.name) if variable is None else values.variable_message(variable),
         update_source="" if variable is None else variable.source,
         update_metadata={} if update.cause is None else {"cause": update.cause},

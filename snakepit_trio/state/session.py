@@ -301,11 +301,12 @@ class Session:
             self._set(self._entries, name, msgspec.structs.replace(other, bases=other.bases - {found.name}))
         return found
 
-    def rollback(self, identifier: str, version: int, *, owner: str | None = None) -> Variable:
+    def rollback(self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None) -> Variable:
         """Give a variable the value that it had; that is a new version. Raises `VersionConflict` if it is not known."""
         for entry in self._entry(identifier).history:
             if entry.version == version:
-                return self.update(identifier, entry.value, owner=owner, metadata={"rollback": str(version)})
+                metadata = {"rollback": str(version)}
+                return self.update(identifier, entry.value, source=source, owner=owner, metadata=metadata)
         raise VersionConflict(f"version {version} of variable {identifier!r} is not known")
 
     def start_optimization(

@@ -176,13 +176,15 @@ class SessionView(StateProvider):
         entries = await self._store.read_session(self._id, lambda session: session.history(identifier, limit))
         return [msgspec.structs.replace(entry, value=own(entry.value)) for entry in entries]
 
-    async def rollback(self, identifier: str, version: int, *, owner: str | None = None) -> Variable:
+    async def rollback(
+        self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None
+    ) -> Variable:
         """Give a variable the value that it had; that is a new version.
 
         Raises `VersionConflict` if that version is not known, and as `update_variable` does.
         """
         found = await self._store.update_session(
-            self._id, lambda session: session.rollback(identifier, version, owner=owner)
+            self._id, lambda session: session.rollback(identifier, version, source=source, owner=owner)
         )
         return found.detached()
 

@@ -53,7 +53,7 @@ class Hub:
 
 @attrs.frozen
 class Update:
-    """News of one watched variable.
+    """News of one watched variable, by its name and id.
 
     `kind`: "initial", how it is when the watch begins; "changed", also when it is new; "deleted", then `variable` is
     None; "dependency", then a variable that it depends on has changed, which `cause` names. `missed` counts the
@@ -65,6 +65,7 @@ class Update:
     variable: Variable | None
     cause: str | None = None
     missed: int = 0
+    id: str = ""
 
     @property
     def value(self) -> Any:
@@ -88,7 +89,7 @@ class Watcher(AsyncIterator[Update]):
     def begin(self, variables: Sequence[Variable]) -> None:
         """How they are now."""
         for variable in variables:
-            self._waiting[variable.name] = Update(variable.name, "initial", variable.detached())
+            self._waiting[variable.name] = Update(variable.name, "initial", variable.detached(), id=variable.id)
 
     def hear(self, changes: Sequence[Change] | None) -> None:
         """A `Listener`."""
@@ -109,7 +110,9 @@ class Watcher(AsyncIterator[Update]):
             return
         kind: Literal["changed", "deleted", "dependency"]
         kind = "deleted" if variable is None else "changed" if change.cause is None else "dependency"
-        self._waiting[change.name] = Update(change.name, kind, variable, change.cause, missed)
+        known = variable or change.before
+        known_id = "" if known is None else known.id
+        self._waiting[change.name] = Update(change.name, kind, variable, change.cause, missed, known_id)
 
     def __aiter__(self) -> Self:
         return self
