@@ -7,13 +7,21 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 from attrs import validators
 
 import bridge_py
 from bridge_py.adapter import unknown_tool
+
+_FOR_CALLS: Final = (
+    "supported_commands",
+    "validate_command",
+    "prepare_args",
+    "process_response",
+    "command_timeout",
+)
 
 
 class Adapter(ABC):
@@ -33,6 +41,11 @@ class Adapter(ABC):
     @abstractmethod
     def script_args(self) -> list[str]:
         """The arguments of the script; those of the protocol are added to them."""
+
+    @property
+    def has_a_say(self) -> bool:
+        """Whether it overrides any of the methods that are called for each call."""
+        return any(getattr(type(self), name) is not getattr(Adapter, name) for name in _FOR_CALLS)
 
     def unavailable(self, python: str) -> str | None:
         """Why its workers cannot be started here, with `python` as the pool's interpreter; None if they can."""

@@ -59,6 +59,7 @@ class Caller:
         self._config = config
         self._sizes = config.sizes
         self._adapter = config.adapter
+        self._has_say = config.adapter.has_a_say
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._deadlines = deadlines
@@ -81,7 +82,8 @@ class Caller:
         finally:
             self._unload(call)
         assert call.final is not None
-        return self._adapter.process_response(name, self._decode(call, call.final))
+        response = self._decode(call, call.final)
+        return self._adapter.process_response(name, response) if self._has_say else response
 
     @asynccontextmanager
     async def stream(
@@ -107,10 +109,11 @@ class Caller:
         if args is not None and not isinstance(args, Mapping):
             raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
         args = args or {}
-        budget = self._budget(name, args, timeout, credit)
-        self._adapter.validate_command(name, args)
         session = session or ""
-        args = self._adapter.prepare_args(name, args)
+        budget = self._budget(name, args, timeout, credit)
+        if self._has_say:
+            self._adapter.validate_command(name, args)
+            args = self._adapter.prepare_args(name, args)
         load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
         affinity = self.affinities.get(session, self._config.affinity)
         return Call(name, load, session, budget, credit, affinity, _parent())
@@ -119,7 +122,7 @@ class Caller:
         if isinstance(timeout, Default):
             tool = self._dispatcher.tools.get(name)
             timeout = None if tool is None else tool.timeout
-            if timeout is None:
+            if timeout is None and self._has_say:
                 timeout = self._adapter.command_timeout(name, args)
             if timeout is None:
                 timeout = _TIMEOUT if credit is None else _STREAM_TIMEOUT

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import grpclib.client
 import grpclib.const
@@ -32,6 +32,8 @@ from .bridge.desk import Desk
 from .call import Call
 from .errors import WorkerError
 from .lines import Introduction, Line, Surroundings
+
+_OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
 logger = logging.getLogger("snakepit.link")
 
@@ -66,6 +68,7 @@ class Link(Line):
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid
         self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
+        self._served = self._desk.served
         self._surroundings = surroundings
         self._path = path
         self._secret = secret
@@ -145,7 +148,7 @@ class Link(Line):
 
     def is_serving(self, call: Call) -> bool:
         """See `Line`."""
-        return self._desk.is_serving(call)
+        return call.id in self._served
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """See `Line`."""
@@ -154,6 +157,9 @@ class Link(Line):
     # What comes from the worker.
 
     def _handle(self, frame: Frame) -> None:
+        if frame.kind in _OUTCOMES:
+            self._on_frame(frame)
+            return
         match frame.kind:
             case Kind.CALL | Kind.STREAM:
                 self._desk.take(frame)

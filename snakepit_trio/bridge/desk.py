@@ -41,6 +41,8 @@ class Desk:
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # that the worker may remember something of
         self._host_calls = HostCalls(bridge, worker_id, self)
+        #: The ids of the calls for which the host runs anything.
+        self.served = self._host_calls.served
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
@@ -82,10 +84,6 @@ class Desk:
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """A call has ended in its worker: call `then` when nothing runs for it on the host."""
         self._host_calls.when_over(call, then)
-
-    def is_serving(self, call: Call) -> bool:
-        """Whether the host runs anything for a call."""
-        return self._host_calls.run_for(call)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
         try:

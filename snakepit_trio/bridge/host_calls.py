@@ -63,14 +63,15 @@ class HostCalls:
         self._worker_id = worker_id
         self._replies = replies
         self._running: dict[int, _Running] = {}  # by the id of the ask
-        self._by_call: dict[int, set[int]] = {}
+        #: The ids of the asks that run, by call.
+        self.served: dict[int, set[int]] = {}
         self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
 
     def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
         """Start a host tool for a call."""
         running = _Running(frame, call)
         self._running[frame.call_id] = running
-        self._by_call.setdefault(call.id, set()).add(frame.call_id)
+        self.served.setdefault(call.id, set()).add(frame.call_id)
         nursery.start_soon(self._serve, running, name, args)
 
     def cancel(self, ask_id: int) -> None:
@@ -85,12 +86,12 @@ class HostCalls:
 
     def cancel_for(self, call: Call) -> None:
         """Cancel all that run for a call."""
-        for ask_id in self._by_call.get(call.id, ()):
+        for ask_id in self.served.get(call.id, ()):
             self._running[ask_id].scope.cancel()
 
     def run_for(self, call: Call) -> bool:
         """Whether any runs for a call."""
-        return call.id in self._by_call
+        return call.id in self.served
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Cancel all that run for a call, and call `then` when they have ended."""
@@ -139,9 +140,9 @@ class HostCalls:
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]
-        asks = self._by_call[running.call.id]
+        asks = self.served[running.call.id]
         asks.remove(running.frame.call_id)
         if not asks:
-            del self._by_call[running.call.id]
+            del self.served[running.call.id]
             if (then := self._waiting.pop(running.call.id, None)) is not None:
                 then()
