@@ -20,10 +20,10 @@ import trio
 import bridge_py
 import snakepit_trio as snakepit
 
-from . import google_stubs
+from .google_peer import stubs as google_stubs
 
 ROOT = Path(__file__).resolve().parent.parent
-GOOGLE = ROOT / "tests" / "google_worker.py"
+GOOGLE = ROOT / "tests" / "google_peer" / "worker.py"
 NODE = ROOT / "docs" / "examples" / "node_worker"
 OWN = Path(bridge_py.__file__).with_name("__main__.py")
 OUR_TOOLS = "tests.contract_tools:ContractTools"

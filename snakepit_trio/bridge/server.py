@@ -206,10 +206,12 @@ class BridgeService(messages.BridgeServiceBase):
 
     @_rpc
     async def set_variables(self, message: messages.BatchSetVariablesRequest) -> messages.BatchSetVariablesResponse:
+        view = self._access.view(message.session_id)
         updates, errors = self._updates(message)
         if errors and message.atomic:
+            await view.info()  # raises if there is no such session
             return messages.BatchSetVariablesResponse(success=False, errors=errors)
-        found = await self._access.view(message.session_id).update_variables(
+        found = await view.update_variables(
             updates,
             atomic=message.atomic,
             metadata=message.metadata,

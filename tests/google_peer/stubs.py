@@ -10,7 +10,7 @@ from typing import Any
 import grpc_tools  # type: ignore[import-untyped]
 from grpc_tools import protoc
 
-PROTO = Path(__file__).resolve().parent.parent / "proto" / "snakepit_bridge.proto"
+PROTO = Path(__file__).resolve().parents[2] / "proto" / "snakepit_bridge.proto"
 GOOGLES_PROTOS = Path(grpc_tools.__file__).parent / "_proto"
 
 

@@ -1,4 +1,4 @@
-"""Values of the wire contract for `google_worker.py`, which shares no code with ours: read and written by hand."""
+"""Values of the wire contract for `worker.py`, which shares no code with ours: read and written by hand."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A foreign worker of contract 0.4 or 0.13, with Google's gRPC and protobuf and nothing of ours.
 
-It finds the modules that tests/google_stubs.py generates in the folder GOOGLE_STUBS. Bad habits are for --habits:
+It finds the modules that stubs.py generates in the folder GOOGLE_STUBS. Bad habits are for --habits:
 
 - flood: 64 KB of text on stdout and on stderr before it is ready and around every tool call
 - ignore_term: SIGTERM does nothing
@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google_values import (  # type: ignore[import-not-found]  # it is beside this script
+from values import (  # type: ignore[import-not-found]  # beside this script
     PREFIX,
     STRING_VALUE,
     UNKNOWN,
