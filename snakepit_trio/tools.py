@@ -218,7 +218,7 @@ class ToolRegistry:
             if function.is_async:
                 async with contextlib.aclosing(function.function(**kwargs)) as items:
                     async for item in items:
-                        yield item
+                        yield item  # noqa: ASYNC119 - who takes it closes it
             else:
                 generator: Generator[Any, None, None] = function.function(**kwargs)
                 try:

@@ -216,16 +216,14 @@ class ClientBase:
         _check(found)
         return self._variable(found.variable)
 
-    async def watch_variables(
+    def watch_variables(
         self, session_id: str, identifiers: Iterable[str] = (), *, initial: bool = True
     ) -> AsyncGenerator[messages.VariableUpdate, None]:
         """The changes of variables, as they happen; all, without identifiers. Close it to stop."""
         request = messages.WatchVariablesRequest(
             session_id=session_id, variable_identifiers=list(identifiers), include_initial_values=initial
         )
-        async with contextlib.aclosing(self._stream("WatchVariables", [request], messages.VariableUpdate)) as updates:
-            async for update in updates:
-                yield update
+        return self._stream("WatchVariables", [request], messages.VariableUpdate)
 
     def _variable(self, message: messages.Variable | None) -> Variable:
         return values.variable_of(message or messages.Variable(), allow_pickle=self.allow_pickle)
@@ -264,7 +262,7 @@ class ClientBase:
             try:
                 async for chunk in chunks:
                     if chunk.data:
-                        yield values.chunk_of(chunk.data)
+                        yield values.chunk_of(chunk.data)  # noqa: ASYNC119 - who leaves it early closes it
                     if chunk.is_final:
                         return
             except RemoteError as error:
@@ -303,15 +301,11 @@ class ClientBase:
 
     # Telemetry.
 
-    async def stream_telemetry(
+    def stream_telemetry(
         self, controls: Iterable[messages.TelemetryControl] = ()
     ) -> AsyncGenerator[messages.TelemetryEvent, None]:
         """The peer's events, as they happen, as far as the controls say. Close it to stop."""
-        async with contextlib.aclosing(
-            self._stream("StreamTelemetry", list(controls), messages.TelemetryEvent)
-        ) as events:
-            async for event in events:
-                yield event
+        return self._stream("StreamTelemetry", list(controls), messages.TelemetryEvent)
 
 
 class AsyncioClient(ClientBase):
@@ -354,11 +348,11 @@ class AsyncioClient(ClientBase):
                     await stream.send_message(each, end=kind is Cardinality.UNARY_STREAM)
                 try:
                     while (found := await stream.recv_message()) is not None:
-                        yield found
+                        yield found  # noqa: ASYNC119 - who leaves it early closes it
                 except GeneratorExit:
                     # Else leaving would wait for the stream's end. It may have ended by itself meanwhile.
                     with contextlib.suppress(StreamClosedError):
-                        await stream.cancel()
+                        await stream.cancel()  # noqa: ASYNC120 - it sends one frame
                     raise
 
     async def _connect(self) -> None:

@@ -193,7 +193,8 @@ class WorkerService(messages.BridgeServiceBase):
                 async for kind, content in answers:
                     if kind == "error":
                         raise GRPCError(Status.INTERNAL, self._server.text(content))
-                    yield messages.ToolChunk(chunk_id=f"{name}-{number}", data=content or b"", is_final=kind == "end")
+                    chunk_id, is_final = f"{name}-{number}", kind == "end"
+                    yield messages.ToolChunk(chunk_id, content or b"", is_final)  # noqa: ASYNC119 - closed below
                     number += 1
             success = True
         except SnakepitError as error:

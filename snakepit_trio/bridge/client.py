@@ -63,7 +63,9 @@ async def open_client(
             inner.close()
 
 
-async def _make(host: str, port: int, connect_timeout: float, allow_pickle: bool) -> AsyncioClient:
+async def _make(  # noqa: ASYNC124 - in the loop
+    host: str, port: int, connect_timeout: float, allow_pickle: bool
+) -> AsyncioClient:
     return AsyncioClient(host, port, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
 
 

@@ -299,7 +299,7 @@ class BridgeService(messages.BridgeServiceBase):
         except SnakepitError as error:
             raise status_of(error) from None
         finally:
-            await in_trio(watching.aclose)
+            await in_trio(watching.aclose)  # noqa: ASYNC102 - asyncio's turn, once
 
     @_rpc
     async def _names(self, message: messages.WatchVariablesRequest) -> list[str]:
@@ -375,7 +375,7 @@ class BridgeService(messages.BridgeServiceBase):
         except SnakepitError as error:
             raise _stream_status(error) from None
         finally:
-            await in_trio(running.aclose)
+            await in_trio(running.aclose)  # noqa: ASYNC102 - asyncio's turn, once
 
     # Telemetry.
 
@@ -479,7 +479,9 @@ class BridgeServer:
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._service = service
 
-    async def run(self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(  # noqa: ASYNC128 - started where it serves
+        self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Serve until cancelled."""
         with self._listener:
             await loop.run_coroutine(self._serve(task_status))
