@@ -23,6 +23,7 @@ from bridge_py.worker import LOADING, SCRIPT_MODULE
 
 from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
+from .launcher import Launcher
 from .limits import Limits, share_of_cores, whole
 from .policy import RecyclePolicy, RetryPolicy
 from .state.quotas import Quotas
@@ -79,6 +80,11 @@ def _to_adapter(adapter: object) -> Adapter:
 def _is_store(_config: object, _attribute: object, store: Any) -> None:
     if store is not None and not isinstance(store, SessionStore):
         raise UsageError(f"store {store!r}: give a snakepit_trio.SessionStore, or None for one in this process")
+
+
+def _is_launcher(_config: object, _attribute: object, launcher: Any) -> None:
+    if launcher is not None and not isinstance(launcher, Launcher):
+        raise UsageError(f"launcher {launcher!r}: give a snakepit_trio.Launcher, or None for processes here")
 
 
 def _to_name(name: str | None) -> str:
@@ -168,6 +174,8 @@ class PoolConfig:
     session_ttl: float = _seconds(DEFAULT_TTL)
     #: Between two turns of removing what has expired.
     cleanup_interval: float = _seconds(60.0)
+    #: Where the workers run; None for processes of this machine.
+    launcher: Launcher | None = attrs.field(default=None, validator=_is_launcher)
     #: Serve the wire contract to clients of this machine: True for a port that is free, or "127.0.0.1:50051". Whoever
     #: can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is where.
     bridge_server: bool | str = attrs.field(default=False, validator=validators.instance_of((bool, str)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 import trio
 
@@ -46,12 +48,11 @@ class Heartbeat:
             self.latency = now - self._sent_at
             self.answered.set()
 
-    def misses(self, pid: int | None, *, is_busy: bool) -> bool:
+    def misses(self, is_stopped: Callable[[], bool], *, is_busy: bool) -> bool:
         """The time for an answer is over. Returns True if the worker counts as unresponsive now."""
-        if self.answered.is_set() or pid is None:
+        if self.answered.is_set():
             return False
-        status = _status(pid)
-        stopped = status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        stopped = is_stopped()
         if (stopped and self._allow_debugger) or (is_busy and not stopped):
             return False
         self.missed += 1
@@ -68,8 +69,9 @@ def resident_bytes(pid: int | None) -> int:
         return 0
 
 
-def _status(pid: int) -> str:
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped, by a debugger or a signal."""
     try:
-        return psutil.Process(pid).status()
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
     except psutil.Error:
-        return psutil.STATUS_DEAD
+        return False

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .bridge.bridge import Bridge
     from .call import Call
     from .config import PoolConfig
-    from .loop import AsyncioLoop
     from .telemetry import Events
 
 
@@ -40,7 +39,6 @@ class Surroundings:
 
     worker_id: str
     config: PoolConfig
-    loop: AsyncioLoop
     bridge: Bridge
     calls: dict[int, Call]
     events: Events
@@ -136,6 +134,18 @@ class WorkerProcess(Protocol):
 
     def line(self, surroundings: Surroundings) -> Line:
         """The line to it."""
+
+    def is_ready(self) -> None:
+        """It has introduced itself."""
+
+    def is_stopped(self) -> bool:
+        """Whether it has been stopped, by a debugger or a signal."""
+
+    def resident_bytes(self) -> int:
+        """Its resident memory; 0 if that is not known."""
+
+    def was_killed_for_memory(self) -> bool:
+        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
 
     async def wait(self) -> None:
         """Wait until it has ended; it is reaped then."""

@@ -32,6 +32,7 @@ from .bridge.desk import Desk
 from .call import Call
 from .errors import WorkerError
 from .lines import Introduction, Line, Surroundings
+from .loop import AsyncioLoop
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
@@ -61,7 +62,13 @@ class Link(Line):
     """
 
     def __init__(
-        self, surroundings: Surroundings, path: str, secret: str, pid: int, connected: Callable[[], None]
+        self,
+        surroundings: Surroundings,
+        loop: AsyncioLoop,
+        path: str,
+        secret: str,
+        pid: int,
+        connected: Callable[[], None],
     ) -> None:
         sizes = surroundings.config.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
@@ -70,6 +77,7 @@ class Link(Line):
         self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
         self._served = self._desk.served
         self._surroundings = surroundings
+        self._loop = loop
         self._path = path
         self._secret = secret
         self._connected = connected
@@ -83,7 +91,7 @@ class Link(Line):
         async with trio.open_nursery() as nursery:
             await nursery.start(self._desk.run)
             try:
-                await self._surroundings.loop.run_coroutine(self._converse())
+                await self._loop.run_coroutine(self._converse())
             except (LinkLost, ProtocolError, DecodeError) as error:
                 problem = error
             nursery.cancel_scope.cancel()

@@ -21,7 +21,6 @@ from bridge_py import BaseAdapter
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
 
-from . import processes
 from .adapters import Adapter
 from .affinity import Affinity
 from .bridge.bridge import Bridge
@@ -31,9 +30,8 @@ from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .errors import PoolClosed, PoolNotReady, WorkerStartError
 from .freight import Freight
-from .guard import Guard
 from .handle import SessionHandle, open_session
-from .loop import AsyncioLoop
+from .launchers import Local
 from .nurseries import background_nursery
 from .policy import RetryPolicy
 from .signals import interruption
@@ -148,12 +146,12 @@ class Pool:
         self.config = config
         #: Of several adapters, those that could not be used, and why.
         self.passed_over = passed_over
-        self._loop = AsyncioLoop()
         self._dispatcher = Dispatcher(config)
         self._deadlines = Deadlines()
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
+        self._site = (config.launcher or Local()).open(config)
         #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
-        self.sessions = config.store or MemoryStore(quotas=config.quotas)
+        self.sessions = config.store or MemoryStore(quotas=config.quotas, clock=self._site.clock)
         #: Functions of the application that workers may call, and the workers' tools.
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, config.host_threads)
         self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
@@ -161,14 +159,16 @@ class Pool:
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
-        self._bridge_server = self._make_bridge_server(config)
+        try:
+            self._bridge_server = self._make_bridge_server(config)
+        except BaseException:
+            self._site.close()
+            raise
         self._services = trio.CancelScope(shield=True)
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.
         self._freight = Freight(config.workers * (config.concurrency + 1))
         self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
-        # Last: it makes files, which are removed when the pool has run.
-        self._registry = processes.ProcessRegistry.open(config.name)
 
     # Calls.
 
@@ -371,19 +371,17 @@ class Pool:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services, closing(self._registry), closing(self._freight), closing(self._bridge.freight):
+        with self._services, closing(self._site), closing(self._freight), closing(self._bridge.freight):
             async with trio.open_nursery() as outer:
-                await outer.start(Guard(self._registry).run)
-                await outer.start(self._loop.run)
+                await outer.start(self._site.run)
                 if self._bridge_server is not None:
-                    await outer.start(self._bridge_server.run, self._loop)
+                    await outer.start(self._bridge_server.run, self._site.loop)
                 async with trio.open_nursery() as inner:
                     await inner.start(self._supervisor.run)
                     inner.start_soon(self._dispatcher.watch_stalls)
                     inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
                     inner.start_soon(self._deadlines.run)
                     inner.start_soon(self.sessions.run_reaper, self.config.cleanup_interval)
-                    inner.start_soon(trio.to_thread.run_sync, processes.sweep_at_start)
                     task_status.started()
                 outer.cancel_scope.cancel()
 
@@ -398,7 +396,7 @@ class Pool:
         return BridgeServer(address, BridgeService(access, self.events))
 
     def _make_worker(self, id: str) -> Worker:
-        return Worker(id, self.config, self._loop, self._dispatcher, self._registry, self._bridge)
+        return Worker(id, self.config, self._site, self._dispatcher, self._bridge)
 
     async def _start(self) -> None:
         await self.workers.start(self.config.workers)

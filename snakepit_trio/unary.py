@@ -26,6 +26,7 @@ from .bridge.server import BridgeService, ContractServer, in_trio
 from .call import Call
 from .lines import Introduction, Line, Surroundings
 from .link import LinkLost
+from .loop import AsyncioLoop
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; what renames it tells nobody
@@ -59,10 +60,17 @@ class UnaryLine(Line):
     kills_to_cancel = True  # the contract has no word for it
 
     def __init__(
-        self, surroundings: Surroundings, listener: socket.socket, ready_file: Path, *, allow_pickle: bool
+        self,
+        surroundings: Surroundings,
+        loop: AsyncioLoop,
+        listener: socket.socket,
+        ready_file: Path,
+        *,
+        allow_pickle: bool,
     ) -> None:
         self.last_opened = 0
         self._surroundings = surroundings
+        self._loop = loop
         self._listener = listener
         self._ready_file = ready_file
         self._allow_pickle = allow_pickle
@@ -81,7 +89,7 @@ class UnaryLine(Line):
         async with trio.open_nursery() as nursery:
             await nursery.start(self._desk.run)
             with contextlib.suppress(LinkLost):
-                await self._surroundings.loop.run_coroutine(self._live())
+                await self._loop.run_coroutine(self._live())
             nursery.cancel_scope.cancel()
         raise LinkLost(self._lost or "the worker closed the connection")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
@@ -32,14 +31,11 @@ from .bridge.bridge import Bridge
 from .call import Call, stopped
 from .config import PoolConfig
 from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
-from .health import Heartbeat, resident_bytes
-from .launchers import launch
+from .health import Heartbeat
+from .launcher import Site
 from .lines import Introduction, Line, Surroundings, WorkerProcess
 from .link import LinkLost
-from .loop import AsyncioLoop
-from .oom import OomWatch
 from .output import log_lines
-from .processes import ProcessRegistry
 from .scheduler import Slot
 
 if TYPE_CHECKING:
@@ -72,16 +68,15 @@ class Worker:
         self,
         id: str,
         config: PoolConfig,
-        loop: AsyncioLoop,
+        site: Site,
         dispatcher: Dispatcher,
-        registry: ProcessRegistry,
         bridge: Bridge,
     ) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
         self.calls: dict[int, Call] = {}
         self.calls_served = 0
-        self.started_at = time.time()
+        self.started_at = site.clock()
         self.tools: dict[str, ToolSpec] = {}  # by name
         self.python = ""  # its version
         self.is_killed_by_us = False
@@ -91,9 +86,8 @@ class Worker:
         self.turn = trio.Event()  # it is due, or has ended
         self.ended = trio.Event()  # `run` is over
         self._config = config
-        self._loop = loop
+        self._site = site
         self._dispatcher = dispatcher
-        self._registry = registry
         self._bridge = bridge
         self._process: WorkerProcess | None = None
         self._line: Line | None = None
@@ -110,13 +104,16 @@ class Worker:
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
         self._is_trusted = True  # until it breaks the protocol
         self._most_calls = config.recycle.calls
-        self._oom: OomWatch | None = None
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     @property
     def pid(self) -> int | None:
         """The process id, or None before there is a process."""
         return None if self._process is None else self._process.pid
+
+    def resident_bytes(self) -> int:
+        """The memory of its process; 0 if there is none."""
+        return 0 if self._process is None or self._is_stopped else self._process.resident_bytes()
 
     @property
     def is_ready(self) -> bool:
@@ -161,11 +158,10 @@ class Worker:
         Raises `WorkerStartError` if it never became ready. If cancelled, kills the process first.
         """
         try:
-            process = self._process = await launch(self._config, self.id, self._registry)
+            process = self._process = await self._site.launch(self.id)
         except OSError as error:
             self._finish(f"could not be started: {error}")
             raise WorkerStartError(self.id, f"could not be started: {error}") from error
-        self._oom = OomWatch(process.pid)
         try:
             await self._live(process)
         finally:
@@ -184,7 +180,7 @@ class Worker:
                     pipes.start_soon(log_lines, stream, output, self._stderr_tail)
                 nursery.start_soon(self._watch_exit, process)
                 nursery.start_soon(self._run_line, self._line)
-                nursery.start_soon(self._watch_health)
+                nursery.start_soon(self._watch_health, process)
                 await self._until_over()
                 with trio.CancelScope(shield=True):
                     await self._end(process)
@@ -196,7 +192,7 @@ class Worker:
         self._exited.set()
         self._finish(self._death())
 
-    async def _watch_health(self) -> None:
+    async def _watch_health(self, process: WorkerProcess) -> None:
         while not self._over.is_set():
             await trio.sleep(self._config.ping_interval)
             number = self.health.sent(trio.current_time())
@@ -206,7 +202,7 @@ class Worker:
             with trio.move_on_after(self._config.ping_timeout):
                 await self.health.answered.wait()
             # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
-            if self.health.misses(self.pid, is_busy=not self._is_ready or bool(self.calls)):
+            if self.health.misses(process.is_stopped, is_busy=not self._is_ready or bool(self.calls)):
                 self.kill(f"was killed: {self.health.complaint}")
             self._check_due()
 
@@ -214,7 +210,6 @@ class Worker:
         return Surroundings(
             worker_id=self.id,
             config=self._config,
-            loop=self._loop,
             bridge=self._bridge,
             calls=self.calls,
             events=self._dispatcher.events,
@@ -264,9 +259,9 @@ class Worker:
 
     def _name_oom(self, process: WorkerProcess) -> None:
         # Before our own SIGKILL, which could not be told from the kernel's.
-        if self._problem is None or self._oom is None or process.exit_code != -signal.SIGKILL:
+        if self._problem is None or process.exit_code != -signal.SIGKILL:
             return
-        if self._oom.was_victim():
+        if process.was_killed_for_memory():
             self._problem = "was killed by the kernel: out of memory"
 
     async def _exits_within(self, seconds: float) -> None:
@@ -328,7 +323,7 @@ class Worker:
 
     def _check_due(self) -> None:
         recycle = self._config.recycle
-        resident = resident_bytes(self.pid) if recycle.resident_bytes else 0
+        resident = self.resident_bytes() if recycle.resident_bytes else 0
         age = trio.current_time() - self._born
         if reason := recycle.reason(calls=self.calls_served, age=age, resident_bytes=resident):
             self.recycle(reason)
@@ -444,8 +439,7 @@ class Worker:
         assert self._process is not None
         self.python = introduction.python
         self.tools = {tool.name: tool for tool in introduction.tools}
-        # It may have moved itself to another control group while it started.
-        self._oom = OomWatch(self._process.pid)
+        self._process.is_ready()
         self._is_ready = True
         self._ready_or_over.set()
         if not self._over.is_set():

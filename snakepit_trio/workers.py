@@ -9,7 +9,6 @@ import trio
 
 from bridge_py.wire.errors import UsageError
 
-from .health import resident_bytes
 from .supervisor import Supervisor, WorkerStarter
 from .worker import Worker, WorkerState
 
@@ -141,7 +140,7 @@ def _info(worker: Worker, state: WorkerState) -> WorkerInfo:
         state,
         worker.calls_served,
         worker.started_at,
-        resident_bytes(worker.pid) or None,
+        worker.resident_bytes() or None,
         worker.health.latency,
         worker.health.missed,
     )

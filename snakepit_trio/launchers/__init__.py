@@ -1,20 +1,52 @@
-"""How a worker process comes to be, by the protocol that its adapter names."""
+"""Workers as processes of this machine, by the protocol that their adapter names."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Final
 
+import trio
+
 from snakepit_trio.config import PoolConfig
+from snakepit_trio.guard import Guard
+from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import WorkerProcess
-from snakepit_trio.processes import ProcessRegistry
+from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio.processes import ProcessRegistry, sweep_at_start
 
 #: Modules, which are loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
-_LAUNCHERS: Final = {"link": ".local", "grpc": ".foreign", "stdio": ".stdio"}
+_BY_PROTOCOL: Final = {"link": ".local", "grpc": ".foreign", "stdio": ".stdio"}
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> WorkerProcess:
-    """Start a worker process; returns before it is ready. Raises `OSError`."""
-    launcher = importlib.import_module(_LAUNCHERS[config.adapter.protocol], __name__)
-    process: WorkerProcess = await launcher.launch(config, worker_id, registry)
-    return process
+class Local(Launcher):
+    """The default: each worker is a process of this machine, and nothing of it outlives this one."""
+
+    def open(self, config: PoolConfig) -> Site:
+        """See `Launcher`."""
+        return _LocalSite(config)
+
+
+class _LocalSite(Site):
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._loop = AsyncioLoop()
+        self._module = importlib.import_module(_BY_PROTOCOL[config.adapter.protocol], __name__)
+        self._registry = ProcessRegistry.open(config.name)
+
+    @property
+    def loop(self) -> AsyncioLoop:
+        return self._loop
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Guard(self._registry).run)
+            await nursery.start(self._loop.run)
+            nursery.start_soon(trio.to_thread.run_sync, sweep_at_start)
+            task_status.started()
+
+    async def launch(self, worker_id: str) -> WorkerProcess:
+        process: WorkerProcess = await self._module.launch(self._config, worker_id, self._registry, self._loop)
+        return process
+
+    def close(self) -> None:
+        self._registry.close()

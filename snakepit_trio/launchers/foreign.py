@@ -19,6 +19,7 @@ from bridge_py.contract.listening import listen
 from snakepit_trio.adapters import GrpcBridge
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
+from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 from snakepit_trio.unary import UnaryLine
 
@@ -35,8 +36,10 @@ class ForeignProcess(OwnProcess):
         listener: socket.socket,
         folder: Path,
         adapter: GrpcBridge,
+        loop: AsyncioLoop,
     ) -> None:
         super().__init__(process, forget)
+        self._loop = loop
         self._listener = listener
         self._folder = folder
         self._adapter = adapter
@@ -60,7 +63,7 @@ class ForeignProcess(OwnProcess):
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
         self._line = UnaryLine(
-            surroundings, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
+            surroundings, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )
         return self._line
 
@@ -71,7 +74,7 @@ class ForeignProcess(OwnProcess):
         await super().release()
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> ForeignProcess:
+async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     adapter = config.adapter
     assert isinstance(adapter, GrpcBridge)
@@ -91,7 +94,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) 
         listener.close()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return ForeignProcess(process, partial(registry.forget, key), listener, folder, adapter)
+    return ForeignProcess(process, partial(registry.forget, key), listener, folder, adapter, loop)
 
 
 def within_limits(config: PoolConfig) -> list[str]:

@@ -23,6 +23,7 @@ from bridge_py.worker import SECRET_VARIABLE
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.link import Link
+from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 
 from .process import OwnProcess, spawn
@@ -38,8 +39,10 @@ class LocalProcess(OwnProcess):
         ledger: mmap.mmap,
         secret: str,
         forget: Callable[[], None],
+        loop: AsyncioLoop,
     ) -> None:
         super().__init__(process, forget)
+        self._loop = loop
         self._folder = folder
         self._ledger = ledger
         self._secret = secret
@@ -59,7 +62,7 @@ class LocalProcess(OwnProcess):
 
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
-        return Link(surroundings, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
+        return Link(surroundings, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
     def _hide_link(self) -> None:
         """Remove the socket's file; what is connected stays connected."""
@@ -72,7 +75,7 @@ class LocalProcess(OwnProcess):
         await super().release()
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> LocalProcess:
+async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> LocalProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     secret = secrets.token_hex(16)
     key = registry.reserve(worker_id)
@@ -99,7 +102,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) 
         # With the host's copy closed, a worker that dies before it accepts resets the connection.
         listener.close()
         os.close(ledger_fd)
-    return LocalProcess(process, folder, ledger, secret, partial(registry.forget, key))
+    return LocalProcess(process, folder, ledger, secret, partial(registry.forget, key), loop)
 
 
 def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int) -> list[str]:

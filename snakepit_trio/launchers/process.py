@@ -14,7 +14,9 @@ import trio
 from bridge_py.worker import PATH_VARIABLE
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.guardian import RUN_VARIABLE
+from snakepit_trio.health import is_stopped, resident_bytes
 from snakepit_trio.limits import thread_variables
+from snakepit_trio.oom import OomWatch
 from snakepit_trio.processes import ProcessRegistry
 
 
@@ -24,6 +26,7 @@ class OwnProcess:
     def __init__(self, process: trio.Process, forget: Callable[[], None]) -> None:
         self._process = process
         self._forget = forget
+        self._oom = OomWatch(process.pid)
 
     @property
     def pid(self) -> int:
@@ -43,6 +46,23 @@ class OwnProcess:
         """See `WorkerProcess`."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+    def is_ready(self) -> None:
+        """See `WorkerProcess`."""
+        # It may have moved itself to another control group while it started.
+        self._oom = OomWatch(self.pid)
+
+    def is_stopped(self) -> bool:
+        """See `WorkerProcess`."""
+        return is_stopped(self.pid)
+
+    def resident_bytes(self) -> int:
+        """See `WorkerProcess`."""
+        return resident_bytes(self.pid)
+
+    def was_killed_for_memory(self) -> bool:
+        """See `WorkerProcess`."""
+        return self._oom.was_victim()
 
     async def release(self) -> None:
         """See `WorkerProcess`."""

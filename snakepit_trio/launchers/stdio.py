@@ -11,6 +11,7 @@ import trio
 
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
+from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 from snakepit_trio.stdio import StdioJson
 from snakepit_trio.stdio_line import StdioLine
@@ -46,7 +47,12 @@ class StdioProcess(OwnProcess):
         return self._line
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry) -> StdioProcess:
+async def launch(
+    config: PoolConfig,
+    worker_id: str,
+    registry: ProcessRegistry,
+    loop: AsyncioLoop,  # noqa: ARG001 - its pipes are trio's
+) -> StdioProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     adapter = config.adapter
     assert isinstance(adapter, StdioJson)

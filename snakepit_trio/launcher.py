@@ -1,0 +1,48 @@
+"""How workers come to be: what a pool needs of whatever runs them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from snakepit_trio.lines import WorkerProcess
+
+if TYPE_CHECKING:
+    from snakepit_trio.config import PoolConfig
+    from snakepit_trio.loop import AsyncioLoop
+
+
+class Site(ABC):
+    """What one pool has of a launcher, from its opening to its end."""
+
+    #: Unix time in seconds, for sessions and their expiry.
+    clock: Callable[[], float] = staticmethod(time.time)
+
+    @property
+    @abstractmethod
+    def loop(self) -> AsyncioLoop:
+        """The asyncio loop of the pool's connections, which runs as long as `run` does."""
+
+    @abstractmethod
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run what its workers need, until cancelled. Workers are launched, and ended, while it runs."""
+
+    @abstractmethod
+    async def launch(self, worker_id: str) -> WorkerProcess:
+        """Start a worker; returns before it is ready. Raises `OSError`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The pool has ended, or never began."""
+
+
+class Launcher(ABC):
+    """Where the workers of pools run. One launcher serves any number of pools."""
+
+    @abstractmethod
+    def open(self, config: PoolConfig) -> Site:
+        """What a pool needs. Raises `UsageError` for a configuration that it cannot serve."""
