@@ -30,6 +30,7 @@ _WHOLE: Final = frozenset({"importlib", "weakref"})
 # all of a coverage tracer, which takes a lock of its own inside the code that it traces.
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
+_POSTING: Final = frozenset({"bridge_py.worker_end", "bridge_py.contract.host"})
 
 
 class Interruptible(Protocol):
@@ -136,7 +137,7 @@ def _handles_a_lock(frame: FrameType) -> bool:
 
 def _is_posting(frame: FrameType) -> bool:
     # A question to the host that is half in the outbox would stop all that comes after it.
-    return frame.f_globals.get("__name__") == "bridge_py.server"
+    return frame.f_globals.get("__name__") in _POSTING
 
 
 def _package_of(frame: FrameType) -> str:

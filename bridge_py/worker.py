@@ -20,7 +20,7 @@ import msgspec
 
 from .adapter import BaseAdapter
 from .cargo import Sizes
-from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, SerialExecutor
+from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
 from .limits import apply_limits
 from .server import LinkServer
 from .wire.errors import UsageError
@@ -97,10 +97,7 @@ def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> No
     executor: Executor
     server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
-    if options.concurrency == 1:
-        executor = SerialExecutor(server, ledger, server.pack)
-    else:
-        executor = ConcurrentExecutor(server, ledger, server.pack, options.concurrency)
+    executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     server.start(executor)
     executor.run()
 
@@ -113,15 +110,17 @@ def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
     server = ContractServer(
         adapter, options.port, options.elixir_address, lambda port: _say_ready(port, ready_file), bool(ready_file)
     )
-    executor: Executor
-    if options.concurrency == 1:
-        executor = SerialExecutor(server, None, server.pack)
-    else:
-        executor = ConcurrentExecutor(server, None, server.pack, options.concurrency)
+    executor = _executor(server, None, server.pack, options.concurrency)
     # A tool that runs is not waited for: who wants that ends its call first.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     server.start(executor)
     executor.run()
+
+
+def _executor(replies: Replies, ledger: mmap.mmap | None, pack: Pack, concurrency: int) -> Executor:
+    if concurrency == 1:
+        return SerialExecutor(replies, ledger, pack)
+    return ConcurrentExecutor(replies, ledger, pack, concurrency)
 
 
 def _say_ready(port: int, ready_file: str | None) -> None:
