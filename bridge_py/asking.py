@@ -50,6 +50,9 @@ class Asked:
 class Host(Protocol):
     """The road to the host. From any thread."""
 
+    def make_queue(self) -> Any:
+        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
+
     def ask(
         self,
         call_id: int,
@@ -103,7 +106,7 @@ class Asker:
 
     def stream(self, verb: str, arguments: tuple[Any, ...]) -> Generator[Any, None, None]:
         """The chunks of a stream, on a thread that may wait. Closing it, or `close`, stops the stream."""
-        answers: SimpleQueue[Answer | None] = SimpleQueue()
+        answers: SimpleQueue[Answer | None] = self._host.make_queue()
         self._waiting.add(answers)
         asked = None
         try:
@@ -161,7 +164,7 @@ class Asker:
             answers.put(None)
 
     def _block(self, verb: str, arguments: tuple[Any, ...]) -> Answer:
-        answers: SimpleQueue[Answer | None] = SimpleQueue()
+        answers: SimpleQueue[Answer | None] = self._host.make_queue()
         self._waiting.add(answers)
         try:
             if self._is_closed:

@@ -7,7 +7,7 @@ carries the count at its arrival, and a variable from it counts only as long as 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from .wire.variable import Variable
@@ -20,10 +20,11 @@ _NEVER: Final = 1 << 62
 class SessionCache:
     """The variables of one session."""
 
-    __slots__ = ("_floor", "_ids", "_invalidated", "_variables", "stamp")
+    __slots__ = ("_clock", "_floor", "_ids", "_invalidated", "_variables", "stamp")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.stamp = 0  # invalidations so far
+        self._clock = clock
         self._variables: dict[str, tuple[Variable, int, float]] = {}  # by name, with its stamp and when it came
         self._ids: dict[str, str] = {}
         self._invalidated: dict[str, int] = {}  # by name
@@ -37,7 +38,7 @@ class SessionCache:
             if found is None:
                 return None
         variable, stamp, since = found
-        if stamp < self._floor or stamp < self._invalidated.get(variable.name, 0) or time.monotonic() - since > ttl:
+        if stamp < self._floor or stamp < self._invalidated.get(variable.name, 0) or self._clock() - since > ttl:
             return None
         return variable
 
@@ -45,7 +46,7 @@ class SessionCache:
         """Remember a variable from an answer. From any thread."""
         known = self._variables.get(variable.name)
         if known is None or known[1] <= stamp:
-            self._variables[variable.name] = variable, stamp, time.monotonic()
+            self._variables[variable.name] = variable, stamp, self._clock()
             self._ids[variable.id] = variable.name
 
     def invalidate(self, names: Sequence[str]) -> None:
@@ -73,14 +74,15 @@ class SessionCache:
 class Caches:
     """Those of all sessions that this worker has met lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions: dict[str, SessionCache] = {}
+        self._clock = clock
 
     def of(self, session_id: str) -> SessionCache:
         """That of a session. From any thread."""
         found = self._sessions.get(session_id)
         if found is None:
-            found = self._sessions.setdefault(session_id, SessionCache())
+            found = self._sessions.setdefault(session_id, SessionCache(self._clock))
         return found
 
     def stamp(self, session_id: str) -> int:

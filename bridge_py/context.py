@@ -26,6 +26,9 @@ class StateHost(Host, Protocol):
     cache_ttl: float
     strict: bool
 
+    def clock(self) -> float:
+        """Seconds of the clock that deadlines are told in: `time.monotonic`, as a rule."""
+
 
 class CallContext:
     """What both kinds of contexts share: the call."""
@@ -74,7 +77,8 @@ class CallContext:
 
     def time_left(self) -> float | None:
         """Seconds until the deadline (negative when it has passed), or None without one."""
-        return None if self.deadline is None else self.deadline - time.monotonic()
+        clock = time.monotonic if self._host is None else self._host.clock
+        return None if self.deadline is None else self.deadline - clock()
 
     def clear_cache(self) -> None:
         """Forget what is remembered of the session's variables."""

@@ -14,8 +14,8 @@ class SyncCredit:
     `take` blocks in one C call, so that an interrupt finds no half-done state.
     """
 
-    def __init__(self) -> None:
-        self._grants: SimpleQueue[int] = SimpleQueue()
+    def __init__(self, grants: SimpleQueue[int]) -> None:
+        self._grants = grants
         self._left = 0
         self._closed = False
 

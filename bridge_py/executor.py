@@ -69,11 +69,13 @@ class Call:
         self.tool = tool
         self.body = body
         self.area = area
-        deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        clock = time.monotonic if host is None else host.clock
+        deadline = clock() + timeout_us / 1e6 if timeout_us else None
         self.context = tool.context_class(id, session_id or None, deadline, host)
         self.credit: SyncCredit | AsyncCredit | None = None
         if tool.streaming:
-            self.credit = AsyncCredit() if tool.is_async else SyncCredit()
+            queue = SimpleQueue() if host is None else host.make_queue()
+            self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
         self.cancelled = False
         self.interrupted = False  # the running code has been told
         self.attempts = 0  # to tell it
@@ -119,7 +121,6 @@ class Executor:
         self._pack = pack
         self._calls: dict[int, Call] = {}
         self._waiting: dict[int, Call] = {}
-        self._loop = asyncio.new_event_loop()
 
     def submit(self, call: Call) -> None:
         """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
@@ -215,12 +216,12 @@ class Executor:
     async def _run_async(self, call: Call) -> None:
         error: BaseException | None = None
         load = None
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def stop() -> None:
             call.interrupted = True
-            self._loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(task.cancel)
 
         call.stop = stop
         try:
@@ -246,6 +247,7 @@ class SerialExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
+        self._loop = asyncio.new_event_loop()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
 
@@ -272,6 +274,7 @@ class ConcurrentExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
         super().__init__(replies, ledger, pack)
+        self._loop = asyncio.new_event_loop()
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, Final
 
 import grpclib.const
@@ -123,6 +125,12 @@ class LinkServer:
             self._to_write.clear()
             while data := self.end.data_to_send():
                 await stream.send_message(data)
+
+    clock = staticmethod(time.monotonic)
+
+    def make_queue(self) -> SimpleQueue[Any]:
+        """See `Host`."""
+        return SimpleQueue()
 
     def soon(self, function: Callable[[], None]) -> None:
         """See `Driver`."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hmac
 import os
 import platform
-import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -44,6 +42,12 @@ class Driver(Protocol):
     def flush(self) -> None:
         """There is something to write. From the link's thread."""
 
+    def clock(self) -> float:
+        """Seconds of the clock that deadlines are told in."""
+
+    def make_queue(self) -> Any:
+        """See `Host`."""
+
 
 class WorkerEnd:
     """That end: serves one host, and posts what the executor says back to it.
@@ -51,14 +55,13 @@ class WorkerEnd:
     `end` is called when the host says goodbye.
     """
 
-    clock = staticmethod(time.monotonic)
-    make_queue: Callable[[], Any] = SimpleQueue
-
     def __init__(
         self, adapter: BaseAdapter, secret: str, sizes: Sizes, driver: Driver, end: Callable[[], None]
     ) -> None:
         self._tools: dict[str, Tool] = adapter.tools()
-        self.caches = Caches()
+        self.caches = Caches(driver.clock)
+        self.clock = driver.clock
+        self.make_queue = driver.make_queue
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
         self.is_ending = False

@@ -1,26 +1,18 @@
-"""The host's end of a link: one grpclib channel, one stream. The only module of the host that touches asyncio.
-
-Foreign exceptions end here: whoever runs a link sees `LinkLost` or `ProtocolError`.
-"""
+"""The host's end of a link: what is said on it, and to whom what is heard goes."""
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn
 
-import grpclib.client
-import grpclib.const
-import grpclib.exceptions
 import msgspec
 import trio
 
 from bridge_py.compression import is_available
-from bridge_py.server import LINK_METHOD, RawCodec, link_configuration
 from bridge_py.specs import ToolSpec
 from bridge_py.transfers import Transfers
 from bridge_py.wire import codec
@@ -32,23 +24,10 @@ from .bridge.desk import Desk
 from .call import Call
 from .errors import WorkerError
 from .lines import Introduction, Line, Surroundings
-from .loop import AsyncioLoop
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
 logger = logging.getLogger("snakepit.link")
-
-_FOREIGN = (
-    grpclib.exceptions.GRPCError,
-    grpclib.exceptions.StreamTerminatedError,
-    grpclib.exceptions.ProtocolError,
-    OSError,
-    EOFError,
-    asyncio.CancelledError,
-    asyncio.InvalidStateError,
-    # grpclib deletes its transport when a connection is lost, also while it is about to use it.
-    AttributeError,
-)
 
 
 class LinkLost(WorkerError):
@@ -56,33 +35,22 @@ class LinkLost(WorkerError):
 
 
 class Link(Line):
-    """The line to one of our own workers: one stream of frames.
+    """The line to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
 
     `secret` is what the worker must know, and `connected` is called when it has shown that it does.
     """
 
-    def __init__(
-        self,
-        surroundings: Surroundings,
-        loop: AsyncioLoop,
-        path: str,
-        secret: str,
-        pid: int,
-        connected: Callable[[], None],
-    ) -> None:
+    def __init__(self, surroundings: Surroundings, secret: str, pid: int, connected: Callable[[], None]) -> None:
         sizes = surroundings.config.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid
         self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
         self._served = self._desk.served
-        self._surroundings = surroundings
-        self._loop = loop
-        self._path = path
         self._secret = secret
         self._connected = connected
+        self._on_ready = surroundings.on_ready
         self._on_frame = surroundings.on_frame
-        self._to_write: asyncio.Event | None = None
 
     async def run(self) -> None:
         """See `Line`."""
@@ -91,16 +59,36 @@ class Link(Line):
         async with trio.open_nursery() as nursery:
             await nursery.start(self._desk.run)
             try:
-                await self._loop.run_coroutine(self._converse())
+                await self.carry()
             except (LinkLost, ProtocolError, DecodeError) as error:
                 problem = error
+            finally:
+                self.transfers.close()
             nursery.cancel_scope.cancel()
         raise problem
 
+    @abstractmethod
+    async def carry(self) -> NoReturn:
+        """Give what comes to `receive`, and send what `next_batch` has, until the link ends.
+
+        Raises `LinkLost`, and what `receive` does.
+        """
+
+    @abstractmethod
     def flush(self) -> None:
-        """Have what the conversation holds written, together with all that is said before the writer's turn."""
-        if self._to_write is not None:
-            self._to_write.set()
+        """Have what the conversation holds sent, together with all that is said before the sender's turn."""
+
+    def receive(self, data: bytes) -> None:
+        """A batch has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
+        for frame in self.conversation.receive(data):
+            self._route(frame)
+        if self.conversation.has_data_to_send:
+            self.flush()
+
+    def next_batch(self) -> bytes:
+        """What is to be sent; nothing if there is nothing."""
+        self.transfers.tend()
+        return self.conversation.data_to_send()
 
     # Calls.
 
@@ -196,36 +184,7 @@ class Link(Line):
             tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
-        self._surroundings.on_ready(Introduction(tools, str(hello.get("python", ""))))
-
-    async def _converse(self) -> None:
-        channel = grpclib.client.Channel(path=self._path, codec=RawCodec(), config=link_configuration())
-        cardinality = grpclib.const.Cardinality.STREAM_STREAM
-        with _TranslatedErrors():
-            try:
-                async with channel.request(LINK_METHOD, cardinality, bytes, bytes) as stream:
-                    await stream.send_request()
-                    await self._pump(channel, stream)
-            finally:
-                channel.close()
-        raise LinkLost("the worker closed the link")
-
-    async def _pump(self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
-        self._to_write = asyncio.Event()
-        self._to_write.set()
-        writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))
-        try:
-            while (data := await stream.recv_message()) is not None:
-                for frame in self.conversation.receive(data):
-                    self._route(frame)
-                if self.conversation.has_data_to_send:
-                    self._to_write.set()
-        finally:
-            self._to_write = None
-            writer.cancel()
-            self.transfers.close()
-            # Without it, leaving the stream would wait for the worker's last word forever.
-            await stream.cancel()  # noqa: ASYNC102 - asyncio's turn: it sends one frame
+        self._on_ready(Introduction(tools, str(hello.get("python", ""))))
 
     def _route(self, frame: Frame) -> None:
         if frame.call_id:
@@ -234,36 +193,3 @@ class Link(Line):
             self.transfers.handle(frame)
         else:
             self._handle(frame)
-
-    async def _write(
-        self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
-    ) -> None:
-        try:
-            while True:
-                await ready.wait()
-                ready.clear()
-                self.transfers.tend()
-                while data := self.conversation.data_to_send():
-                    await stream.send_message(data)
-        except Exception:
-            # Nobody awaits a writer; the reader sees that the channel has closed.
-            logger.debug("writing to a worker failed", exc_info=True)
-            channel.close()
-
-
-class _TranslatedErrors:
-    """Turns the exceptions of grpclib, asyncio and the system into `LinkLost`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            return
-        if isinstance(error, AttributeError):
-            logger.debug("the link was lost", exc_info=error)
-        if isinstance(error, _FOREIGN) and not isinstance(error, ProtocolError):
-            raise LinkLost(f"the link was lost: {error or type(error).__name__}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +36,7 @@ class ContractHost:
     """
 
     cache_ttl = 0.0
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
@@ -46,6 +49,10 @@ class ContractHost:
         """The event loop, in which this is called, runs."""
         self._loop = asyncio.get_running_loop()
         self._client = client
+
+    def make_queue(self) -> SimpleQueue[Any]:
+        """See `Host`."""
+        return SimpleQueue()
 
     def ask(
         self,

@@ -20,9 +20,9 @@ import trio
 
 from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import SECRET_VARIABLE
+from snakepit_trio.channel import ChannelLink
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
-from snakepit_trio.link import Link
 from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 
@@ -62,7 +62,9 @@ class LocalProcess(OwnProcess):
 
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
-        return Link(surroundings, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
+        return ChannelLink(
+            surroundings, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link
+        )
 
     def _hide_link(self) -> None:
         """Remove the socket's file; what is connected stays connected."""
