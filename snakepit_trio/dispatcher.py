@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -195,7 +196,7 @@ class Dispatcher:
             if self._concurrency > 1 or call_id == last_started:
                 suspects.update(_keys(call))
             self.crashed += failure is not None and not call.abandoned
-            call.finish(None, failure or stopped(call))
+            worker.when_over(call, partial(call.finish, None, failure or stopped(call)))
         if failure is not None and not worker.is_killed_by_us:
             self._blame(suspects)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -166,25 +166,30 @@ class Worker:
             await self._live(process)
         finally:
             with trio.CancelScope(shield=True):
-                await self._bury(process)
+                await process.release()
         if self._problem is not None and not self._is_ready:
             raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)
 
     async def _live(self, process: WorkerProcess) -> None:
         output = logger.getChild(self.id)
         async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as pipes:
-                # The line first: it may have to hear the first words.
-                self._line = process.line(self._surroundings())
-                for stream in process.outputs:
-                    pipes.start_soon(log_lines, stream, output, self._stderr_tail)
-                nursery.start_soon(self._watch_exit, process)
-                nursery.start_soon(self._run_line, self._line)
-                nursery.start_soon(self._watch_health, process)
-                await self._until_over()
+            try:
+                async with trio.open_nursery() as pipes:
+                    # The line first: it may have to hear the first words.
+                    self._line = process.line(self._surroundings())
+                    for stream in process.outputs:
+                        pipes.start_soon(log_lines, stream, output, self._stderr_tail)
+                    nursery.start_soon(self._watch_exit, process)
+                    nursery.start_soon(self._run_line, self._line)
+                    nursery.start_soon(self._watch_health, process)
+                    await self._until_over()
+                    with trio.CancelScope(shield=True):
+                        await self._end(process)
+                    pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+            finally:
+                # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
                 with trio.CancelScope(shield=True):
-                    await self._end(process)
-                pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+                    await self._bury(process)
             nursery.cancel_scope.cancel()
 
     async def _watch_exit(self, process: WorkerProcess) -> None:
@@ -287,7 +292,6 @@ class Worker:
             self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
         last_started = process.last_started if self._is_trusted else None
         self._dispatcher.worker_gone(self, last_started, self.failure)
-        await process.release()
 
     def _finish(self, problem: str | None, patience: float = 0.0) -> None:
         # The first reason counts: what follows is its consequence.
@@ -393,7 +397,16 @@ class Worker:
     def _is_open(self, call: Call) -> bool:
         return self._line is not None and call.id in self.calls and self._line.is_open(call.id)
 
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
+        if self._line is None:
+            then()
+        else:
+            self._line.when_over(call, then)
+
     def _handle(self, frame: Frame) -> None:
+        if self._is_stopped:
+            return  # its calls have been settled
         match frame.kind:
             case Kind.RESULT | Kind.END:
                 self._call_ended(self.calls.pop(frame.call_id), frame, None)

@@ -1,7 +1,9 @@
-"""Functions of the host that workers call: results, streams, errors, deadlines, nesting."""
+"""Functions of the host that workers call: results, streams, errors, and how they end."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -281,112 +283,6 @@ async def test_many_at_once() -> None:
         assert await pool.execute("many", {"name": "square", "number": 500}) == [n * n for n in range(500)]
 
 
-class Nested:
-    """Host tools that call the pool, which calls host tools."""
-
-    def __init__(self, pool: snakepit.Pool, how: str) -> None:
-        self.pool = pool
-        self.how = how
-        self.depths: list[int] = []
-
-    async def down(self, depth: int, leaf: str = "") -> Any:
-        """Go on to the next level, and at the last one do what `leaf` says."""
-        self.depths.append(depth)
-        if depth > 1:
-            args = {"name": "down", "args": {"depth": depth - 1, "leaf": leaf}}
-            return [depth, await self.pool.execute(self.how, args)]
-        if leaf == "fail":
-            raise ValueError("at the bottom")
-        if leaf == "sleep":
-            await trio.sleep_forever()
-        return await self.pool.execute("time_left")
-
-    def down_in_thread(self, depth: int) -> Any:
-        """The same, in threads of the host."""
-        if depth == 1:
-            return depth
-        args = {"name": "down_in_thread", "args": {"depth": depth - 1}}
-        return [depth, trio.from_thread.run(self.pool.execute, self.how, args)]
-
-
-@pytest.mark.parametrize("how", ["call", "call_async"])
-@pytest.mark.parametrize(("workers", "concurrency"), [(6, 1), (1, 6)])
-async def test_five_levels(how: str, workers: int, concurrency: int) -> None:
-    async with snakepit.open_pool(CALLERS, workers=workers, concurrency=concurrency, host_threads=1) as pool:
-        nested = Nested(pool, how)
-        pool.expose(nested.down)
-        pool.expose(nested.down_in_thread)
-        found = await pool.execute(how, {"name": "down", "args": {"depth": 5}}, timeout=20)
-        for depth in (5, 4, 3, 2):
-            assert found[0] == depth
-            found = found[1]
-        assert 0 < found <= 20  # the innermost call has no more time than the outermost
-        assert await pool.execute(how, {"name": "down_in_thread", "args": {"depth": 5}}) == [5, [4, [3, [2, 1]]]]
-
-        with pytest.raises(snakepit.HostToolError, match="at the bottom"):
-            await pool.execute(how, {"name": "down", "args": {"depth": 5, "leaf": "fail"}})
-
-        nested.depths.clear()
-        began = trio.current_time()
-        with pytest.raises(snakepit.CallTimeout):
-            await pool.execute(how, {"name": "down", "args": {"depth": 5, "leaf": "sleep"}}, timeout=1)
-        assert nested.depths == [5, 4, 3, 2, 1]
-        assert trio.current_time() - began < 10
-        await _is_idle(pool)
-
-        nested.depths.clear()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.execute, how, {"name": "down", "args": {"depth": 5, "leaf": "sleep"}})
-            while len(nested.depths) < 5:
-                await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
-        await _is_idle(pool)
-        assert pool.get_stats().restarts == 0
-
-
-async def _is_idle(pool: snakepit.Pool) -> None:
-    stats = pool.get_stats()
-    assert (stats.running, stats.queued) == (0, 0)
-
-
-@pytest.mark.parametrize("how", ["call", "call_async"])
-@pytest.mark.parametrize(("workers", "callers"), [(1, 1), (2, 2), (3, 8)])
-async def test_a_deadlock_is_an_error(how: str, workers: int, callers: int) -> None:
-    async with snakepit.open_pool(CALLERS, workers=workers) as pool:
-        nested = Nested(pool, how)
-        pool.expose(nested.down)
-        failed = 0
-
-        async def call() -> None:
-            nonlocal failed
-            with pytest.raises(snakepit.HostToolError, match="PoolDeadlock"):
-                await pool.execute(how, {"name": "down", "args": {"depth": workers + 1}}, timeout=20)
-            failed += 1
-
-        began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for _ in range(callers):
-                nursery.start_soon(call)
-        assert failed == callers  # each needs one place more than there are
-        assert trio.current_time() - began < 15
-        assert await pool.execute("time_left") is not None
-
-
-async def test_a_strict_session_that_waits_for_its_own_worker() -> None:
-    async with (
-        snakepit.open_pool(CALLERS, workers=2) as pool,
-        pool.session(affinity="strict") as session,
-    ):
-
-        async def again() -> Any:
-            return await session.execute("time_left")
-
-        session.expose(again)
-        with pytest.raises(snakepit.HostToolError, match="PoolDeadlock"):
-            await session.execute("call", {"name": "again", "args": {}}, timeout=10)
-        assert await session.execute("time_left") is not None
-
-
 async def test_budgets_that_tools_have() -> None:
     async with snakepit.open_pool(CALLERS, workers=1) as pool:
         with pytest.raises(snakepit.CallTimeout, match="within 0.2 s"):
@@ -398,9 +294,6 @@ async def test_a_worker_that_dies_in_a_host_tool() -> None:
     ended: list[str] = []
 
     async def kill(pid: int) -> None:
-        import os
-        import signal
-
         os.kill(pid, signal.SIGKILL)
         try:
             await trio.sleep_forever()
