@@ -56,8 +56,9 @@ class ForeignDesk:
                 await trio.sleep_forever()
         finally:
             self._nursery = None
+            self._calls.clear()  # so that nothing is made any more
             with trio.CancelScope(shield=True):
-                for name in self._made:
+                for name in tuple(self._made):
                     await self._bridge.store.delete_session(name)  # noqa: ASYNC102 - shielded
 
     # Its calls.
@@ -99,12 +100,14 @@ class ForeignDesk:
 
     async def initialize(self, name: str, ttl: float | None) -> SessionView:
         """The session of a call, which is made if there is none. Raises `SessionError`."""
-        call = self.call_of(name)
-        if not await self._bridge.store.session_exists(name):
+        call, store = self.call_of(name), self._bridge.store
+        if not await store.session_exists(name):
             if not call.session_id:
                 self._made.add(name)
-            await self._bridge.store.create_session(name, ttl=ttl)
-        return self._bridge.store.of(name)
+            await store.create_session(name, ttl=ttl)
+            if name not in self._calls and not call.session_id:
+                await store.delete_session(name)  # the call has ended meanwhile
+        return store.of(name)
 
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""
