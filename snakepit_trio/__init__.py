@@ -46,6 +46,7 @@ from .errors import (
     WorkerStartError,
 )
 from .handle import SessionHandle
+from .launcher import Launcher, Site
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, open_pool, run_as_script
@@ -85,6 +86,7 @@ __all__ = [
     "HostToolError",
     "InvalidArguments",
     "InvalidValue",
+    "Launcher",
     "Limits",
     "LocalState",
     "MemoryStore",
@@ -114,6 +116,7 @@ __all__ = [
     "SessionNotFound",
     "SessionStore",
     "SessionView",
+    "Site",
     "SnakepitError",
     "StateProvider",
     "StdioJson",

@@ -155,6 +155,8 @@ class GrpcPython(Adapter):
     """Our own Python worker, with the adapter class that `target` names as `package.module:Class`."""
 
     target: str = attrs.field(validator=validators.instance_of(str))
+    #: The class itself, where it is known, for launchers that run it here.
+    adapter_class: type[bridge_py.BaseAdapter] | None = attrs.field(default=None, repr=False, eq=False)
 
     @target.validator
     def _check(self, _attribute: object, value: str) -> None:

@@ -68,7 +68,7 @@ def _to_adapter(adapter: object) -> Adapter:
     if isinstance(adapter, str):
         return GrpcPython(adapter)
     if isinstance(adapter, type) and issubclass(adapter, BaseAdapter):
-        return GrpcPython(_target_of(adapter))
+        return GrpcPython(_target_of(adapter), adapter)
     if isinstance(adapter, Adapter):
         return adapter
     raise UsageError(
@@ -192,13 +192,17 @@ class PoolConfig:
     @property
     def shares_memory(self) -> bool:
         """Whether large arguments travel in shared memory."""
-        return bool(self.shared_memory) and self.adapter.protocol == "link"
+        return bool(self.shared_memory) and self.adapter.protocol == "link" and self.launcher is None
 
     @property
     def sizes(self) -> Sizes:
         """What both ends of a link must know."""
         return Sizes(
-            self.max_frame_bytes, self.max_buffer_bytes, self.buffer_threshold, self.shared_memory, self.compress_from
+            self.max_frame_bytes,
+            self.max_buffer_bytes,
+            self.buffer_threshold,
+            self.shared_memory if self.shares_memory else 0,
+            self.compress_from,
         )
 
 

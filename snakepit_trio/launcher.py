@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,8 +18,12 @@ if TYPE_CHECKING:
 class Site(ABC):
     """What one pool has of a launcher, from its opening to its end."""
 
-    #: Unix time in seconds, for sessions and their expiry.
-    clock: Callable[[], float] = staticmethod(time.time)
+    #: Whether nothing may run in threads, nor be shared with workers but through the link.
+    runs_inline = False
+
+    def clock(self) -> float:
+        """Unix time in seconds, for sessions and their expiry."""
+        return time.time()
 
     @property
     @abstractmethod

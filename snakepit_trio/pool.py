@@ -153,7 +153,8 @@ class Pool:
         #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
         self.sessions = config.store or MemoryStore(quotas=config.quotas, clock=self._site.clock)
         #: Functions of the application that workers may call, and the workers' tools.
-        self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, config.host_threads)
+        threads = None if self._site.runs_inline else config.host_threads
+        self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
         self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
@@ -388,6 +389,8 @@ class Pool:
     def _make_bridge_server(self, config: PoolConfig) -> BridgeServer | None:
         if not config.bridge_server:
             return None
+        if self._site.runs_inline:
+            raise UsageError("a pool in memory has no connections, and serves no clients: leave bridge_server out")
         from .bridge.access import PoolAccess
         from .bridge.server import BridgeServer, BridgeService
 

@@ -66,11 +66,13 @@ class ToolRegistry:
     first. What belongs to a session goes when it ends. Nothing here waits but the execution of tools.
     """
 
-    def __init__(self, hub: Hub, execute: Execute, adapter_tools: Callable[[], Mapping[str, ToolSpec]], threads: int):
+    def __init__(
+        self, hub: Hub, execute: Execute, adapter_tools: Callable[[], Mapping[str, ToolSpec]], threads: int | None
+    ):
         self._hub = hub
         self._execute = execute
         self._adapter_tools = adapter_tools
-        self._limiter = trio.CapacityLimiter(threads)
+        self._limiter = None if threads is None else trio.CapacityLimiter(threads)
         self._scopes: dict[str | None, dict[str, RegisteredTool]] = {None: {}}
 
     # Registering.
@@ -231,6 +233,9 @@ class ToolRegistry:
             raise host_tool_error(error, tool.name) from error
 
     async def _in_thread(self, function: Callable[[], Any], nested: bool) -> Any:
+        if self._limiter is None:
+            await trio.lowlevel.checkpoint()
+            return function()
         # Who is waited for by a thread must not wait for one.
         limiter = trio.CapacityLimiter(1) if nested else self._limiter
         return await trio.to_thread.run_sync(function, limiter=limiter)
