@@ -71,7 +71,11 @@ class InlineExecutor(Executor):
     async def _perform(self, call: Call) -> None:
         try:
             if call.tool.is_async:
-                await self._run_coroutine(self._run_async(call))
+                coroutine = self._run_async(call)
+                try:
+                    await self._run_coroutine(coroutine)
+                finally:
+                    coroutine.close()  # its worker may have been killed before it began
             else:
                 await greenback.ensure_portal()
                 self._run_sync(call, _run, call.note_told)

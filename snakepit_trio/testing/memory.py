@@ -107,7 +107,9 @@ class Wire:
         self._is_closed = False
 
     def put(self, batch: bytes) -> None:
-        """Send a batch. After the end nobody gets it."""
+        """Send a batch. Nothing is sent after the end."""
+        if self._is_closed:
+            return
         self._batches.append(batch)
         self._news.set()
 
@@ -214,6 +216,7 @@ class MemoryProcess:
     def signal_group(self, number: signal.Signals) -> None:
         if not self._exited.is_set():
             self._killed_by = self._killed_by or number
+            self.to_host.close()  # what its tasks say while they end, no process would have said
             self._scope.cancel()
 
     async def release(self) -> None:
