@@ -60,7 +60,7 @@ class _MemorySite(Site):
     def __init__(self, config: PoolConfig, adapter: GrpcPython) -> None:
         self._config = config
         self._adapter = adapter
-        self._asyncio: AsyncioLoop | None = None
+        self._asyncio = AsyncioLoop()
         self._nursery: trio.Nursery | None = None
         self._began = time.time() - trio.current_time()
 
@@ -74,25 +74,19 @@ class _MemorySite(Site):
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._asyncio.run)
             task_status.started()
             await trio.sleep_forever()
 
     async def launch(self, worker_id: str) -> MemoryProcess:
         assert self._nursery is not None
-        process = MemoryProcess(self._config, self._make_adapter, self._run_coroutine)
+        process = MemoryProcess(self._config, self._make_adapter, self._asyncio.run_coroutine)
         self._nursery.start_soon(process.run, name=f"worker {worker_id}")
         return process
 
     def _make_adapter(self) -> BaseAdapter:
         made = self._adapter.adapter_class
         return load_adapter(self._adapter.target) if made is None else made()
-
-    async def _run_coroutine(self, coroutine: Any) -> None:
-        if self._asyncio is None:
-            assert self._nursery is not None
-            self._asyncio = AsyncioLoop()
-            await self._nursery.start(self._asyncio.run)
-        await self._asyncio.run_coroutine(coroutine)
 
     def close(self) -> None:
         pass
