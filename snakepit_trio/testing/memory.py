@@ -47,18 +47,35 @@ class InMemory(Launcher):
     Plain host functions run in place too. There is no shared memory, no guardian, nothing on disk.
     """
 
+    def __init__(self) -> None:
+        self._processes: dict[str, MemoryProcess] = {}
+
+    def workers(self) -> list[str]:
+        """The ids of the workers that live, in the order of their start."""
+        return list(self._processes)
+
+    def kill(self, worker_id: str) -> None:
+        """End a worker as SIGKILL would: its tasks are cancelled, and it says nothing more.
+
+        Raises `UsageError` if none of that id lives.
+        """
+        if worker_id not in self._processes:
+            raise UsageError(f"no worker {worker_id!r} lives; there are: {', '.join(self._processes) or 'none'}")
+        self._processes[worker_id].signal_group(signal.SIGKILL)
+
     def open(self, config: PoolConfig) -> Site:
         """See `Launcher`."""
         if not isinstance(config.adapter, GrpcPython):
             raise UsageError(f"{config.adapter!r}: only adapters of Python classes can run in memory")
-        return _MemorySite(config, config.adapter)
+        return _MemorySite(config, config.adapter, self._processes)
 
 
 class _MemorySite(Site):
     runs_inline = True
 
-    def __init__(self, config: PoolConfig, adapter: GrpcPython) -> None:
+    def __init__(self, config: PoolConfig, adapter: GrpcPython, processes: dict[str, MemoryProcess]) -> None:
         self._config = config
+        self._processes = processes
         self._adapter = adapter
         self._asyncio = AsyncioLoop()
         self._nursery: trio.Nursery | None = None
@@ -81,8 +98,17 @@ class _MemorySite(Site):
     async def launch(self, worker_id: str) -> MemoryProcess:
         assert self._nursery is not None
         process = MemoryProcess(self._config, self._make_adapter, self._asyncio.run_coroutine)
-        self._nursery.start_soon(process.run, name=f"worker {worker_id}")
+        self._nursery.start_soon(self._run, worker_id, process)
         return process
+
+    async def _run(self, worker_id: str, process: MemoryProcess) -> None:
+        self._processes[worker_id] = process
+        try:
+            await process.run()
+        finally:
+            # A replacement may have its id by now.
+            if self._processes[worker_id] is process:
+                del self._processes[worker_id]
 
     def _make_adapter(self) -> BaseAdapter:
         made = self._adapter.adapter_class
