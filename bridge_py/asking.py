@@ -129,13 +129,13 @@ class Asker:
     async def stream_async(self, verb: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
         """The same, in a coroutine."""
         loop = asyncio.get_running_loop()
-        answers: asyncio.Queue[Answer] = asyncio.Queue()
+        answers: asyncio.Queue[Any] = asyncio.Queue()
         asked: Asked | None = self._host.ask(
             self._call_id,
             self._session_id,
             verb,
             arguments,
-            lambda answer: _call_soon(loop, answers.put_nowait, answer),  # type: ignore[arg-type]
+            lambda answer: _call_soon(loop, answers.put_nowait, answer),
             _WINDOW,
         )
         taken = 0

@@ -27,6 +27,7 @@ from . import values
 from .client import AsyncioClient
 from .host import ContractHost
 from .listening import listen
+from .serving import ContractService
 from .statuses import json_text, plain_text
 from .telemetry import TelemetryFeed
 
@@ -142,7 +143,7 @@ class ContractServer:
         answers.put_nowait((kind, content))
 
 
-class WorkerService(messages.BridgeServiceBase):
+class WorkerService(ContractService):
     """The RPCs that a worker answers; all others are UNIMPLEMENTED."""
 
     def __init__(self, server: ContractServer) -> None:
@@ -243,11 +244,3 @@ class WorkerService(messages.BridgeServiceBase):
         if len(self._sessions) >= _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[session_id] = time.time()
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[..., Any], stream: grpclib.server.Stream[Any, Any], request: Any
-    ) -> None:
-        # The generated one leaves the end of a generator whose client has gone to the garbage collector.
-        async with aclosing(handler(request)) as responses:
-            async for response in responses:
-                await stream.send_message(response)

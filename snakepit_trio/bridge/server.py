@@ -24,6 +24,7 @@ from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
 from bridge_py.contract.listening import listen
+from bridge_py.contract.serving import ContractService
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
 from bridge_py.specs import ToolSpec
@@ -110,7 +111,7 @@ class _Item(NamedTuple):
     value: Any
 
 
-class BridgeService(messages.BridgeServiceBase):
+class BridgeService(ContractService):
     """The service, for one kind of client."""
 
     def __init__(self, access: Access, events: Events) -> None:
@@ -395,14 +396,6 @@ class BridgeService(messages.BridgeServiceBase):
         finally:
             detach()
             obeying.cancel()
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[..., Any], stream: grpclib.server.Stream[Any, Any], request: Any
-    ) -> None:
-        # The generated one leaves the end of a generator whose client has gone to the garbage collector.
-        async with contextlib.aclosing(handler(request)) as responses:
-            async for response in responses:
-                await stream.send_message(response)
 
 
 async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
