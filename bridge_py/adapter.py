@@ -6,12 +6,14 @@ docstring. Arguments are decoded by msgspec into the hinted types before the too
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, get_args, overload
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -104,14 +106,10 @@ class BaseAdapter:
     def tools(self) -> dict[str, Tool]:
         """The tools of this adapter by name. Raises `UsageError` if two share one."""
         tools: dict[str, Tool] = {}
-        for attribute in dir(type(self)):
-            mark = getattr(inspect.getattr_static(type(self), attribute), "__snakepit_tool__", None)
-            if mark is None:
+        for attribute, marked in sorted(_attributes(type(self)).items()):
+            if getattr(marked, "__snakepit_tool__", None) is None:
                 continue
-            function = getattr(self, attribute)
-            found = Tool(
-                function, mark.name or attribute, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout
-            )
+            found = _tool_of(marked, attribute, getattr(self, attribute))
             if found.name in tools:
                 raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
             tools[found.name] = found
@@ -149,6 +147,12 @@ class Tool:
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
         self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout)
+
+    def of(self, function: Callable[..., Any]) -> Tool:
+        """The same tool with another function of the same signature."""
+        tool = copy.copy(self)
+        tool.function = function
+        return tool
 
     def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
         hints = _hints_of(self.function, self.name)
@@ -200,6 +204,31 @@ class Tool:
         if self._context_parameter:
             values[self._context_parameter] = context
         return values
+
+
+def _attributes(kind: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        found.update(vars(base))
+    return found
+
+
+# Reading a signature costs as much as the rest of a worker in memory, of which tests make thousands.
+_read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by what was marked; bound to no adapter
+
+
+def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
+    mark: _Mark = marked.__snakepit_tool__
+    name = mark.name or attribute
+    known = _read.get(marked)
+    if known is None or known.name != name:
+        known = Tool(function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout)
+        _read[marked] = known.of(_unbound)
+    return known.of(function)
+
+
+def _unbound() -> None:
+    raise AssertionError("a tool of no adapter")
 
 
 def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:

@@ -111,6 +111,14 @@ def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs
     return function(*args, **kwargs)
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of asyncio's own, whatever an adapter's module has imported.
+
+    trio-asyncio, and with it snakepit_trio, has `asyncio.new_event_loop` make loops that run no function in a thread.
+    """
+    return asyncio.SelectorEventLoop()
+
+
 class Executor:
     """What both executors share: the queue, the ledger, and the road from outcome to reply."""
 
@@ -247,7 +255,7 @@ class SerialExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
 
@@ -274,7 +282,7 @@ class ConcurrentExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
         super().__init__(replies, ledger, pack)
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()

@@ -22,7 +22,7 @@ from grpclib.exceptions import GRPCError
 
 from .adapter import BaseAdapter
 from .cargo import Sizes
-from .executor import Executor
+from .executor import Executor, new_event_loop
 from .wire.errors import DecodeError, ProtocolError
 from .worker_end import WorkerEnd
 
@@ -153,7 +153,7 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop()
+        return new_event_loop()
     return uvloop.new_event_loop()
 
 

@@ -270,6 +270,8 @@ class Worker:
             self._problem = "was killed by the kernel: out of memory"
 
     async def _exits_within(self, seconds: float) -> None:
+        if self._exited.is_set():
+            return
         with trio.move_on_after(seconds):
             await self._exited.wait()
 

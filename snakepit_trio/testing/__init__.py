@@ -1,5 +1,39 @@
-"""For the tests of applications: pools whose workers run in the test's own process and trio run, on its clock."""
+"""For the tests of applications: pools whose workers run in the test's own process and trio run, on its clock.
 
+`contract`, `machines`, `strategies` and `pytest_plugin` are modules to import for themselves: they take Hypothesis or
+pytest.
+"""
+
+from .faults import (
+    BatchFault,
+    Cut,
+    Die,
+    Fault,
+    Faults,
+    Garbage,
+    Happened,
+    IgnoreCancel,
+    RefuseStart,
+    Silence,
+    Slow,
+    Split,
+)
 from .memory import InMemory
+from .replay import run
 
-__all__ = ["InMemory"]
+__all__ = [
+    "BatchFault",
+    "Cut",
+    "Die",
+    "Fault",
+    "Faults",
+    "Garbage",
+    "Happened",
+    "IgnoreCancel",
+    "InMemory",
+    "RefuseStart",
+    "Silence",
+    "Slow",
+    "Split",
+    "run",
+]

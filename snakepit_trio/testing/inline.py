@@ -9,8 +9,11 @@ from typing import Any
 import greenback
 import trio
 
+from bridge_py.cargo import Load
 from bridge_py.executor import Call, Executor, Pack, Replies
 from bridge_py.wire.errors import ToolCancelled
+
+from .faults import Die, Faults, IgnoreCancel
 
 
 class TrioQueue:
@@ -33,42 +36,106 @@ class TrioQueue:
         return self._items.popleft()
 
 
+class CallFaults:
+    """What goes wrong with the calls of one worker. `die` ends it."""
+
+    def __init__(self, faults: Faults, worker_id: str, die: Callable[[], None]) -> None:
+        self._faults = faults
+        self._worker_id = worker_id
+        self._deaths: dict[int, Die] = {}  # by call
+        self._waiting: dict[int, trio.CancelScope] = {}
+        self.die = die
+
+    def arrives(self, call: Call) -> None:
+        """A call has come."""
+        if self._faults.faults and (death := self._faults.take(Die, self._worker_id, call.tool.name)):
+            self._deaths[call.id] = death
+        self._die_if(call, "before")
+
+    def starts(self, call: Call, nursery: trio.Nursery) -> None:
+        """It starts."""
+        death = self._deaths.get(call.id)
+        if death is not None and death.when == "during":
+            nursery.start_soon(self._die_after, call, death.after)
+
+    def ends(self, call: Call) -> None:
+        """Its code has run, and nobody knows yet."""
+        self._die_if(call, "after")
+        self._deaths.pop(call.id, None)
+        if (waiting := self._waiting.pop(call.id, None)) is not None:
+            waiting.cancel()
+
+    def ignores_cancel(self, call: Call) -> bool:
+        """Whether it goes on although it is cancelled."""
+        found = self._faults.faults and self._faults.take(IgnoreCancel, self._worker_id, call.tool.name)
+        return bool(found)
+
+    def _die_if(self, call: Call, when: str) -> None:
+        death = self._deaths.get(call.id)
+        if death is not None and death.when == when:
+            self.die()
+
+    async def _die_after(self, call: Call, seconds: float) -> None:
+        with trio.CancelScope() as self._waiting[call.id]:
+            await trio.sleep(seconds)
+            self.die()
+
+
 class InlineExecutor(Executor):
-    """Runs up to `concurrency` calls at a time, each in a task.
+    """Runs up to `concurrency` calls at a time, each in a task of a nursery.
 
     A sync tool that waits ends its wait when its call is cancelled; one that computes cannot be interrupted.
     """
 
-    def __init__(self, replies: Replies, pack: Pack, concurrency: int, run_coroutine: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        replies: Replies,
+        pack: Pack,
+        concurrency: int,
+        run_coroutine: Callable[[Any], Any],
+        nursery: trio.Nursery,
+        faults: CallFaults,
+    ) -> None:
         super().__init__(replies, None, pack)
         self._free = concurrency
         self._run_coroutine = run_coroutine
-        self._nursery: trio.Nursery | None = None
+        self._nursery = nursery
+        self._faults = faults
+        self._is_stopped = False
 
     @property
     def last_started(self) -> int:
         """Id of the last call that has started: what a ledger has."""
         return self._last_started
 
-    async def run_in(self, nursery: trio.Nursery) -> None:
-        """Take calls from now on, and run them in a nursery."""
-        self._nursery = nursery
-        self._start_waiting()
+    def submit(self, call: Call) -> None:
+        """See `Executor`."""
+        self._faults.arrives(call)
+        super().submit(call)
+
+    def cancel(self, call_id: int) -> bool:
+        """See `Executor`."""
+        call = self._calls.get(call_id)
+        if call is not None and call_id not in self._waiting and self._faults.ignores_cancel(call):
+            return True
+        return super().cancel(call_id)
 
     def stop(self) -> None:
-        """See `Executor`. Its nursery ends."""
+        """See `Executor`: nothing starts any more. What runs ends with the nursery."""
+        self._is_stopped = True
 
     def _wake(self, _call_id: int) -> None:
         self._start_waiting()
 
     def _start_waiting(self) -> None:
-        while self._free and self._waiting and self._nursery is not None:
+        while self._free and self._waiting and not self._is_stopped:
             call = self._take(next(iter(self._waiting)))
             if call is not None:
                 self._free -= 1
                 self._nursery.start_soon(self._perform, call)
 
     async def _perform(self, call: Call) -> None:
+        self._faults.starts(call, self._nursery)
         try:
             if call.tool.is_async:
                 coroutine = self._run_async(call)
@@ -82,6 +149,10 @@ class InlineExecutor(Executor):
         finally:
             self._free += 1
             self._start_waiting()
+
+    def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
+        self._faults.ends(call)
+        super()._finish(call, error, load)
 
 
 def _run(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

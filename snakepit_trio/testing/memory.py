@@ -6,13 +6,13 @@ checks and expiry take no real time.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import secrets
 import signal
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
@@ -30,7 +30,9 @@ from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.link import Link, LinkLost
 from snakepit_trio.loop import AsyncioLoop
 
-from .inline import InlineExecutor, TrioQueue
+from .faults import Faults, RefuseStart
+from .inline import CallFaults, InlineExecutor, TrioQueue
+from .wire import Wire
 
 _FIRST_PID: Final = 1 << 22  # above all that Linux gives: linux/threads.h
 _pids = itertools.count(_FIRST_PID)
@@ -44,10 +46,12 @@ class InMemory(Launcher):
     a tool does to its process it does to this one: one that ends it, ends the tests. Killing a worker cancels its
     tasks, so its `finally` clauses run.
 
-    Plain host functions run in place too. There is no shared memory, no guardian, nothing on disk.
+    Plain host functions run in place too. There is no shared memory, no guardian, nothing on disk. `faults` is what
+    goes wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
         self._processes: dict[str, MemoryProcess] = {}
 
     def workers(self) -> list[str]:
@@ -67,23 +71,28 @@ class InMemory(Launcher):
         """See `Launcher`."""
         if not isinstance(config.adapter, GrpcPython):
             raise UsageError(f"{config.adapter!r}: only adapters of Python classes can run in memory")
-        return _MemorySite(config, config.adapter, self._processes)
+        return _MemorySite(config, config.adapter, self._processes, self.faults)
 
 
 class _MemorySite(Site):
     runs_inline = True
 
-    def __init__(self, config: PoolConfig, adapter: GrpcPython, processes: dict[str, MemoryProcess]) -> None:
+    def __init__(
+        self, config: PoolConfig, adapter: GrpcPython, processes: dict[str, MemoryProcess], faults: Faults
+    ) -> None:
         self._config = config
         self._processes = processes
         self._adapter = adapter
+        self._faults = faults
         self._asyncio = AsyncioLoop()
         self._nursery: trio.Nursery | None = None
-        self._began = time.time() - trio.current_time()
+        # Whole seconds, so that sums with trio's time are rounded the same in each replay.
+        self._began = int(time.time())
+        self._at = trio.current_time()
 
     def clock(self) -> float:
         """Unix time at the pool's opening, and trio's from there on."""
-        return self._began + trio.current_time()
+        return self._began + (trio.current_time() - self._at)
 
     @property
     def loop(self) -> AsyncioLoop:
@@ -97,17 +106,20 @@ class _MemorySite(Site):
 
     async def launch(self, worker_id: str) -> MemoryProcess:
         assert self._nursery is not None
-        process = MemoryProcess(self._config, self._make_adapter, self._asyncio.run_coroutine)
-        self._nursery.start_soon(self._run, worker_id, process)
+        refusal = self._faults.take(RefuseStart, worker_id)
+        if refusal is not None and refusal.how == "launch":
+            raise BlockingIOError(errno.EAGAIN, "a fault of the test: no process can be started")
+        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._asyncio.run_coroutine, self._faults)
+        self._nursery.start_soon(self._run, worker_id, process, refusal)
         return process
 
-    async def _run(self, worker_id: str, process: MemoryProcess) -> None:
+    async def _run(self, worker_id: str, process: MemoryProcess, refusal: RefuseStart | None) -> None:
         self._processes[worker_id] = process
         try:
-            await process.run()
+            await process.run(refusal)
         finally:
-            # A replacement may have its id by now.
-            if self._processes[worker_id] is process:
+            # A replacement may have its id by now, or may have had it.
+            if self._processes.get(worker_id) is process:
                 del self._processes[worker_id]
 
     def _make_adapter(self) -> BaseAdapter:
@@ -118,50 +130,24 @@ class _MemorySite(Site):
         pass
 
 
-class Wire:
-    """One direction of a link: batches, in order, until it is closed."""
-
-    def __init__(self) -> None:
-        self._batches: deque[bytes] = deque()
-        self._news = trio.Event()
-        self._is_closed = False
-
-    def put(self, batch: bytes) -> None:
-        """Send a batch. Nothing is sent after the end."""
-        if self._is_closed:
-            return
-        self._batches.append(batch)
-        self._news.set()
-
-    def close(self) -> None:
-        """What was sent still comes, and then the end."""
-        self._is_closed = True
-        self._news.set()
-
-    async def get(self) -> bytes | None:
-        """The next batch; None at the end."""
-        while not self._batches:
-            if self._is_closed:
-                return None
-            self._news = trio.Event()
-            await self._news.wait()
-        await trio.lowlevel.checkpoint()
-        return self._batches.popleft()
-
-
 class MemoryProcess:
     """What stands for a worker's process. See `WorkerProcess`."""
 
     def __init__(
         self,
+        worker_id: str,
         config: PoolConfig,
         make_adapter: Callable[[], BaseAdapter],
         run_coroutine: Callable[[Any], Any],
+        faults: Faults,
     ) -> None:
         self.pid = next(_pids)
         self.exit_code: int | None = None
         self.secret = secrets.token_hex(8)
-        self.to_worker, self.to_host = Wire(), Wire()
+        self.to_worker = Wire(faults, worker_id, "to_worker", self.die)
+        self.to_host = Wire(faults, worker_id, "to_host", self.die)
+        self._worker_id = worker_id
+        self._faults = faults
         self._config = config
         self._make_adapter = make_adapter
         self._scope = trio.CancelScope()
@@ -171,11 +157,12 @@ class MemoryProcess:
         self._run_coroutine = run_coroutine
         self._stderr, self._last_words = trio.testing.memory_stream_one_way_pair()
 
-    async def run(self) -> None:
+    async def run(self, refusal: RefuseStart | None) -> None:
         """Be the worker, from its start to its end."""
         code = 1
         try:
             with self._scope:
+                await self._refuse(refusal)
                 adapter = self._make_adapter()
                 adapter.setup()
                 await self._serve(adapter)
@@ -189,21 +176,36 @@ class MemoryProcess:
             self._stderr.close()
             self._exited.set()
 
+    async def _refuse(self, refusal: RefuseStart | None) -> None:
+        if refusal is None:
+            return
+        if refusal.how == "hang":
+            await trio.sleep_forever()
+        raise RuntimeError("a fault of the test: this worker does not start")
+
     async def _serve(self, adapter: BaseAdapter) -> None:
-        driver = _Driver(self.to_host)
-        end = WorkerEnd(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
-        self._executor = InlineExecutor(end, end.pack, self._config.concurrency, self._run_coroutine)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.run, end, nursery)
-            nursery.start_soon(self._executor.run_in, nursery)
+            driver = _Driver(self.to_host, nursery)
+            end = WorkerEnd(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
+            driver.end = end
+            calls = CallFaults(self._faults, self._worker_id, self.die)
+            self._executor = InlineExecutor(
+                end, end.pack, self._config.concurrency, self._run_coroutine, nursery, calls
+            )
             end.begin(self._executor)
             driver.flush()
             try:
                 while (data := await self.to_worker.get()) is not None:
                     end.receive(data)
             except (ProtocolError, DecodeError):
-                self._killed_by = signal.SIGKILL
-            nursery.cancel_scope.cancel()
+                self.die()
+            if not end.is_ending:
+                self.die()  # without its host
+            # After a goodbye, calls that run may end.
+
+    def die(self) -> None:
+        """End at once."""
+        self.signal_group(signal.SIGKILL)
 
     # See `WorkerProcess`.
 
@@ -237,6 +239,8 @@ class MemoryProcess:
         if not self._exited.is_set():
             self._killed_by = self._killed_by or number
             self.to_host.close()  # what its tasks say while they end, no process would have said
+            if self._executor is not None:
+                self._executor.stop()
             self._scope.cancel()
 
     async def release(self) -> None:
@@ -249,69 +253,45 @@ class MemoryLink(Link):
     def __init__(self, surroundings: Surroundings, process: MemoryProcess) -> None:
         super().__init__(surroundings, process.secret, process.pid, lambda: None)
         self._process = process
-        self._to_send = trio.Event()
 
     async def carry(self) -> NoReturn:
         """See `Link`."""
-        problem: Exception = LinkLost("the worker closed the link")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send)
-            try:
-                while (data := await self._process.to_host.get()) is not None:
-                    self.receive(data)
-            except (ProtocolError, DecodeError) as error:
-                problem = error
-            finally:
-                self._process.to_worker.close()
-            nursery.cancel_scope.cancel()
-        raise problem
-
-    async def _send(self) -> None:
-        while True:
-            while data := self.next_batch():
-                self._process.to_worker.put(data)
-            self._to_send = trio.Event()
-            await self._to_send.wait()
+        self.flush()
+        try:
+            while (data := await self._process.to_host.get()) is not None:
+                self.receive(data)
+        finally:
+            self._process.to_worker.close()
+        raise LinkLost("the worker closed the link")
 
     def flush(self) -> None:
         """See `Link`."""
-        self._to_send.set()
+        while data := self.next_batch():
+            self._process.to_worker.put(data)
 
 
 class _Driver:
-    """Moves a `WorkerEnd` on, in trio. See `Driver`."""
+    """Moves a `WorkerEnd` on, in trio, at once: only what comes off the wire waits for its turn. See `Driver`."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
+        self.end: WorkerEnd | None = None
         self._wire = wire
-        self._soon: deque[Callable[[], None]] = deque()
-        self._news = trio.Event()
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, end: WorkerEnd, nursery: trio.Nursery) -> None:
-        """Do what is to be done soon, and send, until cancelled."""
         self._nursery = nursery
-        while True:
-            while self._soon:
-                self._soon.popleft()()
-            while data := end.data_to_send():
-                self._wire.put(data)
-            self._news = trio.Event()
-            await self._news.wait()
 
     def soon(self, function: Callable[[], None]) -> None:
-        self._soon.append(function)
-        self._news.set()
+        function()
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(self._after, seconds, function, args)
+        self._nursery.start_soon(self._after, seconds, function, args)
 
     async def _after(self, seconds: float, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         await trio.sleep(seconds)
         function(*args)
 
     def flush(self) -> None:
-        self._news.set()
+        assert self.end is not None
+        while data := self.end.data_to_send():
+            self._wire.put(data)
 
     def clock(self) -> float:
         return trio.current_time()

@@ -1,0 +1,176 @@
+"""What goes wrong with workers in memory, and when: `InMemory(faults=Faults(Die(tool="train")))`.
+
+Each fault says what happens, to which workers, tools or batches, and at which of the occasions that it fits. What has
+happened is in `Faults.happened`, so that a test can tell why its application did what it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any, Literal, TypeVar
+
+import attrs
+import trio
+from attrs import validators
+
+from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
+from bridge_py.wire.frames import decode_batch
+
+Direction = Literal["to_host", "to_worker"]
+
+
+def _one_of(*choices: str) -> Any:
+    return validators.in_(choices)
+
+
+_seconds: Any = [validators.instance_of((int, float)), validators.ge(0)]
+_count: Any = [validators.instance_of(int), validators.ge(0)]
+_count_or_none: Any = validators.optional(_count)
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """What all faults have in common: of the occasions that fit, `skip` pass first, and then it happens `times` times.
+
+    `worker` is a pattern of worker ids, with `*`, `?` and `[...]`; a worker that is restarted keeps its id. `times` is
+    None for every time.
+    """
+
+    worker: str = "*"
+    skip: int = attrs.field(default=0, validator=_count)
+    times: int | None = attrs.field(default=1, validator=_count_or_none)
+
+
+@attrs.frozen(kw_only=True)
+class RefuseStart(Fault):
+    """A worker does not start. An occasion is each start.
+
+    `how`: "launch", there is no process at all; "exit", it ends with exit code 1 before it is ready; "hang", it never
+    says that it is ready.
+    """
+
+    how: Literal["launch", "exit", "hang"] = attrs.field(default="exit", validator=_one_of("launch", "exit", "hang"))
+
+
+@attrs.frozen(kw_only=True)
+class Die(Fault):
+    """A worker dies, as if by SIGKILL. An occasion is each call of a tool that a worker gets; `tool` is a pattern.
+
+    `when`: "before", the call has come and not started, so that it may run elsewhere; "during", `after` seconds from
+    its start; "after", its code has run, but nobody hears of that.
+    """
+
+    tool: str = "*"
+    when: Literal["before", "during", "after"] = attrs.field(
+        default="during", validator=_one_of("before", "during", "after")
+    )
+    after: float = attrs.field(default=0.0, validator=_seconds)
+
+
+@attrs.frozen(kw_only=True)
+class IgnoreCancel(Fault):
+    """A call goes on although it is cancelled. An occasion is each cancellation of a call that runs, by tool."""
+
+    tool: str = "*"
+
+
+@attrs.frozen(kw_only=True)
+class BatchFault(Fault):
+    """A fault of a link. An occasion is each batch of frames in a direction."""
+
+    direction: Direction = attrs.field(default="to_host", validator=_one_of("to_host", "to_worker"))
+
+
+@attrs.frozen(kw_only=True)
+class Slow(BatchFault):
+    """A batch comes `seconds` later, and all behind it not before it."""
+
+    seconds: float = attrs.field(default=0.1, validator=_seconds)
+
+
+@attrs.frozen(kw_only=True)
+class Silence(BatchFault):
+    """From a batch on nothing comes any more, in that direction, although the worker lives."""
+
+
+@attrs.frozen(kw_only=True)
+class Split(BatchFault):
+    """A batch comes frame by frame, `seconds` apart. That is no fault of anybody: links may do so."""
+
+    seconds: float = attrs.field(default=0.0, validator=_seconds)
+
+
+@attrs.frozen(kw_only=True)
+class Cut(BatchFault):
+    """Only the first part of a batch comes, `at` of its bytes (0 to 1), and the link ends there."""
+
+    at: float = attrs.field(default=0.5, validator=[validators.ge(0), validators.le(1)])
+
+
+@attrs.frozen(kw_only=True)
+class Garbage(BatchFault):
+    """In place of a batch something comes that is none. Data that could be read as one are refused."""
+
+    data: bytes = attrs.field(default=b"\xff\xff\xff\xff")
+
+    @data.validator
+    def _check(self, _attribute: object, data: bytes) -> None:
+        # It would be skipped as a field of a newer peer, and the batch be lost, which links never do.
+        with contextlib.suppress(DecodeError, ProtocolError):
+            decode_batch(data)
+            raise UsageError(f"{data!r} can be read as a batch of frames; for a batch of yours write a worker")
+
+
+F = TypeVar("F", bound=Fault)
+
+
+@attrs.frozen
+class Happened:
+    """A fault that has happened: when, in seconds of trio's clock, to which worker, and at what."""
+
+    time: float
+    worker: str
+    fault: Fault
+    at: str = ""
+
+
+class Faults:
+    """The faults of one launcher. Of several that fit an occasion, the first is the one that happens."""
+
+    def __init__(self, *faults: Fault) -> None:
+        for fault in faults:
+            if not isinstance(fault, Fault):
+                raise UsageError(f"{fault!r} is no fault: give Die(...), Slow(...) or another one of testing.faults")
+        #: What is to happen.
+        self.faults = faults
+        #: What has happened, in order.
+        self.happened: list[Happened] = []
+        self._passed = [0] * len(faults)
+
+    def __repr__(self) -> str:
+        return f"Faults({', '.join(map(repr, self.faults))})"
+
+    def take(self, kind: type[F], worker: str, at: str = "") -> F | None:
+        """There is an occasion for a kind of fault, at a tool or in a direction: the one that happens, or None."""
+        for fault in self._due(kind, worker, at):
+            self.happened.append(Happened(trio.current_time(), worker, fault, at))
+            return fault
+        return None
+
+    def _due(self, kind: type[F], worker: str, at: str) -> Iterator[F]:
+        for number, fault in enumerate(self.faults):
+            if not isinstance(fault, kind) or not _fits(fault, worker, at):
+                continue
+            self._passed[number] += 1
+            over = self._passed[number] - fault.skip
+            if over > 0 and (fault.times is None or over <= fault.times):
+                yield fault
+
+
+def _fits(fault: Fault, worker: str, at: str) -> bool:
+    if isinstance(fault, BatchFault):
+        return fault.direction == at and fnmatchcase(worker, fault.worker)
+    tool = getattr(fault, "tool", None)
+    return fnmatchcase(worker, fault.worker) and (tool is None or fnmatchcase(at, tool))

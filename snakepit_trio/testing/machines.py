@@ -1,0 +1,175 @@
+"""Hypothesis' rule-based state machines whose rules are coroutines of trio, with a pool open.
+
+    class Doubling(PoolMachine):
+        adapter = Tools
+
+        @rule(n=st.integers())
+        async def double(self, n):
+            assert await self.pool.execute("double", {"n": n}) == 2 * n
+
+    TestDoubling = Doubling.TestCase
+
+Between two rules trio stands still: no task runs and no time passes, so that what happens depends on the rules alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from typing import Any, ClassVar, TypeVar
+
+import greenlet
+import outcome
+import trio
+import trio.testing
+
+from bridge_py import BaseAdapter
+from bridge_py.wire.errors import UsageError
+from snakepit_trio.adapters import Adapter
+from snakepit_trio.launcher import Launcher
+from snakepit_trio.nurseries import background_nursery
+from snakepit_trio.pool import Pool, open_pool
+
+from .memory import InMemory
+from .replay import seeded
+
+try:
+    from hypothesis import stateful
+except ImportError as error:
+    raise UsageError("snakepit_trio.testing.machines takes Hypothesis: pip install 'snakepit-trio[testing]'") from error
+
+__all__ = ["PoolMachine", "TrioMachine", "initialize", "invariant", "rule"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Step = Callable[[], Awaitable[Any]]
+
+
+def rule(**options: Any) -> Callable[[F], F]:
+    """Hypothesis' `rule`, for a coroutine function or a plain one, which runs in the machine's trio run."""
+    return _decorator(stateful.rule(**options))
+
+
+def initialize(**options: Any) -> Callable[[F], F]:
+    """Hypothesis' `initialize`, likewise. What `opened` must know already is for Hypothesis' own."""
+    return _decorator(stateful.initialize(**options))
+
+
+def invariant(**options: Any) -> Callable[[F], F]:
+    """Hypothesis' `invariant`, likewise."""
+    return _decorator(stateful.invariant(**options))
+
+
+class TrioMachine(stateful.RuleBasedStateMachine):
+    """A machine whose rules run in one trio run, in the block of `opened`.
+
+    A rule that raises is a failure, as with Hypothesis; so is one that takes more than `step_limit` seconds, and what
+    a task in `nursery` raises. `precondition`, `Bundle` and the rest are Hypothesis' own.
+    """
+
+    #: Whether time jumps when all tasks wait. False is for real processes.
+    autojump: ClassVar[bool] = True
+    #: Seconds of trio's clock after which one step counts as hanging: `trio.TooSlowError`.
+    step_limit: ClassVar[float] = 10_000.0
+    #: For tasks in the background. They are cancelled at the end.
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run = greenlet.greenlet(self._run_trio)
+        self._is_begun = self._has_failed = False
+
+    def opened(self) -> AbstractAsyncContextManager[object]:
+        """What is open while the rules run. Override it."""
+        return trio.open_nursery()
+
+    async def closing(self) -> None:
+        """Called at the end, before what is open is closed, unless a step has failed. Override it."""
+
+    async def closed(self) -> None:
+        """Called after that, in the same trio run. Override it to check that nothing is left."""
+
+    def teardown(self) -> None:
+        """End the trio run. Called by Hypothesis."""
+        if self._is_begun and not self._run.dead:
+            self._run.switch(None)
+
+    def _do(self, step: Step) -> Any:
+        """Run one step. trio stands still before it and after it, for its run is in a greenlet of its own."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._run.switch()
+        if self._run.dead:
+            raise UsageError("the trio run of this machine has ended, by what was raised before")
+        return self._run.switch(step).unwrap()
+
+    def _run_trio(self) -> None:
+        with ExitStack() as stack:
+            clock = None
+            if self.autojump:
+                clock = trio.testing.MockClock(autojump_threshold=0)
+                stack.enter_context(seeded(0))
+            trio.run(self._main, clock=clock)
+
+    async def _main(self) -> None:
+        async with self.opened(), background_nursery() as self.nursery:
+            await self._take_steps()
+            if not self._has_failed:
+                await self.closing()
+        if not self._has_failed:
+            await self.closed()
+
+    async def _take_steps(self) -> None:
+        answer: outcome.Maybe[Any] | None = None
+        while (step := self._run.parent.switch(answer)) is not None:
+            try:
+                with trio.fail_after(self.step_limit):
+                    answer = outcome.Value(await step())
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: ASYNC103 - raised where the step was asked for
+                self._has_failed = True
+                answer = outcome.Error(error)
+
+
+class PoolMachine(TrioMachine):
+    """A machine with a pool open, in memory by default. Set `adapter`, and what else is to be another way.
+
+    For real processes: `launcher` returns None, and `autojump` is False.
+    """
+
+    adapter: ClassVar[str | type[BaseAdapter] | Adapter]
+    #: Settings of `open_pool`.
+    pool_settings: Mapping[str, Any] = {}
+    pool: Pool
+
+    def launcher(self) -> Launcher | None:
+        """Where the workers run."""
+        return InMemory()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """See `TrioMachine`."""
+        async with open_pool(self.adapter, launcher=self.launcher(), **self.pool_settings) as self.pool:
+            yield
+
+
+def _decorator(decorate: Any) -> Callable[[F], F]:
+    def decorated(function: F) -> F:
+        found: F = decorate(_step(function))
+        return found
+
+    return decorated
+
+
+def _step(function: F) -> F:
+    @functools.wraps(function)
+    def step(machine: TrioMachine, *args: Any, **options: Any) -> Any:
+        async def run() -> Any:
+            found = function(machine, *args, **options)
+            return await found if inspect.isawaitable(found) else found
+
+        return machine._do(run)
+
+    return step  # type: ignore[return-value]
