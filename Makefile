@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test check messages format bench chaos clean
+.PHONY: help demo test check messages format bench chaos mutants clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
@@ -23,6 +23,7 @@ help:
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
 	@echo "make chaos                 a minute of load while workers are killed, with a report"
+	@echo "make mutants               put faults into the code; the property tests must find each"
 	@echo "make messages | format | clean"
 
 $(VENV)/bin/python:
@@ -73,6 +74,9 @@ bench: $(VENV)/.bench
 
 chaos: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+mutants: $(VENV)/.dev
+	@$(BIN)/python -m property_tests.mutants $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

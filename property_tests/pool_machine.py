@@ -132,7 +132,7 @@ class Machine(PoolMachine):
                 assert self.starts(call.token) <= 1 + call.retries
 
     async def closing(self) -> None:
-        with trio.fail_after(1000):
+        with trio.fail_after(200):
             for call in self.made:
                 await call.over.wait()
         stats = self.pool.get_stats()
@@ -206,6 +206,7 @@ class RealMachine(Machine):
     autojump = False
     pace = 0.05
     step_limit = 60.0
+    limit = 100.0
 
     def forget(self) -> None:
         self.folder = tempfile.TemporaryDirectory()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from bridge_py import AsyncSessionContext, BaseAdapter, SessionContext, tool
 
+LINGER = 0.5  # seconds
 FOLDER_VARIABLE = "SNAKEPIT_TEST_RUNNING"
 
 
@@ -44,7 +45,7 @@ class Tools(BaseAdapter):
             try:
                 await asyncio.sleep(seconds)
             finally:
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(LINGER)
         return token
 
     @tool

@@ -19,7 +19,7 @@ from .faults import (
     Split,
 )
 from .memory import InMemory
-from .replay import run
+from .replay import Hanging, run
 
 __all__ = [
     "BatchFault",
@@ -28,6 +28,7 @@ __all__ = [
     "Fault",
     "Faults",
     "Garbage",
+    "Hanging",
     "Happened",
     "IgnoreCancel",
     "InMemory",

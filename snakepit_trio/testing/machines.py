@@ -33,7 +33,7 @@ from snakepit_trio.nurseries import background_nursery
 from snakepit_trio.pool import Pool, open_pool
 
 from .memory import InMemory
-from .replay import seeded
+from .replay import seeded, translated, watch
 
 try:
     from hypothesis import stateful
@@ -71,7 +71,9 @@ class TrioMachine(stateful.RuleBasedStateMachine):
     #: Whether time jumps when all tasks wait. False is for real processes.
     autojump: ClassVar[bool] = True
     #: Seconds of trio's clock after which one step counts as hanging: `trio.TooSlowError`.
-    step_limit: ClassVar[float] = 10_000.0
+    step_limit: ClassVar[float] = 1_000.0
+    #: Seconds after which the whole run does, also where it is shielded: `Hanging`.
+    limit: ClassVar[float] = 20_000.0
     #: For tasks in the background. They are cancelled at the end.
     nursery: trio.Nursery
 
@@ -110,9 +112,11 @@ class TrioMachine(stateful.RuleBasedStateMachine):
             if self.autojump:
                 clock = trio.testing.MockClock(autojump_threshold=0)
                 stack.enter_context(seeded(0))
+            stack.enter_context(translated())
             trio.run(self._main, clock=clock)
 
     async def _main(self) -> None:
+        trio.lowlevel.spawn_system_task(watch, self.limit)
         async with self.opened(), background_nursery() as self.nursery:
             await self._take_steps()
             if not self._has_failed:

@@ -1,4 +1,4 @@
-"""Runs that go the same way each time."""
+"""Runs that go the same way each time, and end."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from bridge_py.wire.errors import UsageError
 T = TypeVar("T")
 
 
-def run(function: Callable[..., Awaitable[T]], *args: Any, seed: int = 0, limit: float = 100_000.0) -> T:
+class Hanging(Exception):
+    """A run hangs where no cancellation reaches it. The message tells where its tasks wait."""
+
+
+def run(function: Callable[..., Awaitable[T]], *args: Any, seed: int = 0, limit: float = 10_000.0) -> T:
     """`trio.run(function, *args)`, on a clock that jumps; trio's scheduler makes the same choices for the same seed.
 
-    Time passes only when all tasks wait, and then at once. `limit`, in seconds of that clock, is when a run counts as
-    hanging: `trio.TooSlowError`. What `random` gives follows the seed too. With pools in memory (`InMemory`) a run that
-    fails fails the same way again, as long as nothing in it depends on threads, on real time or on the order of sets.
+    Time passes only when all tasks wait, and then at once. After `limit` seconds of that clock a run counts as hanging:
+    it is cancelled, which raises `trio.TooSlowError`, and if that does not end it, `Hanging`. What `random` gives
+    follows the seed too. With pools in memory (`InMemory`) a run that fails fails the same way again, as long as
+    nothing in it depends on threads, on real time or on the order of sets.
     """
 
     async def main() -> T:
+        trio.lowlevel.spawn_system_task(watch, 2 * limit)
         with trio.fail_after(limit):
             return await function(*args)
 
-    with seeded(seed):
+    with seeded(seed), translated():
         return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
@@ -50,3 +56,48 @@ def seeded(seed: int) -> Iterator[None]:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
         trio_run._r.setstate(before[1])
         random.setstate(before[2])
+
+
+async def watch(limit: float) -> None:
+    """A system task that ends a run which has not ended after `limit` seconds, whatever is shielded in it."""
+    await trio.sleep(limit)
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    text = "\n".join([f"it has not ended after {limit:g} s; its tasks wait:", *_places(root, "  ")])
+    _unshield(root)
+    raise Hanging(text)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise `Hanging` in place of the internal error that trio makes of it."""
+    try:
+        yield
+    except trio.TrioInternalError as error:
+        cause: BaseException | None = error.__cause__
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, Hanging):
+            raise cause from None
+        raise
+
+
+def _unshield(task: Any) -> None:
+    # trio cancels the rest of a run in which a system task has failed, and waits for it.
+    status = task._cancel_status
+    while status is not None:
+        status._scope.shield = False
+        status = status.parent
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            _unshield(child)
+
+
+def _places(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
+    frames = [(frame.f_code.co_filename, number, frame.f_code.co_name) for frame, number in task.iter_await_frames()]
+    ours = [frame for frame in frames if "/trio/" not in frame[0]] or frames
+    where = " at {}:{} in {}".format(*ours[-1]) if ours else ""
+    yield f"{indent}{task.name}{where}"
+    for nursery in task.child_nurseries:
+        for child in sorted(nursery.child_tasks, key=lambda child: child.name):
+            yield from _places(child, indent + "  ")
