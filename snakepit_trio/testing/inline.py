@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +63,8 @@ class InlineExecutor(Executor):
         self._start_waiting()
 
     def _start_waiting(self) -> None:
+        if trio.current_effective_deadline() == -math.inf:
+            return  # its worker has been killed: what has not started never will, and may run elsewhere
         while self._free and self._waiting and self._nursery is not None:
             call = self._take(next(iter(self._waiting)))
             if call is not None:

@@ -106,8 +106,8 @@ class _MemorySite(Site):
         try:
             await process.run()
         finally:
-            # A replacement may have its id by now.
-            if self._processes[worker_id] is process:
+            # A replacement may have its id by now, or a worker of another pool.
+            if self._processes.get(worker_id) is process:
                 del self._processes[worker_id]
 
     def _make_adapter(self) -> BaseAdapter:
