@@ -34,7 +34,10 @@ class Call:
     def check(self, came: Any, what: str) -> None:
         """Raise `AssertionError` if the result is not what is expected."""
         if callable(self.expected):
-            that(self.expected(came), f"{what}: expected a result for which the given function is true, but {came!r} came")
+            that(
+                self.expected(came),
+                f"{what}: expected a result for which the given function is true, but {came!r} came",
+            )
         else:
             equal(came, self.expected, what)
 
@@ -117,7 +120,9 @@ class Adapters:
         if not self.overrides("prepare_args"):
             return ""
         try:
-            return f" (prepare_args made {self.adapter.prepare_args(call.name, dict(call.args))!r:.200} of its arguments)"
+            return (
+                f" (prepare_args made {self.adapter.prepare_args(call.name, dict(call.args))!r:.200} of its arguments)"
+            )
         except Exception as error:
             return f" (prepare_args raised {error!r})"
 

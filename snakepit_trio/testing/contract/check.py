@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import unittest
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
@@ -18,10 +18,10 @@ import trio
 from bridge_py.wire.errors import UsageError
 
 S = TypeVar("S")
-T = TypeVar("T")
 Rule = Callable[[S], Awaitable[None]]
 #: Seconds, of trio's clock, that one check gets: what hangs, fails.
 LONGEST: Final = 60.0
+_SHORT: Final = 200  # characters of a value that is told whole
 _TEST_OF_PYTEST: Final = "PYTEST_CURRENT_TEST"
 
 logger = logging.getLogger("snakepit.contract")
@@ -34,8 +34,8 @@ class LeftOut(unittest.SkipTest):
 class Check:
     """One rule, to be run by `await check()`. `name` is its name, `rule` the rule in words.
 
-    Raises `AssertionError`, which says what was expected and what came. If it does not apply, it is skipped in a test of
-    pytest, and elsewhere raises `LeftOut`.
+    Raises `AssertionError`, which says what was expected and what came. If it does not apply, it is skipped in a test
+    of pytest, and elsewhere raises `LeftOut`.
     """
 
     def __init__(self, name: str, rule: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -79,7 +79,7 @@ class Check:
     def left_out(self, why: str) -> Check:
         """The same, but left out."""
 
-        async def leave_out() -> None:  # noqa: ASYNC910
+        async def leave_out() -> None:
             raise LeftOut(why)
 
         return Check(self.name, self.rule, leave_out)
@@ -184,9 +184,14 @@ def that(condition: object, what: str) -> None:
 
 
 def equal(came: object, expected: object, what: str) -> None:
-    """Raise `AssertionError` if two things differ, or have different types."""
-    if came != expected or type(came) is not type(expected):
-        raise AssertionError(f"{what}: expected {expected!r:.500}, but {came!r:.500} came")
+    """Raise `AssertionError` if two values differ, or are of different types, they or any part of them."""
+    found = _difference(came, expected, "")
+    if found is None:
+        return
+    path, part, expected_part = found
+    if max(len(repr(came)), len(repr(expected))) <= _SHORT:
+        path, part, expected_part = "", came, expected
+    raise AssertionError(f"{what}{path and ', at ' + path}: expected {expected_part!r:.500}, but {part!r:.500} came")
 
 
 class raises:  # noqa: N801 - reads as what it does
@@ -210,15 +215,14 @@ class raises:  # noqa: N801 - reads as what it does
                 return False
             raise AssertionError(f"{self._what}: expected {self._kind.__name__}, but {error!r:.500} came") from error
         if self._names not in str(error):
-            raise AssertionError(
-                f"{self._what}: expected {self._kind.__name__} with {self._names!r} in its text, but {error!r:.500} came"
-            ) from error
+            expected = f"{self._kind.__name__} with {self._names!r} in its text"
+            raise AssertionError(f"{self._what}: expected {expected}, but {error!r:.500} came") from error
         self.error = error
         return True
 
 
 @asynccontextmanager
-async def made_by(make: Callable[..., Any], kind: type[T], **options: Any) -> AsyncIterator[T]:
+async def made_by(make: Callable[..., Any], kind: type, **options: Any) -> AsyncIterator[Any]:
     """What a maker makes: the thing, an awaitable of it, or an async context manager that gives it.
 
     Raises `UsageError` if it is of another kind.
@@ -247,7 +251,32 @@ def title_of(thing: object) -> str:
     return getattr(thing, "__qualname__", None) or repr(thing)
 
 
-def _checked(thing: Any, kind: type[T]) -> T:
+def _difference(came: Any, expected: Any, path: str) -> tuple[str, Any, Any] | None:
+    """Where in two values the first difference is, and what is there in each; None if there is none."""
+    if type(came) is type(expected):
+        if isinstance(came, dict) and came.keys() == expected.keys():
+            return _first((came[key], expected[key], f"{path}[{key!r}]") for key in came)
+        if isinstance(came, (list, tuple)) and len(came) == len(expected):
+            return _first((part, expected[n], f"{path}[{n}]") for n, part in enumerate(came))
+        if _is_same_leaf(came, expected):
+            return None
+    return path, came, expected
+
+
+def _first(parts: Iterable[tuple[Any, Any, str]]) -> tuple[str, Any, Any] | None:
+    return next((found for part in parts if (found := _difference(*part)) is not None), None)
+
+
+def _is_same_leaf(came: Any, expected: Any) -> bool:
+    same = came == expected
+    if not isinstance(same, bool):
+        raise UsageError(
+            f"a {type(came).__name__} is not compared by ==: give a function that says whether it is right"
+        )
+    return same or bool(came != came and expected != expected)
+
+
+def _checked(thing: Any, kind: type) -> Any:
     if not isinstance(thing, kind):
         raise UsageError(f"the maker gave {thing!r:.200}: let it give a {kind.__name__}, or a context manager of one")
     return thing

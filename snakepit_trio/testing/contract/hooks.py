@@ -125,7 +125,9 @@ async def hooks_that_are_there_are_asked(given: Adapters) -> None:
     """`has_a_say` is true for an adapter that overrides a hook which is called for each call: else none would be."""
     names = ("supported_commands", "validate_command", "prepare_args", "process_response", "command_timeout")
     overridden = [name for name in names if given.overrides(name)]
-    equal(given.adapter.has_a_say, bool(overridden), f"has_a_say of an adapter that overrides {overridden or 'nothing'}")
+    equal(
+        given.adapter.has_a_say, bool(overridden), f"has_a_say of an adapter that overrides {overridden or 'nothing'}"
+    )
 
 
 @rules

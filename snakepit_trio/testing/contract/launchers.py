@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Self
+from typing import Any, Final
 
 import trio
 
@@ -42,6 +42,10 @@ def launcher(
     given = Launchers(make, is_here, find_tools, config)
     rules = (running.rules, processes.rules, lifes.rules)
     return Contract(title_of(make), [check for each in rules for check in each.checks(given)])
+
+
+#: Seconds after which a call should be over that was stopped, or whose worker was.
+_LONGEST_CALL: Final = 15.0
 
 
 class Launchers:
@@ -246,28 +250,32 @@ class Meeting:
 
 
 class Running:
-    """A call that is under way: it has begun in its worker when the block is entered."""
+    """A call that is made by `nursery.start_soon(running)`, and has begun in its worker when `begun` says so."""
 
-    def __init__(self, pool: Pool, name: str, **options: Any) -> None:
-        self._pool = pool
-        self._name = name
-        self._options = {"timeout": None, **options}
-        self._over = trio.Event()
+    def __init__(self, pool: Pool, name: str) -> None:
         self.begun = Meeting(pool, 1, "begun")
         self.scope = trio.CancelScope()
         self.outcome: Any = None
         self.error: Exception | None = None
+        self._pool = pool
+        self._name = name
+        self._over = trio.Event()
 
     async def __call__(self) -> None:
-        """Make the call, in a task of its own."""
+        """Make the call."""
         with self.scope:
             try:
-                self.outcome = await self._pool.execute(self._name, **self._options)
+                self.outcome = await self._pool.execute(self._name, timeout=None)
             except Exception as error:
                 self.error = error
         self._over.set()
 
-    async def over(self) -> Self:
+    async def over(self, after: str) -> None:
         """Wait until it is over."""
-        await self._over.wait()
-        return self
+        with trio.move_on_after(_LONGEST_CALL) as waiting:
+            await self._over.wait()
+        that(
+            not waiting.cancelled_caught,
+            f"expected that a call of {self._name!r} is over after {after}, but it is under way still after"
+            f" {_LONGEST_CALL:.0f} s",
+        )

@@ -37,7 +37,7 @@ async def nothing_is_left_of_calls_that_run(given: Launchers) -> None:
                 running = Running(pool, "wait")
                 nursery.start_soon(running)
                 await running.begun.until_all()
-            await running.over()
+            await running.over("the end of its pool")
         that(running.error is not None, "a call that runs when its pool ends: expected an error, but it returned")
         watched.check_nothing_is_left()
 
@@ -76,7 +76,7 @@ async def workers_are_recycled(given: Launchers) -> None:
             for number in range(10):
                 equal(await pool.execute("add", {"a": number, "b": 1}), number + 1, "add, while workers are recycled")
             with trio.move_on_after(10):
-                while pool.get_stats().recycled < 1:
+                while pool.get_stats().recycled < 1:  # noqa: ASYNC110 - counts tell nobody
                     await trio.sleep(0.01)
             that(pool.get_stats().recycled >= 1, "expected that a worker is recycled after 3 calls, but none was")
         codes = [process.exit_code for process in watched.processes if process.last_started]

@@ -20,6 +20,7 @@ rules: Rules[Launchers] = Rules()
 _SUM: Final = {"a": 2, "b": 3}
 _CALLS: Final = 20
 _FATAL: Final = 10
+_GONE: Final = 3.0  # seconds after which a killed process should be
 
 
 @rules
@@ -61,7 +62,7 @@ async def last_started_is_the_last_call_that_has_started(given: Launchers) -> No
         (call_id,) = process.call_ids()
         equal(process.last_started, call_id, "last_started while a call runs")
         process.signal_group(signal.SIGKILL)
-        await running.over()
+        await running.over("its worker got SIGKILL")
         equal(process.last_started, call_id, "last_started after the worker's death")
 
 
@@ -116,7 +117,7 @@ async def a_worker_that_is_never_ready_is_killed(given: Launchers) -> None:
 @rules
 async def a_worker_that_was_stopped_is_replaced(given: Launchers) -> None:
     """A worker that a signal has stopped answers no pings: it is killed and replaced."""
-    pings = {"ping_interval": 0.1, "ping_timeout": 0.1, "missed_pings": 2}
+    pings: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.1, "missed_pings": 2}
     async with given.pool(**pings) as (pool, watched):
         given.needs_this_machine(watched, "signals that stop processes")
         await _killed(pool, watched.processes[0], signal.SIGSTOP)
@@ -163,7 +164,7 @@ async def _killed(pool: Any, process: WatchedProcess, number: signal.Signals) ->
         nursery.start_soon(running)
         await running.begun.until_all()
         process.signal_group(number)
-        await running.over()
+        await running.over(f"its worker got {number.name}")
     if not isinstance(running.error, WorkerCrashed):
         raise AssertionError(
             f"a call whose worker gets {number.name}: expected WorkerCrashed, but "
@@ -201,8 +202,8 @@ async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[dict[int, Exce
 
 
 async def _is_gone(process: psutil.Process, what: str) -> None:
-    with trio.move_on_after(5):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+    with trio.move_on_after(_GONE):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
             await trio.sleep(0.01)
         return
     process.kill()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, Final
 
 import trio
 
-import snakepit_trio.errors as errors
 from bridge_py.wire.errors import CallTimeout, InvalidArguments, ToolError, UnknownTool
 
 from .check import Rules, equal, raises, that
@@ -144,7 +142,7 @@ async def what_waits_in_line_is_just_withdrawn(given: Launchers) -> None:
         equal(waiting.cancelled_caught, True, "whether a call waits for the only worker, which is busy")
         equal((running.error, len(watched.processes)), (None, 1), "error of the running call, processes launched")
         running.scope.cancel()
-        await running.over()
+        await running.over("its cancellation")
         equal(await pool.execute("add", _SUM), 5, "add, afterwards")
 
 
@@ -219,5 +217,5 @@ async def _cancel(pool: Any, name: str) -> None:
         nursery.start_soon(running)
         await running.begun.until_all()
         running.scope.cancel()
-        await running.over()
+        await running.over("its cancellation")
     that(running.error is None, f"a call that is cancelled: expected its cancellation, but {running.error!r} came")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,7 +28,7 @@ _VALUES: Final[list[Any]] = [
     b"\x00\xff",
     [1, [2, "x"], {}],
     {"a": {"b": [None]}},
-    datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC),
+    dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
 ]
 
 
@@ -41,7 +41,7 @@ async def a_new_store_is_empty(given: Stores) -> None:
 
 @rules
 async def a_session_lives_until_it_is_deleted(given: Stores) -> None:
-    """What `create_session` has made is found and listed; `delete_session` removes it, and says whether it was there."""
+    """What `create_session` has made is found and listed; `delete_session` removes it, and says whether it was."""
     async with given.empty() as store:
         equal(await store.create_session("s"), "s", "create_session('s')")
         equal(await store.session_exists("s"), True, "session_exists of a session")
@@ -85,7 +85,9 @@ async def the_id_of_a_deleted_session_is_free(given: Stores) -> None:
         await store.delete_session("s")
         await store.create_session("s")
         info = await store.get_session("s")
-        equal((info.metadata, info.variables, info.programs, info.bytes), ({}, 0, 0, 0), "what the second session holds")
+        equal(
+            (info.metadata, info.variables, info.programs, info.bytes), ({}, 0, 0, 0), "what the second session holds"
+        )
 
 
 @rules

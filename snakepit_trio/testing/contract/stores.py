@@ -112,7 +112,7 @@ class RealTime(Time):
         """See `Time`."""
         end = time.monotonic() + part * self.ttl
         # The store's clock is not trio's, which a test may have replaced.
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - time
             await trio.sleep(left)
 
     async def in_time(self, attempt: Callable[[], Awaitable[None]], most: float) -> None:

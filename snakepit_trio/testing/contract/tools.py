@@ -1,8 +1,9 @@
-"""Tools that the checks of launchers and stores call in workers. Needs nothing but `bridge_py`, so workers start light."""
+"""Tools that the checks of launchers and stores call in workers. `bridge_py` is enough, so workers start light."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -112,12 +113,13 @@ class Tools(BaseAdapter):
     @tool
     def resist(self, context: SessionContext) -> None:
         """Say that it has begun, and sleep, whoever cancels it."""
-        context.call_host_tool("begun")
+        # It may be cancelled before it has heard that it was heard.
+        with contextlib.suppress(ToolCancelled):
+            context.call_host_tool("begun")
+            time.sleep(1000)
         while True:
-            try:
+            with contextlib.suppress(ToolCancelled):
                 time.sleep(1000)
-            except ToolCancelled:
-                continue
 
     @tool
     def exit(self, code: int) -> None:

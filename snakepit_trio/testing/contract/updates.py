@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -53,7 +54,7 @@ async def an_update_that_raises_is_undone(given: Stores) -> None:
         with Ear(store, "s", given.patience) as ear:
             for error in (ValueError("of the contract"), Unusual("of the contract")):
                 with raises(type(error), "an update whose function raises", "of the contract"):
-                    await store.update_session("s", lambda session, error=error: _change_all(session, error))
+                    await store.update_session("s", functools.partial(_change_all, error=error))
                 equal(await _state(view), before, f"the session, after an update that raised {error!r}")
             await view.update_variable("x", 5)
             heard = await ear.until(1, "two updates that raised, and one that did not")
@@ -173,7 +174,9 @@ async def a_cancelled_update_is_whole_or_nothing(given: Stores) -> None:
             for steps in _steps():
                 before = await view.get_variable_value("a")
                 ear.heard.clear()
-                done = await _cancelled_after(steps, lambda n=steps: view.update_variables({"a": [n], "b": [n]}))
+                done = await _cancelled_after(
+                    steps, functools.partial(view.update_variables, {"a": [steps], "b": [steps]})
+                )
                 found, _ = await view.get_variables(["a", "b"])
                 equal(found["b"].value, found["a"].value, f"two variables, after an update cancelled in step {steps}")
                 took_place = found["a"].value != before
@@ -190,11 +193,11 @@ async def a_cancelled_create_or_delete_is_whole_or_nothing(given: Stores) -> Non
     async with given.empty() as store:
         for steps in _steps():
             session_id = f"s{steps}"
-            created = await _cancelled_after(steps, lambda name=session_id: store.create_session(name))
+            created = await _cancelled_after(steps, functools.partial(store.create_session, session_id))
             await _is_whole(store, session_id, f"a session whose creation was cancelled in step {steps}")
             there = await store.session_exists(session_id)
             that(there or not created, f"create_session returned in step {steps}, but there is no session")
-            deleted = await _cancelled_after(steps, lambda name=session_id: store.delete_session(name))
+            deleted = await _cancelled_after(steps, functools.partial(store.delete_session, session_id))
             await _is_whole(store, session_id, f"a session whose deletion was cancelled in step {steps}")
             gone = not await store.session_exists(session_id)
             that(gone or not deleted, f"delete_session returned in step {steps}, but the session is there")
@@ -289,4 +292,3 @@ async def _is_whole(store: SessionStore, session_id: str, what: str) -> None:
         return
     with raises(SessionNotFound, f"{what}: reading what does not exist"):
         await store.read_session(session_id, len)
-
