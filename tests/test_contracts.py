@@ -69,7 +69,7 @@ def in_real_time() -> snakepit.MemoryStore:
 
 STORES: Final = {
     "memory": contract.store(snakepit.MemoryStore),
-    "memory-of-real-time": contract.store(in_real_time, ttl=0.5),
+    "memory-of-real-time": contract.store(in_real_time, ttl=0.3),
 }
 LAUNCHERS: Final = {
     "local": contract.launcher(Local),
@@ -88,7 +88,9 @@ ADAPTERS: Final[dict[str, Sequence[contract.Check]]] = {
     ],
     "hooks": contract.adapter(Polite(WORKER), [("echo", {"words": ["hello", "you"]}, "hello you !")]),
     "link": contract.adapter(OUR_TOOLS, **CONTRACT),
-    "showcase": contract.adapter("bridge_py.adapters.showcase:Showcase", **SHOWCASE),
+    "showcase": [
+        contract.adapter("bridge_py.adapters.showcase:Showcase", **SHOWCASE).named("calls_return_what_is_expected")
+    ],
 }
 
 
@@ -250,7 +252,7 @@ class TakesAnIdTwice(snakepit.MemoryStore):
         (TellsTwice, "no_change_is_told_of_twice", "tells of 20 changes, but it told of"),
         (HandsOutItsOwn, "what_is_handed_out_is_a_copy", "a global program, after its value was changed by who got it"),
         (NeverExpires, "a_session_expires", "has expired: expected SessionNotFound, but nothing was raised"),
-        (DoesNotCountUse, "use_keeps_a_session", "expected that reading keeps a session, but it expired"),
+        (DoesNotCountUse, "use_keeps_a_session", "expected that reading keeps a session for its ttl, but it expired"),
         (SaysThatItDoesNotWait, "who_says_that_it_never_waits_never_waits", "but these did: delete_session"),
         (IsTornByCancelling, "a_cancelled_update_is_whole_or_nothing", "SessionNotFound"),
         (TakesAnIdTwice, "an_id_is_taken_once", "expected SessionError, but nothing was raised"),
@@ -409,7 +411,7 @@ async def test_a_broken_adapter_is_found_out(broken: Any, name: str, says: str) 
     await is_found_out(contract.adapter(broken(WORKER), [("echo", {"value": "x"}, "x")]).named(name), says)
 
 
-class Deaf(snakepit.StdioJson):
+class ClearsAnswers(snakepit.StdioJson):
     def process_response(self, name: str, response: Any) -> Any:
         response.clear()
         return response
@@ -418,7 +420,12 @@ class Deaf(snakepit.StdioJson):
 @pytest.mark.parametrize(
     ("adapter", "name", "options", "says"),
     [
-        (Deaf(WORKER), "process_response_leaves_results_alone", {}, "expected ['x'], but [] came"),
+        (
+            ClearsAnswers(WORKER),
+            "process_response_gives_what_is_expected",
+            {},
+            "to which the worker answered ['x'] before process_response: expected ['x'], but [] came",
+        ),
         (JSON, "calls_return_what_is_expected", {"calls": [("echo", {"value": 1}, 2)]}, "expected 2, but 1 came"),
         (JSON, "calls_return_what_is_expected", {"calls": [("fail", {"how": "value"}, 2)]}, "ToolError"),
         (JSON, "values_survive", {"echo": ("big", "size"), "values": [3]}, "big(size=3): expected 3, but 'xxx' came"),

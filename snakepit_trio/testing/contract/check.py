@@ -18,7 +18,7 @@ import trio
 from bridge_py.wire.errors import UsageError
 
 S = TypeVar("S")
-Rule = Callable[[S], Awaitable[None]]
+Rule = Callable[[S], Awaitable[None] | None]
 #: Seconds, of trio's clock, that one check gets: what hangs, fails.
 LONGEST: Final = 60.0
 _SHORT: Final = 200  # characters of a value that is told whole
@@ -38,7 +38,7 @@ class Check:
     of pytest, and elsewhere raises `LeftOut`.
     """
 
-    def __init__(self, name: str, rule: str, run: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, name: str, rule: str, run: Callable[[], Awaitable[None] | None]) -> None:
         self.name = name
         self.rule = rule
         self._run = run
@@ -65,7 +65,9 @@ class Check:
         """The same, wherever it runs: raises `LeftOut` if it does not apply."""
         try:
             with trio.fail_after(LONGEST):
-                await self._run()
+                running = self._run()
+                if running is not None:
+                    await running
         except Exception as error:
             culprit = _culprit(error)
             if isinstance(culprit, LeftOut):
@@ -79,7 +81,7 @@ class Check:
     def left_out(self, why: str) -> Check:
         """The same, but left out."""
 
-        async def leave_out() -> None:
+        def leave_out() -> None:
             raise LeftOut(why)
 
         return Check(self.name, self.rule, leave_out)

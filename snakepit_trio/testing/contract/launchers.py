@@ -37,10 +37,10 @@ def launcher(
 
     What needs processes is left out for launchers whose sites say `runs_inline`.
     """
-    from . import lifes, processes, running
+    from . import lives, processes, running
 
     given = Launchers(make, is_here, find_tools, config)
-    rules = (running.rules, processes.rules, lifes.rules)
+    rules = (running.rules, processes.rules, lives.rules)
     return Contract(title_of(make), [check for each in rules for check in each.checks(given)])
 
 
@@ -148,7 +148,9 @@ class WatchedSite(Site):
         """See `Site`."""
         return self._inner.loop
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(  # noqa: ASYNC128 - the inner one says that it has started
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """See `Site`."""
         await self._inner.run(task_status)
 
@@ -169,6 +171,7 @@ class WatchedProcess:
         self.is_released = False
         self.surroundings: Surroundings | None = None
         self._inner = inner
+        self._is_leaving = False
         self._last_started = 0
         self.pid = inner.pid
 
@@ -183,8 +186,8 @@ class WatchedProcess:
 
     @property
     def last_started(self) -> int:
-        """See `WorkerProcess`; after its release, what it was."""
-        if not self.is_released:
+        """See `WorkerProcess`; from its release on, what it was."""
+        if not self._is_leaving:
             self._last_started = self._inner.last_started
         return self._last_started
 
@@ -225,6 +228,7 @@ class WatchedProcess:
     async def release(self) -> None:
         """See `WorkerProcess`."""
         self._last_started = self._inner.last_started
+        self._is_leaving = True
         await self._inner.release()
         self.is_released = True
 

@@ -17,7 +17,6 @@ from .check import Contract, LeftOut, made_by, takes, that, title_of
 
 Made = SessionStore | Awaitable[SessionStore] | AbstractAsyncContextManager[SessionStore]
 _CLOCK_TTL: Final = 100.0
-_TRIES: Final = 5
 
 
 def store(make: Callable[..., Made], *, ttl: float = 2.0, patience: float = 5.0) -> Contract:
@@ -67,16 +66,16 @@ class Stores:
 
 
 class Time:
-    """Time as a store sees it. `ttl` is for sessions that are to expire."""
+    """Time as a store sees it. `ttl`, in seconds, is for sessions that are to expire."""
 
     ttl: float
 
-    async def go_on(self, part: float) -> None:
-        """Let a part of the ttl pass."""
+    def now(self) -> float:
+        """Seconds, since whenever."""
         raise NotImplementedError
 
-    async def in_time(self, attempt: Callable[[], Awaitable[None]], most: float) -> None:
-        """Try something that says nothing if more than `most` of the ttl has passed in it: then it is tried again."""
+    async def go_on(self, part: float) -> None:
+        """Let a part of the ttl pass."""
         raise NotImplementedError
 
 
@@ -97,10 +96,6 @@ class MovedTime(Time):
         self._now += part * self.ttl
         await trio.lowlevel.checkpoint()
 
-    async def in_time(self, attempt: Callable[[], Awaitable[None]], most: float) -> None:  # noqa: ARG002
-        """See `Time`."""
-        await attempt()
-
 
 class RealTime(Time):
     """The time of the machine."""
@@ -108,27 +103,16 @@ class RealTime(Time):
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl
 
+    def now(self) -> float:
+        """See `Time`."""
+        return time.monotonic()
+
     async def go_on(self, part: float) -> None:
         """See `Time`."""
         end = time.monotonic() + part * self.ttl
         # The store's clock is not trio's, which a test may have replaced.
         while (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - time
             await trio.sleep(left)
-
-    async def in_time(self, attempt: Callable[[], Awaitable[None]], most: float) -> None:
-        """See `Time`. Raises `LeftOut` if the machine is too slow for it each time."""
-        for _ in range(_TRIES):
-            began = time.monotonic()
-            failure: AssertionError | None = None
-            try:
-                await attempt()
-            except AssertionError as error:
-                failure = error
-            if failure is None:
-                return
-            if time.monotonic() - began < most * self.ttl:
-                raise failure
-        raise LeftOut(f"this machine was too slow for sessions of {self.ttl} s: give a longer ttl")
 
 
 class Ear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -51,11 +52,12 @@ class Tools(BaseAdapter):
     @tool
     async def tick(self) -> AsyncIterator[int]:
         """Yield for ever; note that it runs."""
-        async with _Noted(self._running, "tick"):
-            number = 0
-            while True:
+        self._running.append("tick")
+        try:
+            for number in itertools.count():
                 yield number
-                number += 1
+        finally:
+            self._running.remove("tick")
 
     @tool
     def running(self) -> list[str]:
@@ -65,9 +67,12 @@ class Tools(BaseAdapter):
     @tool
     async def wait(self, context: AsyncSessionContext) -> None:
         """Say that it has begun, and wait for ever; note that it runs."""
-        async with _Noted(self._running, "wait"):
+        self._running.append("wait")
+        try:
             await context.call_host_tool("begun")
             await asyncio.Event().wait()
+        finally:
+            self._running.remove("wait")
 
     @tool(cancel="kill")
     async def wait_for_kill(self, context: AsyncSessionContext) -> None:
@@ -167,17 +172,3 @@ class NeverReady(BaseAdapter):
     def setup(self) -> None:
         """Sleep."""
         time.sleep(1000)
-
-
-class _Noted:
-    """A name is in a list, as long as a block runs."""
-
-    def __init__(self, running: list[str], name: str) -> None:
-        self._running = running
-        self._name = name
-
-    async def __aenter__(self) -> None:
-        self._running.append(self._name)
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._running.remove(self._name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Final
 
 import trio
@@ -43,17 +42,16 @@ async def nothing_is_left_of_calls_that_run(given: Launchers) -> None:
 
 
 @rules
-async def signals_after_the_end_do_no_harm(given: Launchers) -> None:
-    """`signal_group` of a process that has ended does nothing, and `wait` returns at once."""
+async def one_worker_can_be_stopped(given: Launchers) -> None:
+    """It ends in order, and its exit code stays known; the others live on."""
     async with given.watched() as watched:
-        async with given.pool_of(watched) as pool:
-            (process,) = watched.processes
-            await pool.workers.stop(pool.list_workers()[0].id)
-            with trio.fail_after(5):
-                await process.wait()
-            equal(process.exit_code, 0, "exit_code of a worker that was stopped")
-            process.signal_group(signal.SIGKILL)
-            equal(process.exit_code, 0, "exit_code, after a signal that came too late")
+        async with given.pool_of(watched, workers=2) as pool:
+            gone, *_ = pool.list_workers()
+            await pool.workers.stop(gone.id)
+            codes = {process.pid: process.exit_code for process in watched.processes}
+            equal(codes.pop(gone.pid or 0), 0, "exit_code of the worker that was stopped")
+            equal(list(codes.values()), [None], "exit_code of the other one")
+            equal(await pool.execute("add", _SUM), 5, "add, in the other one")
         watched.check_nothing_is_left()
 
 
