@@ -63,13 +63,13 @@ class Polite(snakepit.StdioJson):
         return 5.0
 
 
-def in_real_time() -> snakepit.MemoryStore:
+async def awaited_store() -> snakepit.MemoryStore:
     return snakepit.MemoryStore()
 
 
 STORES: Final = {
     "memory": contract.store(snakepit.MemoryStore),
-    "memory-of-real-time": contract.store(in_real_time, ttl=0.3),
+    "memory-of-real-time": contract.store(awaited_store, ttl=0.3),
 }
 LAUNCHERS: Final = {
     "local": contract.launcher(Local),
@@ -470,10 +470,6 @@ async def test_running_all_at_once() -> None:
 @asynccontextmanager
 async def opened_store(clock: Callable[[], float]) -> AsyncIterator[snakepit.MemoryStore]:
     yield snakepit.MemoryStore(clock=clock)
-
-
-async def awaited_store() -> snakepit.MemoryStore:
-    return snakepit.MemoryStore()
 
 
 @pytest.mark.parametrize("make", [opened_store, awaited_store])
