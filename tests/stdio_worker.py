@@ -139,8 +139,9 @@ class Worker:
                 time.sleep(1000)
 
     def _serve(self, frame: dict[str, Any]) -> None:
-        call_id, tool = frame["id"], TOOLS[frame["command"]]
+        call_id = frame["id"]
         try:
+            tool = TOOLS[frame["command"]]
             if frame["stream"]:
                 for chunk in tool(self, frame, **frame["args"]):
                     self.say({"id": call_id, "chunk": chunk})

@@ -118,7 +118,7 @@ class _MemorySite(Site):
         try:
             await process.run(refusal)
         finally:
-            # A replacement may have its id by now, or may have had it.
+            # A replacement may have its id by now, or may have had it, or a worker of another pool.
             if self._processes.get(worker_id) is process:
                 del self._processes[worker_id]
 

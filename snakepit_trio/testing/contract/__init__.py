@@ -1,0 +1,12 @@
+"""What a pool needs of a store, a launcher or an adapter, as checks that any of them can be run against.
+
+`store(make)`, `launcher(make)` and `adapter(adapter, calls)` each give a `Contract`: a sequence of named checks, for
+pytest's `parametrize`, or for `trio.run(contract.run)`. Nothing in here needs pytest.
+"""
+
+from .adapters import adapter
+from .check import Check, Contract, LeftOut, Report
+from .launchers import launcher
+from .stores import store
+
+__all__ = ["Check", "Contract", "LeftOut", "Report", "adapter", "launcher", "store"]
