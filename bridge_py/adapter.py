@@ -142,7 +142,10 @@ class Tool:
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         self.context_class: type[CallContext] = CallContext
-        self._takes_any = False
+        #: Whether it takes arguments of other names too: it has a `**parameter`.
+        self.takes_any = False
+        #: What arguments are checked against, by parameter.
+        self.hints: dict[str, Any] = {}
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
@@ -160,7 +163,7 @@ class Tool:
         specs = []
         for parameter in inspect.signature(self.function).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
-                self._takes_any = True
+                self.takes_any = True
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
                 raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
             elif (hint := hints.get(parameter.name)) in self._context_types:
@@ -168,11 +171,12 @@ class Tool:
                 self.context_class = self._context_class(hint)
             else:
                 hint = _checkable(hints.get(parameter.name, Any))
+                self.hints[parameter.name] = hint
                 fields.append(_field_of(parameter, hint))
                 specs.append(_spec_of(parameter, hint, docs.get(parameter.name, "")))
         self._fields = frozenset(spec.name for spec in specs)
         shape = msgspec.defstruct(
-            f"{self.name}_arguments", fields, kw_only=True, forbid_unknown_fields=not self._takes_any
+            f"{self.name}_arguments", fields, kw_only=True, forbid_unknown_fields=not self.takes_any
         )
         self._shape = shape
         return specs
@@ -195,11 +199,11 @@ class Tool:
     def bind(self, given: Any, context: object) -> dict[str, Any]:
         """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter."""
         try:
-            converted: Any = msgspec.convert(given, self._shape, dec_hook=_check_instance)
+            converted: Any = msgspec.convert(given, self._shape, dec_hook=check_instance)
         except msgspec.ValidationError as error:
             raise _explain(self.name, str(error), self.spec) from None
         values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
-        if self._takes_any:
+        if self.takes_any:
             values.update((key, value) for key, value in given.items() if key not in self._fields)
         if self._context_parameter:
             values[self._context_parameter] = context
@@ -256,7 +260,7 @@ def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 def _checkable(hint: Any) -> Any:
     try:
-        msgspec.msgpack.Decoder(hint, dec_hook=_check_instance)
+        msgspec.msgpack.Decoder(hint, dec_hook=check_instance)
     except TypeError:
         return Any
     return hint
@@ -277,7 +281,7 @@ def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> Param
     return ParameterSpec(parameter.name, type_name, description, required=False, default=repr(parameter.default))
 
 
-def _check_instance(expected: Any, value: Any) -> Any:
+def check_instance(expected: Any, value: Any) -> Any:
     """Take a value for a hint that msgspec cannot convert to, if it is of that class already."""
     kind = typing.get_origin(expected) or expected
     if isinstance(kind, type) and not isinstance(value, kind):
@@ -286,7 +290,7 @@ def _check_instance(expected: Any, value: Any) -> Any:
 
 
 def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
-    inside = re.search(r"at `\$\.(\w+)", message)
+    inside = re.search(r"(?:at|in) `\$\.(\w+)", message)
     found = inside or re.search(r"field `([^`]+)`", message)
     parameter = found.group(1) if found else ""
     if not inside and message.startswith("Object missing required field"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 from typing import Any
 
@@ -15,44 +14,28 @@ from hypothesis.extra import numpy as hnp
 from bridge_py.wire.any_values import PREFIX, decode_any, encode_any, encode_parameter
 from bridge_py.wire.errors import DecodeError
 from bridge_py.wire.types import get_type, list_types
-
-_plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
-    lambda values: st.one_of(st.lists(values, max_size=4), st.dictionaries(st.text(), values, max_size=4)),
-    max_leaves=10,
-)
-_VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "float": st.floats(),
-    "integer": st.one_of(st.integers(), st.integers(-(10**6000), 10**6000)),
-    "string": st.text(),
-    "boolean": st.booleans(),
-    "choice": st.text(),
-    "module": st.text(min_size=1),
-    "embedding": st.lists(st.floats()),
-    "tensor": hnp.arrays(st.sampled_from(["float64", "int64", "bool"]), hnp.array_shapes()).map(np.ndarray.tolist),
-    "list": st.lists(_plain),
-    "map": st.dictionaries(st.text(), _plain),
-}
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list):
-        return isinstance(other, list) and len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, float):
-        return bool(one == other or (math.isnan(one) and math.isnan(other)))
-    return type(one) is type(other) and bool(one == other)
+from snakepit_trio.testing.strategies import equal, plain_values, variables
 
 
 @pytest.mark.parametrize("name", list_types())
 @given(data=st.data())
 def test_every_type_survives(name: str, data: st.DataObject) -> None:
-    value = data.draw(_VALUES[name])
+    value = data.draw(variables(name)).value
     kind = get_type(name)
-    assert _same(value, kind.deserialize(kind.serialize(value)))
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    assert equal(plain, kind.deserialize(kind.serialize(value)))
     found = encode_any(value, name, binary_from=data.draw(st.sampled_from([0, 80, 10_240])))
     decoded_name, decoded = decode_any(found.type_url, found.value, found.binary)
     assert decoded_name == name
-    assert _same(value, decoded.tolist() if isinstance(decoded, np.ndarray) else decoded)
+    assert equal(plain, decoded.tolist() if isinstance(decoded, np.ndarray) else decoded)
+
+
+@given(st.integers(-(10**6000), 10**6000))
+def test_ints_survive_that_str_refuses(value: int) -> None:
+    kind = get_type("integer")
+    assert kind.deserialize(kind.serialize(value)) == value
+    found = encode_any(value, "integer")
+    assert decode_any(found.type_url, found.value, found.binary) == ("integer", value)
 
 
 _DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -70,15 +53,15 @@ def test_arrays_survive_in_raw_bytes(array: Any, transposed: bool) -> None:
     assert len(decode_any(empty.type_url, empty.value)[1]) == 0
 
 
-@given(_plain)
+@given(plain_values())
 def test_parameters_survive(value: Any) -> None:
     found = encode_parameter(value)
-    assert _same(decode_any(found.type_url, found.value)[1], value)
+    assert equal(value, decode_any(found.type_url, found.value)[1])
 
 
 _names = ["google.protobuf.StringValue", "google.protobuf.Value", "snakepit.tensor.binary", "snakepit.embedding.binary"]
 _urls = st.sampled_from(["", *(PREFIX + name for name in (*_names, *(f"snakepit.{name}" for name in list_types())))])
-_jsons = _plain.map(lambda value: encode_parameter(value).value)
+_jsons = plain_values().map(lambda value: encode_parameter(value).value)
 
 
 @settings(max_examples=300)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import array
-import datetime as dt
-import pathlib
 import tracemalloc
 import uuid
 from typing import Any
@@ -16,86 +14,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from bridge_py.wire import codec
 from bridge_py.wire.errors import DecodeError, EncodeError
-
-_offsets = st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)).map(
-    lambda offset: dt.timezone(dt.timedelta(minutes=offset // dt.timedelta(minutes=1)))
-)
-_scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-(2**200), 2**200),
-    st.floats(),
-    st.text(),
-    st.binary(),
-    st.binary(min_size=10_000, max_size=11_000),
-    st.complex_numbers(),
-    st.dates(),
-    st.times(),
-    st.datetimes(),
-    st.datetimes(timezones=_offsets),
-    st.timedeltas(),
-    st.decimals(),
-    st.uuids(),
-    st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1).map(pathlib.Path),
-    st.binary(max_size=20).map(bytearray),
-)
-_keys = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.binary(), st.dates(), st.uuids()),
-    lambda keys: st.one_of(st.tuples(keys, keys), st.frozensets(keys, max_size=3)),
-    max_leaves=3,
-)
-_dtypes = st.one_of(
-    hnp.boolean_dtypes(),
-    hnp.integer_dtypes(),
-    hnp.unsigned_integer_dtypes(),
-    hnp.floating_dtypes(),
-    hnp.complex_number_dtypes(),
-    hnp.datetime64_dtypes(),
-    hnp.timedelta64_dtypes(),
-    hnp.byte_string_dtypes(min_len=1),
-    hnp.unicode_string_dtypes(min_len=1),
-)
-_all_dtypes = st.one_of(_dtypes, hnp.array_dtypes(_dtypes), hnp.nested_dtypes(_dtypes))
-
-
-@st.composite
-def _arrays(draw: st.DrawFn) -> Any:
-    """Arrays of any dtype and layout: C, Fortran, strided, transposed, empty, of no dimension."""
-    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
-    dtype = draw(_all_dtypes)
-    size = int(np.prod(shape)) * dtype.itemsize
-    seed = draw(st.integers(0, 2**32 - 1))
-    found = np.frombuffer(np.random.default_rng(seed).bytes(size), np.uint8).copy()
-    if dtype.kind in "SUb" or dtype.names or dtype.subdtype:
-        found[:] = 0  # not all bytes are text, or a bool
-    made = np.ndarray(shape, dtype, found.tobytes() or b"").copy()
-    if draw(st.booleans()):
-        made = np.asfortranarray(made)
-    if made.ndim and draw(st.booleans()):
-        made = made[:: draw(st.sampled_from([2, -1]))]
-    return made.T if draw(st.booleans()) else made
-
+from snakepit_trio.testing.strategies import arrays, equal, values
 
 _frames = st.builds(
     lambda numbers, texts: pd.DataFrame({"n": numbers[:3], "t": texts[:3]}, index=pd.Index([3, 1, 2], name="i")),
     st.lists(st.floats(), min_size=3, max_size=3),
     st.lists(st.one_of(st.none(), st.text(max_size=5)), min_size=3, max_size=3),
 )
-_values = st.recursive(
-    st.one_of(_scalars, _arrays(), _frames),
-    lambda values: st.one_of(
-        st.lists(values, max_size=4),
-        st.dictionaries(_keys, values, max_size=4),
-        st.sets(_keys, max_size=3),
-        st.frozensets(_keys, max_size=3),
-    ),
-    max_leaves=8,
-)
+_values = values(arrays=True, leaves=_frames)
 
 
 def _round_trip(value: Any, beside: int = codec.BESIDE_BYTES) -> Any:
@@ -105,34 +34,14 @@ def _round_trip(value: Any, beside: int = codec.BESIDE_BYTES) -> Any:
     return codec.decode(packed.body, area)
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray):
-        # Bit by bit: NaN equals nothing.
-        return bool(
-            isinstance(other, np.ndarray)
-            and one.dtype == other.dtype
-            and one.shape == other.shape
-            and one.tobytes() == other.tobytes()
-        )
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, pd.DataFrame):
-        return bool(one.equals(other)) and one.index.equals(other.index)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
-    return repr(one) == repr(other) or bool(one == other)
-
-
 @settings(max_examples=300, deadline=None)
 @given(_values, st.sampled_from([1, 64, codec.BESIDE_BYTES]))
 def test_what_is_encoded_comes_back_the_same(value: Any, beside: int) -> None:
-    assert _same(value, _round_trip(value, beside))
+    assert equal(value, _round_trip(value, beside))
 
 
 @settings(deadline=None)
-@given(_arrays())
+@given(arrays())
 def test_arrays_arrive_read_only(value: Any) -> None:
     found = _round_trip(value)
     assert not found.flags.writeable

@@ -7,15 +7,15 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from snakepit_trio.processes import FOLDER_VARIABLE, runs_folder
+from snakepit_trio.processes import FOLDER_VARIABLE
+from snakepit_trio.testing.leaks import LeakCheck
+
+pytest_plugins = ["snakepit_trio.testing.pytest_plugin"]
 
 TOOLS = "tests.tools:Tools"
 # Other programs of this user may have pools too.
@@ -33,54 +33,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def processes() -> set[tuple[int, str]]:
-    """Our living descendants, by pid and name."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.add((process.pid, process.name()))
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def descriptors() -> set[tuple[int, str]]:
-    """Our open file descriptors, by number and target."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:
-            continue
-    return found
-
-
-def files() -> set[str]:
-    """Our files: those of runs, and in shared memory."""
-    shared = {name for name in os.listdir("/dev/shm") if name.startswith("snakepit-")}
-    return {*os.listdir(runs_folder()), *shared}
-
-
-def threads() -> set[str]:
-    """Our threads, but for those that trio keeps for reuse and ends by itself."""
-    return {thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio")}
-
-
-CHECKS: list[Callable[[], set[object]]] = [processes, descriptors, files, threads]  # type: ignore[list-item]
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a process, a descriptor, a file of ours or a thread. Tasks are trio's to check."""
-    before = [check() for check in CHECKS]
-    yield
-    for check, was in zip(CHECKS, before, strict=True):
-        # The garbage of trio's own run (its wakeup sockets) is closed a moment after the run.
-        deadline = time.monotonic() + 2
-        while (left := check() - was) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not left, f"{check.__name__} left behind: {left}"
+def nothing_is_left_behind(worker_leak_check: LeakCheck) -> None:
+    """Fail a test that leaves a process, a descriptor, a file of ours or a thread."""
 
 
 @pytest.fixture

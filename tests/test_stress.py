@@ -8,8 +8,9 @@ from pathlib import Path
 import trio
 
 import snakepit_trio as snakepit
+from snakepit_trio.testing.leaks import descriptors, processes
 
-from .conftest import TOOLS, descriptors, processes
+from .conftest import TOOLS
 
 CALLS = 10_000
 CALLERS = 64

@@ -154,7 +154,9 @@ def _clip(value: Any) -> str:
 
 
 def _is_number(bound: Any) -> bool:
-    return isinstance(bound, Real) and not isinstance(bound, bool) and not math.isnan(bound)
+    if not isinstance(bound, Real) or isinstance(bound, bool):
+        return False
+    return isinstance(bound, Integral) or not math.isnan(bound)  # ints may be too large for a float
 
 
 def _is_length(bound: Any) -> bool:

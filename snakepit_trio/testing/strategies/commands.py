@@ -1,0 +1,175 @@
+"""What a client of a pool does, drawn at random, done, and its outcome as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import attrs
+import trio
+from hypothesis import strategies as st
+
+from bridge_py.wire.errors import SnakepitError
+from snakepit_trio.pool import Pool
+
+from .tool_calls import Adapted, Call, calls, tools_of
+
+_SECONDS: Final = st.floats(0.01, 10)
+_CHUNKS: Final = st.integers(0, 5)
+
+
+@attrs.frozen(repr=False)
+class _Short:
+    """Shows what is not as usual, in Python."""
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if field.default is attrs.NOTHING:
+                shown.append(repr(value))
+            elif value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@attrs.frozen(repr=False)
+class Execute(_Short):
+    """Run a tool. Times are in seconds; a `timeout` of None is the usual one, and `cancel_after` of None is never."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    timeout: float | None = None
+    session: str | None = None
+    cancel_after: float | None = None
+
+
+@attrs.frozen(repr=False)
+class Stream(_Short):
+    """Run a streaming tool, and leave it after `take` chunks; None for all of them. Otherwise as `Execute`."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    take: int | None = None
+    timeout: float | None = None
+    session: str | None = None
+    cancel_after: float | None = None
+
+
+@attrs.frozen(repr=False)
+class Concurrently(_Short):
+    """Do several things at the same time, and wait for all of them."""
+
+    commands: tuple[Execute | Stream, ...]
+
+
+Command = Execute | Stream | Concurrently
+
+
+@attrs.frozen
+class Outcome:
+    """What a command has come to.
+
+    `result` is what a tool returned; `chunks` what came of a stream, also before it failed; `error` what was raised;
+    `is_cancelled` says whether the command's own `cancel_after` ended it. `parts` are the outcomes of commands that
+    were done concurrently, in their order.
+    """
+
+    result: Any = None
+    chunks: tuple[Any, ...] = ()
+    error: SnakepitError | None = None
+    is_cancelled: bool = False
+    parts: tuple[Outcome, ...] = ()
+
+
+def commands(
+    adapter: Adapted,
+    *,
+    calls: st.SearchStrategy[Call] | None = None,
+    timeouts: st.SearchStrategy[float] | None = _SECONDS,
+    cancels: st.SearchStrategy[float] | None = _SECONDS,
+    takes: st.SearchStrategy[int] | None = _CHUNKS,
+    sessions: Collection[str] = ("a", "b"),
+    concurrent: int = 4,
+    max_size: int = 8,
+) -> st.SearchStrategy[list[Command]]:
+    """What a client of a pool may do, one after the other: calls of an adapter's tools, and several at a time.
+
+    `calls` are those to be made, by default the strategy of that name. Some have a timeout, some are cancelled, some
+    streams are left early, and some belong to one of the `sessions`: None, or no sessions, switches that off. At most
+    `concurrent` calls are made at a time. Streams that never end take a timeout, or they run for the pool's own.
+    """
+    drawn = _calls(adapter) if calls is None else calls
+    streaming = frozenset(name for name, tool in tools_of(adapter).items() if tool.streaming)
+    options = {
+        "timeout": _maybe(timeouts),
+        "session": _maybe(st.sampled_from(sorted(sessions)) if sessions else None),
+        "cancel_after": _maybe(cancels),
+    }
+    one = drawn.flatmap(lambda call: _made(call, call.name in streaming, options, _maybe(takes)))
+    if concurrent < 2:
+        return st.lists(one, max_size=max_size)
+    several = st.lists(one, min_size=2, max_size=concurrent).map(lambda found: Concurrently(tuple(found)))
+    return st.lists(one | several, max_size=max_size)
+
+
+_calls = calls
+
+
+async def carry_out(pool: Pool, command: Command) -> Outcome:
+    """Do one thing, and tell what came of it. An exception that is none of snakepit's is raised.
+
+    A session is made if there is none, and lives on.
+    """
+    if isinstance(command, Concurrently):
+        return await _carry_out_all(pool, command.commands)
+    chunks: list[Any] = []
+    result = error = None
+    with trio.move_on_after(float("inf") if command.cancel_after is None else command.cancel_after) as scope:
+        try:
+            result = await _carry_out(pool, command, chunks)
+        except SnakepitError as raised:
+            error = raised
+    return Outcome(result, tuple(chunks), error, scope.cancelled_caught)
+
+
+async def _carry_out(pool: Pool, command: Execute | Stream, chunks: list[Any]) -> Any:
+    async with AsyncExitStack() as stack:
+        client: Any = pool
+        if command.session is not None:
+            client = await stack.enter_async_context(pool.session(command.session))
+        options = {} if command.timeout is None else {"timeout": command.timeout}
+        if isinstance(command, Execute):
+            return await client.execute(command.name, command.arguments, **options)
+        found = await stack.enter_async_context(client.stream(command.name, command.arguments, **options))
+        while command.take is None or len(chunks) < command.take:
+            try:
+                chunks.append(await anext(found))
+            except StopAsyncIteration:
+                break
+    return None
+
+
+async def _carry_out_all(pool: Pool, commands: tuple[Execute | Stream, ...]) -> Outcome:
+    outcomes: dict[int, Outcome] = {}
+
+    async def carry_out_one(place: int, command: Execute | Stream) -> None:
+        outcomes[place] = await carry_out(pool, command)
+
+    async with trio.open_nursery() as nursery:
+        for place, command in enumerate(commands):
+            nursery.start_soon(carry_out_one, place, command)
+    return Outcome(parts=tuple(outcomes[place] for place in range(len(commands))))
+
+
+def _maybe(strategy: st.SearchStrategy[Any] | None) -> st.SearchStrategy[Any]:
+    return st.none() if strategy is None else st.none() | strategy
+
+
+def _made(
+    call: Call, is_stream: bool, options: dict[str, st.SearchStrategy[Any]], takes: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Any]:
+    if is_stream:
+        return st.builds(Stream, st.just(call.name), st.just(call.arguments), take=takes, **options)
+    return st.builds(Execute, st.just(call.name), st.just(call.arguments), **options)
