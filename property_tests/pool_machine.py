@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import snakepit_trio as snakepit
 from snakepit_trio.testing import Faults, IgnoreCancel, InMemory
-from snakepit_trio.testing.fault_plans import fault_plans
 from snakepit_trio.testing.machines import PoolMachine, invariant, rule
+from snakepit_trio.testing.strategies import fault_plans
 
 from .pool_tools import FOLDER_VARIABLE, RealTools, Tools
 from .scenarios import TOLERATED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,40 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @settings(max_examples=500, deadline=None)
 def test_when_a_call_is_over_it_is_over(seed: int) -> None:
     testing.run(Scenario(seed).run, seed=seed, limit=FOR_EVER)
+
+
+class Credulous(Scenario):
+    """Takes it that no worker ever dies in the middle of a call."""
+
+    async def _call(self) -> None:
+        await super()._call()
+        assert all(how != "WorkerCrashed" for _, how, _, _ in self.story), f"a worker died at {trio.current_time()}"
+
+
+def outcome_of(seed: int) -> tuple[str, object, object]:
+    """All that is known of a scenario when it has ended."""
+    scenario = Credulous(seed)
+    try:
+        testing.run(scenario.run, seed=seed, limit=FOR_EVER)
+        end = "passed"
+    except Exception as error:
+        end = str(_first(error)).partition("\n")[0]  # below it pytest tells of objects by their address
+    return end, scenario.story, [(each.time, each.worker, each.at) for each in scenario.faults.happened]
+
+
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def test_a_failing_seed_fails_the_same_way_each_time() -> None:
+    failing = [seed for seed in range(60) if outcome_of(seed)[0] != "passed"]
+    assert len(failing) >= 10
+    for seed in failing[:5]:
+        first = outcome_of(seed)
+        assert "a worker died at" in first[0]
+        assert all(outcome_of(seed) == first for _ in range(50))
 
 
 TestInMemory = Machine.TestCase

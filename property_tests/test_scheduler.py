@@ -9,6 +9,8 @@ wait.
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -230,6 +232,54 @@ def test_all_calls_of_a_dead_workers_session_move_at_once() -> None:
     assert scheduler.release(second, calls[2], 0.0) == [(second, calls[0])]
     assert scheduler.release(second, calls[3], 0.0) == [(second, calls[1])]
     assert scheduler.release(second, calls[0], 0.0) == [(second, calls[4])]
+
+
+class Counter:
+    """Counts the functions that are called in a block, C's too: the steps that something takes, whatever the time."""
+
+    calls = 0
+
+    def __enter__(self) -> Counter:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, _frame: object, event: str, _argument: object) -> None:
+        self.calls += event in ("call", "c_call")
+
+
+def steps_with(waiting: int, affinity: Affinity) -> dict[str, int]:
+    """The most steps that each operation takes while so many calls wait, of as many sessions and of none."""
+    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, sessions=10**6)
+    slots: list[Slot[Item]] = [Slot() for _ in range(4)]
+    for slot in slots[1:]:
+        scheduler.add(slot, 0.0)
+    calls = [Item(f"session {n}" if n % 2 else "", affinity) for n in range(waiting + 40)]
+    for call in calls[:-20]:
+        scheduler.submit(call, 0.0)
+    steps = {"submit": 0, "withdraw": 0, "release": 0, "give back": 0}
+
+    def count(what: str, operation: Callable[[], object]) -> None:
+        with Counter() as counter:
+            operation()
+        steps[what] = max(steps[what], counter.calls)
+
+    for number, new in enumerate(calls[-20:]):
+        slot = slots[1 + number % 3]
+        first, second = list(slot.calls.values())[:2]
+        count("submit", lambda new=new: scheduler.submit(new, 0.0))  # type: ignore[misc]
+        count("withdraw", lambda number=number: scheduler.withdraw(calls[-30 - number]))  # type: ignore[misc]
+        count("release", lambda slot=slot, first=first: scheduler.release(slot, first, 0.0))  # type: ignore[misc]
+        count("give back", lambda slot=slot, second=second: scheduler.give_back(slot, second, 0.0))  # type: ignore[misc]
+    return steps
+
+
+@pytest.mark.parametrize("affinity", ["hint", "strict"])
+def test_the_steps_do_not_depend_on_how_many_wait(affinity: Affinity) -> None:
+    few, many = steps_with(100, affinity), steps_with(20_000, affinity)
+    assert all(many[what] <= few[what] + 5 for what in few), f"with 100 calls {few}, with 20,000 {many}"
 
 
 def _objects() -> int:

@@ -72,7 +72,7 @@ class Scheduler(Generic[C]):
         # Slots by how many calls they hold, as far as they have free places.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
         self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, room ahead
-        self._slots: set[Slot[C]] = set()
+        self._slots: dict[Slot[C], None] = {}  # in the order of their coming, so that runs can be replayed
 
     @property
     def queued(self) -> int:
@@ -86,7 +86,7 @@ class Scheduler(Generic[C]):
 
     def add(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         """A worker is ready for calls."""
-        self._slots.add(slot)
+        self._slots[slot] = None
         slot.last_progress = now
         self._place(slot)
         return self._fill(slot, now)
@@ -96,7 +96,7 @@ class Scheduler(Generic[C]):
 
         Returns those it held, in the order of their assignment, and assignments.
         """
-        self._slots.discard(slot)
+        self._slots.pop(slot, None)
         self._put(slot, None)
         slot.is_gone = True
         self._sessions.unbind(slot)

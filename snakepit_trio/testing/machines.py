@@ -32,13 +32,14 @@ from snakepit_trio.launcher import Launcher
 from snakepit_trio.nurseries import background_nursery
 from snakepit_trio.pool import Pool, open_pool
 
+from .extra import MissingPackage
 from .memory import InMemory
 from .replay import seeded, translated, watch
 
 try:
     from hypothesis import stateful
-except ImportError as error:
-    raise UsageError("snakepit_trio.testing.machines takes Hypothesis: pip install 'snakepit-trio[testing]'") from error
+except ModuleNotFoundError as error:
+    raise MissingPackage(error.name or "hypothesis") from None
 
 __all__ = ["PoolMachine", "TrioMachine", "initialize", "invariant", "rule"]
 

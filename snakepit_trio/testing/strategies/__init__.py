@@ -6,6 +6,7 @@ from snakepit_trio.testing.extra import MissingPackage
 
 try:
     from .commands import Command, Concurrently, Execute, Outcome, Stream, carry_out, commands
+    from .fault_plans import fault_plans, faults
     from .sendable import arrays, equal, plain_values, values
     from .tool_calls import Call, calls, tool_specs, wrong_calls
     from .typed_values import TypedValue, bad_values, variable_types, variables
@@ -28,6 +29,8 @@ __all__ = [
     "carry_out",
     "commands",
     "equal",
+    "fault_plans",
+    "faults",
     "plain_values",
     "tool_specs",
     "values",

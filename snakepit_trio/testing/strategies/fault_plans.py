@@ -1,4 +1,4 @@
-"""Faults by Hypothesis' choice. Part of `snakepit_trio.testing.strategies`."""
+"""What goes wrong in a pool in memory, by Hypothesis' choice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from .faults import Cut, Die, Direction, Fault, Faults, Garbage, IgnoreCancel, RefuseStart, Silence, Slow, Split
+from snakepit_trio.testing.faults import (
+    Cut,
+    Die,
+    Direction,
+    Fault,
+    Faults,
+    Garbage,
+    IgnoreCancel,
+    RefuseStart,
+    Silence,
+    Slow,
+    Split,
+)
 
 _GARBAGE: Any = st.binary(max_size=8).map(lambda data: b"\xff" * 10 + data)  # a number that is too long
 _DIRECTIONS: Any = st.sampled_from(get_args(Direction))
