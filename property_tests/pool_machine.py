@@ -65,9 +65,8 @@ class Machine(PoolMachine):
         Tools.running.clear()
         Tools.started.clear()
 
-    def launcher(self) -> InMemory | None:
-        self.memory = InMemory(self.faults)
-        return self.memory
+    def make_launcher(self) -> InMemory | None:
+        return InMemory(self.faults)
 
     def is_running(self, token: int) -> bool:
         return token in Tools.running
@@ -148,10 +147,10 @@ class Machine(PoolMachine):
     # How.
 
     def living(self) -> list[Any]:
-        return self.memory.workers()
+        return list(self.launcher.workers())
 
     def end(self, worker: Any) -> None:
-        self.memory.kill(worker)
+        self.launcher.kill(worker)
 
     async def host(self) -> int:
         self.hosting += 1
@@ -213,7 +212,7 @@ class RealMachine(Machine):
         self.faults = Faults()
         self.pool_settings = {**self.pool_settings, "env": {FOLDER_VARIABLE: self.folder.name}}
 
-    def launcher(self) -> None:
+    def make_launcher(self) -> None:
         return None
 
     def is_running(self, token: int) -> bool:

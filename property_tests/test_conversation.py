@@ -1,11 +1,12 @@
-"""Property: two conversations, joined with any delay of batches, agree.
+"""Property: two conversations, joined with batches cut and delayed at will, agree.
 
 Every call ends exactly once on both sides, chunks arrive in order and never beyond credit, and illegal
-input is a remote protocol error and never an exception of another kind.
+input, such as a batch that is cut within a frame, is a remote protocol error and never an exception of another kind.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 
 import pytest
@@ -112,10 +113,14 @@ class Joined(RuleBasedStateMachine):
     def post(self, side: Side) -> None:
         self._post(side)
 
-    @rule(side=st.sampled_from(Side))
-    def take(self, side: Side) -> None:
-        if self.lines[side]:
-            self._take(side)
+    @rule(side=st.sampled_from(Side), cut=st.integers(0, 3))
+    def take(self, side: Side, cut: int) -> None:
+        if not self.lines[side]:
+            return
+        frames = decode_batch(self.lines[side].popleft())
+        parts = [frames[:cut], frames[cut:]]
+        self.lines[side].extendleft(encode_batch(part) for part in reversed(parts) if part)
+        self._take(side)
 
     @invariant()
     def no_call_ends_twice(self) -> None:
@@ -169,6 +174,21 @@ def test_any_input_in_any_state_is_taken_or_a_remote_protocol_error(
     ends = [frame.call_id for frame in taken if frame.kind in TERMINAL]
     assert len(ends) == len(set(ends))
     assert set(ends) <= {1 + 2 * number for number in range(calls)}
+
+
+@given(st.lists(_frames, min_size=1, max_size=5), st.data())
+def test_a_batch_that_is_cut_anywhere_is_taken_in_part_or_a_remote_protocol_error(
+    batch: list[Frame], data: st.DataObject
+) -> None:
+    whole = encode_batch(batch)
+    damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
+    for _ in range(data.draw(st.integers(0, 2)) if damaged else 0):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    conversation = Conversation(Side.WORKER)
+    conversation.hello(b"")
+    conversation.receive(encode_batch([Frame(Kind.HELLO)]))
+    with contextlib.suppress(RemoteProtocolError):
+        conversation.receive(bytes(damaged))
 
 
 @pytest.mark.parametrize(

@@ -327,10 +327,11 @@ print(snakepit_trio.testing.InMemory.__name__)
 def test_the_code_in_the_docs_runs(project: pytest.Pytester) -> None:
     page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL)
-    assert {"my_app.py", "conftest.py", "test_properties.py", "test_with_pytest.py"} <= {name for name, _ in blocks}
+    tests = {"test_shop.py", "test_machine.py", "test_properties.py", "test_with_pytest.py"}
+    assert {"my_app.py", "shop.py", "conftest.py"} | tests == {name for name, _ in blocks}
     for name, code in blocks:
         project.path.joinpath(name).write_text(code)
     with project.path.joinpath("conftest.py").open("a") as conftest:
         conftest.write(QUICK)
-    found = project.runpytest_subprocess("test_properties.py", "test_with_pytest.py")
-    found.assert_outcomes(passed=5)
+    found = project.runpytest_subprocess(*sorted(tests))
+    found.assert_outcomes(passed=7)

@@ -141,22 +141,25 @@ class TrioMachine(stateful.RuleBasedStateMachine):
 class PoolMachine(TrioMachine):
     """A machine with a pool open, in memory by default. Set `adapter`, and what else is to be another way.
 
-    For real processes: `launcher` returns None, and `autojump` is False.
+    For real processes: `make_launcher` returns None, and `autojump` is False.
     """
 
     adapter: ClassVar[str | type[BaseAdapter] | Adapter]
     #: Settings of `open_pool`.
     pool_settings: Mapping[str, Any] = {}
     pool: Pool
+    #: What `make_launcher` has made.
+    launcher: Any
 
-    def launcher(self) -> Launcher | None:
+    def make_launcher(self) -> Launcher | None:
         """Where the workers run."""
         return InMemory()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """See `TrioMachine`."""
-        async with open_pool(self.adapter, launcher=self.launcher(), **self.pool_settings) as self.pool:
+        self.launcher = self.make_launcher()
+        async with open_pool(self.adapter, launcher=self.launcher, **self.pool_settings) as self.pool:
             yield
 
 
