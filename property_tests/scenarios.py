@@ -178,7 +178,8 @@ class Scenario:
         finally:
             self._is_over(name, token, retries)
             if timeout is not None:
-                took, most = trio.current_time() - began, timeout + (10 if self.faults.faults else LINGER + 0.01)
+                slack = 10 if self.faults.faults or self.kills else LINGER + 0.01
+                took, most = trio.current_time() - began, timeout + slack
                 assert took <= most, f"{name} took {took:.2f} s, and had {timeout} s"
 
     def _is_over(self, name: str, token: int, retries: int) -> None:
