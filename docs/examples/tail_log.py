@@ -22,7 +22,7 @@ async def main() -> None:
         log = Path(folder) / "app.log"
         append(
             log,
-            "2025-01-20T15:30:00 INFO started\n2025-01-20T15:30:45 ERROR Database connection failed: timeout after 30 s\n",
+            "INFO started\n2025-01-20T15:30:45 ERROR Database connection failed: timeout after 30 s\n",
         )
         arguments = {"log_path": str(log), "patterns": ["ERROR", "FATAL|OutOfMemory"], "from_start": True}
         async with snakepit.open_pool(workers=1) as pool:

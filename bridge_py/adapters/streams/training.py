@@ -44,7 +44,7 @@ def train(
     data = load_digits(_TOOL) if dataset_path is None else load(dataset_path)
     for_learning, held_back = split(len(data.rows), training)
     learned = for_learning[shard::shards]
-    if not len(learned):
+    if shards > len(for_learning):
         raise InvalidArguments(
             f"{_TOOL}: {len(for_learning)} rows to learn from are too few for {shards} shards", "shards"
         )
