@@ -182,6 +182,14 @@ def test_merged_blocks_are_the_whole() -> None:
     assert column.summary()["mean"] == pytest.approx(values.mean(), rel=1e-15)
 
 
+@both_engines
+def test_sums_beyond_floats_are_told_as_such(tmp_path: Path, engine: Engine) -> None:
+    path = write(tmp_path / "a.csv", "x\n1e308\n1.5e308\n-1e308\n")
+    found = final_stats(path, engine=engine)["columns"]["x"]
+    assert (found["count"], found["min"], found["max"]) == (3, -1e308, 1.5e308)
+    assert not np.isfinite(found["std"])
+
+
 def test_counts_of_values_are_bounded() -> None:
     column = Texts("t")
     column.add((str(value), 1) for value in range(MOST_VALUES))

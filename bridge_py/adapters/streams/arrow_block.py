@@ -95,9 +95,10 @@ def _picky(cells: Any) -> tuple[Any, Any]:
 def _merge(column: Numbers, values: Any) -> None:
     values = values[~np.isnan(values)]
     if len(values):
-        mean = values.mean()
-        difference = values - mean
-        squares = float(difference @ difference)
+        with np.errstate(all="ignore"):  # what is beyond a float is infinite or nan
+            mean = values.mean()
+            difference = values - mean
+            squares = float(difference @ difference)
         column.merge(len(values), float(mean), squares, float(values.min()), float(values.max()))
 
 

@@ -66,9 +66,17 @@ class _PlainBlock(Block):
 
 def _merge(column: Numbers, values: list[float]) -> None:
     if values:
-        mean = math.fsum(values) / len(values)
-        squares = math.fsum((value - mean) ** 2 for value in values)
+        mean = _sum(values) / len(values)
+        differences = [value - mean for value in values]
+        squares = _sum([difference * difference for difference in differences])
         column.merge(len(values), mean, squares, min(values), max(values))
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond what a float holds, where a plain sum is infinite or nan
+        return sum(values)
 
 
 def _count(column: Texts, cells: list[str], normal: bool) -> None:
