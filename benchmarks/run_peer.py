@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from . import dataset as large_file
 from .peers import PEERS, Ours, Peer, Session
 from .state import measure
 
@@ -128,6 +129,11 @@ async def state(peer: Peer, scale: float) -> Figures:
     return await measure(scale) if peer.name == Ours.name else {}
 
 
+async def dataset(peer: Peer, scale: float) -> Figures:
+    """A gigabyte of CSV through a tool of the showcase."""
+    return await large_file.measure(scale) if peer.name == Ours.name else {}
+
+
 FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -136,6 +142,7 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "values": values,
     "beside": beside,
     "state": state,
+    "dataset": dataset,
 }
 
 

@@ -61,6 +61,53 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "without the session: there is no host tool 'in_words'; there are: price, names",
             ],
         ),
+        (
+            "batch_inference",
+            [
+                "1234: 2 (100%), truth: 2",
+                "array (8, 8): 0 (",
+                "ring.pgm: 0 (",
+                "lost.pgm: FileNotFoundError",
+                "797 unseen digits, 93.",
+            ],
+        ),
+        (
+            "large_dataset",
+            [
+                "20% (10000 rows)\n40% (20000 rows)\n60% (30000 rows)\n80% (40000 rows)\n100% (50000 rows)\n",
+                "{'processed': 49950, 'errors': 25, 'missing': 25, 'skipped': 50}",
+                "price: 100.10, give or take 20.02",
+                "regions: north, east, south",
+            ],
+        ),
+        (
+            "tail_log",
+            [
+                "[2025-01-20T15:30:45] ERROR, by ERROR",
+                "ERROR Database connection failed: timeout after 30 s | before it: 1",
+                "[2025-01-20T15:31:00] FATAL, by FATAL|OutOfMemory",
+                "FATAL OutOfMemoryError: Java heap space | before it: 2",
+                "calls that still run: 0",
+            ],
+        ),
+        (
+            "training",
+            [
+                "alone: 0.9",
+                "stopped early: True",
+                "together: 0.9",
+                "used: 1797 digits, 359 of them unseen, 0.9",
+            ],
+        ),
+        (
+            "stock_analysis",
+            [
+                "AAPL: $118.07 - SELL (RSI: 86.4)",
+                "TSLA: $102.82 - BUY (RSI: 21.1)",
+                "AAPL: 5 times the usual volume\nTSLA: 5 times the usual volume",
+                "TSLA: $81.24 - HOLD (RSI: 27.7)",
+            ],
+        ),
         ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
     ],
 )

@@ -1,20 +1,28 @@
-"""The adapter of a pool that was opened without one: a few tools to try things out with."""
+"""The adapter of a pool that was opened without one: tools to try things out with, and five streams that do real work.
+
+A module of `streams` is imported when its tool runs, and no sooner: workers start light.
+"""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from bridge_py import BaseAdapter, SessionContext, tool
+from bridge_py import AsyncSessionContext, BaseAdapter, SessionContext, tool
+
+from .streams.configs import AlertThresholds, Engine, ModelConfig, Operation, TrainingConfig
+
+Record = dict[str, Any]
 
 
 class Showcase(BaseAdapter):
-    """Small tools that do what they say."""
+    """Small tools that do what they say, and streams whose last chunk has `is_final` and the totals."""
 
     def setup(self) -> None:
         """Note when the worker started."""
@@ -91,3 +99,170 @@ class Showcase(BaseAdapter):
             if number and interval:
                 time.sleep(interval)
             yield {"number": number, "time": time.time()}
+
+    @tool
+    def batch_inference(self, batch_items: list[Any], model_path: str | None = None) -> Iterator[Record]:
+        """Predict what images show, a chunk for each: item, prediction, confidence (percent), truth and in_training.
+
+        Truth is known of digits given by their index, else None. An item that cannot be used has `error` in place of a
+        prediction, and the others go on. Last: count, errors, unseen (items with a known truth that the model has
+        not learned from) and the accuracy on those.
+
+        Args:
+            batch_items: Indices of scikit-learn's digits, arrays of 8 x 8 or 64 numbers from 0 to 16, or paths of PGM
+                images (white on black, sides that are multiples of 8).
+            model_path: A file that `distributed_training` has written; without one, a model that is trained on
+                the first 1000 digits, once in each worker.
+
+        """
+        from .streams import libraries
+
+        self._calls += 1
+        libraries.need("numpy", "batch_inference")
+        from .streams import inference
+
+        yield from inference.infer(model_path, batch_items)
+
+    @tool
+    def process_large_dataset(
+        self,
+        file_path: str,
+        chunk_size: int = 10_000,
+        operations: list[Operation] = ["clean", "transform", "aggregate"],  # noqa: B006 - shown to callers, never changed
+        delimiter: str = ",",
+        numeric_columns: list[str] | None = None,
+        engine: Engine = "auto",
+    ) -> Iterator[Record]:
+        """Work on a CSV file of any size in constant memory.
+
+        A chunk for each block: progress_percent (by bytes), processed_rows, estimated_rows and memory_usage_mb. Last:
+        total_rows and final_stats, with processed, errors (rows with a number that is none, or with another number of
+        cells), missing (rows that lack a number), skipped, and columns.
+
+        Args:
+            file_path: A CSV file in UTF-8 whose first line names the columns.
+            chunk_size: Rows in a block.
+            operations: clean drops rows with errors and rows that lack numbers; transform brings texts into one form
+                (blanks, capitals); aggregate tells count, mean, std, min and max of columns of numbers, and counts
+                the values of text columns that have at most 100.
+            delimiter: What separates cells.
+            numeric_columns: Which columns are numbers; without it, those that look so in the first rows.
+            engine: pyarrow, csv (slower, needs nothing), or auto: the first if the worker has it.
+
+        """
+        from .streams import dataset
+
+        self._calls += 1
+        yield from dataset.process(file_path, chunk_size, operations, delimiter, numeric_columns, engine)
+
+    @tool
+    async def tail_and_analyze(
+        self,
+        context: AsyncSessionContext,
+        log_path: str,
+        patterns: list[str],
+        context_lines: int = 3,
+        idle_seconds: float | None = None,
+        max_matches: int | None = None,
+        from_start: bool = False,
+        poll_interval: float = 0.1,
+    ) -> AsyncGenerator[Record, None]:
+        """Follow a growing log file, also through rotation and truncation, and tell of lines that match.
+
+        A chunk for each such line: severity, timestamp, log_line, pattern_matched, context (lines before it) and
+        line_number (of those read). Last: lines, matches, matches_by_pattern, rotations, truncations and reason.
+        Without idle_seconds and max_matches it goes on until it is cancelled.
+
+        Args:
+            context: Of the call.
+            log_path: The file; it may come later.
+            patterns: Regular expressions; the first that is found in a line counts.
+            context_lines: How many lines before a match to show.
+            idle_seconds: End when there was no new line for so long.
+            max_matches: End after so many matches.
+            from_start: Whether to read what is there already.
+            poll_interval: Seconds between looks at the file.
+
+        """
+        from .streams import tail
+
+        self._calls += 1
+        follow = tail.tail(
+            log_path, patterns, context_lines, idle_seconds, max_matches, from_start, poll_interval, context.logger
+        )
+        async with contextlib.aclosing(follow) as chunks:
+            async for chunk in chunks:
+                yield chunk  # noqa: ASYNC119 - the executor closes this generator
+
+    @tool
+    def distributed_training(
+        self,
+        model_config: ModelConfig = ModelConfig(),  # noqa: B008 - immutable
+        training_config: TrainingConfig = TrainingConfig(),  # noqa: B008 - immutable
+        dataset_path: str | None = None,
+        output_path: str | None = None,
+        shard: int = 0,
+        shards: int = 1,
+        initial_weights: list[Any] | None = None,
+        return_weights: bool = False,
+    ) -> Iterator[Record]:
+        """Train a small network by epochs, with early stop; in this worker, on all rows or on one shard of them.
+
+        A chunk for each epoch: epoch, train_loss, val_loss, train_acc, val_acc and learning_rate. Last:
+        best_val_accuracy, best_val_loss and best_epoch, epochs_run, stopped_early, rows (learned from), and
+        final_model_path and weights if asked for; both are those of the best epoch. What makes it distributed is the
+        caller: it trains a shard in each of several workers, averages their weights, and gives these to the next round.
+
+        Args:
+            model_config: architecture (softmax or mlp), layers, hidden_size, seed.
+            training_config: epochs, batch_size, learning_rate, decay, momentum, patience, validation_split, seed.
+            dataset_path: `.npz` with arrays X and y, or CSV whose last column is the label; without it,
+                scikit-learn's digits.
+            output_path: Where to write the model, for `batch_inference`.
+            shard: Which part to learn from, from 0; the rows held back are the same for all.
+            shards: How many parts there are.
+            initial_weights: Weights to start from, as they are returned.
+            return_weights: Whether the last chunk has the weights, a list of arrays.
+
+        """
+        from .streams import libraries
+
+        self._calls += 1
+        libraries.need("numpy", "distributed_training")
+        from .streams import training
+
+        yield from training.train(
+            model_config, training_config, dataset_path, output_path, shard, shards, initial_weights, return_weights
+        )
+
+    @tool
+    def realtime_stock_analysis(
+        self,
+        context: SessionContext,
+        prices: list[Any] | str | None = None,
+        feed: str | None = None,
+        symbols: list[str] | None = None,
+        indicators: list[str] = ["RSI", "MACD", "SMA_20", "SMA_50"],  # noqa: B006 - shown to callers, never changed
+        alert_thresholds: AlertThresholds = AlertThresholds(),  # noqa: B008 - immutable
+    ) -> Iterator[Record]:
+        """Analyze ticks (symbol, price, and volume if known) as they come.
+
+        A chunk for each: symbol, price, volume, the indicators (rsi, macd, macd_signal, macd_histogram, sma_20 and so
+        on; None while there are too few prices), volume_ratio, alerts, and trading_signal: BUY when the first RSI is at
+        rsi_oversold or below, SELL at rsi_overbought or above, else HOLD. Last: ticks, and symbols with their ticks,
+        last_price and signals. No advice.
+
+        Args:
+            context: Of the call.
+            prices: A list of ticks, or the path of a CSV file with these columns.
+            feed: In place of prices, the name of a host tool that streams ticks; it is called with symbols=.
+            symbols: Which to analyze; without it, all.
+            indicators: RSI (14 moves), RSI_n, MACD (12, 26, 9), SMA_n, EMA_n.
+            alert_thresholds: rsi_oversold, rsi_overbought, volume_spike (a multiple of the mean of the last 20).
+
+        """
+        from .streams import stocks
+
+        self._calls += 1
+        ticks = stocks.choose_ticks(prices, feed, lambda name: context.stream_host_tool(name, symbols=symbols))
+        yield from stocks.analyze(ticks, symbols, indicators, alert_thresholds)

@@ -1,0 +1,190 @@
+"""A CSV file of any size in constant memory: cleaned, transformed, aggregated, with progress by bytes read.
+
+The file is read in blocks of so many lines. Only a block, and what is known of the columns, is held. A block is parsed
+by pyarrow if the worker has it (`arrow_block`), else by the standard library (`plain_block`), with the same outcome.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO, Final
+
+from bridge_py import InvalidArguments, UsageError
+
+from .columns import Block, Numbers, Texts, is_number
+from .configs import Engine, Operation
+from .plain_block import parse_plain, rows_of
+
+Record = dict[str, Any]
+
+LONGEST_LINE: Final = 1 << 20  # bytes; also how far a block goes on in search of the end of a quoted field
+_SAMPLED_ROWS: Final = 1000
+_MOSTLY: Final = 0.9
+_TOOL: Final = "process_large_dataset"
+
+
+def process(
+    file_path: str,
+    chunk_size: int,
+    operations: list[Operation],
+    delimiter: str = ",",
+    numeric_columns: list[str] | None = None,
+    engine: Engine = "auto",
+) -> Iterator[Record]:
+    """Work on a file; what comes is described at `Showcase.process_large_dataset`.
+
+    Raises `UsageError` for a file that is no CSV with a header, and `OSError`.
+    """
+    _check(chunk_size, delimiter)
+    with open(file_path, "rb") as file:
+        size = _size_of(file, file_path)
+        names = _read_header(file, file_path, delimiter)
+        parse, engine = _choose(engine)
+        dataset = _Dataset(names, delimiter, operations, parse)
+        began = time.monotonic()
+        for block in blocks(file, chunk_size):
+            if dataset.columns is None:
+                dataset.columns = _make_columns(names, numeric_columns, block, delimiter)
+            dataset.take(block)
+            yield dataset.progress(file.tell(), size)
+        seconds = time.monotonic() - began
+        yield {**dataset.final(), "bytes": size, "seconds": seconds, "engine": engine, "is_final": True}
+
+
+def blocks(file: BinaryIO, lines: int) -> Iterator[bytes]:
+    """Blocks of that many lines; more where one ends inside a quoted field. Raises `UsageError` for endless lines."""
+    source = iter(partial(file.readline, LONGEST_LINE), b"")
+    while found := list(islice(source, lines)):
+        block = b"".join(found)
+        if block.count(b'"') % 2:
+            block = _to_end_of_quotes(block, source)
+        if max(map(len, found)) == LONGEST_LINE:
+            raise UsageError(f"{_TOOL}: there is a line of more than {LONGEST_LINE} bytes before byte {file.tell()}")
+        yield block
+
+
+def memory_mb() -> float:
+    """Resident memory of this process, in MB."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class _Dataset:
+    """What is known of a file so far."""
+
+    def __init__(self, names: list[str], delimiter: str, operations: list[Operation], parse: _Parse) -> None:
+        self.columns: list[Numbers | Texts] | None = None
+        self._names = names
+        self._delimiter = delimiter
+        self._operations = operations
+        self._parse = parse
+        self._rows = self._errors = self._missing = self._dropped = 0
+
+    def take(self, block: bytes) -> None:
+        """Work on one block."""
+        assert self.columns is not None
+        found = self._parse(block, self.columns, self._delimiter, self._names)
+        clean = "clean" in self._operations
+        self._rows += found.rows
+        self._errors += found.errors
+        self._missing += found.missing
+        self._dropped += found.misfits + (found.errors - found.misfits + found.missing if clean else 0)
+        if "aggregate" in self._operations:
+            found.aggregate(only_clean=clean, normalise="transform" in self._operations)
+
+    def progress(self, done: int, size: int) -> Record:
+        """A chunk."""
+        return {
+            "progress_percent": round(100 * done / max(done, size), 2),
+            "processed_rows": self._rows,
+            "estimated_rows": round(self._rows * max(done, size) / done),
+            "memory_usage_mb": memory_mb(),
+            "is_final": False,
+        }
+
+    def final(self) -> Record:
+        """The last chunk."""
+        columns = self.columns or []
+        aggregate = "aggregate" in self._operations
+        return {
+            "final_stats": {
+                "processed": self._rows - self._dropped,
+                "errors": self._errors,
+                "missing": self._missing,
+                "skipped": self._dropped,
+                "columns": {column.name: column.summary() for column in columns} if aggregate else {},
+            },
+            "total_rows": self._rows,
+            "memory_usage_mb": memory_mb(),
+        }
+
+
+_Parse = Callable[[bytes, list[Numbers | Texts], str, list[str]], Block]
+
+
+def _check(chunk_size: int, delimiter: str) -> None:
+    if chunk_size < 1:
+        raise InvalidArguments(f"{_TOOL}: chunk_size={chunk_size} is no number of rows: give 1 or more", "chunk_size")
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise InvalidArguments(f"{_TOOL}: delimiter={delimiter!r} must be one ASCII character, no quote", "delimiter")
+
+
+def _size_of(file: BinaryIO, path: str) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise UsageError(f"{_TOOL}: {path} is empty, or no regular file: progress needs its size")
+    return size
+
+
+def _read_header(file: BinaryIO, path: str, delimiter: str) -> list[str]:
+    line = file.readline(LONGEST_LINE).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+    if not names or "" in names:
+        raise UsageError(f"{_TOOL}: the first line of {path} must name every column, and is {line[:100]!r}")
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{_TOOL}: the header of {path} has more than one column of the name {doubled[0]!r}")
+    return names
+
+
+def _choose(engine: Engine) -> tuple[_Parse, Engine]:
+    if engine != "csv":
+        try:
+            from .arrow_block import parse_arrow
+        except ImportError as error:
+            if engine == "pyarrow":
+                raise UsageError(f"{_TOOL}: engine='pyarrow': {error}: pip install 'snakepit-trio[pandas]'") from error
+        else:
+            return parse_arrow, "pyarrow"
+    return parse_plain, "csv"
+
+
+def _make_columns(names: list[str], numeric: list[str] | None, block: bytes, delimiter: str) -> list[Numbers | Texts]:
+    """Columns as the caller names them, or as the first rows look: nine of ten cells that are not empty are numbers."""
+    if numeric is None:
+        rows = [row for row in islice(rows_of(block, delimiter), _SAMPLED_ROWS) if len(row) == len(names)]
+        numeric = [name for number, name in enumerate(names) if _looks_numeric([row[number] for row in rows])]
+    if strange := [name for name in numeric if name not in names]:
+        text = f"{_TOOL}: numeric_columns: no column {strange[0]!r}; there are: {', '.join(names)}"
+        raise InvalidArguments(text, "numeric_columns")
+    return [Numbers(name) if name in numeric else Texts(name) for name in names]
+
+
+def _looks_numeric(cells: list[str]) -> bool:
+    filled = [is_number(cell) for cell in cells if cell.strip()]
+    return bool(filled) and sum(filled) >= _MOSTLY * len(filled)
+
+
+def _to_end_of_quotes(block: bytes, source: Iterator[bytes]) -> bytes:
+    """Go on until quotes are even, as they are where a row ends; not for ever, because a quote may be a stray one."""
+    more: list[bytes] = []
+    size, is_open = 0, True
+    while is_open and size < LONGEST_LINE and (line := next(source, b"")):
+        more.append(line)
+        size += len(line)
+        is_open ^= line.count(b'"') % 2 == 1
+    return block + b"".join(more)

@@ -1,0 +1,22 @@
+"""Libraries that a tool needs and a worker may not have."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from bridge_py import UsageError
+
+_PACKAGES = {"sklearn": "scikit-learn"}
+
+
+def need(module: str, tool: str) -> Any:
+    """Import a module. Raises `UsageError`, which names the package and what installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UsageError(
+            f"{tool} needs {_PACKAGES.get(package, package)}, which the worker's Python cannot import ({error}): "
+            "pip install 'snakepit-trio[ml]' there"
+        ) from error

@@ -1,0 +1,276 @@
+"""process_large_dataset: its numbers against pandas, the same from both engines, in constant memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+import snakepit_trio as snakepit
+from bridge_py import InvalidArguments, UsageError
+from bridge_py.adapters.streams import dataset
+from bridge_py.adapters.streams.columns import MOST_VALUES, Numbers, Texts, number
+from bridge_py.adapters.streams.configs import Engine, Operation
+
+# pyarrow makes a pipe for its signal handling when it first reads, and keeps it.
+pyarrow.csv.read_csv(io.BytesIO(b"x\n1\n"))
+
+ALL: list[Operation] = ["clean", "transform", "aggregate"]
+ENGINES: list[Engine] = ["csv", "pyarrow"]
+both_engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+def run(path: Path, chunk_size: int = 100, operations: list[Operation] = ALL, **more: Any) -> list[dict[str, Any]]:
+    return list(dataset.process(str(path), chunk_size, operations, **more))
+
+
+def final_stats(path: Path, **more: Any) -> dict[str, Any]:
+    stats: dict[str, Any] = run(path, **more)[-1]["final_stats"]
+    return stats
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> Path:
+    """A table of 3,000 rows, of which some lack a price, and some have an odd one."""
+    rng = np.random.default_rng(1)
+    prices = [f"{price:.4f}" for price in rng.normal(1e6, 3, 3000)]
+    prices[5::100] = [""] * 30
+    prices[7::500] = ["n/a"] * 6
+    columns = {
+        "price": prices,
+        "region": rng.choice(["North", " NORTH ", "east", "South  West"], 3000),
+        "quantity": rng.integers(0, 100, 3000),
+        "customer": [f"customer {number}" for number in range(3000)],
+    }
+    path = tmp_path / "sales.csv"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return path
+
+
+@both_engines
+@pytest.mark.parametrize("clean", [True, False])
+def test_numbers_are_those_of_pandas(sales: Path, engine: Engine, clean: bool) -> None:
+    operations: list[Operation] = ["clean", "aggregate"] if clean else ["aggregate"]
+    stats = final_stats(sales, operations=operations, engine=engine)
+    frame = pd.read_csv(sales, keep_default_na=False)
+    frame["price"] = pd.to_numeric(frame["price"], errors="coerce")
+    frame = frame.dropna() if clean else frame
+    assert (stats["errors"], stats["missing"], stats["skipped"]) == (6, 30, 36 if clean else 0)
+    assert stats["processed"] == len(frame)
+    for name in ("price", "quantity"):
+        expected = frame[name].describe()[["count", "mean", "std", "min", "max"]].to_dict()
+        found = stats["columns"][name]
+        assert found.pop("kind") == "number"
+        assert found == pytest.approx(expected, rel=1e-10)
+    assert stats["columns"]["region"]["values"] == frame["region"].value_counts().to_dict()
+    assert stats["columns"]["customer"] == {"kind": "text", "count": len(frame), "values": None}
+
+
+@both_engines
+def test_transform_brings_texts_into_one_form(sales: Path, engine: Engine) -> None:
+    values = final_stats(sales, engine=engine)["columns"]["region"]["values"]
+    normal = pd.read_csv(sales)["region"].str.split().str.join(" ").str.casefold()
+    kept = normal[pd.to_numeric(pd.read_csv(sales)["price"], errors="coerce").notna()]
+    assert values == kept.value_counts().to_dict()
+    assert set(values) == {"north", "east", "south west"}
+
+
+@both_engines
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("12", 12.0),
+        ("-1.5e3", -1500.0),
+        ("+5", 5.0),
+        (" 5 ", 5.0),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("12345678901234567890", 12345678901234567890.0),
+        ("1_000", None),
+        ("nan", None),
+        ("-inf", None),
+        ("1e400", None),
+        ("0x10", None),
+        ("1;5", None),
+        ("--1", None),
+        (" ", None),
+    ],
+)
+def test_what_is_a_number(tmp_path: Path, engine: Engine, cell: str, value: float | None) -> None:
+    path = write(tmp_path / "a.csv", f"x,y\n{cell},1\n2,1\n")
+    stats = final_stats(path, engine=engine, numeric_columns=["x", "y"])
+    assert stats["errors"] == (value is None)
+    assert stats["columns"]["x"]["count"] == 2 - (value is None)
+    assert stats["columns"]["x"]["min" if value and value < 2 else "max"] == (2.0 if value is None else value)
+    assert number(cell) == value or value is None
+
+
+@both_engines
+@pytest.mark.parametrize("chunk_size", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("text", "rows", "errors", "values"),
+    [
+        ('t,x\n"a\nb",1\n"c ""d""",2\n', 2, 0, {"a\nb", 'c "d"'}),
+        ("t,x\r\na,1\r\n\r\nb,2", 2, 0, {"a", "b"}),
+        ("\ufefft,x\na,1\n", 1, 0, {"a"}),
+        ("t,x\na,1\nb\nc,2,3\nd,4\n", 4, 2, {"a", "d"}),
+        ('t,x\n5" pipe,1\nb,2\nc,3\n', 3, 0, {'5" pipe', "b", "c"}),
+        (b"t,x\n\xff,1\nb,2\n", 2, 0, {"\ufffd", "b"}),
+        ('t,x\n"",1\n,2\n', 2, 0, {""}),
+    ],
+)
+def test_shapes_of_csv(
+    tmp_path: Path, engine: Engine, chunk_size: int, text: str | bytes, rows: int, errors: int, values: set[str]
+) -> None:
+    path = write(tmp_path / "a.csv", text)
+    chunks = run(path, chunk_size, ["clean", "aggregate"], engine=engine, numeric_columns=["x"])
+    assert chunks[-1]["total_rows"] == chunks[-2]["processed_rows"] == rows
+    assert chunks[-1]["final_stats"]["errors"] == errors
+    assert set(chunks[-1]["final_stats"]["columns"]["t"]["values"]) == values
+
+
+def test_a_quote_without_an_end_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 't,x\na,1\n"b,2\n' + "c,3\n" * 100_000)
+    with pytest.raises(UsageError, match="after the row that starts with 'a,1.*is a quote not closed"):
+        run(path, 1000, engine="csv")
+
+
+def test_other_separators(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "t;x\na,b;1\n")
+    for engine in ENGINES:
+        assert final_stats(path, delimiter=";", engine=engine)["columns"]["t"]["values"] == {"a,b": 1}
+
+
+@both_engines
+def test_progress(sales: Path, engine: Engine) -> None:
+    *progress, final = run(sales, 1000, engine=engine)
+    assert [chunk["processed_rows"] for chunk in progress] == [1000, 2000, 3000]
+    percents = [chunk["progress_percent"] for chunk in progress]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    assert all(chunk["estimated_rows"] == pytest.approx(3000, rel=0.1) for chunk in progress)
+    assert progress[-1]["estimated_rows"] == final["total_rows"] == 3000
+    assert final["engine"] == engine
+    assert final["bytes"] == sales.stat().st_size
+
+
+def test_merged_blocks_are_the_whole() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(1e9, 1e-3, 1000)  # a sum of squares would lose all digits of the deviation
+    column = Numbers("x")
+    for part in np.split(values, [1, 1, 3, 400, 999]):
+        if len(part):
+            squares = float(((part - part.mean()) ** 2).sum())
+            column.merge(len(part), float(part.mean()), squares, float(part.min()), float(part.max()))
+    assert column.summary()["std"] == pytest.approx(values.std(ddof=1), rel=1e-6)
+    assert column.summary()["mean"] == pytest.approx(values.mean(), rel=1e-15)
+
+
+@both_engines
+def test_sums_beyond_floats_are_told_as_such(tmp_path: Path, engine: Engine) -> None:
+    path = write(tmp_path / "a.csv", "x\n1e308\n1.5e308\n-1e308\n")
+    found = final_stats(path, engine=engine)["columns"]["x"]
+    assert (found["count"], found["min"], found["max"]) == (3, -1e308, 1.5e308)
+    assert not np.isfinite(found["std"])
+
+
+def test_counts_of_values_are_bounded() -> None:
+    column = Texts("t")
+    column.add((str(value), 1) for value in range(MOST_VALUES))
+    assert column.counts is not None
+    column.add([("one more", 2)])
+    assert column.counts is None
+    assert column.summary() == {"kind": "text", "count": MOST_VALUES + 2, "values": None}
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    line = "some text,12.5,{}\n"
+    small = write(tmp_path / "small.csv", "t,x,y\n" + "".join(line.format(n) for n in range(2000)))
+    large = write(tmp_path / "large.csv", "t,x,y\n" + "".join(line.format(n) for n in range(40_000)))
+    peaks = []
+    for path in (small, small, large):  # the first run has its imports in it
+        tracemalloc.start()
+        for _ in dataset.process(str(path), 1000, ALL, engine="csv"):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+    held = [pa.total_allocated_bytes() for _ in dataset.process(str(large), 1000, ALL, engine="pyarrow")]
+    assert max(held) < 20 * len(line) * 1000
+
+
+def test_blocks_are_bounded() -> None:
+    stray = io.BytesIO(b'a,"\n' + b"b,1\n" * 1_000_000)
+    assert max(map(len, dataset.blocks(stray, 10))) < 2 * dataset.LONGEST_LINE
+    endless = io.BytesIO(b"x" * (3 * dataset.LONGEST_LINE))
+    with pytest.raises(UsageError, match="a line of more than"):
+        list(dataset.blocks(endless, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("", {}, "is empty, or no regular file"),
+        ("x,x\n1,2\n", {}, "more than one column of the name 'x'"),
+        ("x,,y\n1,2,3\n", {}, "must name every column"),
+        ("x\n1\n", {"chunk_size": 0}, "chunk_size=0 is no number of rows"),
+        ("x\n1\n", {"delimiter": '"'}, "delimiter='\"' must be one ASCII character"),
+        ("x\n1\n", {"numeric_columns": ["z"]}, "numeric_columns: no column 'z'; there are: x"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, text: str, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(write(tmp_path / "a.csv", text), **more)
+
+
+def test_without_pyarrow_the_standard_library_does_it(sales: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bridge_py.adapters.streams.arrow_block", None)
+    assert run(sales)[-1]["engine"] == "csv"
+    with pytest.raises(UsageError, match=r"pip install 'snakepit-trio\[pandas\]'"):
+        run(sales, engine="pyarrow")
+
+
+async def test_in_a_worker(sales: Path) -> None:
+    async with snakepit.open_pool(workers=1) as pool:
+        arguments = {"file_path": str(sales), "chunk_size": 500}
+        async with pool.stream("process_large_dataset", arguments) as chunks:
+            found = [chunk async for chunk in chunks]
+        here = run(sales, 500)
+        assert found[-1]["final_stats"] == here[-1]["final_stats"]
+        (worker,) = pool.list_workers()
+        assert worker.pid is not None
+        resident = psutil.Process(worker.pid).memory_info().rss / 1e6
+        assert found[-1]["memory_usage_mb"] == pytest.approx(resident, rel=0.2)
+        with pytest.raises(InvalidArguments, match="operations") as caught:
+            async with pool.stream("process_large_dataset", {**arguments, "operations": ["wash"]}) as chunks:
+                await anext(chunks)
+        assert caught.value.parameter == "operations"
+
+
+async def test_leaving_early_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "large.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["x", "y"], *([number, "text"] for number in range(200_000))])
+    async with snakepit.open_pool(workers=1, cancel_grace=60) as pool:
+        pid = (await pool.execute("ping"))["pid"]
+        async with pool.stream("process_large_dataset", {"file_path": str(path), "chunk_size": 10}) as chunks:
+            assert (await anext(chunks))["progress_percent"] < 1
+        assert pool.get_stats().running == 0
+        assert str(path) not in {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        assert (await pool.execute("ping"))["pid"] == pid
