@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bridge_py.references import RemoteRef, Verbatim
 from bridge_py.wire.errors import (
     AccessDenied,
     CallTimeout,
@@ -11,6 +12,7 @@ from bridge_py.wire.errors import (
     HostToolError,
     InvalidArguments,
     InvalidValue,
+    NotAllowed,
     ProgramNotFound,
     ProtocolError,
     QuotaExceeded,
@@ -18,6 +20,8 @@ from bridge_py.wire.errors import (
     SessionError,
     SessionNotFound,
     SnakepitError,
+    StoredObjectLost,
+    StoredObjectNotFound,
     ToolError,
     UnknownTool,
     UsageError,
@@ -50,6 +54,8 @@ from .launcher import Launcher, Site
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, open_pool, run_as_script
+from .python import PythonAPI
+from .shelves import Step
 from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider
 from .state.quotas import Quotas
@@ -90,6 +96,7 @@ __all__ = [
     "Limits",
     "LocalState",
     "MemoryStore",
+    "NotAllowed",
     "Optimization",
     "Pool",
     "PoolClosed",
@@ -102,11 +109,13 @@ __all__ = [
     "PoolStats",
     "ProgramNotFound",
     "ProtocolError",
+    "PythonAPI",
     "QuotaExceeded",
     "Quotas",
     "RecyclePolicy",
     "RegisteredTool",
     "RemoteError",
+    "RemoteRef",
     "Results",
     "RetryPolicy",
     "Session",
@@ -121,7 +130,10 @@ __all__ = [
     "StateProvider",
     "StdioJson",
     "StdioMsgpack",
+    "Step",
     "StoreStats",
+    "StoredObjectLost",
+    "StoredObjectNotFound",
     "Tainted",
     "ToolError",
     "ToolRegistry",
@@ -133,6 +145,7 @@ __all__ = [
     "VariableError",
     "VariableExists",
     "VariableNotFound",
+    "Verbatim",
     "VersionConflict",
     "Watcher",
     "WorkerBusy",
