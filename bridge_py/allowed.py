@@ -80,6 +80,14 @@ class Anything:
     def check_value(self, value: Any, what: str, target: str) -> None:
         """Raise `NotAllowed` if a value must not be kept, sent or passed on."""
 
+    def refusal(self, target: str, why: str, module: str | None = None) -> NotAllowed:
+        """The error that says why a target is refused, and what to do."""
+        allow = f"options={{'allow': ['default', {module!r}]}} or, " if module else ""
+        return NotAllowed(
+            f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}if all who call it are trusted"
+            f"{',' if allow else ', with'} options={{'trusted': True}}"
+        )
+
 
 class Guard(Anything):
     """Allows what `patterns` name: modules, with ".*" also those below; "default" is `allowed_names.DEFAULT`."""
@@ -90,7 +98,8 @@ class Guard(Anything):
         self.patterns = _patterns_of(patterns)
         self._exact = {pattern.removesuffix(".*") for pattern in self.patterns}
         self._below = tuple(pattern[:-1] for pattern in self.patterns if pattern.endswith(".*"))
-        self._roots = {pattern.partition(".")[0] for pattern in self.patterns}
+        roots = {pattern.partition(".")[0] for pattern in self.patterns}
+        self._roots = roots | {other for root, other in names.COMPANIONS.items() if root in roots}
 
     def may_walk(self, module: str) -> bool:
         """See `Anything`."""
@@ -102,46 +111,49 @@ class Guard(Anything):
     def check_module(self, module: str, target: str) -> None:
         """See `Anything`."""
         if not self.may_walk(module):
-            raise self._refusal(target, f"the module {module!r} is not on the allow-list", module)
+            raise self.refusal(target, f"the module {module!r} is not on the allow-list", module)
 
     def check_builtin(self, name: str, target: str) -> None:
         """See `Anything`."""
         if name not in names.BUILTINS:
-            raise self._refusal(target, f"the builtin {name!r} is not on the allow-list")
+            raise self.refusal(target, f"the builtin {name!r} is not on the allow-list")
 
     def check_step(self, owner: Any, name: str, target: str) -> None:
         """See `Anything`."""
         if name.startswith("_") and name not in names.SPECIAL:
-            raise self._refusal(target, f"{name!r} is private")
+            raise self.refusal(target, f"{name!r} is private")
         if names.DENIED.fullmatch(name):
-            raise self._refusal(target, f"{name!r} is refused wherever it is found")
-        if name in ("format", "format_map", "__mod__") and _is_text(owner):
-            raise self._refusal(target, f"{name!r} of a text looks at attributes")
+            raise self.refusal(target, f"{name!r} is refused wherever it is found")
+        if name == "__mod__" and _is_text(owner):
+            raise self.refusal(target, f"{name!r} of a text calls what it is given")
         if type(owner).__name__ in names.OPAQUE and type(owner).__module__ == "builtins":
-            raise self._refusal(target, f"{name!r}: a {type(owner).__name__} has no attributes that may be used")
+            raise self.refusal(target, f"{name!r}: a {type(owner).__name__} has no attributes that may be used")
 
     def check_object(self, found: Any, step: str, target: str) -> None:
         """See `Anything`."""
         if isinstance(found, types.ModuleType):
             self.check_module(found.__name__, target)
             if sys.modules.get(found.__name__) is not found:
-                raise self._refusal(target, f"{step!r} is no module of that name")
+                raise self.refusal(target, f"{step!r} is no module of that name")
             return
         if isinstance(found, _CODE):
-            raise self._refusal(target, f"{step!r} is a {type(found).__name__}")
+            raise self.refusal(target, f"{step!r} is a {type(found).__name__}")
         home = _home_of(found)
         if home is None or not self._may_come_from(*home):
             where = "an unknown place" if home is None else f"{home[0]}.{home[1]}"
-            raise self._refusal(target, f"{step!r} comes from {where}", None if home is None else home[0])
+            raise self.refusal(target, f"{step!r} comes from {where}", None if home is None else home[0])
 
     def check_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
         """See `Anything`."""
         for value in (*args, *kwargs.values()):
             self.check_value(value, "an argument", target)
         if name in names.WRITERS and (args or _PATHS & kwargs.keys()):
-            raise self._refusal(target, f"{name!r} would write to a file: leave its path out and it returns text")
-        if name in names.NAME_TAKERS:
-            self._check_names([args, kwargs], name in names.DISPATCHERS, target)
+            raise self.refusal(target, f"{name!r} would write to a file: leave its path out and it returns text")
+        if name in names.AGGREGATORS:
+            self._check_names([*args, {**kwargs, "aggfunc": None}], target)
+            self._check_names([*args[3:], kwargs.get("aggfunc")], target, only_plain=True)
+        elif name in names.NAME_TAKERS or name in names.DISPATCHERS:
+            self._check_names([args, kwargs], target, only_plain=name in names.DISPATCHERS)
         if names.READERS.fullmatch(name):
             self._check_reading(name, args, kwargs, target)
         self._check_keywords([kwargs, *args], target)
@@ -156,7 +168,7 @@ class Guard(Anything):
                 continue
             seen.add(id(part))
             if isinstance(part, (type, types.ModuleType, *_FUNCTIONS, *_CODE)) or _is_cython(part):
-                raise self._refusal(target, f"{what} is, or has in it, a {type(part).__name__}, which is not passed on")
+                raise self.refusal(target, f"{what} is, or has in it, a {type(part).__name__}, which is not passed on")
             parts += _items_of(part)
 
     def _may_come_from(self, module: str, name: str) -> bool:
@@ -165,45 +177,40 @@ class Guard(Anything):
             return name in names.BUILTINS or name in names.VALUES or name in names.OPAQUE
         return root in self._roots
 
-    def _check_names(self, given: Any, only_plain: bool, target: str) -> None:
+    def _check_names(self, given: Any, target: str, *, only_plain: bool = False) -> None:
         parts = [given]
         while parts:
             part = parts.pop()
             if isinstance(part, str):
                 if part.startswith("_") or names.DENIED.fullmatch(part) or part in names.WRITERS:
-                    raise self._refusal(target, f"its argument {part!r:.100} may be the name of a function")
+                    raise self.refusal(target, f"its argument {part!r:.100} may be the name of a function")
             elif type(part) in _LEAVES or isinstance(part, (dict, list, tuple, set, frozenset)):
                 parts += _items_of(part)
             elif only_plain:
                 kind = type(part).__name__
-                raise self._refusal(target, f"an argument is a {kind}, where only plain values may be, or names")
+                raise self.refusal(target, f"an argument is a {kind}, where only plain values may be, or names")
 
     def _check_reading(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
         if name == "load" and (len(args) > 1 or kwargs.keys() - {"file"}):
-            raise self._refusal(target, "'load' takes a path here, and nothing else: it may read pickles, or write")
+            raise self.refusal(target, "'load' takes a path here, and nothing else: it may read pickles, or write")
         if any(isinstance(value, str) and "://" in value for value in (*args, *kwargs.values())):
-            raise self._refusal(target, f"{name!r} would read from the network")
+            raise self.refusal(target, f"{name!r} would read from the network")
         if "storage_options" in kwargs:
-            raise self._refusal(target, "'storage_options' is for the network")
+            raise self.refusal(target, "'storage_options' is for the network")
 
     def _check_keywords(self, given: Any, target: str) -> None:
         parts = [given]
         while parts:
             part = parts.pop()
             if isinstance(part, dict):
-                if any(isinstance(key, str) and key.endswith("memory") and part[key] is not None for key in part):
-                    raise self._refusal(target, "the parameter 'memory' is a folder of pickles")
+                if any(key == "memory" or str(key).endswith("__memory") for key in part if part[key] is not None):
+                    raise self.refusal(target, "the parameter 'memory' is a folder of pickles")
+                if "refcheck" in part:
+                    raise self.refusal(target, "'refcheck' may leave arrays without memory")
                 if part.get("allow_pickle"):
-                    raise self._refusal(target, "'allow_pickle' runs what is in a file")
+                    raise self.refusal(target, "'allow_pickle' runs what is in a file")
             if isinstance(part, (dict, list, tuple)):
                 parts += _items_of(part)
-
-    def _refusal(self, target: str, why: str, module: str | None = None) -> NotAllowed:
-        allow = f"options={{'allow': ['default', {module!r}]}}" if module else "options={'allow': [...]}"
-        return NotAllowed(
-            f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}, or, if all who call it are "
-            "trusted, with options={'trusted': True}"
-        )
 
 
 def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:

@@ -16,7 +16,15 @@ DEFAULT: Final = (
     "random",
     *(f"numpy{part}" for part in ("", ".linalg", ".fft", ".random", ".ma", ".char", ".strings", ".rec", ".emath")),
     *("numpy.polynomial.*", "numpy.exceptions", "numpy.dtypes"),
-    *("pandas", "pandas.api", "pandas.api.types", "pandas.tseries.offsets", "pandas.arrays", "pandas.errors"),
+    *(
+        "pandas",
+        "pandas.api",
+        "pandas.api.types",
+        "pandas.tseries",
+        "pandas.tseries.offsets",
+        "pandas.arrays",
+        "pandas.errors",
+    ),
     "scipy",
     *(
         f"scipy.{part}"
@@ -84,7 +92,7 @@ DENIED: Final = re.compile(
         (
             # Text that is run, or names what is run.
             "eval|exec|query|namedtuple|style|plot|hist|boxplot|bmat|map_batches|map_elements|map_groups|map_rows",
-            "rv_continuous|rv_discrete|sql|set_option|reset_option|option_context|set_eng_float_format|register_.*",
+            "format|format_map|rv_continuous|rv_discrete|sql|set_option|reset_option|option_context|set_eng_float_format|register_.*",
             # The interpreter's own.
             "gi_frame|gi_code|gi_yieldfrom|cr_frame|cr_code|cr_await|cr_origin|ag_frame|ag_code|ag_await|mro",
             "f_globals|f_locals|f_builtins|f_back|f_code|f_trace|tb_frame|tb_next|with_traceback",
@@ -95,9 +103,9 @@ DENIED: Final = re.compile(
             # Pickles, databases, the network, other programs.
             "(read|to)_(pickle|hdf|gbq|clipboard|sql|sql_query|sql_table|iceberg|xml)|HDFStore|read_database.*",
             "dump|(de)?serialize|fetch_.*|DataSource|read_delta|scan_delta|read_iceberg|scan_iceberg|scan_pyarrow_.*",
-            "show_graph|show_versions|test|SQLContext|Config|plugins",
+            "show_graph|show_versions|test|SQLContext|Config|plugins|Catalog|CredentialProvider.*|remote",
             # Files that are written.
-            "tofile|save|savez|savez_compressed|savetxt|save_npz|savemat|ExcelWriter|dump_svmlight_file",
+            "get_data_home|clear_data_home|tofile|save|savez|savez_compressed|savetxt|save_npz|savemat|ExcelWriter|dump_svmlight_file",
             "export_graphviz|write_(?!csv$|json$|ndjson$).*|sink_.*",
             "to_(excel|parquet|feather|orc|stata|latex|markdown)",
         )
@@ -107,11 +115,16 @@ DENIED: Final = re.compile(
 WRITERS: Final = frozenset(
     {"to_csv", "to_json", "to_string", "to_html", "write_csv", "write_json", "write_ndjson", "info"}
 )
-#: Functions that may be given the names of others, which they call; the first also inside of lists and arrays.
-DISPATCHERS: Final = frozenset({"apply", "agg", "aggregate", "transform", "pivot_table", "crosstab"})
-NAME_TAKERS: Final = DISPATCHERS | {"pipe", "map", "applymap", "combine", "filter"}
+#: Functions that may be given the names of others, which they call: also inside of lists and arrays; in one parameter,
+#: which is not among the first three; as such.
+DISPATCHERS: Final = frozenset({"apply", "agg", "aggregate", "transform"})
+AGGREGATORS: Final = frozenset({"pivot_table", "crosstab"})
+NAME_TAKERS: Final = frozenset({"pipe", "map", "applymap", "combine", "filter"})
 #: Functions that read files.
 READERS: Final = re.compile(r"read_.*|scan_.*|load.*|genfromtxt|fromfile|fromregex|ExcelFile")
+
+#: Packages that others are partly made of.
+COMPANIONS: Final = {"scipy": "uarray"}
 
 #: What to install for a package that is missing, where it has another name.
 PACKAGES: Final = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "PyYAML"}

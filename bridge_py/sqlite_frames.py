@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ def read_sqlite(path: str, sql: str, params: Mapping[str, Any]) -> Any:
         import pandas as pd
     except ModuleNotFoundError:
         raise UsageError("there is no package 'pandas' in the worker: pip install pandas") from None
+    import sqlite3
+
+    def only_this_file(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH) else sqlite3.SQLITE_OK
+
     connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)
     with contextlib.closing(connection):
-        connection.set_authorizer(_only_this_file)
+        connection.set_authorizer(only_this_file)
         return pd.read_sql_query(sql, connection, **params)
-
-
-def _only_this_file(action: int, *_: object) -> int:
-    return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH) else sqlite3.SQLITE_OK

@@ -105,16 +105,16 @@ class Workbench:
         return found
 
     def _begin(self, parts: list[str], target: str) -> tuple[Any, list[str]]:
-        if len(parts) == 1 and hasattr(builtins, parts[0]):
+        """The builtin or the module that a target begins with, and the steps from there."""
+        if hasattr(builtins, parts[0]):
             parts = ["builtins", *parts]
         if parts[0] == "builtins" and len(parts) > 1:
             self._guard.check_builtin(parts[1], target)
             return _attribute(builtins, parts[1], target), parts[2:]
-        if not hasattr(builtins, parts[0]) or len(parts) == 1:
-            self._guard.check_module(parts[0], target)
-            return _import(parts[0], target), parts[1:]
-        self._guard.check_builtin(parts[0], target)
-        return getattr(builtins, parts[0]), parts[1:]
+        for count in range(1, len(parts) + 1):
+            if self._guard.may_walk(module := ".".join(parts[:count])):
+                return _import(module, target), parts[count:]
+        raise self._guard.refusal(target, f"the module {parts[0]!r} is not on the allow-list", parts[0])
 
     def _step(self, owner: Any, name: str, target: str) -> Any:
         guard = self._guard

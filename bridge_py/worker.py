@@ -80,8 +80,16 @@ def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> Base
 
 
 def _options_of(adapter: type[BaseAdapter]) -> list[str]:
-    parameters = inspect.signature(adapter).parameters.values()
-    return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    """The parameters of its constructor, and of those that this one passes `**options` on to."""
+    found: list[str] = []
+    for kind in adapter.__mro__[:-1]:
+        if "__init__" not in vars(kind):
+            continue
+        _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found += [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+            break
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

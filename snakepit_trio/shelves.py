@@ -7,7 +7,7 @@ brought there; a call that would start anywhere else is refused before it runs, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -221,5 +221,5 @@ class Step:
 
     target: str
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
-    args: tuple[Any, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
+    args: Sequence[Any] = attrs.field(default=(), kw_only=True)
     store_as: str | None = attrs.field(default=None, kw_only=True)

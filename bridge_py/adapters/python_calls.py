@@ -157,6 +157,7 @@ class PythonCalls(BaseAdapter):
     ) -> dict[str, Any]:
         """Set options of a library in this worker."""
         bench = self.workbench(context, placement)
+        self.guard.check_module(framework, framework)
         return bench.reply(configure(framework, settings))
 
     @tool
@@ -171,6 +172,7 @@ class PythonCalls(BaseAdapter):
     ) -> dict[str, Any]:
         """What a query of a SQLite file gives, as a frame."""
         bench = self.workbench(context, placement)
+        self.guard.check_module("pandas", "sql")
         if store_as is not None:
             bench.check_can_keep(store_as)
         return bench.reply(bench.answer(read_sqlite(path, sql, params), store_as, target="sql"))
