@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 _copy_ids: Final = itertools.count(1)
-_HISTORY: Final = 1000  # lost names of a session that are remembered
+_HISTORY: Final = 100  # lost names of a session that are remembered
 
 
 def new_copy_id() -> int:

@@ -111,7 +111,7 @@ class PythonCalls(BaseAdapter):
         """Keep a value."""
         bench = self.workbench(context, placement)
         # What has come may be read-only, and in memory that the host wants back.
-        mine = copy.deepcopy(bench.argument(value))
+        mine = bench.argument(copy.deepcopy(value))
         return bench.reply(bench.keep(name, mine, copy_id=copy_id, has_copy=has_copy, target=f"stored.{name}"))
 
     @tool
