@@ -24,10 +24,11 @@ class Placement(msgspec.Struct, omit_defaults=True):
 
     `number` grows whenever they begin anew in another worker; the first calls there are `first`. `restore` has copies,
     by name, with the id of each, that the worker has not had as far as the host knows; `lost` the messages for names
-    whose objects are lost.
+    whose objects are lost. `order` counts the session's calls.
     """
 
     number: int
+    order: int = 0
     first: bool = False
     restore: dict[str, tuple[int, Any]] = {}
     lost: dict[str, str] = {}

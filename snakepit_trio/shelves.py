@@ -55,12 +55,14 @@ class Shelf:
         self.worker: Worker | None = None  # that has claimed it
         self.visited: set[Worker] = set()  # workers that may hold something of the session
         self.objects: dict[str, int] = {}  # by name, with the id of its copy, or 0
-        self.unsure: set[str] = set()  # names that calls without an answer may have stored
+        # Names that calls which were given up may have stored, with the number of calls made until then.
+        self.unsure: dict[str, int] = {}
         self.copies: dict[str, Copy] = {}
         self.lost: dict[str, str] = {}  # by name, with the message of the error
         self.calls = 0
         self.is_over = False
         self.idle = trio.Event()  # the session has ended, and no call of it is left
+        self._made = 0  # calls so far
         self._version = 0
         self._has_begun = False  # its worker has all that this placement began with
 
@@ -75,7 +77,8 @@ class Shelf:
         restore = {
             name: (copy.id, copy.value()) for name, copy in self.copies.items() if self.objects.get(name) != copy.id
         }
-        return Placement(self.number, not self._has_begun, restore, self.lost)
+        self._made += 1
+        return Placement(self.number, self._made, not self._has_begun, restore, self.lost)
 
     def claim(self, worker: Worker, number: int) -> bool:
         """Whether a call of a placement may start on a worker. The first one that may decides which worker it is."""
@@ -101,7 +104,8 @@ class Shelf:
         known |= set(self.objects.values())
         self._version = reply["version"]
         self.objects = dict(reply["objects"])
-        self.unsure.clear()
+        # Only what was asked afterwards tells what those calls have done.
+        self.unsure = {name: made for name, made in self.unsure.items() if made >= placement.order}
         for name, copy in tuple(self.copies.items()):
             if copy.id in known and self.objects.get(name) != copy.id:
                 del self.copies[name]  # another object has the name now, or none
@@ -120,7 +124,7 @@ class Shelf:
     def doubt(self, names: Iterable[str]) -> None:
         """A call was given up that may have stored objects of these names."""
         if self.worker is not None:
-            self.unsure.update(names)
+            self.unsure.update(dict.fromkeys(names, self._made))
 
     def leave(self) -> None:
         """Nothing keeps the session at its worker: the next call may go anywhere."""
@@ -132,12 +136,12 @@ class Shelf:
         self.is_over = True
         for worker in self.visited:
             worker.end_session(self.session_id)
-        self.objects, self.copies, self.lost, self.unsure = {}, {}, {}, set()
+        self.objects, self.copies, self.lost, self.unsure = {}, {}, {}, {}
 
     def _move_on(self) -> None:
         if self.worker is None or not self.worker.has_left:
             return
-        for name in [*self.objects, *self.unsure]:
+        for name in dict.fromkeys([*self.objects, *self.unsure]):
             copy = self.copies.get(name)
             if name in self.unsure or copy is None or copy.id != self.objects[name]:
                 self.copies.pop(name, None)
@@ -155,7 +159,7 @@ class Shelf:
     def _begin_anew(self) -> None:
         self.number += 1
         self.worker = None
-        self.objects, self.unsure = {}, set()
+        self.objects, self.unsure = {}, {}
         self._version = 0
         self._has_begun = False
 
