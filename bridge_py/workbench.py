@@ -24,13 +24,23 @@ NO_SESSION: Final = "give session=, for example that of `async with pool.session
 class Workbench:
     """The objects that one call may name, and what it adds to them.
 
-    What it adds is seen by itself at once, and by others when `reply` makes it last, all together.
+    What it adds is seen by itself at once, and by others when `reply` makes it last, all together. A pipeline may add
+    objects for its own later steps without a session too.
     """
 
-    def __init__(self, guard: Anything, shelves: Shelves, session_id: str | None, placement: Placement | None) -> None:
+    def __init__(
+        self,
+        guard: Anything,
+        shelves: Shelves,
+        session_id: str | None,
+        placement: Placement | None,
+        *,
+        is_pipeline: bool = False,
+    ) -> None:
         self._guard = guard
         self._shelves = shelves
         self._session_id = session_id
+        self._is_pipeline = is_pipeline
         self._shelf: Shelf | None = None
         self._lost: Mapping[str, str] = {}
         self._added: dict[str, Entry] = {}
@@ -151,14 +161,6 @@ class Workbench:
         if store_as is None and self._shelf is None and not self._is_pipeline:
             raise UsageError(f"{target!r} gives a {type_of(result)}, which cannot be sent, only stored: {NO_SESSION}")
         return self.keep(store_as or self._new_name(result), result, copy_id=copy_id, target=target)
-
-    #: Whether what it adds without a session is for its own later steps.
-    _is_pipeline = False
-
-    def as_pipeline(self) -> Workbench:
-        """Have it keep objects for later steps, also without a session."""
-        self._is_pipeline = True
-        return self
 
     def keep(self, name: str, value: Any, *, copy_id: int = 0, has_copy: bool = False, target: str = "") -> RemoteRef:
         """Add an object. With a `copy_id` it is durable, and the host gets a copy unless it `has_copy`.

@@ -60,10 +60,12 @@ class PythonCalls(BaseAdapter):
         """See `BaseAdapter`."""
         self.shelves.end(session_id)
 
-    def workbench(self, context: SessionContext, placement: dict[str, Any] | None) -> Workbench:
+    def workbench(
+        self, context: SessionContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
+    ) -> Workbench:
         """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
         placed = None if placement is None else msgspec.convert(placement, Placement)
-        return Workbench(self.guard, self.shelves, context.session_id, placed)
+        return Workbench(self.guard, self.shelves, context.session_id, placed, is_pipeline=is_pipeline)
 
     @tool
     def python_call(
@@ -88,7 +90,7 @@ class PythonCalls(BaseAdapter):
         self, context: SessionContext, steps: list[Step], placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make several calls, one after the other; what they store lasts if all of them succeed."""
-        bench = self.workbench(context, placement).as_pipeline()
+        bench = self.workbench(context, placement, is_pipeline=True)
         results = []
         for number, step in enumerate(steps, 1):
             try:
