@@ -103,6 +103,13 @@ class BaseAdapter:
     def close(self) -> None:
         """Called once when the worker ends in order; not when it is killed."""
 
+    def session_ended(self, session_id: str) -> None:
+        """A session has ended of which the host knows that this worker holds something; let go of it.
+
+        Called on the link's thread, beside tools that run: it must neither wait nor take long, and what it raises
+        ends the worker.
+        """
+
     def tools(self) -> dict[str, Tool]:
         """The tools of this adapter by name. Raises `UsageError` if two share one."""
         tools: dict[str, Tool] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import io
 import json
 import logging
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +29,10 @@ from .wire.errors import UsageError
 
 SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
+OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 SCRIPT_MODULE: Final = "__snakepit_main__"
 LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +43,7 @@ def main(arguments: list[str]) -> int:
     _limit(options.limits)
     secret = os.environ.pop(SECRET_VARIABLE, "")
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
-    adapter = load_adapter(options.adapter)
+    adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
     adapter.setup()
     if options.listen_fd is None:
         serve_contract(adapter, options)
@@ -49,10 +53,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def load_adapter(target: str) -> BaseAdapter:
+def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
     """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
 
-    Raises `UsageError` if the class is not there or is no adapter; what the import raises passes.
+    Raises `UsageError` if the class is not there, is no adapter, or does not take the options; what the import raises
+    passes.
     """
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
@@ -62,7 +67,29 @@ def load_adapter(target: str) -> BaseAdapter:
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
         raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
-    return found()
+    return make_adapter(found, options)
+
+
+def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
+    """An instance, with options by the names of the constructor's parameters. Raises `UsageError` for a wrong one."""
+    for name in options:
+        if name not in (known := _options_of(adapter)):
+            there = ", ".join(known) or "none"
+            raise UsageError(f"adapter {adapter.__qualname__} has no option {name!r}; there are: {there}")
+    return adapter(**options)
+
+
+def _options_of(adapter: type[BaseAdapter]) -> list[str]:
+    """The parameters of its constructor, and of those that this one passes `**options` on to."""
+    found: list[str] = []
+    for kind in adapter.__mro__[:-1]:
+        if "__init__" not in vars(kind):
+            continue
+        _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found += [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+            break
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -59,6 +59,7 @@ class WorkerEnd:
         self, adapter: BaseAdapter, secret: str, sizes: Sizes, driver: Driver, end: Callable[[], None]
     ) -> None:
         self._tools: dict[str, Tool] = adapter.tools()
+        self._session_ended = adapter.session_ended
         self.caches = Caches(driver.clock)
         self.clock = driver.clock
         self.make_queue = driver.make_queue
@@ -124,7 +125,7 @@ class WorkerEnd:
             case Kind.FETCH | Kind.BUFFER | Kind.TAKEN | Kind.RETURNED:
                 self._transfers.handle(frame)
             case Kind.INVALIDATE:
-                self.caches.invalidate(frame.session_id, msgspec.msgpack.decode(frame.body, type=list[str]))
+                self._invalidate(frame.session_id, msgspec.msgpack.decode(frame.body, type=list[str]))
             case Kind.PING:
                 self._conversation.link(Kind.PONG, Frame(0, number=frame.number))
             case Kind.HELLO:
@@ -134,6 +135,11 @@ class WorkerEnd:
                 self._end()
             case _:
                 raise ProtocolError(f"the host sent a frame of kind {frame.kind}")
+
+    def _invalidate(self, session_id: str, names: list[str]) -> None:
+        self.caches.invalidate(session_id, names)
+        if not names:
+            self._session_ended(session_id)
 
     def _check_hello(self, frame: Frame) -> None:
         hello = codec.decode(frame.body)

@@ -2,8 +2,8 @@
 
 No worker holds more than its limit, none more than its places unless it is quick, no call is lost or is in two
 places, and none waits while a worker that it may go to has room. Of the calls that may go to a worker it gets the
-oldest. A strict call goes to its session's worker as long as that lives. A call is refused only if it would have to
-wait.
+oldest. A strict call goes to its session's worker as long as that lives, which for a session that is kept none of its
+other calls can change. A call is refused only if it would have to wait.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Machine(RuleBasedStateMachine):
         self.held: dict[Item, Slot[Item]] = {}
         self.of_the_dead: list[Item] = []
         self.homes: dict[str, Slot[Item]] = {}
+        self.kept: set[str] = set()
 
     def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
         return call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot
@@ -71,7 +72,7 @@ class Machine(RuleBasedStateMachine):
             assert older.order > call.order or not self._may_go(older, slot), "calls are assigned in their order"
         assert call not in self.held
         self.held[call] = slot
-        if call.session_id:
+        if call.session_id and not (call.session_id in self.kept and call.session_id in self.homes):
             self.homes[call.session_id] = slot
 
     def _carry_out(self, assignments: list[tuple[Slot[Item], Item]]) -> None:
@@ -117,6 +118,12 @@ class Machine(RuleBasedStateMachine):
             else:
                 assert slot is home or not has_place, "a session keeps to its worker while that has a place"
                 self._hold(slot, call)
+
+    @rule(session=st.sampled_from(SESSIONS[2:]), is_kept=st.booleans())
+    def session_is_kept_or_let_go(self, session: str, is_kept: bool) -> None:
+        (self.scheduler.keep if is_kept else self.scheduler.let_go)(session)
+        (self.kept.add if is_kept else self.kept.discard)(session)
+        assert self.scheduler.keeps(session) == is_kept
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), how=st.sampled_from(["release", "give_back"]))
@@ -187,9 +194,10 @@ class Machine(RuleBasedStateMachine):
             if session in self.homes and self.scheduler.home(session) is None:
                 assert self.sessions < 4, "a session is forgotten only if there are too many"
                 assert session not in waiting
+                assert session not in self.kept, "a session that is kept is not forgotten"
                 del self.homes[session]
             assert self.scheduler.home(session) is self.homes.get(session)
-        assert len(self.homes) <= self.sessions + len(waiting)
+        assert len(self.homes) <= self.sessions + len(waiting) + len(self.kept)
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):

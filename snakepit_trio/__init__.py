@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bridge_py.references import RemoteRef, Verbatim
 from bridge_py.wire.errors import (
     AccessDenied,
     CallTimeout,
@@ -10,7 +11,9 @@ from bridge_py.wire.errors import (
     EncodeError,
     HostToolError,
     InvalidArguments,
+    InvalidCall,
     InvalidValue,
+    NotAllowed,
     ProgramNotFound,
     ProtocolError,
     QuotaExceeded,
@@ -18,6 +21,8 @@ from bridge_py.wire.errors import (
     SessionError,
     SessionNotFound,
     SnakepitError,
+    StoredObjectLost,
+    StoredObjectNotFound,
     ToolError,
     UnknownTool,
     UsageError,
@@ -50,6 +55,8 @@ from .launcher import Launcher, Site
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
 from .pool import Pool, open_pool, run_as_script
+from .python import PythonAPI
+from .shelves import Step
 from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider
 from .state.quotas import Quotas
@@ -85,11 +92,13 @@ __all__ = [
     "HostCall",
     "HostToolError",
     "InvalidArguments",
+    "InvalidCall",
     "InvalidValue",
     "Launcher",
     "Limits",
     "LocalState",
     "MemoryStore",
+    "NotAllowed",
     "Optimization",
     "Pool",
     "PoolClosed",
@@ -102,11 +111,13 @@ __all__ = [
     "PoolStats",
     "ProgramNotFound",
     "ProtocolError",
+    "PythonAPI",
     "QuotaExceeded",
     "Quotas",
     "RecyclePolicy",
     "RegisteredTool",
     "RemoteError",
+    "RemoteRef",
     "Results",
     "RetryPolicy",
     "Session",
@@ -121,7 +132,10 @@ __all__ = [
     "StateProvider",
     "StdioJson",
     "StdioMsgpack",
+    "Step",
     "StoreStats",
+    "StoredObjectLost",
+    "StoredObjectNotFound",
     "Tainted",
     "ToolError",
     "ToolRegistry",
@@ -133,6 +147,7 @@ __all__ = [
     "VariableError",
     "VariableExists",
     "VariableNotFound",
+    "Verbatim",
     "VersionConflict",
     "Watcher",
     "WorkerBusy",

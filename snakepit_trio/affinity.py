@@ -185,6 +185,7 @@ class Sessions(Generic[C]):
         self._most = most
         self._idle: OrderedDict[str, Session[C]] = OrderedDict()  # no call waits; the one used last is at the end
         self._waiting: dict[str, Session[C]] = {}
+        self._kept: dict[str, Slot[C] | None] = {}  # sessions that stay, with the worker that they have been bound to
         self.unbound: Group[C] = Group()  # for whichever worker is next
         self.queued = 0
 
@@ -197,11 +198,32 @@ class Sessions(Generic[C]):
 
     def home(self, id: str) -> Slot[C] | None:
         """The worker that a session is bound to, if there is one that takes calls."""
+        if (kept := self._kept.get(id)) is not None and not kept.is_gone:
+            return kept
         session = self._waiting.get(id) or self._idle.get(id)
         return None if session is None else session.home
 
+    def keep(self, id: str) -> None:
+        """From now on a session stays with its worker, or the next that serves it, until that takes no more calls.
+
+        It is not forgotten, and calls of it that may go elsewhere do not take it along.
+        """
+        self._kept.setdefault(id, self.home(id))
+
+    def let_go(self, id: str) -> None:
+        """Undo that."""
+        home = self.home(id)
+        if self._kept.pop(id, None) is not None and home is not None and id not in self._waiting:
+            self._keep(self._idle.get(id) or Session(id)).slot = home
+
+    def keeps(self, id: str) -> bool:
+        """Whether a session is kept."""
+        return id in self._kept
+
     def bind(self, id: str, slot: Slot[C]) -> None:
-        """A worker serves a session; the session's waiting calls are for that worker too."""
+        """A worker serves a session. The session's waiting calls are for it too, unless they are kept elsewhere."""
+        if id in self._kept:
+            slot = self._kept[id] = self.home(id) or slot
         session = self._waiting.get(id)
         if session is None:
             self._keep(self._idle.get(id) or Session(id)).slot = slot
@@ -255,6 +277,7 @@ class Sessions(Generic[C]):
             session = self._idle.get(id)
             if session is None:
                 session = Session(id)
+                session.slot = self._kept.get(id)
             else:
                 del self._idle[id]
             self._waiting[id] = session

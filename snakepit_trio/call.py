@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge_py.cargo import Load
+from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 
 from .affinity import Affinity
@@ -45,6 +46,7 @@ class Call:
         "body",
         "cargo",
         "chunks",
+        "claim",
         "credit",
         "deadline",
         "failure",
@@ -82,6 +84,7 @@ class Call:
         self.timeout = timeout
         self.is_late = False  # its deadline has passed
         self.credit = credit  # of a stream: chunks granted at the start
+        self.claim: Callable[[Worker], bool] | None = None  # asked whether a worker may start it, just before
         self.parent = parent  # the call whose host tool made this one
         self.order = 0  # place in the line of all calls, given by the scheduler
         self.assigned_at = 0.0
@@ -116,6 +119,7 @@ class Call:
         load = self.body, self.cargo
         call = Call(self.name, load, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
         call.deadline = self.deadline
+        call.claim = self.claim
         return call
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
@@ -139,6 +143,10 @@ class Call:
     def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Displaced(SnakepitError):
+    """A call came to a worker that must not start it (`Call.claim`). Nothing of it has run."""
 
 
 def stopped(call: Call) -> PoolClosed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Final, NoReturn
@@ -26,6 +26,7 @@ from .freight import Freight
 from .policy import RetryPolicy
 from .streams import Chunks
 from .supervisor import Supervisor
+from .worker import Worker
 
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
@@ -71,10 +72,12 @@ class Caller:
         args: Arguments | None,
         timeout: Timeout,
         session: str | None,
-        retries: int | RetryPolicy | None,
+        retries: int | RetryPolicy | None = None,
+        claim: Callable[[Worker], bool] | None = None,
     ) -> Any:
-        """See `Pool.execute`."""
+        """See `Pool.execute`. `claim` is asked whether a worker may start the call; else it fails with `Displaced`."""
         call = self._new_call(name, args, timeout, session, None)
+        call.claim = claim
         try:
             await self._finish(call)
             if call.failure is not None:
@@ -110,15 +113,18 @@ class Caller:
             raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
         args = args or {}
         session = session or ""
-        budget = self._budget(name, args, timeout, credit)
+        budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
         load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
         affinity = self.affinities.get(session, self._config.affinity)
+        if session and affinity == "hint" and self._dispatcher.keeps_session(session):
+            affinity = "strict"
         return Call(name, load, session, budget, credit, affinity, _parent())
 
-    def _budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
+    def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
+        """The seconds that a call has; None for no limit. Raises `UsageError`."""
         if isinstance(timeout, Default):
             tool = self._dispatcher.tools.get(name)
             timeout = None if tool is None else tool.timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -87,6 +88,18 @@ def _is_launcher(_config: object, _attribute: object, launcher: Any) -> None:
         raise UsageError(f"launcher {launcher!r}: give a snakepit_trio.Launcher, or None for processes here")
 
 
+def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None:
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
+    if options and not isinstance(config.adapter, GrpcPython):
+        raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"options: {name!r} is no plain JSON value: {error}") from None
+
+
 def _to_name(name: str | None) -> str:
     return "pool" if name is None else name
 
@@ -101,6 +114,8 @@ class PoolConfig:
     workers: int = _count(2)
     #: Calls that one worker runs at a time.
     concurrency: int = _count(1)
+    #: Keyword arguments for the adapter class, where that is a Python class: plain JSON values by name.
+    options: Mapping[str, Any] = attrs.field(factory=dict, validator=_check_options)
     #: Environment variables of the workers, on top of this process's own.
     env: Mapping[str, str] | None = None
     #: Working directory of the workers; None for this process's own.

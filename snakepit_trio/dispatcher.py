@@ -13,7 +13,7 @@ import trio
 from bridge_py.specs import ToolSpec
 from bridge_py.wire.frames import Frame
 
-from .call import Call, CallState, stopped
+from .call import Call, CallState, Displaced, stopped
 from .changes import Changes
 from .config import PoolConfig
 from .errors import PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
@@ -116,6 +116,18 @@ class Dispatcher:
             f" place (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
             " with affinity='strict' to wait for it"
         )
+
+    def keep_session(self, session_id: str) -> None:
+        """Have a session stay with its worker as long as that takes calls; its calls that may go anywhere wait too."""
+        self._scheduler.keep(session_id)
+
+    def let_session_go(self, session_id: str) -> None:
+        """Undo that."""
+        self._scheduler.let_go(session_id)
+
+    def keeps_session(self, session_id: str) -> bool:
+        """Whether a session is kept."""
+        return self._scheduler.keeps(session_id)
 
     async def abandon(self, call: Call) -> None:
         """Stop a call that its caller has given up; returns when none of its code runs.
@@ -297,8 +309,13 @@ class Dispatcher:
             self._start(slot, call)
 
     def _start(self, slot: Slot[Call], call: Call) -> None:
+        worker = self._workers[slot]
+        if call.claim is not None and not call.claim(worker):
+            call.finish(None, Displaced(f"{call.name!r} cannot run on worker {worker.id}"))
+            self._carry_out(self._scheduler.unassign(slot, call, trio.current_time()))
+            return
         call.state = CallState.ASSIGNED
-        self._workers[slot].start(call)
+        worker.start(call)
         if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
             self._sent_ahead.set()
 

@@ -88,6 +88,9 @@ class Line(ABC):
     def goodbye(self) -> bool:
         """Tell the worker that it is to end. Returns False if its protocol has no word for that."""
 
+    def end_session(self, session_id: str) -> None:
+        """Tell the worker that a session has ended, if its protocol has a word for that."""
+
     # What the host does for calls: their questions, and host tools.
 
     @abstractmethod

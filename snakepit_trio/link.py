@@ -132,6 +132,10 @@ class Link(Line):
         self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
         self.flush()
 
+    def end_session(self, session_id: str) -> None:
+        """See `Line`."""
+        self._desk.tell(session_id, None)
+
     def goodbye(self) -> bool:
         """See `Line`."""
         self.conversation.goodbye()

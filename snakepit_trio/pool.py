@@ -34,6 +34,7 @@ from .handle import SessionHandle, open_session
 from .launchers import Local
 from .nurseries import background_nursery
 from .policy import RetryPolicy
+from .python import PythonAPI
 from .signals import interruption
 from .state.store import MemoryStore
 from .stats import PoolStats
@@ -169,6 +170,7 @@ class Pool:
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.
         self._freight = Freight(config.workers * (config.concurrency + 1))
+        self._python: PythonAPI | None = None
         self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
 
     # Calls.
@@ -293,6 +295,13 @@ class Pool:
         return self.tools.register_host_tool(None, function, name=name, description=description)
 
     @property
+    def python(self) -> PythonAPI:
+        """Dynamic calls: whatever Python can import, by its name. See `PythonAPI` for what the adapter must be."""
+        if self._python is None:
+            self._python = PythonAPI(self._caller, self.sessions, self._dispatcher, self.config.session_ttl)
+        return self._python
+
+    @property
     def bridge_address(self) -> str:
         """Where clients of the wire contract reach this pool, as "host:port". Raises `UsageError` if they cannot."""
         if self._bridge_server is None:
@@ -406,6 +415,8 @@ class Pool:
 
     async def _close(self) -> None:
         self._dispatcher.close()
+        if self._python is not None:
+            self._python.close()
         with trio.move_on_after(self.config.shutdown_timeout):
             await self._supervisor.stop()
         self._services.cancel()

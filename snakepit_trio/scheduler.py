@@ -140,6 +140,10 @@ class Scheduler(Generic[C]):
         slot.recalled = False
         return self._replace(slot, now)
 
+    def unassign(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """A call that was assigned is not to run after all; its place may go to the next in line."""
+        return [] if slot.calls.pop(call.order, None) is None else self._replace(slot, now)
+
     def give_back(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """A worker has given back a call that it had not started: back to its place in line."""
         if slot.calls.pop(call.order, None) is None:
@@ -181,6 +185,21 @@ class Scheduler(Generic[C]):
     def home(self, session_id: str) -> Slot[C] | None:
         """The worker that served a session last, as long as it takes calls and the session is not forgotten."""
         return self._sessions.home(session_id)
+
+    def keep(self, session_id: str) -> None:
+        """Have a session stay with its worker, or the next that serves it, as long as that takes calls.
+
+        Strict calls of it go to no other worker, whatever becomes of its other calls, and it is not forgotten.
+        """
+        self._sessions.keep(session_id)
+
+    def let_go(self, session_id: str) -> None:
+        """Undo that."""
+        self._sessions.let_go(session_id)
+
+    def keeps(self, session_id: str) -> bool:
+        """Whether a session is kept."""
+        return self._sessions.keeps(session_id)
 
     def _choose(self) -> Slot[C] | None:
         for slots in self._by_load:

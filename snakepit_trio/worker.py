@@ -146,6 +146,19 @@ class Worker:
             return WorkerState.STARTING
         return WorkerState.BUSY if self.calls else WorkerState.READY
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it takes no more calls, and never will again."""
+        return self._over.is_set() or self._is_draining
+
+    @property
+    def farewell(self) -> str:
+        """Why it has left."""
+        if self.failure is not None:
+            return str(self.failure)
+        what = self._problem or (f"was replaced: {self.due}" if self.due else "was stopped")
+        return f"worker {self.id} {what}"
+
     async def until_ready_or_over(self) -> None:
         """Wait until it takes calls, or never will."""
         await self._ready_or_over.wait()
@@ -374,6 +387,11 @@ class Worker:
             # What it ended with is not all there, and never will be.
             if frame.kind != Kind.CHUNK:
                 self._call_ended(self.calls.pop(call.id), frame, stopped(call))
+
+    def end_session(self, session_id: str) -> None:
+        """Tell it that a session has ended of which it may hold something."""
+        if self._line is not None and not self._over.is_set():
+            self._line.end_session(session_id)
 
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""

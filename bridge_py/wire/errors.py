@@ -56,6 +56,14 @@ class InvalidValue(UsageError, ValueError):
         self.constraint = constraint
 
 
+class InvalidCall(UsageError):
+    """A dynamic call, or one that stores objects, asks for what cannot be. The message says what to do."""
+
+
+class NotAllowed(UsageError):
+    """A dynamic call would reach what the adapter's allow-list does not have. Nothing was run."""
+
+
 class CodecError(UsageError, DecodeError):
     """A value has come whose library, or whose codec, is missing here or fails. The message names it.
 
@@ -77,6 +85,14 @@ class QuotaExceeded(SessionError):
 
 class ProgramNotFound(SessionError, LookupError):
     """The session, or the store, has no program of that id."""
+
+
+class StoredObjectNotFound(SessionError, LookupError):
+    """The session has no stored object of that name, and never had; the message lists those there are."""
+
+
+class StoredObjectLost(SessionError):
+    """A stored object is gone with the worker that held it. Store it again, next time perhaps with `durable=True`."""
 
 
 class VariableError(SnakepitError):
@@ -180,6 +196,8 @@ CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
 
 _BY_CODE: dict[str, type[SnakepitError]] = {
+    "invalid_call": InvalidCall,
+    "not_allowed": NotAllowed,
     "invalid_arguments": InvalidArguments,
     "unknown_tool": UnknownTool,
     "wrong_call_kind": WrongCallKind,
@@ -191,6 +209,8 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "session_not_found": SessionNotFound,
     "quota_exceeded": QuotaExceeded,
     "program_not_found": ProgramNotFound,
+    "stored_object_not_found": StoredObjectNotFound,
+    "stored_object_lost": StoredObjectLost,
     "variable_not_found": VariableNotFound,
     "variable_exists": VariableExists,
     "version_conflict": VersionConflict,
@@ -207,6 +227,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(code, _text_of(error), type=error.type, parameter=error.constraint)
     if isinstance(error, HostToolError):
         return Fault("host_tool", error.message, error.type, error.remote_traceback, error.tool)
+    if type(error) is ToolError:
+        return Fault(code, error.message, error.type, error.remote_traceback)
     if code != "tool":
         return Fault(code, _text_of(error), parameter=getattr(error, "parameter", ""))
     return Fault(code, _text_of(error), type=type_name(error), traceback=_traceback_of(error))
@@ -215,6 +237,11 @@ def fault_of(error: BaseException) -> Fault:
 def host_tool_error(error: BaseException, tool: str) -> HostToolError:
     """What a worker gets to see of what a host tool raised."""
     return HostToolError(_text_of(error), type_name(error), _traceback_of(error), tool)
+
+
+def tool_error(error: BaseException, prefix: str) -> ToolError:
+    """What a tool may raise in place of an error of user code, to say at which of its steps that was."""
+    return ToolError(prefix + _text_of(error), type_name(error), _traceback_of(error))
 
 
 def type_name(error: BaseException) -> str:

@@ -138,9 +138,10 @@ class Desk:
 
         await self._bridge.store.update_session(session_id, note)
         self._sessions.add(session_id)
-        self._bridge.store.hub.subscribe(session_id, self, lambda changes: self._tell(session_id, changes))
+        self._bridge.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
 
-    def _tell(self, session_id: str, changes: Sequence[Change] | None) -> None:
+    def tell(self, session_id: str, changes: Sequence[Change] | None) -> None:
+        """Tell the worker of changes in a session, or with None that it has ended."""
         names = [change.name for change in changes or () if change.cause is None]
         if changes is None:
             self._sessions.discard(session_id)

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from bridge_py.executor import LEDGER_BYTES
-from bridge_py.worker import SECRET_VARIABLE
+from bridge_py.worker import OPTIONS_VARIABLE, SECRET_VARIABLE
 from snakepit_trio.channel import ChannelLink
 from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
@@ -93,7 +93,8 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, 
         listener.listen(1)
         command = _command(config, worker_id, listener.fileno(), ledger_fd)
         pass_fds = (listener.fileno(), ledger_fd)
-        process = await spawn(config, registry, key, command, {SECRET_VARIABLE: secret}, pass_fds=pass_fds)
+        variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(config.options))}
+        process = await spawn(config, registry, key, command, variables, pass_fds=pass_fds)
     except BaseException:
         registry.forget(key)
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import logging
 import secrets
 import signal
@@ -21,7 +22,7 @@ import trio.testing
 
 from bridge_py.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
-from bridge_py.worker import load_adapter
+from bridge_py.worker import load_adapter, make_adapter
 from bridge_py.worker_end import WorkerEnd
 from snakepit_trio.adapters import GrpcPython
 from snakepit_trio.config import PoolConfig
@@ -124,7 +125,8 @@ class _MemorySite(Site):
 
     def _make_adapter(self) -> BaseAdapter:
         made = self._adapter.adapter_class
-        return load_adapter(self._adapter.target) if made is None else made()
+        options = json.loads(json.dumps(dict(self._config.options)))  # as a process would get them
+        return load_adapter(self._adapter.target, options) if made is None else make_adapter(made, options)
 
     def close(self) -> None:
         pass

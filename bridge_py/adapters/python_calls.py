@@ -1,0 +1,241 @@
+"""The worker's side of `pool.python`: whatever Python can import, called by its name.
+
+An adapter may derive from this one and have tools of its own beside.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import inspect
+import platform
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from bridge_py.adapter import BaseAdapter, tool
+from bridge_py.allowed import Anything, Guard
+from bridge_py.context import SessionContext
+from bridge_py.frameworks import configure
+from bridge_py.references import RemoteRef
+from bridge_py.sqlite_frames import read_sqlite
+from bridge_py.stored_objects import STORED_BYTES, Placement, Shelves
+from bridge_py.wire.errors import SnakepitError, UsageError, tool_error
+from bridge_py.workbench import Workbench
+
+_LIBRARIES: Final = (
+    *("numpy", "pandas", "polars", "pyarrow", "scipy", "scikit-learn", "torch", "tensorflow", "transformers", "dspy"),
+    *("matplotlib", "sqlalchemy", "xgboost", "lightgbm"),
+)
+_LONGEST_DOC: Final = 10_000
+
+
+class Step(msgspec.Struct, omit_defaults=True):
+    """One step of a pipeline: a call."""
+
+    target: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    store_as: str | None = None
+
+
+class PythonCalls(BaseAdapter):
+    """Calls what it is told to, within its allow-list, and keeps objects for sessions.
+
+    `allow` names modules, as "numpy", or with ".*" those below it too; "default" is the usual list. `trusted` opens
+    everything, pickles of durable objects too: for callers that may run any code. `stored_bytes` is what one session
+    may keep in a worker.
+    """
+
+    def __init__(
+        self, *, allow: Sequence[str] = ("default",), trusted: bool = False, stored_bytes: int = STORED_BYTES
+    ) -> None:
+        if not isinstance(stored_bytes, int) or stored_bytes < 0:
+            raise UsageError(f"stored_bytes is {stored_bytes!r}; give a number of bytes")
+        self.guard = Anything() if trusted else Guard(allow)
+        self.shelves = Shelves(stored_bytes)
+
+    def session_ended(self, session_id: str) -> None:
+        """See `BaseAdapter`."""
+        self.shelves.end(session_id)
+
+    def workbench(
+        self, context: SessionContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
+    ) -> Workbench:
+        """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
+        placed = None if placement is None else msgspec.convert(placement, Placement)
+        return Workbench(self.guard, self.shelves, context.session_id, placed, is_pipeline=is_pipeline)
+
+    @tool
+    def python_call(
+        self,
+        context: SessionContext,
+        target: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        store_as: str | None = None,
+        copy_id: int = 0,
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Call what a target names, or give its value."""
+        bench = self.workbench(context, placement)
+        if store_as is not None:
+            bench.check_can_keep(store_as)
+        result = bench.run(target, args, kwargs)
+        return bench.reply(bench.answer(result, store_as, copy_id=copy_id, target=target))
+
+    @tool
+    def python_pipeline(
+        self, context: SessionContext, steps: list[Step], placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Make several calls, one after the other; what they store lasts if all of them succeed."""
+        bench = self.workbench(context, placement, is_pipeline=True)
+        results = []
+        for number, step in enumerate(steps, 1):
+            try:
+                result = bench.run(step.target, step.args, step.kwargs)
+                results.append(bench.answer(result, step.store_as, target=step.target))
+            except Exception as error:
+                raise _at_step(error, f"step {number} of {len(steps)}, {step.target!r}: ") from error
+        return bench.reply(results)
+
+    @tool
+    def python_store(
+        self,
+        context: SessionContext,
+        name: str,
+        value: Any,
+        copy_id: int = 0,
+        has_copy: bool = False,
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Keep a value."""
+        bench = self.workbench(context, placement)
+        # What has come may be read-only, and in memory that the host wants back.
+        mine = bench.argument(copy.deepcopy(value))
+        return bench.reply(bench.keep(name, mine, copy_id=copy_id, has_copy=has_copy, target=f"stored.{name}"))
+
+    @tool
+    def python_retrieve(
+        self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The value of an object that is kept."""
+        bench = self.workbench(context, placement)
+        return bench.reply(bench.find(name).value)
+
+    @tool
+    def python_list_stored(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What is kept for the session."""
+        bench = self.workbench(context, placement)
+        return bench.reply([entry.ref for entry in bench.shelf.entries.values()])
+
+    @tool
+    def python_delete_stored(
+        self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Let go of an object."""
+        bench = self.workbench(context, placement)
+        bench.remove(name)
+        return bench.reply(None)
+
+    @tool
+    def python_inspect(
+        self, context: SessionContext, target: str, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What an object is: its type, signature, documentation and members."""
+        bench = self.workbench(context, placement)
+        found = bench.resolve(target)
+        self.guard.check_object(found, target.rpartition(".")[2], target)
+        return bench.reply(_describe(found))
+
+    @tool
+    def python_configure(
+        self,
+        context: SessionContext,
+        framework: str,
+        settings: dict[str, Any],
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Set options of a library in this worker."""
+        bench = self.workbench(context, placement)
+        self.guard.check_module(framework, framework)
+        return bench.reply(configure(framework, settings))
+
+    @tool
+    def python_read_sqlite(
+        self,
+        context: SessionContext,
+        path: str,
+        sql: str,
+        params: dict[str, Any],
+        store_as: str | None = None,
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What a query of a SQLite file gives, as a frame."""
+        bench = self.workbench(context, placement)
+        self.guard.check_module("pandas", "sql")
+        if store_as is not None:
+            bench.check_can_keep(store_as)
+        return bench.reply(bench.answer(read_sqlite(path, sql, params), store_as, target="sql"))
+
+    @tool
+    def python_info(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What this worker is, and what it keeps."""
+        bench = self.workbench(context, placement)
+        shelf = None if placement is None else bench.shelf
+        return bench.reply(
+            {
+                "python": platform.python_version(),
+                "libraries": _versions(),
+                "allow": list(self.guard.patterns),
+                "trusted": self.guard.trusted,
+                "stored": len(shelf.entries) if shelf is not None else self.shelves.count,
+                "stored_bytes": shelf.bytes if shelf is not None else self.shelves.bytes,
+                "stored_sessions": len(self.shelves),
+                "quota_bytes": self.shelves.quota,
+            }
+        )
+
+
+def _at_step(error: Exception, prefix: str) -> SnakepitError:
+    if isinstance(error, SnakepitError):
+        try:
+            return type(error)(f"{prefix}{error}")
+        except TypeError:
+            return error
+    return tool_error(error, prefix)
+
+
+def _describe(found: Any) -> dict[str, Any]:
+    shape = getattr(found, "shape", None)
+    dtype = getattr(found, "dtype", None)
+    return {
+        "type": f"{type(found).__module__}.{type(found).__qualname__}",
+        "callable": callable(found),
+        "signature": _signature(found),
+        "doc": (inspect.getdoc(found) or "")[:_LONGEST_DOC],
+        "members": [name for name in dir(found) if not name.startswith("_")],
+        "shape": list(shape) if isinstance(shape, tuple) else None,
+        "dtype": str(dtype) if isinstance(shape, tuple) and dtype is not None else None,
+    }
+
+
+def _signature(found: Any) -> str | None:
+    try:
+        return str(inspect.signature(found))
+    except (TypeError, ValueError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+__all__ = ["PythonCalls", "RemoteRef", "Step"]
