@@ -75,7 +75,7 @@ class Scenario:
         Tools.running.clear()
         Tools.started.clear()
         choose = self.random.choice
-        is_left_early = choose([False, False, True])
+        is_left_early = self.is_left_early = choose([False, False, True])
         async with trio.open_nursery() as calls, self._open() as pool, pool.session() as self.session:
             self.pool = pool
             pool.expose(self.host)
@@ -159,6 +159,9 @@ class Scenario:
                 how = type(error).__name__
                 late = isinstance(error, snakepit.CallTimeout) and kind in (self._stream, self._take)
                 assert not late or self.faults.happened, "a stream has stopped"
+            except snakepit.SessionNotFound:
+                how = "SessionNotFound"
+                assert self.is_left_early, "sessions end with their block"
             except snakepit.ToolError as error:
                 how = type(error).__name__
                 assert self._went_on(), "no tool raises by itself"

@@ -23,7 +23,12 @@ class WorkerStarter:
     """Runs one worker after another under one id."""
 
     def __init__(
-        self, id: str, make_worker: Callable[[str], Worker], policy: RestartPolicy, recycling: trio.Lock
+        self,
+        id: str,
+        make_worker: Callable[[str], Worker],
+        policy: RestartPolicy,
+        recycling: trio.Lock,
+        changes: Changes,
     ) -> None:
         self.id = id
         self.worker = make_worker(id)
@@ -35,6 +40,7 @@ class WorkerStarter:
         self._make_worker = make_worker
         self._policy = policy
         self._recycling = recycling  # one at a time in a pool, so that it never runs short
+        self._changes = changes
         self._stopping = trio.Event()
 
     @property
@@ -111,6 +117,7 @@ class WorkerStarter:
                 self.recycled += 1
                 self.worker = fresh
                 old.drain()
+                self._changes.notify()  # when the fresh one was ready, nobody could see it here
             else:
                 old.postpone()
 
@@ -176,7 +183,7 @@ class Supervisor:
 
     def _add(self, nursery: trio.Nursery) -> WorkerStarter:
         worker_id = f"{self._config.name}-{next(self._numbers)}"
-        starter = WorkerStarter(worker_id, self._make_worker, self._make_policy(), self._recycling)
+        starter = WorkerStarter(worker_id, self._make_worker, self._make_policy(), self._recycling, self._changes)
         self.starters[worker_id] = starter
         nursery.start_soon(self._run, starter)
         return starter

@@ -13,6 +13,7 @@ import trio.testing
 
 import snakepit_trio as snakepit
 from bridge_py import AsyncSessionContext, BaseAdapter, SessionContext, tool
+from snakepit_trio import testing
 from snakepit_trio.testing import InMemory
 
 
@@ -166,6 +167,20 @@ async def test_recycling_and_resizing(clock: Any) -> None:
         await pool.resize(1)
         assert await pool.execute("add", {"a": 1, "b": 1}) == 2
         assert pool.get_stats().recycled >= 8
+
+
+async def test_a_worker_that_dies_while_its_replacement_starts(clock: Any) -> None:
+    # The greeting of the first worker passes, and that of its replacement is slow.
+    faults = testing.Faults(testing.Slow(skip=1, seconds=5), testing.Die(tool="nap", after=2))
+    config = {"workers": 1, "ping_interval": 1000.0}
+    async with snakepit.open_pool(Local, launcher=InMemory(faults), **config) as pool:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.workers.restart, pool.list_workers()[0].id)
+                with pytest.raises(snakepit.WorkerCrashed):
+                    await pool.execute("nap", {"seconds": 5.0})
+                await pool.await_ready()
+        assert trio.current_time() == pytest.approx(5)
 
 
 async def test_what_cannot_run_in_memory(clock: Any) -> None:
