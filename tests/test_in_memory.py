@@ -172,7 +172,7 @@ async def test_recycling_and_resizing(clock: Any) -> None:
 async def test_a_worker_that_dies_while_its_replacement_starts(clock: Any) -> None:
     # The greeting of the first worker passes, and that of its replacement is slow.
     faults = testing.Faults(testing.Slow(skip=1, seconds=5), testing.Die(tool="nap", after=2))
-    config = {"workers": 1, "ping_interval": 1000.0}
+    config: dict[str, Any] = {"workers": 1, "ping_interval": 1000.0}
     async with snakepit.open_pool(Local, launcher=InMemory(faults), **config) as pool:
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:

@@ -208,7 +208,9 @@ class Storm:
 
 @pytest.mark.parametrize(("seed", "concurrency"), [(1, 1), (2, 3)])
 async def test_a_storm(seed: int, concurrency: int, untraced_workers: None) -> None:
-    async with snakepit.open_pool(CALLERS, workers=3, concurrency=concurrency, cancel_grace=0.5) as pool:
+    # It is not the calls that kill: they are not to be refused for it.
+    config: dict[str, Any] = {"workers": 3, "concurrency": concurrency, "cancel_grace": 0.5, "taint_after": 1000}
+    async with snakepit.open_pool(CALLERS, **config) as pool:
         storm = Storm(pool, seed)
         async with trio.open_nursery() as killing:
             killing.start_soon(storm.kill)
