@@ -82,10 +82,10 @@ class Anything:
 
     def refusal(self, target: str, why: str, module: str | None = None) -> NotAllowed:
         """The error that says why a target is refused, and what to do."""
-        allow = f"options={{'allow': ['default', {module!r}]}} or, " if module else ""
+        allow = f"options={{'allow': ['default', {module!r}]}}, or with " if module else ""
         return NotAllowed(
-            f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}if all who call it are trusted"
-            f"{',' if allow else ', with'} options={{'trusted': True}}"
+            f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}options={{'trusted': True}},"
+            " which lets all who call it run any code"
         )
 
 

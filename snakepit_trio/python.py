@@ -69,6 +69,10 @@ class PythonAPI:
         """
         if durable and store_as is None:
             raise UsageError("durable=True is for a result that is kept: give it a name by store_as=")
+        if not isinstance(kwargs or {}, Mapping) or isinstance(args, str) or not isinstance(args, Sequence):
+            raise UsageError(
+                f"{target!r}: give a dict of keyword arguments, and positional ones as a list by args=[...]"
+            )
         arguments = {"target": target, "args": list(args), "kwargs": dict(kwargs or {}), "store_as": store_as}
         return await self.run("python_call", arguments, session, timeout, store_as, durable=durable)
 

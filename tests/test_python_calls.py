@@ -70,6 +70,9 @@ async def test_functions_classes_and_values() -> None:
         assert list(frame["a"]) == [1, 2]
         with pytest.raises(UsageError, match="'math.pi' is a float, which cannot be called"):
             await python.call("math.pi", args=[1])
+        for kwargs, args in (([16], []), (None, "16"), (None, 16)):
+            with pytest.raises(UsageError, match=r"'math.sqrt': give a dict of keyword arguments"):
+                await python.call("math.sqrt", kwargs, args=args)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="math has no attribute 'nothing'"):
             await python.call("math.nothing")
         with pytest.raises(snakepit.ToolError, match="ValueError") as caught:
