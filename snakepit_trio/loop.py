@@ -39,6 +39,11 @@ class AsyncioLoop:
         """Run an asyncio coroutine from trio, and return its result; cancelling cancels it."""
         return await self._loop.run_aio_coroutine(coroutine)
 
+    def create_task(self, coroutine: Any) -> asyncio.Task[Any]:
+        """Have asyncio run a coroutine in a task of its own."""
+        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
+        return task
+
 
 def _log_error(_loop: object, context: dict[str, Any]) -> None:
     logger.warning("%s", context.get("message", "error in the link's loop"), exc_info=context.get("exception"))

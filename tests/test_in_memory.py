@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ class Local(BaseAdapter):
     """Defined here, where no worker process could import it from a closure."""
 
     closed = 0
+    beats = 0
 
     @tool
     def add(self, a: int, b: int) -> int:
@@ -32,6 +34,15 @@ class Local(BaseAdapter):
         """Sleep."""
         await asyncio.sleep(seconds)
         return "awake"
+
+    @tool
+    async def resist(self) -> None:
+        """Go on, whatever comes."""
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                while True:
+                    await asyncio.sleep(1)
+                    Local.beats += 1
 
     @tool
     def fail(self) -> None:
@@ -181,6 +192,18 @@ async def test_a_worker_that_dies_while_its_replacement_starts(clock: Any) -> No
                     await pool.execute("nap", {"seconds": 5.0})
                 await pool.await_ready()
         assert trio.current_time() == pytest.approx(5)
+
+
+async def test_code_that_resists_ends_with_its_worker(clock: Any) -> None:
+    async with open_it(workers=1) as pool:
+        with pytest.raises(snakepit.CallTimeout):
+            await pool.execute("resist", timeout=10)
+        beats = Local.beats
+        assert beats >= 9
+        await trio.sleep(100)
+        assert Local.beats == beats, "no code of it runs any more"
+        assert await pool.execute("add", {"a": 1, "b": 2}) == 3
+        assert pool.get_stats().restarts == 1
 
 
 async def test_what_cannot_run_in_memory(clock: Any) -> None:

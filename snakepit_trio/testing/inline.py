@@ -12,8 +12,10 @@ import trio
 from bridge_py.cargo import Load
 from bridge_py.executor import Call, Executor, Pack, Replies
 from bridge_py.wire.errors import ToolCancelled
+from snakepit_trio.loop import AsyncioLoop
 
 from .faults import Die, Faults, IgnoreCancel
+from .mortal import run_mortal
 
 
 class TrioQueue:
@@ -92,13 +94,13 @@ class InlineExecutor(Executor):
         replies: Replies,
         pack: Pack,
         concurrency: int,
-        run_coroutine: Callable[[Any], Any],
+        loop: AsyncioLoop,
         nursery: trio.Nursery,
         faults: CallFaults,
     ) -> None:
         super().__init__(replies, None, pack)
         self._free = concurrency
-        self._run_coroutine = run_coroutine
+        self._loop = loop
         self._nursery = nursery
         self._faults = faults
         self._is_stopped = False
@@ -138,11 +140,7 @@ class InlineExecutor(Executor):
         self._faults.starts(call, self._nursery)
         try:
             if call.tool.is_async:
-                coroutine = self._run_async(call)
-                try:
-                    await self._run_coroutine(coroutine)
-                finally:
-                    coroutine.close()  # its worker may have been killed before it began
+                await run_mortal(self._loop, self._run_async(call))
             else:
                 await greenback.ensure_portal()
                 self._run_sync(call, _run, call.note_told)

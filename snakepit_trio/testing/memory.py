@@ -110,7 +110,7 @@ class _MemorySite(Site):
         refusal = self._faults.take(RefuseStart, worker_id)
         if refusal is not None and refusal.how == "launch":
             raise BlockingIOError(errno.EAGAIN, "a fault of the test: no process can be started")
-        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._asyncio.run_coroutine, self._faults)
+        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._asyncio, self._faults)
         self._nursery.start_soon(self._run, worker_id, process, refusal)
         return process
 
@@ -140,7 +140,7 @@ class MemoryProcess:
         worker_id: str,
         config: PoolConfig,
         make_adapter: Callable[[], BaseAdapter],
-        run_coroutine: Callable[[Any], Any],
+        loop: AsyncioLoop,
         faults: Faults,
     ) -> None:
         self.pid = next(_pids)
@@ -156,7 +156,7 @@ class MemoryProcess:
         self._killed_by = 0
         self._exited = trio.Event()
         self._executor: InlineExecutor | None = None
-        self._run_coroutine = run_coroutine
+        self._loop = loop
         self._stderr, self._last_words = trio.testing.memory_stream_one_way_pair()
 
     async def run(self, refusal: RefuseStart | None) -> None:
@@ -191,9 +191,7 @@ class MemoryProcess:
             end = WorkerEnd(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
             driver.end = end
             calls = CallFaults(self._faults, self._worker_id, self.die)
-            self._executor = InlineExecutor(
-                end, end.pack, self._config.concurrency, self._run_coroutine, nursery, calls
-            )
+            self._executor = InlineExecutor(end, end.pack, self._config.concurrency, self._loop, nursery, calls)
             end.begin(self._executor)
             driver.flush()
             try:

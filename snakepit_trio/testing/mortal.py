@@ -1,0 +1,64 @@
+"""Coroutines of asyncio, on trio, that end when their worker is killed, whatever they catch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, Final
+
+import trio
+
+from snakepit_trio.loop import AsyncioLoop
+
+_AGONY: Final = 1.0  # seconds of trio's clock that the `finally` clauses of a killed worker's code may take
+
+
+class Mortal:
+    """A coroutine, run step by step, so that it can be left standing where it is: nothing of it runs after that."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._coroutine = coroutine
+        self.is_dead = False
+
+    @types.coroutine
+    def run(self) -> Generator[Any, Any, None]:
+        """To its end, or until `is_dead`."""
+        error: BaseException | None = None
+        try:
+            while not self.is_dead:
+                step = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+                error = None
+                try:
+                    yield step
+                except BaseException as raised:  # noqa: ASYNC103 - goes on into the coroutine
+                    error = raised
+        except StopIteration:
+            return
+        # It has had its time: what it still raises, or awaits, no process would.
+        with contextlib.suppress(BaseException):
+            self._coroutine.close()
+        raise asyncio.CancelledError
+
+
+async def run_mortal(loop: AsyncioLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in asyncio. If cancelled, so is it, and after a second it is dead."""
+    mortal = Mortal(coroutine)
+    ended = trio.Event()
+    task = loop.create_task(mortal.run())
+    task.add_done_callback(lambda _: ended.set())
+    try:
+        await ended.wait()
+    finally:
+        if not task.done():
+            with trio.CancelScope(shield=True):
+                task.cancel()
+                with trio.move_on_after(_AGONY):
+                    await ended.wait()
+                mortal.is_dead = True
+                task.cancel()
+                await ended.wait()
+        coroutine.close()  # it may have been cancelled before it began
+    if not task.cancelled():
+        task.result()
