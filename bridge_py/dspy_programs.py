@@ -150,11 +150,7 @@ async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict
     A field of the prediction that came in no pieces is one piece.
     """
     dspy = library()
-    streamed = dspy.streamify(
-        program if hasattr(program, "aforward") else _in_thread(program),
-        stream_listeners=_listeners(program),
-        is_async_program=hasattr(program, "aforward"),
-    )
+    streamed = dspy.streamify(_streamable(program), stream_listeners=_listeners(program))
     seen = set()
     async with aclosing(streamed(**inputs)) as values:
         async for value in values:
@@ -184,15 +180,23 @@ def _listeners(program: Any) -> list[Any]:
     ]
 
 
-def _in_thread(program: Any) -> Callable[..., Any]:
-    """A program that blocks, as a coroutine function. It is not left behind when it is cancelled, but waited for."""
-    import anyio.to_thread
+def _streamable(program: Any) -> Callable[..., Any]:
+    """A program as `streamify` wants it: a coroutine function whose result is a prediction."""
 
     async def run(**inputs: Any) -> Any:
-        return await anyio.to_thread.run_sync(functools.partial(program, **inputs))
+        found = await (program.acall(**inputs) if hasattr(program, "aforward") else _in_thread(program, inputs))
+        prediction = library().Prediction
+        return found if isinstance(found, prediction) else prediction(**plain(found))
 
     run.named_predictors = program.named_predictors  # type: ignore[attr-defined]
     return run
+
+
+async def _in_thread(program: Any, inputs: Mapping[str, Any]) -> Any:
+    """Run a program that blocks. It is not left behind when it is cancelled, but waited for."""
+    import anyio.to_thread
+
+    return await anyio.to_thread.run_sync(functools.partial(program, **inputs))
 
 
 def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
@@ -315,8 +319,10 @@ def _tool(spec: ToolSpec) -> Any:
     async def call(**arguments: Any) -> Any:
         context = _serving.get()
         if spec.streaming:
-            return [item async for item in context.stream_host_tool(spec.name, **arguments)]
-        return await context.call_host_tool(spec.name, **arguments)
+            found = [item async for item in context.stream_host_tool(spec.name, **arguments)]
+        else:
+            found = await context.call_host_tool(spec.name, **arguments)
+        return str(found) if isinstance(found, (list, tuple)) else found  # DSPy fails on lists of other than texts
 
     schemas = {each.name: _schema(each.type, each.description) for each in spec.parameters}
     return library().Tool(call, spec.name, spec.description, schemas, dict.fromkeys(schemas, Any))
