@@ -147,7 +147,7 @@ def plain(result: Any) -> dict[str, Any]:
 async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """Run a program: {"field", "piece", "predictor"} for each piece of a field, and {"prediction"} at last.
 
-    A field of the prediction that came in no pieces is one piece.
+    A field of the prediction that came in no pieces is one piece. Whoever iterates must close it (`aclosing`).
     """
     dspy = library()
     streamed = dspy.streamify(_streamable(program), stream_listeners=_listeners(program))
@@ -157,13 +157,13 @@ async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict
             if isinstance(value, dspy.streaming.StreamResponse):
                 seen.add(value.signature_field_name)
                 if value.chunk:
-                    yield _piece(value.signature_field_name, value.chunk, value.predict_name)
+                    yield _piece(value.signature_field_name, value.chunk, value.predict_name)  # noqa: ASYNC119
             elif isinstance(value, dspy.Prediction):
                 found = plain(value)
                 for name in found:
                     if name not in seen:
-                        yield _piece(name, found[name], "")
-                yield {"prediction": found}
+                        yield _piece(name, found[name], "")  # noqa: ASYNC119
+                yield {"prediction": found}  # noqa: ASYNC119
 
 
 def _piece(field: str, piece: Any, predictor: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class DspyTools:
             with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
                 async with aclosing(dspy_programs.stream(found, inputs)) as pieces:
                     async for piece in pieces:
-                        yield piece
+                        yield piece  # noqa: ASYNC119 - the executor closes this generator
 
     @tool(timeout=_TIMEOUT)
     async def dspy_state(
