@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import re
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,13 +123,15 @@ def hide(text: str, *models: Model) -> str:
 
 def keep_out_of_logs(model: Model) -> None:
     """From now on, as long as there is the model, no log record of this process has its secrets."""
-    _hidden.add(model)
-    factory = logging.getLogRecordFactory()
-    if not isinstance(factory, _RecordFactory):
-        logging.setLogRecordFactory(_RecordFactory(factory))
+    with _lock:
+        _hidden[:] = [each for each in _hidden if each() is not None] + [weakref.ref(model)]
+        factory = logging.getLogRecordFactory()
+        if not isinstance(factory, _RecordFactory):
+            logging.setLogRecordFactory(_RecordFactory(factory))
 
 
-_hidden: Final[weakref.WeakSet[Model]] = weakref.WeakSet()
+_lock: Final = threading.Lock()
+_hidden: Final[list[weakref.ref[Model]]] = []
 
 
 class _RecordFactory:
@@ -137,13 +140,13 @@ class _RecordFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self._make(*args, **kwargs)
-        models = tuple(_hidden)
+        models = [model for each in tuple(_hidden) if (model := each()) is not None]
         if models:
             _hide_in(record, models)
         return record
 
 
-def _hide_in(record: logging.LogRecord, models: tuple[Model, ...]) -> None:
+def _hide_in(record: logging.LogRecord, models: list[Model]) -> None:
     try:
         text = record.getMessage()
     except Exception:  # logging itself reports a record whose arguments do not fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import trio
 
 from bridge_py.dspy_programs import Recipe, check_kind
 from bridge_py.language_models import Model
@@ -133,26 +135,12 @@ class DspyAPI:
         parameters. `state` is what a program's `dump_state()` gave, for example after it was optimised. Raises
         `UsageError` for what cannot be, `NotAllowed` for the last two if the adapter is not trusted, `QuotaExceeded`.
         """
-        check_kind(kind, params)
-        recipe = Recipe(
-            id=check_name(store_as),
-            kind=kind,
-            params=dict(params),
-            build=secrets.token_hex(8),
-            state=None if state is None else dict(state),
-        )
-        workers: list[Worker] = []
-        sent = {"program": msgspec.structs.asdict(recipe)}
-        found = await self.run("dspy_create", sent, session, timeout, claimed=workers.append)
+        recipe = _recipe(check_name(store_as), kind, params, state)
         session_id = _id_of(session)
-        entry = {
-            "type": _IS_DSPY,
-            **sent["program"],
-            **found,
-            "model": self._models.name(session_id),
-            "created_at": time.time(),
-            "worker": workers[-1].id,
-        }
+        workers: list[Worker] = []
+        found = await self.run("dspy_create", {"program": recipe}, session, timeout, claimed=workers.append)
+        made = {"model": self._models.name(session_id), "created_at": time.time(), "worker": workers[-1].id}
+        entry = {"type": _IS_DSPY, **recipe, **found, **made}
         await self._store.of(session_id).store_program(store_as, entry)
         return entry
 
@@ -226,6 +214,8 @@ class DspyAPI:
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """As `run`, for a tool whose first chunk is the reply of its `Workbench`."""
         self._check_tool(tool)
+        budget = self._caller.budget(tool, arguments, timeout, 1)
+        deadline = math.inf if budget is None else trio.current_time() + budget
         while True:
             await self._store.get_session(session_id)
             shelf = await self._shelves.open(session_id)
@@ -236,7 +226,8 @@ class DspyAPI:
                 return shelf.claim(worker, number)
 
             with self._shelves.call(shelf, ()):
-                async with self._caller.stream(tool, sent, timeout, session_id, claim) as chunks:
+                left = None if budget is None else max(0.0, deadline - trio.current_time())
+                async with self._caller.stream(tool, sent, left, session_id, claim) as chunks:
                     try:
                         shelf.hear(placement, await anext(chunks), {})
                     except Displaced:  # its worker has ended before it could start there
@@ -271,6 +262,14 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _id_of(session: SessionView | str) -> str:
     return session if isinstance(session, str) else session.id
+
+
+def _recipe(id: str, kind: str, params: Mapping[str, Any], state: Mapping[str, Any] | None) -> dict[str, Any]:
+    check_kind(kind, params)
+    saved = None if state is None else dict(state)
+    return msgspec.structs.asdict(
+        Recipe(id=id, kind=kind, params=dict(params), build=secrets.token_hex(8), state=saved)
+    )
 
 
 def _sent(recipe: Mapping[str, Any]) -> dict[str, Any]:
