@@ -68,15 +68,11 @@ class Models:
         found = self._models.get(session_id) or self._models.get(None)
         return "" if found is None else found.name
 
-    def forget(self, session_id: str) -> None:
-        """It has none any more."""
-        self._models.pop(session_id, None)
-        self._hub.unsubscribe(session_id, self)
-
     def close(self) -> None:
         """The pool has ended."""
-        for session_id in [each for each in self._models if each is not None]:
-            self.forget(session_id)
+        for session_id in self._models:
+            if session_id is not None:
+                self._hub.unsubscribe(session_id, self)
         self._models.clear()
 
     def _hear(self, session_id: str, changes: object) -> None:
@@ -110,13 +106,9 @@ class DspyAPI:
         model = self._models.new(provider, config)
         await self.run("dspy_configure", {"model": msgspec.structs.asdict(model)}, session, timeout)
         session_id = None if session is None else _id_of(session)
-        self._models.put(session_id, model)
         if session_id is not None:
-            try:
-                await self._store.get_session(session_id)
-            except BaseException:
-                self._models.forget(session_id)  # it may have ended before it was listened to
-                raise
+            await self._store.get_session(session_id)  # nobody would tell of an end that has been already
+        self._models.put(session_id, model)
         return model.name
 
     async def create_dspy_program(
