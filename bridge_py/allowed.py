@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from . import allowed_names as names
-from .wire.errors import NotAllowed, UsageError
+from .wire.errors import InvalidCall, NotAllowed, UsageError
 
 _TARGET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LONGEST_TARGET: Final = 500
@@ -43,9 +43,9 @@ _CALLED_FUNCTION: Final = ("cython_function_or_method", "fused_cython_function",
 
 
 def parts_of(target: object) -> list[str]:
-    """The steps of a target. Raises `UsageError` if it cannot be one."""
+    """The steps of a target. Raises `InvalidCall` if it cannot be one."""
     if not isinstance(target, str):
-        raise UsageError(f"the target is a {type(target).__name__}; give a text such as 'math.sqrt' or 'stored.x.fit'")
+        raise InvalidCall(f"the target is a {type(target).__name__}; give a text such as 'math.sqrt' or 'stored.x.fit'")
     if len(target) > _LONGEST_TARGET or not _TARGET.fullmatch(target):
         shown = target if len(target) <= 60 else target[:60] + "..."
         raise NotAllowed(f"{shown!r} is no target: give names of ASCII letters, digits and _, joined by dots")

@@ -18,7 +18,7 @@ import msgspec
 from .context import AsyncSessionContext
 from .language_models import library
 from .specs import ToolSpec
-from .wire.errors import NotAllowed, UnknownTool, UsageError
+from .wire.errors import InvalidCall, NotAllowed, UnknownTool
 
 #: Kinds of programs, with the parameters that each takes.
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -71,23 +71,23 @@ class Recipe(msgspec.Struct, kw_only=True):
 
 
 def check_kind(kind: str, params: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a kind of program, or a parameter, that there is not."""
+    """Raise `InvalidCall` for a kind of program, or a parameter, that there is not."""
     if kind not in KINDS:
-        raise UsageError(f"there is no kind of program {kind!r:.100}; there are: {', '.join(KINDS)}")
+        raise InvalidCall(f"there is no kind of program {kind!r:.100}; there are: {', '.join(KINDS)}")
     known = KINDS[kind]
     for name in params:
         if name not in known:
-            raise UsageError(
+            raise InvalidCall(
                 f"a program of kind {kind!r} has no parameter {name!r:.100}; there are: {', '.join(known)}"
             )
     first = known[0]
     if not isinstance(params.get(first), str) or not params[first].strip():
         example = "'question -> answer'" if first == "signature" else "the source text of a dspy.Module"
-        raise UsageError(f"a program of kind {kind!r} needs {first}={example}")
+        raise InvalidCall(f"a program of kind {kind!r} needs {first}={example}")
 
 
 async def build(recipe: Recipe, context: AsyncSessionContext, trusted: bool) -> Any:
-    """The program of a recipe. Raises `NotAllowed`, `UnknownTool`, and `UsageError` if DSPy does not take it."""
+    """The program of a recipe. Raises `NotAllowed`, `UnknownTool`, and `InvalidCall` if DSPy does not take it."""
     check_kind(recipe.kind, recipe.params)
     tools = await _host_tools(recipe, context) if recipe.kind == "react" else []
     return assemble(recipe, trusted, tools)
@@ -102,13 +102,13 @@ def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> A
             " trusted, open the pool with options={'trusted': True}"
         )
     if recipe.kind == "program_of_thought" and not (importlib.util.find_spec("deno") or shutil.which("deno")):
-        raise UsageError("a program of thought runs its code in Deno, which is missing: pip install 'dspy[deno]'")
+        raise InvalidCall("a program of thought runs its code in Deno, which is missing: pip install 'dspy[deno]'")
     program = _from_source(recipe) if recipe.kind == "module" else _of_signature(recipe, trusted, tools or [])
     if recipe.state is not None:
         try:
             program.load_state(recipe.state)
         except Exception as error:
-            raise UsageError(f"program {recipe.id!r}: the state does not fit: {error!r:.500}") from error
+            raise InvalidCall(f"program {recipe.id!r}: the state does not fit: {error!r:.500}") from error
     return program
 
 
@@ -203,7 +203,7 @@ def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
     dspy, params = library(), recipe.params
     kind = getattr(dspy, _CLASSES[recipe.kind], None)
     if kind is None:
-        raise UsageError(f"DSPy {dspy.__version__} has no {_CLASSES[recipe.kind]} any more")
+        raise InvalidCall(f"DSPy {dspy.__version__} has no {_CLASSES[recipe.kind]} any more")
     if not trusted:
         _check_types(params["signature"])
     rest = _settings(params)
@@ -211,7 +211,7 @@ def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
         signature = dspy.Signature(params["signature"], params.get("instructions"))
         return kind(signature, tools=tools, **rest) if recipe.kind == "react" else kind(signature, **rest)
     except Exception as error:
-        raise UsageError(f"program {recipe.id!r}: DSPy does not take its parameters: {error!s:.500}") from error
+        raise InvalidCall(f"program {recipe.id!r}: DSPy does not take its parameters: {error!s:.500}") from error
 
 
 def _check_types(signature: str) -> None:
@@ -250,7 +250,7 @@ def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
     for name in found:
         if name not in _SETTINGS:
             there = ", ".join(_SETTINGS)
-            raise UsageError(f"the config of a program has no setting {name!r:.100}; there are: {there}")
+            raise InvalidCall(f"the config of a program has no setting {name!r:.100}; there are: {there}")
     return found | ({"max_iters": params["max_iters"]} if "max_iters" in params else {})
 
 
@@ -267,7 +267,7 @@ def _from_source(recipe: Recipe) -> Any:
     name = params.get("class_name") or (next(iter(found)) if len(found) == 1 else None)
     if name not in found:
         there = ", ".join(found) or "none"
-        raise UsageError(f"program {recipe.id!r}: name a dspy.Module of its text by class_name=; there are: {there}")
+        raise InvalidCall(f"program {recipe.id!r}: name a dspy.Module of its text by class_name=; there are: {there}")
     return found[name](**(params.get("arguments") or {}))
 
 
@@ -305,7 +305,7 @@ def _plain(value: Any) -> Any:
 async def _host_tools(recipe: Recipe, context: AsyncSessionContext) -> list[Any]:
     names = recipe.params.get("tools")
     if not isinstance(names, list) or not names:
-        raise UsageError("a program of kind 'react' needs tools=[...]: names of host tools, see Pool.expose")
+        raise InvalidCall("a program of kind 'react' needs tools=[...]: names of host tools, see Pool.expose")
     there = await context.host_tools
     for name in names:
         if name not in there:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from .allowed_names import PACKAGES
-from .wire.errors import UsageError
+from .wire.errors import InvalidCall
 
 Settings = Mapping[str, Any]
 # Options whose value is the name of a module, which would be imported, are not among them.
@@ -15,17 +15,17 @@ _PANDAS: Final = ("display.", "mode.", "compute.", "future.", "styler.format.pre
 
 
 def configure(framework: str, settings: Settings) -> Any:
-    """Set options of a library; returns what its function returns. Raises `UsageError` for what is not known."""
+    """Set options of a library; returns what its function returns. Raises `InvalidCall` for what is not known."""
     if framework not in KNOWN:
-        raise UsageError(f"there is no framework {framework!r} to be configured; there are: {', '.join(KNOWN)}")
+        raise InvalidCall(f"there is no framework {framework!r} to be configured; there are: {', '.join(KNOWN)}")
     return KNOWN[framework](settings)
 
 
 def take(framework: str, settings: Settings, known: Mapping[str, Callable[[Any], object]]) -> None:
-    """Call, for each setting, what sets it; none is set if one is not known. Raises `UsageError`, which lists them."""
+    """Call, for each setting, what sets it; none is set if one is not known. Raises `InvalidCall`, which lists them."""
     for name in settings:
         if name not in known:
-            raise UsageError(f"{framework} has no setting {name!r} here; there are: {', '.join(known)}")
+            raise InvalidCall(f"{framework} has no setting {name!r} here; there are: {', '.join(known)}")
     for name, value in settings.items():
         known[name](value)
 
@@ -36,7 +36,7 @@ def _library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise UsageError(
+        raise InvalidCall(
             f"there is no package {name!r} in the worker: pip install {PACKAGES.get(name, name)}"
         ) from None
 
@@ -58,7 +58,7 @@ def _pandas(settings: Settings) -> None:
     pandas = _library("pandas")
     for name in settings:
         if not name.startswith(_PANDAS):
-            raise UsageError(f"pandas has no setting {name!r} here; there are those of its options with {_PANDAS}")
+            raise InvalidCall(f"pandas has no setting {name!r} here; there are those of its options with {_PANDAS}")
         pandas.get_option(name)  # raises for a name that is none
     for name, value in settings.items():
         pandas.set_option(name, value)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .wire.errors import SnakepitError, ToolError, UsageError, tool_error
+from .wire.errors import InvalidCall, SnakepitError, ToolError, UsageError, tool_error
 
 #: Providers by name, with the name that DSPy and LiteLLM have for each.
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -57,16 +57,16 @@ class Model(msgspec.Struct, weakref=True, eq=False):
 
     @property
     def name(self) -> str:
-        """As "openai/gpt-4o". Raises `UsageError` for an unknown provider, and for settings that cannot be."""
+        """As "openai/gpt-4o". Raises `InvalidCall` for an unknown provider, and for settings that cannot be."""
         if self.provider == DUMMY:
             _check_dummy(self.config)
             return DUMMY
         if self.provider not in PROVIDERS:
             there = ", ".join([*PROVIDERS, DUMMY])
-            raise UsageError(f"there is no provider {self.provider!r:.100} of language models; there are: {there}")
+            raise InvalidCall(f"there is no provider {self.provider!r:.100} of language models; there are: {there}")
         prefix, model = PROVIDERS[self.provider], self.config.get("model")
         if not isinstance(model, str) or not model:
-            raise UsageError(f'{self.provider}: say which model, as in config={{"model": "..."}}')
+            raise InvalidCall(f'{self.provider}: say which model, as in config={{"model": "..."}}')
         return model if model.startswith(f"{prefix}/") else f"{prefix}/{model}"
 
     def secrets(self) -> list[str]:
@@ -74,7 +74,7 @@ class Model(msgspec.Struct, weakref=True, eq=False):
         return sorted(_secrets_in(self.config), key=len, reverse=True)
 
     def make(self) -> Any:
-        """The language model itself, for a worker. Raises `UsageError` if DSPy does not take the settings."""
+        """The language model itself, for a worker. Raises `InvalidCall` if DSPy does not take the settings."""
         dspy = library()
         name = self.name
         if self.provider == DUMMY:
@@ -85,18 +85,18 @@ class Model(msgspec.Struct, weakref=True, eq=False):
             # DSPy's cache would share answers between sessions, and write files.
             return dspy.LM(name, **{"cache": False, **settings})
         except Exception as error:
-            raise UsageError(f"{name}: DSPy does not take these settings: {hide(str(error), self)}") from None
+            raise InvalidCall(f"{name}: DSPy does not take these settings: {hide(str(error), self)}") from None
 
 
 def library() -> Any:
-    """DSPy. Raises `UsageError` if the worker does not have it."""
+    """DSPy. Raises `InvalidCall` if the worker does not have it."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM asks the network when it is imported
     try:
         return importlib.import_module("dspy")
     except ModuleNotFoundError as error:
         if error.name != "dspy":
             raise
-        raise UsageError("there is no package 'dspy' in the worker: pip install 'snakepit-trio[dspy]'") from None
+        raise InvalidCall("there is no package 'dspy' in the worker: pip install 'snakepit-trio[dspy]'") from None
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def _hide_in(record: logging.LogRecord, models: list[Model]) -> None:
 
 def _without_secrets(error: Exception, shown: ToolError, model: Model) -> SnakepitError:
     if isinstance(error, UsageError):
-        return UsageError(hide(str(error), model))
+        return InvalidCall(hide(str(error), model))
     return ToolError(hide(shown.message, model), shown.type, hide(shown.remote_traceback, model))
 
 
@@ -179,7 +179,7 @@ def _secrets_in(config: Any, is_secret: bool = False) -> set[str]:
 
 def _check_dummy(config: Mapping[str, Any]) -> None:
     if config.keys() != {"answers"} or not isinstance(config["answers"], (list, dict)):
-        raise UsageError(
+        raise InvalidCall(
             'the provider "dummy" takes one setting, "answers": a list of dicts of output fields, taken in order, or a'
             ' dict of such dicts by a text in the input: {"answers": {"colour of the sky": {"answer": "blue"}}}'
         )

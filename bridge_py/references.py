@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .wire.errors import UsageError
+from .wire.errors import InvalidCall
 from .wire.registry import register_codec
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -51,9 +51,9 @@ register_codec(Pickled, "snakepit.pickled", lambda pickled: pickled.data, Pickle
 
 
 def check_name(name: object) -> str:
-    """A name for a stored object. Raises `UsageError` if it cannot be one."""
+    """A name for a stored object. Raises `InvalidCall` if it cannot be one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(
+        raise InvalidCall(
             f"{name!r:.200} cannot be the name of a stored object: give up to 100 letters, digits and _, a letter first"
         )
     return name

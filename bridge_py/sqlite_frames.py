@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .wire.errors import UsageError
+from .wire.errors import InvalidCall
 
 
 def read_sqlite(path: str, sql: str, params: Mapping[str, Any]) -> Any:
     """What a query gives, as a pandas frame; `params` are those of `pandas.read_sql_query`."""
     if not Path(path).is_file():
-        raise UsageError(f"sql: there is no file {path!r}")
+        raise InvalidCall(f"sql: there is no file {path!r}")
     try:
         import pandas as pd
     except ModuleNotFoundError:
-        raise UsageError("there is no package 'pandas' in the worker: pip install pandas") from None
+        raise InvalidCall("there is no package 'pandas' in the worker: pip install pandas") from None
     import sqlite3
 
     def only_this_file(action: int, *_: object) -> int:

@@ -16,7 +16,7 @@ from .references import PREFIX, Pickled, RemoteRef, check_name, replace
 from .sizing import repr_of, size_of, type_of
 from .stored_objects import Entry, Placement, Shelf, Shelves
 from .wire import codec
-from .wire.errors import EncodeError, NotAllowed, StoredObjectLost, StoredObjectNotFound, UsageError
+from .wire.errors import EncodeError, InvalidCall, NotAllowed, StoredObjectLost, StoredObjectNotFound
 
 NO_SESSION: Final = "give session=, for example that of `async with pool.session() as session`"
 
@@ -24,13 +24,23 @@ NO_SESSION: Final = "give session=, for example that of `async with pool.session
 class Workbench:
     """The objects that one call may name, and what it adds to them.
 
-    What it adds is seen by itself at once, and by others when `reply` makes it last, all together.
+    What it adds is seen by itself at once, and by others when `reply` makes it last, all together. A pipeline may add
+    objects for its own later steps without a session too.
     """
 
-    def __init__(self, guard: Anything, shelves: Shelves, session_id: str | None, placement: Placement | None) -> None:
+    def __init__(
+        self,
+        guard: Anything,
+        shelves: Shelves,
+        session_id: str | None,
+        placement: Placement | None,
+        *,
+        is_pipeline: bool = False,
+    ) -> None:
         self._guard = guard
         self._shelves = shelves
         self._session_id = session_id
+        self._is_pipeline = is_pipeline
         self._shelf: Shelf | None = None
         self._lost: Mapping[str, str] = {}
         self._added: dict[str, Entry] = {}
@@ -42,9 +52,9 @@ class Workbench:
 
     @property
     def shelf(self) -> Shelf:
-        """What its session has. Raises `UsageError` without one."""
+        """What its session has. Raises `InvalidCall` without one."""
         if self._shelf is None:
-            raise UsageError(f"objects are stored for a session, and this call has none: {NO_SESSION}")
+            raise InvalidCall(f"objects are stored for a session, and this call has none: {NO_SESSION}")
         return self._shelf
 
     # Names to objects.
@@ -56,17 +66,17 @@ class Workbench:
         kwargs = {name: self.argument(value) for name, value in (kwargs or {}).items()}
         if not callable(found):
             if args or kwargs:
-                raise UsageError(f"{target!r} is a {type_of(found)}, which cannot be called; leave the arguments out")
+                raise InvalidCall(f"{target!r} is a {type_of(found)}, which cannot be called; leave the arguments out")
             return found
         self._guard.check_call(target.rpartition(".")[2], args, kwargs, target)
         return found(*args, **kwargs)
 
     def resolve(self, target: str) -> Any:
-        """The object that a target names. Raises `NotAllowed`, `UsageError` and what `find` does."""
+        """The object that a target names. Raises `NotAllowed`, `InvalidCall` and what `find` does."""
         parts = parts_of(target)
         if parts[0] == "stored":
             if len(parts) == 1:
-                raise UsageError("'stored' alone names nothing: give the object's name too, as in 'stored.x'")
+                raise InvalidCall("'stored' alone names nothing: give the object's name too, as in 'stored.x'")
             found, rest = self.find(parts[1]).value, parts[2:]
         else:
             found, rest = self._begin(parts, target)
@@ -95,7 +105,7 @@ class Workbench:
         if isinstance(reference, str):
             found, shown = self.resolve(reference), reference
         elif reference.session_id != (self._session_id or ""):
-            raise UsageError(
+            raise InvalidCall(
                 f"the argument {PREFIX}{reference.name} belongs to session {reference.session_id!r}, and this call to "
                 f"{self._session_id or 'none'!r}: {NO_SESSION}"
             )
@@ -130,13 +140,13 @@ class Workbench:
 
     def _check_callable(self, found: Any, target: str) -> None:
         if not callable(found):
-            raise UsageError(f"{target!r}: a {type_of(found)} cannot be called")
+            raise InvalidCall(f"{target!r}: a {type_of(found)} cannot be called")
         self._guard.check_object(found, "__call__", target)
 
     # Results to answers.
 
     def check_can_keep(self, name: str) -> None:
-        """Raise `UsageError` now if an object of that name could not be kept later."""
+        """Raise `InvalidCall` now if an object of that name could not be kept later."""
         check_name(name)
         if not self._is_pipeline:
             _ = self.shelf
@@ -149,21 +159,13 @@ class Workbench:
         if store_as is None and (known := self._known(result)) is not None:
             return known
         if store_as is None and self._shelf is None and not self._is_pipeline:
-            raise UsageError(f"{target!r} gives a {type_of(result)}, which cannot be sent, only stored: {NO_SESSION}")
+            raise InvalidCall(f"{target!r} gives a {type_of(result)}, which cannot be sent, only stored: {NO_SESSION}")
         return self.keep(store_as or self._new_name(result), result, copy_id=copy_id, target=target)
-
-    #: Whether what it adds without a session is for its own later steps.
-    _is_pipeline = False
-
-    def as_pipeline(self) -> Workbench:
-        """Have it keep objects for later steps, also without a session."""
-        self._is_pipeline = True
-        return self
 
     def keep(self, name: str, value: Any, *, copy_id: int = 0, has_copy: bool = False, target: str = "") -> RemoteRef:
         """Add an object. With a `copy_id` it is durable, and the host gets a copy unless it `has_copy`.
 
-        Raises `UsageError` if it cannot be kept, or not durably.
+        Raises `InvalidCall` if it cannot be kept, or not durably.
         """
         self.check_can_keep(name)
         self._check_kept(value, target or name)
@@ -207,7 +209,7 @@ class Workbench:
         if not isinstance(copy, Pickled):
             return copying.deepcopy(copy)  # what has come may be read-only, and in memory that the host wants back
         if not self._guard.trusted:
-            raise UsageError("a pickle is not read: this adapter is not trusted")
+            raise InvalidCall("a pickle is not read: this adapter is not trusted")
         return pickle.loads(copy.data)  # noqa: S301 - written by a worker of this pool, kept by its host
 
     def reply(self, value: Any) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def _import(name: str, target: str) -> Any:
         if error.name != name:
             raise
         package = allowed_names.PACKAGES.get(name, name)
-        raise UsageError(f"{target!r}: there is no package {name!r} in the worker: pip install {package}") from None
+        raise InvalidCall(f"{target!r}: there is no package {name!r} in the worker: pip install {package}") from None
 
 
 def _submodule(owner: Any, name: str, attribute: str, target: str) -> Any:
@@ -275,7 +277,7 @@ def _attribute(owner: Any, name: str, target: str) -> Any:
     except AttributeError:
         is_named = isinstance(owner, (type, type(builtins)))
         shown = owner.__name__ if is_named else f"a {type_of(owner)}"
-        raise UsageError(f"{target!r}: {shown} has no attribute {name!r}") from None
+        raise InvalidCall(f"{target!r}: {shown} has no attribute {name!r}") from None
 
 
 def _can_be_sent(value: Any) -> bool:

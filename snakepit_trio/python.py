@@ -40,7 +40,7 @@ class PythonAPI(DspyAPI):
 
     Objects are kept for a session, in one worker, until they are deleted, the session ends or the worker does. All
     methods take `session`, a handle or an id, and `timeout` as `Pool.execute` does, and raise what that raises, and
-    beside it: `UsageError` for what takes a session if there is none, or cannot be; `NotAllowed` for what may not be
+    beside it: `InvalidCall` for what takes a session if there is none, or cannot be; `NotAllowed` for what may not be
     called; `StoredObjectNotFound`, and `StoredObjectLost` if the worker is gone; `SessionNotFound`; `QuotaExceeded`.
     A call that is cancelled leaves what is stored as it was before, or as it is after.
     """

@@ -38,6 +38,14 @@ def sleep(seconds: float, path: str) -> str:
     return "slept"
 
 
+def hold(path: str, release: str) -> str:
+    """Say so in a file, and wait for another one."""
+    Path(path).write_text("holding")
+    while not Path(release).exists():
+        time.sleep(0.002)
+    return "held"
+
+
 class Thing:
     """An object that cannot be sent."""
 

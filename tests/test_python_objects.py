@@ -200,6 +200,30 @@ async def test_a_recycled_worker_takes_its_objects_along() -> None:
         assert await python.retrieve("kept", session=session) == 1
 
 
+async def test_what_a_worker_stores_while_it_leaves(tmp_path: Path) -> None:
+    async with _pool(1, concurrency=2) as pool, pool.session() as session:
+        python = pool.python
+        release = tmp_path / "release"
+
+        async def hold(name: str, durable: bool) -> None:
+            arguments = {"path": str(tmp_path / name), "release": str(release)}
+            ref = await python.call(f"{TARGETS}.hold", arguments, store_as=name, durable=durable, session=session)
+            assert ref.name == name
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, "durable", True)
+            nursery.start_soon(hold, "plain", False)
+            await _until_written(tmp_path / "durable")
+            await _until_written(tmp_path / "plain")
+            await pool.workers.restart(pool.list_workers()[0].id)
+            await python.store("other", 1, session=session)
+            release.touch()
+        assert await python.retrieve("durable", session=session) == "held"
+        assert await python.retrieve("other", session=session) == 1
+        with pytest.raises(StoredObjectLost, match="'plain' .* is lost: .* was leaving"):
+            await python.retrieve("plain", session=session)
+
+
 async def test_objects_are_those_that_were_stored_whatever_dies() -> None:
     """Many operations and deaths, compared with a plain account of what must be there."""
     choose = random.Random(5)

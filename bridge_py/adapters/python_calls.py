@@ -63,10 +63,12 @@ class PythonCalls(DspyTools, BaseAdapter):
         self.shelves.end(session_id)
         self.dspy_programs.end(session_id)
 
-    def workbench(self, context: CallContext, placement: dict[str, Any] | None) -> Workbench:
+    def workbench(
+        self, context: CallContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
+    ) -> Workbench:
         """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
         placed = None if placement is None else msgspec.convert(placement, Placement)
-        return Workbench(self.guard, self.shelves, context.session_id, placed)
+        return Workbench(self.guard, self.shelves, context.session_id, placed, is_pipeline=is_pipeline)
 
     @tool
     def python_call(
@@ -91,7 +93,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         self, context: SessionContext, steps: list[Step], placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make several calls, one after the other; what they store lasts if all of them succeed."""
-        bench = self.workbench(context, placement).as_pipeline()
+        bench = self.workbench(context, placement, is_pipeline=True)
         results = []
         for number, step in enumerate(steps, 1):
             try:

@@ -56,6 +56,10 @@ class InvalidValue(UsageError, ValueError):
         self.constraint = constraint
 
 
+class InvalidCall(UsageError):
+    """A dynamic call, or one that stores objects, asks for what cannot be. The message says what to do."""
+
+
 class NotAllowed(UsageError):
     """A dynamic call would reach what the adapter's allow-list does not have. Nothing was run."""
 
@@ -192,7 +196,7 @@ CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
 
 _BY_CODE: dict[str, type[SnakepitError]] = {
-    "usage": UsageError,
+    "invalid_call": InvalidCall,
     "not_allowed": NotAllowed,
     "invalid_arguments": InvalidArguments,
     "unknown_tool": UnknownTool,
