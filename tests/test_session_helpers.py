@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import time
@@ -31,9 +32,9 @@ async def _kill(pool: snakepit.Pool, worker_id: str) -> None:
     await pool.await_ready()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("dspy") is None, reason="needs the extra: snakepit-trio[dspy]")
 @pytest.mark.usefixtures("untraced_workers")
 async def test_programs_of_dspy() -> None:
-    pytest.importorskip("dspy", reason="needs the extra: snakepit-trio[dspy]")
     async with snakepit.open_pool(PythonCalls, workers=2) as pool, pool.session() as session:
         run = partial(execute_program_command, pool, session)
         await pool.python.configure_dspy("dummy", {"answers": {"data": {"output": "out"}}})
