@@ -35,7 +35,7 @@ from bridge_py.wire.errors import (
 from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
-from . import variables
+from . import session_helpers, variables
 from .adapters import Adapter, GrpcBridge, GrpcPython
 from .config import PoolConfig
 from .errors import (
@@ -161,6 +161,7 @@ __all__ = [
     "open_pool",
     "register_codec",
     "run_as_script",
+    "session_helpers",
     "variables",
 ]
 __version__ = "0.1.0"

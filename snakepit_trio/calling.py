@@ -90,11 +90,17 @@ class Caller:
 
     @asynccontextmanager
     async def stream(
-        self, name: str, args: Arguments | None, timeout: Timeout, session: str | None
+        self,
+        name: str,
+        args: Arguments | None,
+        timeout: Timeout,
+        session: str | None,
+        claim: Callable[[Worker], bool] | None = None,
     ) -> AsyncIterator[Chunks]:
-        """See `Pool.stream`."""
+        """See `Pool.stream`, and for `claim` see `execute`."""
         window = self._config.stream_window
         call = self._new_call(name, args, timeout, session, window)
+        call.claim = claim
         try:
             await self._submit(call)
             yield Chunks(call, window, self._decode, self._time_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ from bridge_py.wire.errors import UsageError
 from . import python_names
 from .call import Displaced
 from .calling import DEFAULT, Caller, Default, Timeout
+from .python_dspy import DspyAPI, Models, split_settings
 from .shelves import Copy, Shelf, Shelves, Step, new_copy_id
 from .state.store import SessionStore
 
@@ -30,7 +31,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 _NO_TEXTS: Final[Mapping[str, str]] = {}
 
 
-class PythonAPI:
+class PythonAPI(DspyAPI):
     """Calls functions, classes and methods by their names, and keeps objects in workers. Reached as `pool.python`.
 
     It takes an adapter that derives from `bridge_py.adapters.python_calls.PythonCalls`, whose options say what may be
@@ -50,6 +51,7 @@ class PythonAPI:
         self._dispatcher = dispatcher
         self._default_ttl = default_ttl
         self._shelves = Shelves(store.hub, dispatcher)
+        self._models = Models(store.hub)
 
     async def call(
         self,
@@ -235,8 +237,12 @@ class PythonAPI:
     ) -> Any:
         """Set options of a library in one worker: that of the session, or any.
 
-        Raises `UsageError`, which lists what there is, for a framework or a setting that is not known.
+        Raises `UsageError`, which lists what there is, for a framework or a setting that is not known. "dspy" takes
+        what `configure_dspy` does, {"provider": ..., "model": ...}, and is for its session, or the pool.
         """
+        if framework == "dspy":
+            provider, config = split_settings(settings)
+            return await self.configure_dspy(provider, config, session=session, timeout=timeout)
         arguments = {"framework": framework, "settings": dict(settings)}
         return await self.run("python_configure", arguments, session, timeout)
 
@@ -251,11 +257,12 @@ class PythonAPI:
         *stores: str | None,
         durable: bool = False,
         value: Any = None,
+        claimed: Callable[[Worker], object] | None = None,
     ) -> Any:
         """Call a tool whose worker's side is a `Workbench`, and return the value of its reply.
 
         `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
-        if that has no references in it.
+        if that has no references in it. `claimed` is told of the worker, if there is a session.
         """
         self._check_tool(tool)
         if session is None:
@@ -270,13 +277,18 @@ class PythonAPI:
             shelf = await self._shelves.open(session_id)
             left = None if budget is None else max(0.0, deadline - trio.current_time())
             with suppress(Displaced):  # its worker has ended before it could start there
-                return await self._run_in(shelf, call, left)
+                return await self._run_in(shelf, call, left, claimed)
 
-    async def _run_in(self, shelf: Shelf, call: _Call, timeout: float | None) -> Any:
+    async def _run_in(
+        self, shelf: Shelf, call: _Call, timeout: float | None, claimed: Callable[[Worker], object] | None
+    ) -> Any:
         placement = shelf.placement()
 
         def claim(worker: Worker) -> bool:
-            return shelf.claim(worker, placement.number)
+            is_ours = shelf.claim(worker, placement.number)
+            if is_ours and claimed is not None:
+                claimed(worker)
+            return is_ours
 
         with self._shelves.call(shelf, call.names):
             sent = {**call.arguments, "placement": msgspec.structs.asdict(placement)}
@@ -287,6 +299,7 @@ class PythonAPI:
     def close(self) -> None:
         """The pool has ended."""
         self._shelves.close()
+        self._models.close()
 
     def _check_tool(self, tool: str) -> None:
         if tool not in self._dispatcher.tools and self._dispatcher.tools:

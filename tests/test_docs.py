@@ -108,6 +108,17 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "TSLA: $81.24 - HOLD (RSI: 27.7)",
             ],
         ),
+        (
+            "dspy_program",
+            [
+                "model: dummy",
+                "program: question -> reasoning, answer",
+                "{'reasoning': 'Air scatters blue light most.', 'answer': 'blue'}",
+                "{'field': 'answer', 'piece': 'blue', 'predictor': ''}",
+                "{'prediction': {'reasoning': 'Air scatters blue light most.', 'answer': 'blue'}}",
+                "the shop says 5 as the host told: 5",
+            ],
+        ),
         ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
     ],
 )

@@ -15,8 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from bridge_py.adapter import BaseAdapter, tool
+from bridge_py.adapters.dspy_programs import DspyPrograms, DspyTools
 from bridge_py.allowed import Anything, Guard
-from bridge_py.context import SessionContext
+from bridge_py.context import CallContext, SessionContext
 from bridge_py.frameworks import configure
 from bridge_py.references import RemoteRef
 from bridge_py.sqlite_frames import read_sqlite
@@ -40,7 +41,7 @@ class Step(msgspec.Struct, omit_defaults=True):
     store_as: str | None = None
 
 
-class PythonCalls(BaseAdapter):
+class PythonCalls(DspyTools, BaseAdapter):
     """Calls what it is told to, within its allow-list, and keeps objects for sessions.
 
     `allow` names modules, as "numpy", or with ".*" those below it too; "default" is the usual list. `trusted` opens
@@ -55,13 +56,15 @@ class PythonCalls(BaseAdapter):
             raise UsageError(f"stored_bytes is {stored_bytes!r}; give a number of bytes")
         self.guard = Anything() if trusted else Guard(allow)
         self.shelves = Shelves(stored_bytes)
+        self.dspy_programs = DspyPrograms()
 
     def session_ended(self, session_id: str) -> None:
         """See `BaseAdapter`."""
         self.shelves.end(session_id)
+        self.dspy_programs.end(session_id)
 
     def workbench(
-        self, context: SessionContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
+        self, context: CallContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
     ) -> Workbench:
         """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
         placed = None if placement is None else msgspec.convert(placement, Placement)

@@ -1,0 +1,162 @@
+"""The worker's side of DSPy through `pool.python`. Every `PythonCalls` has these tools, which import DSPy when needed.
+
+Nothing here is the only copy: each call brings its language model and the recipe of its program, and what has been
+built of them is kept for later calls of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from bridge_py import dspy_programs
+from bridge_py.adapter import tool
+from bridge_py.allowed import Anything
+from bridge_py.context import AsyncSessionContext, CallContext, SessionContext
+from bridge_py.dspy_programs import Recipe
+from bridge_py.language_models import Model, hiding
+from bridge_py.workbench import Workbench
+
+_TIMEOUT: Final = 300.0  # seconds; language models take their time
+
+
+class _Kept:
+    """What has been built for one session."""
+
+    def __init__(self) -> None:
+        self.model: tuple[Model, Any] | None = None
+        self.programs: dict[str, tuple[str, Any]] = {}  # by id, with its build
+
+
+class DspyPrograms:
+    """What has been built for sessions. A session that has ended leaves nothing, but for what runs."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def end(self, session_id: str) -> None:
+        """A session has ended."""
+        self._sessions.pop(session_id, None)
+
+    def model(self, session_id: str | None, model: Model) -> Any:
+        """The language model of a session."""
+        kept = self._of(session_id)
+        if kept.model is None or kept.model[0].number != model.number:
+            kept.model = (model, model.make())
+        return kept.model[1]
+
+    def find(self, session_id: str | None, recipe: Recipe) -> Any:
+        """The program of a recipe, or None if it must be built."""
+        build, program = self._of(session_id).programs.get(recipe.id, ("", None))
+        return program if build == recipe.build else None
+
+    def keep(self, session_id: str | None, recipe: Recipe, program: Any) -> Any:
+        """Keep a program that was built."""
+        self._of(session_id).programs[recipe.id] = (recipe.build, program)
+        return program
+
+    def _of(self, session_id: str | None) -> _Kept:
+        return _Kept() if session_id is None else self._sessions.setdefault(session_id, _Kept())
+
+
+class DspyTools:
+    """Tools for an adapter that has a guard and workbenches."""
+
+    guard: Anything
+    dspy_programs: DspyPrograms
+
+    def workbench(self, context: CallContext, placement: dict[str, Any] | None) -> Workbench:
+        """See `PythonCalls`."""
+        raise NotImplementedError
+
+    @tool(timeout=_TIMEOUT)
+    async def dspy_configure(
+        self, context: AsyncSessionContext, model: Model, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Make a language model, and return its name."""
+        bench = self.workbench(context, placement)
+        with hiding(model):
+            self.dspy_programs.model(context.session_id, model)
+        return bench.reply(model.name)
+
+    @tool(timeout=_TIMEOUT)
+    async def dspy_create(
+        self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Build a program, and return what it takes and gives."""
+        bench = self.workbench(context, placement)
+        built = await dspy_programs.build(program, context, self.guard.trusted)
+        self.dspy_programs.keep(context.session_id, program, built)
+        return bench.reply(dspy_programs.describe(built))
+
+    @tool(timeout=_TIMEOUT)
+    async def dspy_execute(
+        self,
+        context: AsyncSessionContext,
+        model: Model,
+        program: Recipe,
+        inputs: dict[str, Any],
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Run a program, and return its outputs."""
+        bench = self.workbench(context, placement)
+        with hiding(model):
+            found = await self._find(context, program)
+            with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
+                return bench.reply(dspy_programs.plain(await found.acall(**inputs)))
+
+    @tool(timeout=_TIMEOUT)
+    def dspy_execute_blocking(
+        self,
+        context: SessionContext,
+        model: Model,
+        program: Recipe,
+        inputs: dict[str, Any],
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Run a program that has no coroutine, and return its outputs. Such programs have no host tools."""
+        bench = self.workbench(context, placement)
+        with hiding(model):
+            found = self.dspy_programs.find(context.session_id, program)
+            if found is None:
+                found = dspy_programs.assemble(program, self.guard.trusted)
+                self.dspy_programs.keep(context.session_id, program, found)
+            with dspy_programs.running(self.dspy_programs.model(context.session_id, model)):
+                return bench.reply(dspy_programs.plain(found(**inputs)))
+
+    @tool(timeout=_TIMEOUT)
+    async def dspy_stream(
+        self,
+        context: AsyncSessionContext,
+        model: Model,
+        program: Recipe,
+        inputs: dict[str, Any],
+        placement: dict[str, Any] | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Run a program; yields a reply, and then its outputs in pieces."""
+        yield self.workbench(context, placement).reply(None)
+        with hiding(model):
+            found = await self._find(context, program)
+            with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
+                async with aclosing(dspy_programs.stream(found, inputs)) as pieces:
+                    async for piece in pieces:
+                        yield piece  # noqa: ASYNC119 - the executor closes this generator
+
+    @tool(timeout=_TIMEOUT)
+    async def dspy_state(
+        self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The state of a program: demonstrations, instructions, and whatever else it has learned."""
+        bench = self.workbench(context, placement)
+        return bench.reply((await self._find(context, program)).dump_state())
+
+    async def _find(self, context: AsyncSessionContext, recipe: Recipe) -> Any:
+        found = self.dspy_programs.find(context.session_id, recipe)
+        if found is not None:
+            return found
+        built = await dspy_programs.build(recipe, context, self.guard.trusted)
+        return self.dspy_programs.keep(context.session_id, recipe, built)
