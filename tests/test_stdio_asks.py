@@ -9,6 +9,9 @@ import trio
 import trio.lowlevel
 
 import snakepit_trio as snakepit
+from snakepit_trio import testing
+from snakepit_trio.bridge.foreign_desk import ForeignDesk
+from snakepit_trio.call import Call
 from snakepit_trio.stdio import StdioJson
 
 from .stdio_tools import BOTH, CANCELS, EXAMPLES, JSON, PERL, open_it, pid_of
@@ -157,6 +160,25 @@ async def test_an_ask_that_comes_twice() -> None:
         ask = {"ask": 1, "id": "my id", "command": "call_host_tool", "args": {"name": "wait"}}
         with pytest.raises(snakepit.WorkerCrashed, match="ask 1 has no answer yet, and comes again"):
             await pool.execute("say", {"frames": [ask, ask]})
+
+
+def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
+    """The host tool cannot be started any more, and nobody must wait for its end: that call would never be over."""
+
+    async def story() -> None:
+        desk, call, ended = ForeignDesk(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(desk.run)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+                with pytest.raises((snakepit.SessionError, snakepit.ToolError)):
+                    await desk.call_host_tool(call, "wait", {})
+                desk.when_over(call, lambda: ended.append(call))
+        assert ended == [call]
+
+    for seed in range(20):  # in some of them it is the desk's turn first
+        testing.run(story, seed=seed)
 
 
 # The examples.

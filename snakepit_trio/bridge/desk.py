@@ -49,9 +49,11 @@ class Desk:
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # soon it takes no tasks any more
         finally:
-            self._nursery = None
             for session_id in self._sessions:
                 self._bridge.store.hub.unsubscribe(session_id, self)
 

@@ -53,9 +53,11 @@ class ForeignDesk:
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # soon it takes no tasks any more
         finally:
-            self._nursery = None
             self._calls.clear()  # so that nothing is made any more
             with trio.CancelScope(shield=True):
                 for name in tuple(self._made):

@@ -70,9 +70,10 @@ class HostCalls:
     def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
         """Start a host tool for a call."""
         running = _Running(frame, call)
+        # First: where it cannot be started, nobody must wait for its end.
+        nursery.start_soon(self._serve, running, name, args)
         self._running[frame.call_id] = running
         self.served.setdefault(call.id, set()).add(frame.call_id)
-        nursery.start_soon(self._serve, running, name, args)
 
     def cancel(self, ask_id: int) -> None:
         """Nobody wants its outcome."""
