@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
 import pytest
 import trio
 
@@ -246,6 +247,13 @@ async def test_a_broken_launcher_is_found_out(broken: Any, name: str, says: str,
 async def test_a_launcher_that_spares_the_group_is_found_out() -> None:
     check = contract.launcher(lambda: Broken(Local(), KillsNoChildren)).named("what_a_worker_started_dies_with_it")
     await is_found_out(check, "a killed worker had started is gone, but pid")
+    # They are nobody's children any more: the leak check does not see them.
+    assert not [each for each in psutil.process_iter(["environ"]) if _is_of_this_test(each.info["environ"])]
+
+
+def _is_of_this_test(environment: dict[str, str] | None) -> bool:
+    test = "PYTEST_CURRENT_TEST"
+    return environment is not None and environment.get(test) == os.environ[test] and "SNAKEPIT_RUN_ID" in environment
 
 
 class Swallows(snakepit.StdioJson):

@@ -22,9 +22,12 @@ class Mortal:
         self._coroutine = coroutine
         self.is_dead = False
 
-    @types.coroutine
-    def run(self) -> Generator[Any, Any, None]:
+    async def run(self) -> None:
         """To its end, or until `is_dead`."""
+        await self._steps()
+
+    @types.coroutine
+    def _steps(self) -> Generator[Any, Any, None]:
         error: BaseException | None = None
         try:
             while not self.is_dead:

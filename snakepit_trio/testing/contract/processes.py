@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Final
 
 import psutil
@@ -128,13 +130,14 @@ async def a_worker_that_was_stopped_is_replaced(given: Launchers) -> None:
 async def what_a_worker_started_dies_with_it(given: Launchers) -> None:
     """Killing a worker kills its process group, and so does the end of the pool."""
     async with given.watched() as watched:
-        async with given.pool_of(watched) as pool:
-            given.needs_this_machine(watched, "processes that tools start")
-            killed = psutil.Process(await pool.execute("spawn"))
-            await _killed(pool, watched.processes[0], signal.SIGKILL)
-            ended = psutil.Process(await pool.execute("spawn"))
-            await _is_gone(killed, "a process that a killed worker had started")
-        await _is_gone(ended, "a process that a worker had started, after the pool")
+        with _ended_at_last() as started:
+            async with given.pool_of(watched) as pool:
+                given.needs_this_machine(watched, "processes that tools start")
+                started.append(psutil.Process(await pool.execute("spawn")))
+                await _killed(pool, watched.processes[0], signal.SIGKILL)
+                started.append(psutil.Process(await pool.execute("spawn")))
+                await _is_gone(started[0], "a process that a killed worker had started")
+            await _is_gone(started[1], "a process that a worker had started, after the pool")
 
 
 @rules
@@ -206,10 +209,21 @@ async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[int, dict[int,
     return fatal[0], outcomes, marks
 
 
+@contextlib.contextmanager
+def _ended_at_last() -> Iterator[list[psutil.Process]]:
+    """Processes that are not to be left behind by a launcher that leaves them."""
+    started: list[psutil.Process] = []
+    try:
+        yield started
+    finally:
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 async def _is_gone(process: psutil.Process, what: str) -> None:
     with trio.move_on_after(_GONE):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
             await trio.sleep(0.01)
         return
-    process.kill()
     raise AssertionError(f"expected that {what} is gone, but pid {process.pid} runs")
