@@ -335,7 +335,7 @@ async def test_configure() -> None:
             await pool.python.configure("abacus", {})
 
 
-def test_a_worker_starts_light() -> None:
+def test_a_worker_starts_light(untraced_workers: None) -> None:
     code = (
         "import json, sys, bridge_py.adapters.python_calls as calls; calls.PythonCalls();"
         "heavy = ('numpy', 'pandas', 'sklearn', 'polars', 'trio', 'sqlite3');"
