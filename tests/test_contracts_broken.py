@@ -15,6 +15,7 @@ import trio
 import snakepit_trio as snakepit
 from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.launchers import Local
+from snakepit_trio.processes import FOLDER_VARIABLE
 from snakepit_trio.testing import InMemory, contract
 
 from .stdio_tools import JSON, WORKER
@@ -248,12 +249,9 @@ async def test_a_launcher_that_spares_the_group_is_found_out() -> None:
     check = contract.launcher(lambda: Broken(Local(), KillsNoChildren)).named("what_a_worker_started_dies_with_it")
     await is_found_out(check, "a killed worker had started is gone, but pid")
     # They are nobody's children any more: the leak check does not see them.
-    assert not [each for each in psutil.process_iter(["environ"]) if _is_of_this_test(each.info["environ"])]
-
-
-def _is_of_this_test(environment: dict[str, str] | None) -> bool:
-    test = "PYTEST_CURRENT_TEST"
-    return environment is not None and environment.get(test) == os.environ[test] and "SNAKEPIT_RUN_ID" in environment
+    mine = {name: os.environ[name] for name in ("PYTEST_CURRENT_TEST", FOLDER_VARIABLE)}
+    environments = [each.info["environ"] or {} for each in psutil.process_iter(["environ"]) if each.pid != os.getpid()]
+    assert not [found for found in environments if mine.items() <= found.items()]
 
 
 class Swallows(snakepit.StdioJson):
