@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpclib.utils
@@ -43,6 +44,28 @@ class AsyncioLoop:
         """Have asyncio run a coroutine in a task of its own."""
         task: asyncio.Task[Any] = self._loop.create_task(coroutine)
         return task
+
+
+async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function of trio from asyncio."""
+    # The loop is named, because a server's tasks do not inherit it.
+    over, scope = asyncio.Event(), trio.CancelScope()
+
+    async def run() -> Any:
+        try:
+            with scope:
+                return await function(*args)
+        finally:
+            over.set()
+
+    running = asyncio.ensure_future(trio_asyncio.trio_as_aio(run, loop=asyncio.get_running_loop())())
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Whoever is cancelled goes on to clean up, which must not meet what still runs in trio.
+        scope.cancel()
+        await over.wait()  # noqa: ASYNC102 - as long as cancelled code takes to end
+        raise
 
 
 def _log_error(_loop: object, context: dict[str, Any]) -> None:

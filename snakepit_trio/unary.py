@@ -22,11 +22,11 @@ from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.access import WorkerAccess
 from .bridge.foreign_desk import ForeignDesk
-from .bridge.server import BridgeService, ContractServer, in_trio
+from .bridge.server import BridgeService, ContractServer
 from .call import Call
 from .lines import Introduction, Line, Surroundings
 from .link import LinkLost
-from .loop import AsyncioLoop
+from .loop import AsyncioLoop, in_trio
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; what renames it tells nobody

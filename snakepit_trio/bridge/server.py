@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grpclib.server
 import trio
-import trio_asyncio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -38,7 +37,7 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.variable import Variable
-from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio.loop import AsyncioLoop, in_trio
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
@@ -396,12 +395,6 @@ class BridgeService(ContractService):
         finally:
             detach()
             obeying.cancel()
-
-
-async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
-    """Run a function of trio from asyncio."""
-    # The loop is named, because a server's tasks do not inherit it.
-    return await trio_asyncio.trio_as_aio(function, loop=asyncio.get_running_loop())(*args)
 
 
 async def _next(items: AsyncIterator[Any]) -> _Item | None:
