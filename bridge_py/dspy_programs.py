@@ -152,6 +152,7 @@ async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict
     dspy = library()
     streamed = dspy.streamify(_streamable(program), stream_listeners=_listeners(program))
     seen = set()
+    # ASYNC119, in each of the yields: whoever iterates closes this generator.
     async with aclosing(streamed(**inputs)) as values:
         async for value in values:
             if isinstance(value, dspy.streaming.StreamResponse):

@@ -49,14 +49,11 @@ class AsyncioLoop:
 async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function of trio from asyncio."""
     # The loop is named, because a server's tasks do not inherit it.
-    over, scope = asyncio.Event(), trio.CancelScope()
+    scope = trio.CancelScope()
 
     async def run() -> Any:
-        try:
-            with scope:
-                return await function(*args)
-        finally:
-            over.set()
+        with scope:
+            return await function(*args)
 
     running = asyncio.ensure_future(trio_asyncio.trio_as_aio(run, loop=asyncio.get_running_loop())())
     try:
@@ -64,7 +61,7 @@ async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
     except asyncio.CancelledError:
         # Whoever is cancelled goes on to clean up, which must not meet what still runs in trio.
         scope.cancel()
-        await over.wait()  # noqa: ASYNC102 - as long as cancelled code takes to end
+        await asyncio.wait([running])  # noqa: ASYNC102 - as long as cancelled code takes to end
         raise
 
 
