@@ -191,15 +191,18 @@ def force_cleanup_all() -> None:
 
 
 def _sweep(run: RunInfo) -> Swept | None:
-    lock = _try_lock(run.folder)
-    if lock is None:
+    # Not the run's own lock: who only looks whether it is free holds it for a moment, and would keep the sweep off.
+    claim = _claim(run.folder)
+    if claim is None:
         return None
     try:
+        if not run.folder.exists():
+            return None  # another sweep has removed it
         recorded = {worker.pid: worker.start_ticks for worker in run.workers if worker.pid is not None}
         killed = kill_run(run.id, recorded)
         remove_files(str(run.folder), run.id)
     finally:
-        os.close(lock)
+        os.close(claim)
     return Swept(run, killed)
 
 
@@ -207,12 +210,10 @@ def _read(folder: Path) -> RunInfo | None:
     try:
         host = json.loads((folder / "host.json").read_text())
         workers = tuple(_entry(path) for path in sorted((folder / "workers").glob("*.json")))
-        lock = _try_lock(folder)
+        is_alive = _is_locked(folder / "lock")
     except (OSError, ValueError):
         return None  # it is being removed
-    if lock is not None:
-        os.close(lock)
-    return RunInfo(folder.name, folder, host["pool"], host["pid"], host["started_at"], lock is None, workers)
+    return RunInfo(folder.name, folder, host["pool"], host["pid"], host["started_at"], is_alive, workers)
 
 
 def _entry(path: Path) -> WorkerEntry:
@@ -222,14 +223,29 @@ def _entry(path: Path) -> WorkerEntry:
     return WorkerEntry(entry["id"], entry["state"], entry["pid"], entry["start_ticks"])
 
 
-def _try_lock(folder: Path) -> int | None:
-    lock = os.open(folder / "lock", os.O_RDWR)
+def _is_locked(path: Path) -> bool:
+    # Shared, so that several that look at once do not take each other for the host.
+    lock = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
         os.close(lock)
+    return False
+
+
+def _claim(folder: Path) -> int | None:
+    try:
+        claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
         return None
-    return lock
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(claim)
+        return None
+    return claim
 
 
 def _boot_id() -> str:

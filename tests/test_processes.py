@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -116,6 +118,47 @@ def test_a_recorded_pid_that_belongs_to_another_process_now_is_left_alone() -> N
         assert swept.killed == 0
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.fixture
+def dead_runs() -> list[str]:
+    """The ids of a hundred runs whose hosts are dead."""
+    registries = [processes.ProcessRegistry.open("dead") for _ in range(100)]
+    for registry in registries:
+        os.close(registry._lock)
+    return [registry.run_id for registry in registries]
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep looks for processes again at once."""
+    monkeypatch.setattr("snakepit_trio.guardian._PASS", 0)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_who_looks_at_runs_does_not_keep_a_sweep_off(dead_runs: list[str]) -> None:
+    """`snakepit ps` beside the start of a pool."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            assert not any(run.is_alive for run in processes.runs())
+
+    with ThreadPoolExecutor() as threads:
+        looking = [threads.submit(look) for _ in range(3)]
+        swept = processes.sweep()
+        over.set()
+    assert [one.run.id for one in swept] == dead_runs
+    assert all(thread.exception() is None for thread in looking)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_several_sweeps_at_once_find_each_run_once(dead_runs: list[str]) -> None:
+    with ThreadPoolExecutor() as threads:
+        sweeps = [threads.submit(processes.sweep) for _ in range(3)]
+        found = [swept.run.id for sweep in sweeps for swept in sweep.result()]
+    assert sorted(found) == sorted(dead_runs)
+    assert processes.runs() == []
 
 
 def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
