@@ -51,8 +51,9 @@ demo: $(VENV)/.run
 # Coverage is reported before pytest's own closing line, which is the last thing printed. Python 3.12 traces several
 # times slower than its neighbours, and workers that take seconds to start are not what is tested.
 COVERAGE = $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info[:2] == (3, 12) else "--cov --cov-report=term")')
+# Two at a time: a test waits for its workers to start as long as it computes. ARGS="-n 0" runs one at a time.
 test: check
-	$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
+	$(BIN)/python -m pytest $(COVERAGE) --numprocesses=2 --dist=worksteal $(ARGS)
 
 # The benchmarks' peers are typed too, so their packages must be there.
 check: $(VENV)/.dev $(VENV)/.bench
