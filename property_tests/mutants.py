@@ -176,9 +176,8 @@ def _environment(folder: str) -> dict[str, str]:
 
 def _reason(output: str) -> str:
     """The line of pytest's output that says why."""
-    found = re.findall(
-        r"^[ |]*E?  *((?:\w+\.)*\w*(?:Error|Exception|Exceeded|Slow\w*|Timeout)\b.*)$", output, re.MULTILINE
-    )
+    raised = r"[ |]*E?  *((?:\w+\.)*\w*(?:Error|Exception|Exceeded|Slow\w*|Timeout|Hanging)\b.*)"
+    found = re.findall(rf"^{raised}$", output, re.MULTILINE) or re.findall("^E  *(assert .*)$", output, re.MULTILINE)
     found = [line for line in found if not line.startswith(("ExceptionGroup", "Exception Group"))]
     return found[-1] if found else "?"
 

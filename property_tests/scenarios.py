@@ -241,6 +241,7 @@ class Scenario:
         await self.pool.resize(self.random.randint(1, 3))
 
     async def _renew(self) -> None:
-        worker = self.random.choice(self.pool.list_workers())
+        workers = self.pool.list_workers()
+        assert workers, "each worker that ends is replaced"
         with trio.move_on_after(5):
-            await self.pool.workers.restart(worker.id)
+            await self.pool.workers.restart(self.random.choice(workers).id)
