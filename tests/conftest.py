@@ -7,13 +7,17 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import trio
 
+import snakepit_trio as snakepit
 from snakepit_trio.processes import FOLDER_VARIABLE
 from snakepit_trio.testing.leaks import LeakCheck
+from tests.openai_server import Server, serving
 
 pytest_plugins = ["snakepit_trio.testing.pytest_plugin"]
 
@@ -33,6 +37,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+async def kill_worker(pool: snakepit.Pool, pid: int) -> None:
+    """Kill a worker, and wait until its end has been noticed and the pool is whole again."""
+    restarts = pool.get_stats().restarts
+    os.kill(pid, signal.SIGKILL)
+    with trio.fail_after(30):
+        while pool.get_stats().restarts == restarts:
+            await pool._dispatcher.workers_changed.wait()
+    await pool.await_ready()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(worker_leak_check: LeakCheck) -> None:
     """Fail a test that leaves a process, a descriptor, a file of ours or a thread."""
@@ -42,6 +56,13 @@ def nothing_is_left_behind(worker_leak_check: LeakCheck) -> None:
 def untraced_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are not measured for coverage, which would make their start several times as slow."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of a language model."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

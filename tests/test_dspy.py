@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from bridge_py.adapters.python_calls import PythonCalls
 from bridge_py.language_models import PROVIDERS, Model
 from snakepit_trio import InvalidArguments, NotAllowed, ProgramNotFound, SessionNotFound, ToolError, UsageError
 from tests.dspy_tools import Looking
-from tests.openai_server import Server, serving
+from tests.openai_server import Server
+
+from .conftest import kill_worker
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("dspy") is None, reason="needs the extra: snakepit-trio[dspy]"),
@@ -53,24 +55,8 @@ async def _pool(
         yield pool
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server of a language model."""
-    with serving() as server:
-        yield server
-
-
 async def _wait(event: threading.Event) -> None:
     assert await trio.to_thread.run_sync(event.wait, 30)
-
-
-async def _kill(pool: snakepit.Pool, pid: int) -> None:
-    restarts = pool.get_stats().restarts
-    os.kill(pid, signal.SIGKILL)
-    with trio.fail_after(30):
-        while pool.get_stats().restarts == restarts:
-            await pool._dispatcher.workers_changed.wait()
-    await pool.await_ready()
 
 
 # What programs there are, and what they return.
@@ -256,7 +242,7 @@ async def test_programs_outlive_their_worker(server: Server) -> None:
         python = pool.python
         assert await python.configure_dspy("openai", server.config, session=session) == "openai/m"
         entry = await python.create_dspy_program("chain_of_thought", QA, store_as="qa", session=session)
-        await _kill(pool, _pid_of(pool, entry["worker"]))
+        await kill_worker(pool, _pid_of(pool, entry["worker"]))
         expected = {"reasoning": "because it is so", "answer": "forty-two"}
         assert await python.execute_dspy("qa", {"question": "?"}, session=session) == expected
 

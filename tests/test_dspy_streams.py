@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import trio
 
 import snakepit_trio as snakepit
 from bridge_py.adapters.python_calls import PythonCalls
-from tests.openai_server import Server, serving
+from tests.openai_server import Server
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("dspy") is None, reason="needs the extra: snakepit-trio[dspy]"),
@@ -37,13 +37,6 @@ class OneStep(dspy.Module):
 async def _pool(**config: Any) -> AsyncIterator[snakepit.Pool]:
     async with snakepit.open_pool(PythonCalls, workers=1, **config) as pool:
         yield pool
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server of a language model."""
-    with serving() as server:
-        yield server
 
 
 async def _wait(event: threading.Event) -> None:

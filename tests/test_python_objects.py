@@ -20,6 +20,8 @@ from bridge_py.adapters.python_calls import PythonCalls
 from snakepit_trio import Step, StoredObjectLost, StoredObjectNotFound
 from snakepit_trio.testing import InMemory
 
+from .conftest import kill_worker
+
 TARGETS = "tests.python_targets"
 OPTIONS: dict[str, Any] = {"allow": ["default", TARGETS]}
 
@@ -33,16 +35,6 @@ async def _pool(workers: int = 1, options: dict[str, Any] | None = None, **confi
 async def _pid(pool: snakepit.Pool, session: str | None = None) -> int:
     pid: int = await pool.python.call(f"{TARGETS}.pid", session=session)
     return pid
-
-
-async def _kill(pool: snakepit.Pool, pid: int) -> None:
-    """Kill a worker, and wait until its end has been noticed."""
-    restarts = pool.get_stats().restarts
-    os.kill(pid, signal.SIGKILL)
-    with trio.fail_after(30):
-        while pool.get_stats().restarts == restarts:
-            await pool._dispatcher.workers_changed.wait()
-    await pool.await_ready()
 
 
 # Where objects live, and how they end.
@@ -109,7 +101,7 @@ async def test_objects_of_a_killed_worker_are_lost_or_restored() -> None:
         await python.delete_stored("gone", session=session)
         await python.call("stored.durable.fill", args=[0], session=session)
         pid = await _pid(pool, session.id)
-        await _kill(pool, pid)
+        await kill_worker(pool, pid)
         np.testing.assert_array_equal(await python.retrieve("durable", session=session), array)
         np.testing.assert_array_equal(await python.retrieve("made", session=session), array * 2)
         assert await _pid(pool, session.id) != pid
@@ -123,7 +115,7 @@ async def test_objects_of_a_killed_worker_are_lost_or_restored() -> None:
         await python.store("plain", [2], session=session)
         assert await python.retrieve("plain", session=session) == [2]
         await python.call("stored.durable.fill", args=[7], session=session)
-        await _kill(pool, await _pid(pool, session.id))
+        await kill_worker(pool, await _pid(pool, session.id))
         np.testing.assert_array_equal(await python.retrieve("durable", session=session), array)
         with pytest.raises(StoredObjectLost):
             await python.retrieve("plain", session=session)
