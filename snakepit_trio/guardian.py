@@ -16,7 +16,9 @@ import signal
 import sys
 import time
 
-RUN_VARIABLE = "SNAKEPIT_RUN_ID"  # in the environment of workers, and so of all that they start
+# In the environment of workers, and so of all that they start.
+RUN_VARIABLE = "SNAKEPIT_RUN_ID"
+WORKER_VARIABLE = "SNAKEPIT_WORKER_KEY"
 _PASS = 0.01  # seconds between two looks for processes
 _LONGEST = 10.0
 
@@ -31,9 +33,9 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def pids_of(run_id: str) -> set[int]:
-    """The living processes whose environment carries the run id. Those of other users cannot be seen."""
-    mark = f"{RUN_VARIABLE}={run_id}".encode()
+def pids_of(variable: str, value: str) -> set[int]:
+    """The living processes whose environment has a variable at a value. Those of other users cannot be seen."""
+    mark = f"{variable}={value}".encode()
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -41,6 +43,13 @@ def pids_of(run_id: str) -> set[int]:
                 if mark in file.read().split(b"\0") and start_ticks(int(name)) is not None:
                     found.add(int(name))
     return found
+
+
+def kill(pids: set[int]) -> None:
+    """Kill processes; those that are gone by now are passed over."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
@@ -53,13 +62,11 @@ def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
     quiet = 0
     deadline = time.monotonic() + _LONGEST
     while quiet < 2 and time.monotonic() < deadline:
-        left = pids_of(run_id) - {os.getpid()}
+        left = pids_of(RUN_VARIABLE, run_id) - {os.getpid()}
         left |= {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
         for pid, ticks in recorded.items():
             _kill_group(pid, ticks)
-        for pid in left:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        kill(left)
         killed |= left
         quiet = 0 if left else quiet + 1
         time.sleep(_PASS)

@@ -43,6 +43,43 @@ async def test_a_killed_host_leaves_nothing_though_its_workers_hold_the_gil(tmp_
     assert seconds < 2
 
 
+@pytest.mark.parametrize("how", ["times out", "crashes"])
+async def test_when_a_call_is_over_nothing_runs_of_what_it_has_started(how: str, log: Path) -> None:
+    """Not in a session of its own either; and its worker holds the GIL."""
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.1) as pool, trio.open_nursery() as nursery:
+        if how == "crashes":
+            nursery.start_soon(_kill_when_there, pool, log)
+        with pytest.raises((snakepit.CallTimeout, snakepit.WorkerCrashed)) as caught:
+            await pool.execute(
+                "hold_the_gil_with_children", {"path": str(log)}, timeout=3 if how == "times out" else 60
+            )
+        assert [pid for pid in _pids_in(log) if is_alive(pid)] == []
+        assert caught.type is (snakepit.CallTimeout if how == "times out" else snakepit.WorkerCrashed)
+
+
+def _pids_in(log: Path) -> list[int]:
+    pids = [int(pid) for pid in log.read_text().split()] if log.exists() else []
+    return pids if len(pids) == 2 else []
+
+
+async def _kill_when_there(pool: snakepit.Pool, log: Path) -> None:
+    await seconds_until(lambda: bool(_pids_in(log)))
+    (worker,) = pool.list_workers()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+async def test_what_calls_have_left_behind_ends_with_their_worker() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        first = await pool.execute("leave_behind")
+        assert is_alive(first)
+        (worker,) = pool.list_workers()
+        await pool.workers.restart(worker.id)
+        await seconds_until(lambda: not is_alive(first))
+        second = await pool.execute("leave_behind")
+    assert not is_alive(second)
+
+
 async def test_the_next_start_sweeps_what_dead_hosts_and_guardians_left(tmp_path: Path) -> None:
     swept = await sweep_ten_dead_hosts(tmp_path)
     assert (swept.processes, swept.runs) == (60, 10)

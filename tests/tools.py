@@ -139,6 +139,12 @@ class Tools(BaseAdapter):
                 continue
 
     @tool
+    def leave_behind(self) -> int:
+        """Start a process in a session of its own, and return its pid."""
+        code = "import time; time.sleep(600)"
+        return subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid
+
+    @tool
     def count(self, n: int, path: str = "") -> Iterator[int]:
         """Yield the numbers below `n`; writes how far it came."""
         number = -1

@@ -8,8 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -32,13 +31,14 @@ class ForeignProcess(OwnProcess):
     def __init__(
         self,
         process: trio.Process,
-        forget: Callable[[], None],
+        registry: ProcessRegistry,
+        key: str,
         listener: socket.socket,
         folder: Path,
         adapter: GrpcBridge,
         loop: AsyncioLoop,
     ) -> None:
-        super().__init__(process, forget)
+        super().__init__(process, registry, key)
         self._loop = loop
         self._listener = listener
         self._folder = folder
@@ -94,7 +94,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, 
         listener.close()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return ForeignProcess(process, partial(registry.forget, key), listener, folder, adapter, loop)
+    return ForeignProcess(process, registry, key, listener, folder, adapter, loop)
 
 
 def within_limits(config: PoolConfig) -> list[str]:

@@ -11,8 +11,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,10 +37,11 @@ class LocalProcess(OwnProcess):
         folder: Path,
         ledger: mmap.mmap,
         secret: str,
-        forget: Callable[[], None],
+        registry: ProcessRegistry,
+        key: str,
         loop: AsyncioLoop,
     ) -> None:
-        super().__init__(process, forget)
+        super().__init__(process, registry, key)
         self._loop = loop
         self._folder = folder
         self._ledger = ledger
@@ -105,7 +105,7 @@ async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, 
         # With the host's copy closed, a worker that dies before it accepts resets the connection.
         listener.close()
         os.close(ledger_fd)
-    return LocalProcess(process, folder, ledger, secret, partial(registry.forget, key), loop)
+    return LocalProcess(process, folder, ledger, secret, registry, key, loop)
 
 
 def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int) -> list[str]:

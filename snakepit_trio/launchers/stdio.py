@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import trio
 
@@ -23,8 +22,8 @@ from .process import OwnProcess, spawn
 class StdioProcess(OwnProcess):
     """One such process."""
 
-    def __init__(self, process: trio.Process, forget: Callable[[], None], adapter: StdioJson) -> None:
-        super().__init__(process, forget)
+    def __init__(self, process: trio.Process, registry: ProcessRegistry, key: str, adapter: StdioJson) -> None:
+        super().__init__(process, registry, key)
         self._adapter = adapter
         self._line: StdioLine | None = None
 
@@ -64,4 +63,4 @@ async def launch(
     except BaseException:
         registry.forget(key)
         raise
-    return StdioProcess(process, partial(registry.forget, key), adapter)
+    return StdioProcess(process, registry, key, adapter)
