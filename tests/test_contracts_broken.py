@@ -218,6 +218,9 @@ class KillsNoChildren(Process):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._inner.pid, number)
 
+    async def wait(self) -> None:
+        await self._inner._process.wait()
+
 
 class SaysNothing(Process):
     outputs = ()
