@@ -25,7 +25,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "predict": ("signature", "instructions", "config"),
     "chain_of_thought": ("signature", "instructions", "config"),
     "react": ("signature", "instructions", "tools", "max_iters"),
-    "program_of_thought": ("signature", "instructions", "max_iters"),
+    "program_of_thought": ("signature", "instructions", "max_iters", "interpreter"),
     "module": ("class_definition", "class_name", "arguments"),
 }
 _CLASSES: Final = {
@@ -38,6 +38,8 @@ _TRUSTED: Final = {
     "program_of_thought": "it runs code that a language model has written",
     "module": "it runs the source text of its class",
 }
+#: What runs the code of a program of thought.
+_INTERPRETERS: Final = ("deno", "local")
 _TYPES: Final = (
     *("str", "int", "float", "bool", "bytes", "list", "tuple", "dict", "set", "NoneType"),
     *("Any", "Literal", "Optional", "Union", "List", "Dict", "Tuple", "Set"),
@@ -84,6 +86,8 @@ def check_kind(kind: str, params: Mapping[str, Any]) -> None:
     if not isinstance(params.get(first), str) or not params[first].strip():
         example = "'question -> answer'" if first == "signature" else "the source text of a dspy.Module"
         raise InvalidCall(f"a program of kind {kind!r} needs {first}={example}")
+    if (interpreter := params.get("interpreter", "deno")) not in _INTERPRETERS:
+        raise InvalidCall(f"there is no interpreter {interpreter!r:.100}; there are: {', '.join(_INTERPRETERS)}")
 
 
 async def build(recipe: Recipe, context: AsyncSessionContext, trusted: bool) -> Any:
@@ -101,8 +105,12 @@ def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> A
             f"a program of kind {recipe.kind!r} is not allowed: {_TRUSTED[recipe.kind]}. If all who create programs are"
             " trusted, open the pool with options={'trusted': True}"
         )
-    if recipe.kind == "program_of_thought" and not (importlib.util.find_spec("deno") or shutil.which("deno")):
-        raise InvalidCall("a program of thought runs its code in Deno, which is missing: pip install 'dspy[deno]'")
+    needs_deno = recipe.kind == "program_of_thought" and recipe.params.get("interpreter") != "local"
+    if needs_deno and not (importlib.util.find_spec("deno") or shutil.which("deno")):
+        raise InvalidCall(
+            "a program of thought runs its code in Deno, which is missing: pip install 'dspy[deno]', or choose"
+            " interpreter='local', which is no sandbox"
+        )
     program = _from_source(recipe) if recipe.kind == "module" else _of_signature(recipe, trusted, tools or [])
     if recipe.state is not None:
         try:
@@ -246,12 +254,14 @@ def _is_known(node: ast.expr, is_literal: bool = False) -> bool:
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program asks of its language model in its own way; not where that is, nor whose key is used."""
+    """What a program asks for in its own way: of its language model, but not where that is, nor whose key is used."""
     found = dict(params.get("config") or {})
     for name in found:
         if name not in _SETTINGS:
             there = ", ".join(_SETTINGS)
             raise InvalidCall(f"the config of a program has no setting {name!r:.100}; there are: {there}")
+    if params.get("interpreter") == "local":
+        found["interpreter_factory"] = library().LocalInterpreter
     return found | ({"max_iters": params["max_iters"]} if "max_iters" in params else {})
 
 

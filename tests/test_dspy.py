@@ -148,25 +148,6 @@ async def test_programs_from_source_text() -> None:
         assert await session.list_programs() == ["two"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deno") is not None, reason="the package deno is found before ours")
-async def test_programs_of_thought_need_deno(tmp_path: Path) -> None:
-    """It is looked for when the program is made; DSPy looks at its version when it runs code."""
-    async with _pool(options=TRUSTED, env={"PATH": str(tmp_path)}) as pool, pool.session() as session:
-        python = pool.python
-        with pytest.raises(UsageError, match=r"in Deno, which is missing: pip install 'dspy\[deno\]'"):
-            await python.create_dspy_program("program_of_thought", QA, store_as="pot", session=session)
-        deno = tmp_path / "deno"
-        deno.write_text("#!/bin/sh\necho deno 0.1.0\n")
-        deno.chmod(0o755)
-        params = {**QA, "max_iters": 1}
-        entry = await python.create_dspy_program("program_of_thought", params, store_as="pot", session=session)
-        assert (entry["inputs"], entry["outputs"]) == (["question"], ["answer"])
-        code = {"reasoning": "compute", "generated_code": "```python\nprint(42)\n```"}
-        await python.configure_dspy("dummy", {"answers": [code] * 5}, session=session)
-        with pytest.raises(ToolError, match=r"Unsupported Deno version 0\.1\.0"):
-            await python.execute_dspy("pot", {"question": "?"}, session=session)
-
-
 # Whose they are, and for how long.
 
 
