@@ -43,14 +43,18 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Shelf:
-    """The objects of one session. `version` counts its changes; `seen` has the ids of all copies it has ever had."""
+    """The objects of one session, since its placement has come here.
 
-    __slots__ = ("entries", "is_over", "number", "seen", "session_id", "version")
+    `version` counts its changes; `names` has all names, and `seen` the ids of all copies, that it has ever had.
+    """
+
+    __slots__ = ("entries", "is_over", "names", "number", "seen", "session_id", "version")
 
     def __init__(self, session_id: str, number: int) -> None:
         self.session_id = session_id
         self.number = number
         self.entries: dict[str, Entry] = {}
+        self.names: set[str] = set()
         self.seen: set[int] = set()
         self.version = 0
         self.is_over = False
@@ -119,6 +123,7 @@ class Shelves:
     def _put(self, shelf: Shelf, entries: dict[str, Entry], added: Mapping[str, Entry]) -> None:
         if shelf.is_over:
             raise _has_ended(shelf.session_id)
+        shelf.names.update(added)
         shelf.seen.update(entry.copy_id for entry in added.values() if entry.copy_id)
         shelf.version += 1
         shelf.entries = entries

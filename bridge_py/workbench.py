@@ -96,7 +96,7 @@ class Workbench:
         entry = self._added.get(name) or self.shelf.entries.get(name)
         if entry is not None:
             return entry
-        if (why := self._lost.get(name)) is not None:
+        if name not in self.shelf.names and (why := self._lost.get(name)) is not None:
             raise StoredObjectLost(why)
         there = ", ".join(dict.fromkeys([*self.shelf.entries, *self._added])) or "none"
         raise StoredObjectNotFound(f"session {self._session_id!r} has no stored object {name!r}; there are: {there}")
@@ -223,7 +223,10 @@ class Workbench:
         # The version first: a change in between is told again.
         version, entries = shelf.version, shelf.entries
         objects = {name: entry.copy_id for name, entry in entries.items()}
-        return {"value": value, "version": version, "objects": objects, "stored": [*self._added], **copies}
+        # Of names that have been stored again and deleted since, no answer may have told the host.
+        settled = [name for name in self._lost if name in shelf.names]
+        told = {"version": version, "objects": objects, "stored": [*self._added], "settled": settled}
+        return {"value": value, **told, **copies}
 
     def _known(self, result: Any) -> RemoteRef | None:
         """The reference to an object that is kept already, as that of a method which returns its own object."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -165,6 +166,35 @@ class Machine(RuleBasedStateMachine):
         self.there = dict(self.known)
         self.doubted = {}
         self.known_order = self.changes
+
+
+def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
+    """Also when only the deletion's answer has come, and in the next worker."""
+    shelf = Shelf("s")
+
+    def call(worker: FakeWorker) -> tuple[Placement, Workbench]:
+        placement = shelf.placement()
+        assert shelf.claim(cast("Any", worker), placement.number)
+        return placement, Workbench(Anything(), worker.shelves, "s", placement)
+
+    first, second, third = FakeWorker(), FakeWorker(), FakeWorker()
+    placement, bench = call(first)
+    bench.keep("a", 1)
+    shelf.hear(placement, bench.reply(None), {})
+    first.has_left = True
+    with pytest.raises(StoredObjectLost):
+        call(second)[1].find("a")
+    _, bench = call(second)
+    bench.keep("a", 2)
+    bench.reply(None)
+    placement, bench = call(second)
+    bench.remove("a")
+    shelf.hear(placement, bench.reply(None), {})
+    with pytest.raises(StoredObjectNotFound):
+        call(second)[1].find("a")
+    second.has_left = True
+    with pytest.raises(StoredObjectNotFound):
+        call(third)[1].find("a")
 
 
 TestMachine = Machine.TestCase

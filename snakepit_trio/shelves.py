@@ -109,7 +109,7 @@ class Shelf:
         for name, copy in tuple(self.copies.items()):
             if copy.id in known and self.objects.get(name) != copy.id:
                 del self.copies[name]  # another object has the name now, or none
-        for name in self.objects:
+        for name in (*self.objects, *reply["settled"]):
             self.lost.pop(name, None)
 
     def _hear_late(self, placement: Placement, reply: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
