@@ -48,6 +48,9 @@ class Call:
         self.reply: dict[str, Any] | None = None
         self.seen: dict[str, Any] = {}  # what there was after it
 
+    def __repr__(self) -> str:
+        return f"<{'durable ' if self.copy else ''}{self.kind} of {self.name!r}, number {self.number}>"
+
 
 class Machine(RuleBasedStateMachine):
     """One session, two workers at a time."""
@@ -195,6 +198,22 @@ def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
     second.has_left = True
     with pytest.raises(StoredObjectNotFound):
         call(third)[1].find("a")
+
+
+def test_a_copy_that_comes_when_its_object_is_known_to_be_deleted_is_not_kept() -> None:
+    shelf = Shelf("s")
+    worker, copy = FakeWorker(), Copy(1, "a", new_copy_id())
+    stores, deletes = shelf.placement(), shelf.placement()
+    assert shelf.claim(cast("Any", worker), stores.number)
+    bench = Workbench(Anything(), worker.shelves, "s", stores)
+    bench.keep("a", 1, copy_id=copy.id, has_copy=True)
+    stored = bench.reply(None)
+    bench = Workbench(Anything(), worker.shelves, "s", deletes)
+    bench.remove("a")
+    shelf.hear(deletes, bench.reply(None), {})
+    shelf.hear(stores, stored, {"a": copy})
+    worker.has_left = True
+    assert shelf.placement().restore == {}
 
 
 TestMachine = Machine.TestCase

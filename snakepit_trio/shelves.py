@@ -97,9 +97,11 @@ class Shelf:
             self._hear_late(placement, reply, copies)
             return
         self._has_begun = True
-        self.copies.update(copies)
         if reply["version"] <= self._version:
+            # What it has stored may have been replaced or deleted since.
+            self.copies |= {name: copy for name, copy in copies.items() if self.objects.get(name) == copy.id}
             return
+        self.copies.update(copies)
         known = {copy.id for copy in copies.values()} | {copy_id for copy_id, _ in placement.restore.values()}
         known |= set(self.objects.values())
         self._version = reply["version"]
