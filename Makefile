@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test check messages format bench chaos mutants clean
+.PHONY: help demo test check messages format bench chaos fuzz mutants clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
@@ -23,6 +23,7 @@ help:
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
 	@echo "make chaos                 a minute of load while workers are killed, with a report"
+	@echo "make fuzz [ROUNDS=10]      run the property tests on new examples each time"
 	@echo "make mutants               put faults into the code; the property tests must find each"
 	@echo "make messages | format | clean"
 
@@ -52,8 +53,14 @@ demo: $(VENV)/.run
 # times slower than its neighbours, and workers that take seconds to start are not what is tested.
 COVERAGE = $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info[:2] == (3, 12) else "--cov --cov-report=term")')
 # Two at a time: a test waits for its workers to start as long as it computes. ARGS="-n 0" runs one at a time.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+# Hypothesis' profile "ci" tries the same examples each time; `make fuzz` looks for new ones.
 test: check
-	$(BIN)/python -m pytest $(COVERAGE) --numprocesses=2 --dist=worksteal $(ARGS)
+	$(PYTEST) $(COVERAGE) --hypothesis-profile=ci $(ARGS)
+
+ROUNDS ?= 10
+fuzz: $(VENV)/.dev
+	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet property_tests $(ARGS); done
 
 # The benchmarks' peers are typed too, so their packages must be there.
 check: $(VENV)/.dev $(VENV)/.bench
