@@ -38,9 +38,9 @@ def guardians_of(pid: int) -> list[int]:
 
 
 async def test_a_killed_host_leaves_nothing_though_its_workers_hold_the_gil(tmp_path: Path) -> None:
-    """`make chaos` has them end within two seconds."""
-    number, _seconds = await kill_a_busy_host(tmp_path)
+    number, seconds = await kill_a_busy_host(tmp_path)
     assert number == 6  # two workers with two children each
+    assert seconds < 2
 
 
 @pytest.mark.parametrize("how", ["times out", "crashes"])
@@ -53,7 +53,7 @@ async def test_when_a_call_is_over_nothing_runs_of_what_it_has_started(how: str,
             await pool.execute(
                 "hold_the_gil_with_children", {"path": str(log)}, timeout=3 if how == "times out" else 60
             )
-        assert [pid for pid in _pids_in(log) if is_alive(pid)] == []
+        assert [is_alive(pid) for pid in _pids_in(log)] == [False, False]
         assert caught.type is (snakepit.CallTimeout if how == "times out" else snakepit.WorkerCrashed)
 
 
@@ -98,10 +98,10 @@ async def test_a_guardian_that_dies_is_replaced(caplog: pytest.LogCaptureFixture
 
 async def test_a_host_that_only_loses_its_guardian_and_is_killed_later(host: Host) -> None:
     os.kill(host.guardian, signal.SIGKILL)
-    await seconds_until(lambda: guardians_of(host.process.pid) not in ([], [host.guardian]))
+    await seconds_until(lambda: guardians_of(host.process.pid) not in ([], [host.guardian]), 10)
     host.kill()
-    await seconds_until(lambda: not any(map(is_alive, host.pids)))
-    await seconds_until(lambda: not processes.runs())
+    await seconds_until(lambda: not any(map(is_alive, host.pids)), 2)
+    await seconds_until(lambda: not processes.runs(), 2)
 
 
 async def test_ps_shows_pools_and_sweep_removes_dead_ones(tmp_path: Path) -> None:

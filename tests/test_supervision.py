@@ -266,7 +266,7 @@ async def test_closing_is_bounded(how: str, log: Path) -> None:
                 while not log.exists() or len(log.read_text().split()) < len(pids):
                     await trio.sleep(0.01)
             began = trio.current_time()
-        assert trio.current_time() - began < 15  # and not the tool's 60
+        assert trio.current_time() - began < 3
         assert not any(is_alive(pid) for pid in pids)
 
 
