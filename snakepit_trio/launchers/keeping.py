@@ -144,30 +144,39 @@ class KeptProcess:
     async def _end_without_keeper(self) -> None:
         """Somebody has killed the keeper: the worker dies with it, but what it has started may live on."""
         logger.warning("the keeper (pid %d) of worker process %d was killed", self.keeper.pid, self.pid)
+        killed: set[int] = {self.pid}
         with trio.move_on_after(_LONGEST):
-            while self._kill_what_is_left():  # noqa: ASYNC110 - the kernel tells nobody but parents
+            while self._kill_what_is_left(killed) or _are_zombies_of_ours(killed):  # noqa: ASYNC110
                 await trio.sleep(_PASS)
             self.exit_code = -signal.SIGKILL
             return
         logger.error("process %d, or one that it has started, does not end after SIGKILL", self.pid)
 
-    def _kill_what_is_left(self) -> bool:
+    def _kill_what_is_left(self, killed: set[int]) -> bool:
         try:
-            left = pids_of(WORKER_VARIABLE, self._mark) | alive({self.pid: self._ticks})
-            left = with_descendants(left)
+            left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive({self.pid: self._ticks}))
         except OSError:
             return True  # no descriptor for now: we look again
         kill(left)
-        for pid in left:
-            # They are children of this process if it is the first one of a container.
-            with contextlib.suppress(OSError):
-                os.waitpid(pid, os.WNOHANG)
+        killed |= left
         return bool(left)
 
     def close(self) -> None:
         """Close the pipes and the socket. After its end."""
         self.pipes.close()
         self.keeper.let_go()
+
+
+def _are_zombies_of_ours(pids: set[int]) -> bool:
+    """Reap processes whose parents are gone, and which are ours now if this is the first process of a container."""
+    for pid in list(pids):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except OSError:
+            ended = pid
+        if ended:
+            pids.discard(pid)
+    return bool(pids)
 
 
 def _spawn(
