@@ -1,4 +1,4 @@
-"""A host that `benchmarks.scenarios` kills. Prints the pids of its guardian, its workers and their children."""
+"""A host that `benchmarks.scenarios` kills. Prints pids: of its guardian, its keepers, its workers, their children."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import trio
 import snakepit_trio as snakepit
 
 
+def helpers(script: str) -> list[int]:
+    """Our children that run a script."""
+    return [child.pid for child in psutil.Process().children() if script in str(child.cmdline())]
+
+
 async def main(log: Path) -> None:
     """Open a pool, have its workers busy, say so, and wait for the end."""
     tools = "tests.tools:Tools"
@@ -20,8 +25,8 @@ async def main(log: Path) -> None:
         while not log.exists() or len(log.read_text().split()) < 4:
             await trio.sleep(0.01)
         workers = [worker.pid for worker in pool.list_workers()]
-        (guardian,) = [child.pid for child in psutil.Process().children() if "guardian.py" in str(child.cmdline())]
-        print(guardian, *workers, *log.read_text().split(), flush=True)
+        (guardian,), keepers = helpers("guardian.py"), helpers("keeper.py")
+        print(guardian, *keepers, *workers, *log.read_text().split(), flush=True)
         await trio.sleep_forever()
 
 

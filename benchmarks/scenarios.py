@@ -32,7 +32,8 @@ class Host:
         command = [sys.executable, "-m", "benchmarks.a_host", str(folder / f"log-{time.monotonic_ns()}")]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self.guardian, *self.pids = (int(word) for word in self.process.stdout.readline().split())
+        self.guardian, *pids = (int(word) for word in self.process.stdout.readline().split())
+        self.keepers, self.pids = pids[:2], pids[2:]
 
     def kill(self) -> None:
         """Kill the host, and only that."""
@@ -41,9 +42,12 @@ class Host:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def kill_with_guardian(self) -> None:
-        """Kill the guardian, and then the host."""
-        os.kill(self.guardian, signal.SIGKILL)
+    def kill_with_helpers(self) -> None:
+        """Kill the guardian and the keepers, and the host at the same moment. The workers end with their keepers."""
+        for pid in (self.process.pid, self.guardian, *self.keepers):
+            os.kill(pid, signal.SIGSTOP)  # so that nobody does anything about the others' ends
+        for pid in (self.guardian, *self.keepers):
+            os.kill(pid, signal.SIGKILL)
         self.kill()
 
 
@@ -85,14 +89,14 @@ class Sweep:
 
 
 async def sweep_ten_dead_hosts(folder: Path) -> Sweep:
-    """Kill ten hosts and their guardians, open a pool, and watch a living one beside it."""
+    """Kill ten hosts with their guardians and keepers, open a pool, and watch a living one beside it."""
     async with snakepit.open_pool(TOOLS, workers=2) as living:
         before = [worker.pid for worker in living.list_workers()]
         # All are started first, because each start sweeps what was left before.
         hosts = [await trio.to_thread.run_sync(Host, folder) for _ in range(10)]
         for host in hosts:
-            host.kill_with_guardian()
-        pids = [pid for host in hosts for pid in host.pids]
+            host.kill_with_helpers()
+        pids = [pid for host in hosts for pid in host.pids[2:]]
         assert all(map(is_alive, pids))
         dead = [run for run in processes.runs() if not run.is_alive]
         async with snakepit.open_pool(TOOLS, workers=1):

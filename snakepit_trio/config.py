@@ -120,6 +120,8 @@ class PoolConfig:
     env: Mapping[str, str] | None = None
     #: Working directory of the workers; None for this process's own.
     cwd: str | os.PathLike[str] | None = None
+    #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own.
+    umask: int | None = attrs.field(default=None, validator=validators.optional(whole(0, 0o777)))
     #: The interpreter of the workers.
     python: str = attrs.field(default=sys.executable, validator=validators.min_len(1))
     #: Shows in worker ids, task names and log records.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
-import sys
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from . import guardian
+from .children import Child, script
 from .processes import ProcessRegistry
 
 _GOODBYE: Final = 1.0  # seconds for it to end by itself
@@ -22,75 +22,70 @@ logger = logging.getLogger("snakepit.processes")
 
 
 class Guard:
-    """Keeps one guardian for a run."""
+    """Keeps one guardian for a run. `python` runs it."""
 
-    def __init__(self, registry: ProcessRegistry) -> None:
+    def __init__(self, registry: ProcessRegistry, python: str) -> None:
         self._registry = registry
-        self._pipe: int | None = None
-        self.pid: int | None = None
-        registry.tell = self._tell
+        self._python = python
+        self._has_failed = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Have a guardian until cancelled; then it gets a goodbye and is reaped."""
         while True:
-            process = await self._start()
+            child = await self._start()
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
-            if process is not None:
-                await self._accompany(process)
-                logger.warning("the guardian (pid %d) ended; another one takes its place", process.pid)
+            if child is not None:
+                await self._accompany(child)
+                logger.warning("the guardian (pid %d) ended; another one takes its place", child.pid)
             await trio.sleep(_PAUSE)
 
-    async def _start(self) -> trio.Process | None:
-        reading, self._pipe = os.pipe()
-        os.set_blocking(self._pipe, False)
-        command = [sys.executable, "-I", "-S", str(Path(guardian.__file__))]
-        arguments = [self._registry.run_id, str(self._registry.folder), str(os.getpid())]
+    async def _start(self) -> Child | None:
         try:
-            # Its environment is empty: it must not look like a process of this run, nor of one around it.
-            with trio.CancelScope(shield=True):
-                process = await trio.lowlevel.open_process(
-                    [*command, *arguments],
-                    stdin=reading,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                    cwd="/",
-                    env={},
-                )
-        except OSError as error:
-            logger.error("no guardian can be started: %s", error)
-            self._close_pipe()
+            child = await Child.start(self._spawn)
+        except (OSError, MemoryError) as error:
+            # Keepers and links still end the workers of a host that dies.
+            if not self._has_failed:
+                logger.error("no guardian can be started, and it is tried again every %.0f s: %s", _PAUSE, error)
+            self._has_failed = True
             return None
-        finally:
-            os.close(reading)
-        self.pid = process.pid
-        for pid in self._registry.pids.values():
-            self._tell(f"+ {pid}")
-        return process
+        if self._has_failed:
+            logger.warning("a guardian (pid %d) has been started again", child.pid)
+        self._has_failed = False
+        self._registry.set_guardian(child)
+        return child
 
-    async def _accompany(self, process: trio.Process) -> None:
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        command = [self._python, "-I", "-S", script(guardian.__file__)]
+        # Its environment is empty: it must not look like a process of this run, nor of one around it.
+        return subprocess.Popen(
+            [*command, self._registry.run_id, str(self._registry.folder), str(os.getpid())],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={},
+        )
+
+    async def _accompany(self, child: Child) -> None:
         try:
-            await process.wait()
-        except trio.Cancelled:
-            self._tell("bye")
-            raise
+            await child.until_reaped()
         finally:
-            self._close_pipe()
+            self._registry.set_guardian(None)
             with trio.CancelScope(shield=True):
-                with trio.move_on_after(_GOODBYE):
-                    await process.wait()
-                process.kill()
-                await process.wait()
+                await _see_off(child)
 
-    def _tell(self, line: str) -> None:
-        if self._pipe is None:
-            return
-        # One that does not read, because it is stopped or dead, is replaced when it ends.
-        with contextlib.suppress(BrokenPipeError, BlockingIOError):
-            os.write(self._pipe, f"{line}\n".encode())
 
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
+async def _see_off(child: Child) -> None:
+    child.tell(b"bye\n")
+    try:
+        with trio.move_on_after(_GOODBYE):
+            await child.until_reaped()
+        if child.process.returncode is None:
+            with contextlib.suppress(OSError):
+                child.process.kill()
+            with trio.move_on_after(_GOODBYE):
+                await child.until_reaped()
+    finally:
+        child.let_go()

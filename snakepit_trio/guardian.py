@@ -1,8 +1,8 @@
 """Ends what a dead host has left. A process of its own, started as a script: standard library only.
 
-It holds the read end of a pipe whose write end only the host has, and learns of the host's worker processes
-through it. When the host ends without a goodbye, however it ends, the guardian kills all its workers with
-their descendants, removes the run's files, and ends too.
+Its stdin is a socket whose other end only the host has, through which it learns of the host's workers and their
+keepers. When the host ends without a goodbye, however it ends, the keepers end their workers; the guardian kills what
+is left a second later, removes the run's files, and ends too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ RUN_VARIABLE = "SNAKEPIT_RUN_ID"
 WORKER_VARIABLE = "SNAKEPIT_WORKER_KEY"
 _PASS = 0.01  # seconds between two looks for processes
 _LONGEST = 10.0
+_KEEPERS = 1.0
 
 
 def start_ticks(pid: int) -> int | None:
@@ -52,20 +53,43 @@ def kill(pids: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def parents() -> dict[int, int]:
+    """The parents of all living processes that can be seen, by pid."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    return found
+
+
+def with_descendants(pids: set[int]) -> set[int]:
+    """Processes, and all that they and their descendants have started."""
+    if not pids:
+        return set()
+    found, parent_of = set(pids), parents()
+    while more := {pid for pid, parent in parent_of.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def alive(recorded: dict[int, int | None]) -> set[int]:
+    """Those of recorded processes that live. A pid alone proves nothing: it may be another process's by now."""
+    return {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
+
+
 def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
     """Kill all processes of a run, and return how many; in ten seconds at the most.
 
-    `recorded` holds its workers' pids, each with its `start_ticks`: they lead process groups, and are killed
-    also if they have overwritten their environment, as tools that set a process's title do.
+    They are those whose environment says so, those `recorded` (pids, each with its `start_ticks`), and the descendants
+    of both. Nothing else is proof: that the leader of a group is gone does not tell whose the group is.
     """
     killed: set[int] = set()
     quiet = 0
     deadline = time.monotonic() + _LONGEST
     while quiet < 2 and time.monotonic() < deadline:
-        left = pids_of(RUN_VARIABLE, run_id) - {os.getpid()}
-        left |= {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
-        for pid, ticks in recorded.items():
-            _kill_group(pid, ticks)
+        left = with_descendants(pids_of(RUN_VARIABLE, run_id) | alive(recorded)) - {os.getpid()}
+        left = {pid for pid in left if start_ticks(pid) is not None}
         kill(left)
         killed |= left
         quiet = 0 if left else quiet + 1
@@ -81,22 +105,21 @@ def remove_files(folder: str, run_id: str) -> None:
             os.unlink(path)
 
 
-def _kill_group(pid: int, ticks: int | None) -> None:
-    # While any process is left in a group, its number is not given to a new process. So a leader that is gone,
-    # or is the one recorded, proves that the group is the run's.
-    now = start_ticks(pid)
-    if now is None or now == ticks:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-
-
 def _main(run_id: str, folder: str, host: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     workers: dict[int, int | None] = {}
     if _watch(host, workers):
+        _let_keepers_work(workers)
         kill_run(run_id, workers)
         remove_files(folder, run_id)
+
+
+def _let_keepers_work(recorded: dict[int, int | None]) -> None:
+    # They know for certain what belongs to their workers; killed first, they could not tell us any more.
+    deadline = time.monotonic() + _KEEPERS
+    while alive(recorded) and time.monotonic() < deadline:
+        time.sleep(_PASS)
 
 
 def _watch(host: int, workers: dict[int, int | None]) -> bool:

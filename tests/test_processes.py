@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import trio
 import snakepit_trio as snakepit
 from benchmarks.scenarios import Host, is_alive, kill_a_busy_host, seconds_until, sweep_ten_dead_hosts
 from snakepit_trio import processes
+from snakepit_trio.children import Child
 
 from .conftest import TOOLS
 
@@ -82,7 +84,7 @@ async def test_what_calls_have_left_behind_ends_with_their_worker() -> None:
 
 async def test_the_next_start_sweeps_what_dead_hosts_and_guardians_left(tmp_path: Path) -> None:
     swept = await sweep_ten_dead_hosts(tmp_path)
-    assert (swept.processes, swept.runs) == (60, 10)
+    assert (swept.processes, swept.runs) == (40, 10)  # workers end with their keepers
 
 
 async def test_a_guardian_that_dies_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
@@ -109,7 +111,7 @@ async def test_ps_shows_pools_and_sweep_removes_dead_ones(tmp_path: Path) -> Non
     assert await snakepit_command("sweep") == "nothing to sweep\n"
     async with snakepit.open_pool(TOOLS, workers=1, name="mine") as pool:
         dead = await trio.to_thread.run_sync(Host, tmp_path)
-        dead.kill_with_guardian()
+        dead.kill_with_helpers()
         (worker,) = pool.list_workers()
         mine, other = json.loads(await snakepit_command("ps", "--json"))
         assert (mine["pool"], mine["host"], mine["is_alive"]) == ("mine", os.getpid(), True)
@@ -119,7 +121,7 @@ async def test_ps_shows_pools_and_sweep_removes_dead_ones(tmp_path: Path) -> Non
         assert (other["pool"], other["is_alive"], len(other["workers"])) == ("a-host", False, 2)
         table = await snakepit_command("ps")
         assert all(text in table for text in ("mine-1", "(dead)", "snakepit sweep", str(worker.pid)))
-        assert f"pool 'a-host', host {dead.process.pid}: 6 processes killed" in await snakepit_command("sweep")
+        assert f"pool 'a-host', host {dead.process.pid}: 4 processes killed" in await snakepit_command("sweep")
         assert not any(is_alive(pid) for pid in dead.pids)
         assert await pool.execute("pid") == worker.pid
 
@@ -147,9 +149,12 @@ def test_a_recorded_pid_that_belongs_to_another_process_now_is_left_alone() -> N
     registry = processes.ProcessRegistry.open("old")
     with subprocess.Popen(["sleep", "600"], process_group=0) as stranger:
         key = registry.reserve("old-1")
-        registry.activate(key, stranger.pid)
+        ours, theirs = socket.socketpair()
+        registry.activate(key, stranger.pid, Child(stranger, ours))
+        theirs.close()
+        ours.close()
         (path,) = (registry.folder / "workers").iterdir()
-        path.write_text(path.read_text().replace('"start_ticks": ', '"start_ticks": 1'))
+        path.write_text(path.read_text().replace('start_ticks": ', 'start_ticks": 1'))
         os.close(registry._lock)
         (swept,) = processes.sweep()
         assert swept.killed == 0

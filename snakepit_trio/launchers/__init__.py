@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Final
 
 import trio
@@ -13,6 +14,10 @@ from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import WorkerProcess
 from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry, sweep_at_start
+
+from .place import Place
+
+logger = logging.getLogger("snakepit.processes")
 
 #: Modules, which are loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
 _BY_PROTOCOL: Final = {"link": ".local", "grpc": ".foreign", "stdio": ".stdio"}
@@ -28,10 +33,14 @@ class Local(Launcher):
 
 class _LocalSite(Site):
     def __init__(self, config: PoolConfig) -> None:
-        self._config = config
         self._loop = AsyncioLoop()
         self._module = importlib.import_module(_BY_PROTOCOL[config.adapter.protocol], __name__)
-        self._registry = ProcessRegistry.open(config.name)
+        self._place = Place.of(config)
+        try:
+            self._registry = ProcessRegistry.open(config.name)
+        except BaseException:
+            self._place.close()
+            raise
 
     @property
     def loop(self) -> AsyncioLoop:
@@ -39,14 +48,25 @@ class _LocalSite(Site):
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(Guard(self._registry).run)
+            await nursery.start(Guard(self._registry, self._place.python).run)
             await nursery.start(self._loop.run)
-            nursery.start_soon(trio.to_thread.run_sync, sweep_at_start)
+            nursery.start_soon(_sweep)
             task_status.started()
 
     async def launch(self, worker_id: str) -> WorkerProcess:
-        process: WorkerProcess = await self._module.launch(self._config, worker_id, self._registry, self._loop)
+        process: WorkerProcess = await self._module.launch(self._place, worker_id, self._registry, self._loop)
         return process
 
     def close(self) -> None:
-        self._registry.close()
+        try:
+            self._registry.close()
+        finally:
+            self._place.close()
+
+
+async def _sweep() -> None:
+    # It may take long, and can be left: what it kills and removes belongs to nobody.
+    try:
+        await trio.to_thread.run_sync(sweep_at_start, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+    except (OSError, RuntimeError) as error:
+        logger.warning("what dead runs have left could not be swept: %s", error)

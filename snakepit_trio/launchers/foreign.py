@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -10,8 +11,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import trio
 
 import bridge_py.limited
 from bridge_py.contract.listening import listen
@@ -22,6 +21,8 @@ from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 from snakepit_trio.unary import UnaryLine
 
+from .keeping import KeptProcess
+from .place import Place
 from .process import OwnProcess, spawn
 
 
@@ -30,7 +31,7 @@ class ForeignProcess(OwnProcess):
 
     def __init__(
         self,
-        process: trio.Process,
+        process: KeptProcess,
         registry: ProcessRegistry,
         key: str,
         listener: socket.socket,
@@ -53,12 +54,9 @@ class ForeignProcess(OwnProcess):
     @property
     def outputs(self) -> Sequence[Output]:
         """See `WorkerProcess`."""
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
+        pipes = self._process.pipes
         hear = None if self._line is None else self._line.hear
-        return Output(self._process.stdout, logging.INFO, hear=hear), Output(
-            self._process.stderr, logging.WARNING, True
-        )
+        return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
 
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
@@ -74,26 +72,22 @@ class ForeignProcess(OwnProcess):
         await super().release()
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:
+async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
+    config = place.config
     adapter = config.adapter
     assert isinstance(adapter, GrpcBridge)
     key = registry.reserve(worker_id)
-    folder = Path(tempfile.mkdtemp(dir=registry.folder))
-    # It listens before the worker starts, so that the worker finds it whenever it looks.
-    listener = listen("127.0.0.1", 0)
-    try:
-        port = listener.getsockname()[1]
-        command = [
-            *within_limits(config),
-            *adapter.command(config.python, f"127.0.0.1:{port}", registry.run_id),
-        ]
-        process = await spawn(config, registry, key, command, adapter.variables(folder / "ready"))
-    except BaseException:
-        registry.forget(key)
-        listener.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(registry.forget, key)
+        folder = Path(tempfile.mkdtemp(dir=registry.folder))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        # It listens before the worker starts, so that the worker finds it whenever it looks.
+        listener = undo.enter_context(listen("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id)]
+        process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"))
+        undo.pop_all()
     return ForeignProcess(process, registry, key, listener, folder, adapter, loop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import mmap
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import trio
 
 from bridge_py.executor import LEDGER_BYTES
 from bridge_py.worker import OPTIONS_VARIABLE, SECRET_VARIABLE
@@ -25,6 +25,8 @@ from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
 
+from .keeping import KeptProcess
+from .place import Place
 from .process import OwnProcess, spawn
 
 
@@ -33,7 +35,7 @@ class LocalProcess(OwnProcess):
 
     def __init__(
         self,
-        process: trio.Process,
+        process: KeptProcess,
         folder: Path,
         ledger: mmap.mmap,
         secret: str,
@@ -56,9 +58,8 @@ class LocalProcess(OwnProcess):
     @property
     def outputs(self) -> Sequence[Output]:
         """See `WorkerProcess`."""
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        return Output(self._process.stdout, logging.INFO), Output(self._process.stderr, logging.WARNING, True)
+        pipes = self._process.pipes
+        return Output(pipes.stdout, logging.INFO), Output(pipes.stderr, logging.WARNING, True)
 
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
@@ -77,35 +78,37 @@ class LocalProcess(OwnProcess):
         await super().release()
 
 
-async def launch(config: PoolConfig, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> LocalProcess:
+async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> LocalProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     secret = secrets.token_hex(16)
     key = registry.reserve(worker_id)
-    folder = Path(tempfile.mkdtemp(dir=registry.folder))
-    listener = socket.socket(socket.AF_UNIX)
-    ledger_fd, ledger_path = tempfile.mkstemp(dir=folder)
-    ledger = None
-    try:
-        os.unlink(ledger_path)
-        os.truncate(ledger_fd, LEDGER_BYTES)
-        ledger = mmap.mmap(ledger_fd, LEDGER_BYTES)
+    # With the host's copies closed, a worker that dies before it accepts resets the connection.
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as close:
+        undo.callback(registry.forget, key)
+        folder = Path(tempfile.mkdtemp(dir=registry.folder))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        ledger_fd = _make_ledger()
+        close.callback(os.close, ledger_fd)
+        ledger = undo.enter_context(mmap.mmap(ledger_fd, LEDGER_BYTES))
+        listener = close.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(folder / "link"))
         listener.listen(1)
-        command = _command(config, worker_id, listener.fileno(), ledger_fd)
-        pass_fds = (listener.fileno(), ledger_fd)
-        variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(config.options))}
-        process = await spawn(config, registry, key, command, variables, pass_fds=pass_fds)
-    except BaseException:
-        registry.forget(key)
-        shutil.rmtree(folder, ignore_errors=True)
-        if ledger is not None:
-            ledger.close()
-        raise
-    finally:
-        # With the host's copy closed, a worker that dies before it accepts resets the connection.
-        listener.close()
-        os.close(ledger_fd)
+        command = _command(place.config, worker_id, listener.fileno(), ledger_fd)
+        variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
+        process = await spawn(place, registry, key, command, variables, pass_fds=(listener.fileno(), ledger_fd))
+        undo.pop_all()
     return LocalProcess(process, folder, ledger, secret, registry, key, loop)
+
+
+def _make_ledger() -> int:
+    # In no folder, and allocated here: where there is no room this raises, and not a SIGBUS for whoever writes to it.
+    ledger = os.memfd_create("snakepit-ledger")
+    try:
+        os.posix_fallocate(ledger, 0, LEDGER_BYTES)
+    except BaseException:
+        os.close(ledger)
+        raise
+    return ledger
 
 
 def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int) -> list[str]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Sequence
 
-import trio
-
-from snakepit_trio.config import PoolConfig
 from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry
@@ -16,13 +12,15 @@ from snakepit_trio.stdio import StdioJson
 from snakepit_trio.stdio_line import StdioLine
 
 from .foreign import within_limits
+from .keeping import KeptProcess
+from .place import Place
 from .process import OwnProcess, spawn
 
 
 class StdioProcess(OwnProcess):
     """One such process."""
 
-    def __init__(self, process: trio.Process, registry: ProcessRegistry, key: str, adapter: StdioJson) -> None:
+    def __init__(self, process: KeptProcess, registry: ProcessRegistry, key: str, adapter: StdioJson) -> None:
         super().__init__(process, registry, key)
         self._adapter = adapter
         self._line: StdioLine | None = None
@@ -35,31 +33,31 @@ class StdioProcess(OwnProcess):
     @property
     def outputs(self) -> Sequence[Output]:
         """See `WorkerProcess`."""
-        assert self._process.stderr is not None
-        return [Output(self._process.stderr, logging.WARNING, True)]
+        return [Output(self._process.pipes.stderr, logging.WARNING, True)]
 
     def line(self, surroundings: Surroundings) -> Line:
         """See `WorkerProcess`."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._line = StdioLine(surroundings, self._adapter, self._process.stdin, self._process.stdout)
+        pipes = self._process.pipes
+        assert pipes.stdin is not None
+        self._line = StdioLine(surroundings, self._adapter, pipes.stdin, pipes.stdout)
         return self._line
 
 
 async def launch(
-    config: PoolConfig,
+    place: Place,
     worker_id: str,
     registry: ProcessRegistry,
     loop: AsyncioLoop,  # noqa: ARG001 - its pipes are trio's
 ) -> StdioProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
+    config = place.config
     adapter = config.adapter
     assert isinstance(adapter, StdioJson)
     key = registry.reserve(worker_id)
     program = [part for part in (adapter.executable_path(config.python), adapter.script_path()) if part]
     command = [*within_limits(config), *program, *adapter.script_args()]
     try:
-        process = await spawn(config, registry, key, command, {}, stdin=subprocess.PIPE)
+        process = await spawn(place, registry, key, command, {}, with_stdin=True)
     except BaseException:
         registry.forget(key)
         raise

@@ -1,0 +1,60 @@
+"""Where the workers of a pool start: settled when it opens, whatever becomes of folders and of this process later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Self
+
+import attrs
+
+from bridge_py.worker import PATH_VARIABLE
+from snakepit_trio import guardian, keeper
+from snakepit_trio.children import interpreter, script
+from snakepit_trio.config import PoolConfig
+from snakepit_trio.limits import thread_variables
+
+
+@attrs.frozen
+class Place:
+    """What all worker processes of a pool have in common.
+
+    `folder` is the absolute path of their working directory, and `descriptor` that very directory, which can be entered
+    also when it has been deleted; None if it is not there. `python` runs keepers and guardians.
+    """
+
+    config: PoolConfig
+    folder: str
+    descriptor: int | None
+    python: str
+    keeper: str
+
+    @classmethod
+    def of(cls, config: PoolConfig) -> Self:
+        """The place of a pool that opens now. Raises `UsageError` if no helper can be run, and `OSError`."""
+        python, keeper_script = interpreter(config.python), script(keeper.__file__)
+        script(guardian.__file__)
+        folder = os.fspath(config.cwd or os.curdir)
+        descriptor = None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            folder = os.path.abspath(folder)
+        except FileNotFoundError:
+            folder = ""  # the working directory of this process has been deleted: there is only the descriptor
+        return cls(config, folder, descriptor, python, keeper_script)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def environment(self, given: dict[str, str]) -> dict[str, str]:
+        """The environment of a worker: this process's own, the pool's `env`, and what is `given`."""
+        config = self.config
+        path = [self.folder]
+        if config.python == sys.executable:
+            path += [os.path.join(self.folder, entry) for entry in sys.path]
+        environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(filter(None, path))}
+        return {**thread_variables(config.threads, environment), **environment}
