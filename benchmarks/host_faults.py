@@ -173,6 +173,19 @@ def _wrapped() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def refused(event: str, make: Callable[[], Exception]) -> Iterator[None]:
+    """Refuse all of an event to the block."""
+    INJECTOR.install()
+    INJECTOR.fails = lambda step: make() if step.event == event else None
+    with _wrapped():
+        INJECTOR.phase = "serving"
+        try:
+            yield
+        finally:
+            INJECTOR.phase = None
+
+
 @attrs.define
 class Walk:
     """What came out of one walk through a pool's life. `problems` is empty if all held."""
@@ -348,7 +361,7 @@ async def _serve(pool: snakepit.Pool, problems: list[str]) -> None:
         for call in (load.work, load.work, load.stream, load.large, load.session, load.cancelled, load.overdue):
             nursery.start_soon(load.again_and_again, call)
         await trio.sleep(0.05)
-        _kill(_guardian())
+        _kill(guardian())
         _kill(next((worker.pid for worker in pool.list_workers() if worker.pid), None))
         with trio.move_on_after(BOUND):
             while pool.get_stats().restarts < 1:
@@ -356,7 +369,7 @@ async def _serve(pool: snakepit.Pool, problems: list[str]) -> None:
         with trio.move_on_after(BOUND / 2):
             await _ready(pool)
         with trio.move_on_after(3):
-            while _guardian() is None:
+            while guardian() is None:
                 await trio.sleep(0.02)
         load.is_over = True
 
@@ -374,9 +387,9 @@ async def _heals(pool: snakepit.Pool, problems: list[str]) -> None:
     if not await _ready(pool):
         problems.append(f"the pool does not heal in {BOUND} s: {pool.get_health()}")
     with trio.move_on_after(BOUND):
-        while _guardian() is None:
+        while guardian() is None:
             await trio.sleep(0.05)
-    if _guardian() is None:
+    if guardian() is None:
         problems.append(f"no guardian {BOUND} s after the fault")
     load = _Load(pool, problems)
     async with trio.open_nursery() as nursery:
@@ -455,7 +468,8 @@ class _Load:
         return False
 
 
-def _guardian() -> int | None:
+def guardian() -> int | None:
+    """The pid of our guardian, if one lives."""
     with _unobserved():
         for child in psutil.Process().children():
             try:
