@@ -12,6 +12,8 @@ import pytest
 from benchmarks import host_faults
 from benchmarks.host_faults import PHASES, Step, Trial
 
+# What an error drops may be closed a moment later; what stays is found all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 SECONDS = 25  # and the same trials each time, as far as the machine comes
 
 
@@ -21,7 +23,6 @@ def steps() -> list[Step]:
     return host_faults.find_steps()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what an error drops is closed later; what stays is counted
 def test_a_fault_at_a_step_of_chance(untraced_workers: None, steps: list[Step]) -> None:
     began = time.monotonic()
     walks = []
