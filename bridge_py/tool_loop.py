@@ -7,6 +7,7 @@ forked ends when it comes back to the loop, which belongs to its parent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import sys
@@ -36,7 +37,7 @@ class CallTasks:
         """Code of the call has made a task."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # A callback that is left behind may make one after the end.
+        # The tool has ended: it was made by a task that is being cancelled, or by a callback that was left behind.
         if self._is_over:
             task.cancel()
 
@@ -50,15 +51,14 @@ class CallTasks:
             self._tool.cancel()
 
     async def end(self) -> None:
-        """Cancel the tasks, and wait for their ends. Those that make new ones are waited for again."""
-        while self._tasks:
-            for task in list(self._tasks):
-                task.cancel()
-            try:
-                await asyncio.wait(list(self._tasks))
-            except asyncio.CancelledError:  # noqa: ASYNC103 - the call is over when they are, however often it is cancelled
-                continue
+        """Cancel the tasks, each once, and wait for their ends, and for those of the tasks that they make meanwhile."""
         self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            # The call is over when they are, however often it is cancelled.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(list(self._tasks))
 
 
 _CALL: contextvars.ContextVar[CallTasks | None] = contextvars.ContextVar("snakepit_call", default=None)
@@ -72,6 +72,9 @@ class ToolLoop(asyncio.SelectorEventLoop):
         self._pid = os.getpid()
         self._forker: asyncio.Task[Any] | None = None
         os.register_at_fork(after_in_child=self._forked)
+
+    def close(self) -> None:
+        """Do nothing: sync tools on the main thread find this loop, and it is not theirs to close."""
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """A task, which belongs to the call whose code makes it."""

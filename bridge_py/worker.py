@@ -34,6 +34,7 @@ PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
 OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 SCRIPT_MODULE: Final = "__snakepit_main__"
 LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -181,6 +182,9 @@ def _load_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.append(str(path.resolve().parent))
+    # Processes that tools start import the module by its name.
+    os.environ[SCRIPT_VARIABLE] = str(path.resolve())
+    sys.path.append(str(Path(__file__).resolve().parent / "script"))
     module.__dict__[LOADING] = True
     spec.loader.exec_module(module)
     del module.__dict__[LOADING]
