@@ -19,7 +19,7 @@ from snakepit_trio.processes import FOLDER_VARIABLE
 from snakepit_trio.testing.leaks import LeakCheck
 from tests.openai_server import Server, serving
 
-pytest_plugins = ["snakepit_trio.testing.pytest_plugin"]
+pytest_plugins = ["snakepit_trio.testing.pytest_plugin", "tests.timeouts"]
 
 TOOLS = "tests.tools:Tools"
 # Other programs of this user may have pools too.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.chaos import Report, run
 
 
-@pytest.mark.timeout(120)
 async def test_a_storm_of_deaths_loses_no_call(untraced_workers: None) -> None:
     report = Report(seconds=6)
     await run(report)
