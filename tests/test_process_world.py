@@ -164,21 +164,36 @@ async def test_a_forked_child_of_a_tool_that_exits_ends() -> None:
 # What tools start ends with its worker.
 
 
-@pytest.mark.parametrize("end", ["killed", "times out"])
 @pytest.mark.parametrize("how", START)
-async def test_what_a_tool_has_started_is_gone_when_its_call_is_over(how: str, end: str, log: Path) -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.2) as pool, trio.open_nursery() as nursery:
+async def test_what_a_tool_has_started_is_gone_when_its_worker_is_killed(how: str, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool, trio.open_nursery() as nursery:
         (worker,) = pool.list_workers()
-        if end == "killed":
-            nursery.start_soon(_kill_when_there, worker.pid, log)
-        with pytest.raises((snakepit.CallTimeout, snakepit.WorkerCrashed)) as caught:
-            await pool.execute(
-                "leave_and_insist", {"how": how, "path": str(log)}, timeout=5 if end == "times out" else 60
-            )
+        nursery.start_soon(_kill_when_there, worker.pid, log)
+        with pytest.raises(snakepit.WorkerCrashed):
+            await pool.execute("leave_and_insist", {"how": how, "path": str(log)}, timeout=60)
         assert alive_of(_pids_in(log)) == []
-        assert caught.type is (snakepit.CallTimeout if end == "times out" else snakepit.WorkerCrashed)
         await pool.await_ready()
         assert await pool.execute("add", {"a": 1}) == 2
+
+
+@pytest.mark.parametrize("how", START)
+async def test_what_a_tool_has_started_is_gone_when_its_call_is_over(how: str, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=0.2) as pool:
+        if how == "child":
+            with pytest.raises(snakepit.CallTimeout):
+                await pool.execute("leave_and_insist", {"how": how, "path": str(log)}, timeout=3)
+        else:
+            await _give_up_when_there(pool, {"how": how, "path": str(log)}, log)
+        assert alive_of(_pids_in(log)) == []
+        await pool.await_ready()
+        assert await pool.execute("add", {"a": 1}) == 2
+
+
+async def _give_up_when_there(pool: snakepit.Pool, args: dict[str, object], log: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.execute, "leave_and_insist", args)
+        await seconds_until(log.exists, BOUND)
+        nursery.cancel_scope.cancel()
 
 
 def _pids_in(log: Path) -> list[int]:

@@ -155,7 +155,7 @@ async def leaves(how: str, log: str) -> None:
 
 async def first_process() -> None:
     """In a container of our own, as its first process: have workers die that leave daemons."""
-    async with snakepit.open_pool(TOOLS, workers=2) as pool:
+    async with snakepit.open_pool(TOOLS, workers=2, taint_after=100) as pool:
         for _ in range(5):
             await pool.execute("leave", {"how": "daemon"})
             await pool.execute("leave", {"how": "subreaper"})
@@ -252,7 +252,7 @@ async def ground(how: str, folder: str) -> None:
         adapter = "some_tools.py:Tools"
     if how == "deleted before":
         shutil.rmtree(Path(folder, "here"))
-    async with snakepit.open_pool(adapter, workers=1, **settings) as pool:
+    async with snakepit.open_pool(adapter, workers=1, taint_after=100, **settings) as pool:
         if how == "deleted":
             shutil.rmtree(Path(folder, "here"))
         if how == "run folder":

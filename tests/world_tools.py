@@ -94,14 +94,11 @@ class Tools(BaseAdapter):
 
 
 def _signals(status: str) -> dict[str, list[int]]:
-    masks = {line.split(":")[0]: int(line.split()[1], 16) for line in status.splitlines() if line.startswith("Sig")}
-    names = {"blocked": "SigBlk", "ignored": "SigIgn"}
-    numbers = {
-        what: [number for number in range(1, 65) if masks[mask] >> (number - 1) & 1] for what, mask in names.items()
-    }
-    # Python ignores these two itself.
-    usual = {signal.SIGPIPE, signal.SIGXFSZ}
-    return {what: [number for number in found if number not in usual] for what, found in numbers.items()}
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    masks = {"blocked": int(fields["SigBlk"], 16), "ignored": int(fields["SigIgn"], 16)}
+    usual = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these two itself
+    numbers = [number for number in range(1, 65) if number not in usual]
+    return {what: [number for number in numbers if mask >> (number - 1) & 1] for what, mask in masks.items()}
 
 
 def _child() -> list[int]:
