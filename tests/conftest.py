@@ -41,7 +41,7 @@ async def kill_worker(pool: snakepit.Pool, pid: int) -> None:
     """Kill a worker, and wait until its end has been noticed and the pool is whole again."""
     restarts = pool.get_stats().restarts
     os.kill(pid, signal.SIGKILL)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while pool.get_stats().restarts == restarts:
             await pool._dispatcher.workers_changed.wait()
     await pool.await_ready()
