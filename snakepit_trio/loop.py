@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,9 @@ import grpclib.utils
 import trio
 import trio_asyncio
 
-logger = logging.getLogger("snakepit.link")
+from .log import get_logger
+
+logger = get_logger("snakepit.link")
 
 # grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
 # see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
