@@ -103,23 +103,27 @@ class _Handlers:
             first.interrupt(signal.Signals(number))
         if not was_told:
             return
-        closing = [each for each in self._open if each.is_closing and not each.is_hurried]
-        for each in closing:
+        closing = [each for each in self._open if each.is_closing]
+        unhurried = [each for each in closing if not each.is_hurried]
+        for each in unhurried:
             each.hurry()
-        if not closing and not is_news:
-            self._break_in(frame)
+        if not unhurried and not is_news:
+            self._break_in(frame, is_closing=bool(closing))
 
-    def _break_in(self, frame: FrameType | None) -> None:
+    def _break_in(self, frame: FrameType | None, *, is_closing: bool) -> None:
         """Have KeyboardInterrupt raised where the application is. What comes out of the block, `check` says."""
         usual = self._replaced.get(signal.SIGINT)
-        if callable(usual):
-            # Without a frame, trio raises it at the next checkpoint of the main task.
-            usual(signal.SIGINT, None if self._is_in_guarded_code(frame) else frame)
+        if not callable(usual):
+            return
+        if self._may_be_interrupted(frame):
+            usual(signal.SIGINT, frame)
+        elif not is_closing:
+            usual(signal.SIGINT, None)  # trio raises it at the next checkpoint of the main task
 
-    def _is_in_guarded_code(self, frame: FrameType | None) -> bool:
+    def _may_be_interrupted(self, frame: FrameType | None) -> bool:
         while frame is not None and frame.f_code is not _unguarded.__code__:
             frame = frame.f_back
-        return frame is None and _is_guarded({task for each in self._open for task in each.guarded})
+        return frame is not None or not _is_guarded({task for each in self._open for task in each.guarded})
 
 
 _handlers = _Handlers()
@@ -163,7 +167,7 @@ def _is_guarded(guarded: set[trio.lowlevel.Task]) -> bool:
     try:
         task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
     except RuntimeError:
-        return False  # trio's own code, which it guards itself
+        return True  # trio's own code
     while task is not None and task not in guarded:
         task = None if task.parent_nursery is None else task.parent_nursery.parent_task
     return task is not None

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import trio
 
 
-
 class Steps(trio.abc.Instrument):
     """Counts the steps of all tasks, and calls a function before one of them."""
 
@@ -38,5 +37,3 @@ def at_step(number: int, then: Callable[[], None]) -> Iterator[Steps]:
 def tasks() -> int:
     """How many tasks there are."""
     return trio.lowlevel.current_statistics().tasks_living
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -36,11 +37,11 @@ async def test_cancelled_at_each_step_of_opening_and_closing_in_memory() -> None
         await cancelled_at(step, workers=2, launcher=InMemory())
 
 
-@pytest.mark.parametrize("step", [*range(0, 40, 3), *range(40, 400, 45)])
-async def test_cancelled_at_steps_of_opening_real_workers(step: int, untraced_workers: None) -> None:
-    began = trio.current_time()
-    entered, _ = await cancelled_at(step, workers=2)
-    assert entered or trio.current_time() - began < BOUND / 2
+async def test_cancelled_at_steps_of_opening_and_closing_real_workers(untraced_workers: None) -> None:
+    _, steps = await cancelled_at(-1, workers=2)
+    assert steps > 100
+    for step in (*range(0, 40, 3), *range(40, steps, steps // 20)):
+        await cancelled_at(step, workers=2)
 
 
 async def test_a_sibling_that_fails_ends_opening_at_once(untraced_workers: None) -> None:
@@ -58,7 +59,8 @@ async def test_a_sibling_that_fails_ends_opening_at_once(untraced_workers: None)
 
 async def test_workers_that_never_get_ready_get_no_goodbye() -> None:
     # A program that ignores SIGTERM, and never speaks: only SIGKILL ends it.
-    worker = snakepit.StdioJson("-c", args=["import signal, time; signal.signal(15, 1); print('x', flush=True); time.sleep(60)"])
+    program = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+    worker = snakepit.StdioJson("", executable=sys.executable, args=["-c", program])
     with trio.fail_after(BOUND):
         with trio.move_on_after(0.5) as scope:
             async with snakepit.open_pool(worker, shutdown_timeout=300):
