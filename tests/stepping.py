@@ -16,7 +16,7 @@ class Steps(trio.abc.Instrument):
         self.at = at
         self._then = then
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
         if self.count == self.at:
             self._then()
