@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from bridge_py import BaseAdapter
+from bridge_py.ending import forks_end
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
 
@@ -143,7 +144,8 @@ async def _opened(pool: Pool) -> AsyncIterator[Pool]:
             # Not `nursery.start`, whose cancellation would leave what is shielded behind where nobody ends it.
             nursery.start_soon(signals.guard, pool._serve)
             try:
-                with signals.scope:
+                # A forked child has a copy of this loop, but no services, and must not tell the parent's workers to end.
+                with signals.scope, forks_end():
                     await pool._open()
                     yield pool
             finally:

@@ -6,6 +6,7 @@ runs just then: in the pool's own services, too.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -125,8 +126,16 @@ class _Handlers:
             frame = frame.f_back
         return frame is not None or not _is_guarded({task for each in self._open for task in each.guarded})
 
+    def forget(self) -> None:
+        """In a forked child, which has no pool: signals end it, as they end any program."""
+        self._open.clear()
+        for number in self._replaced:
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
 
 _handlers = _Handlers()
+os.register_at_fork(after_in_child=_handlers.forget)
 
 
 @contextmanager
