@@ -144,7 +144,7 @@ async def _opened(pool: Pool) -> AsyncIterator[Pool]:
             # Not `nursery.start`, whose cancellation would leave what is shielded behind where nobody ends it.
             nursery.start_soon(signals.guard, pool._serve)
             try:
-                # A forked child has a copy of this loop, but no services, and must not tell the parent's workers to end.
+                # A forked child has a copy of this loop, and must not tell the workers of its parent to end.
                 with signals.scope, forks_end():
                     await pool._open()
                     yield pool
