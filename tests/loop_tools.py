@@ -27,9 +27,16 @@ def _log(path: str, text: str) -> None:
         file.write(f"{text} ")
 
 
+def _compute() -> None:
+    # Not inside the caller's `try`: Python 3.13 forgets the end of such a loop in the table of its exceptions.
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass
+
+
 async def _wait(path: str, sleep: Callable[[float], Awaitable[object]]) -> None:
-    _log(path, "begun")
     try:
+        _log(path, "begun")
         await sleep(60)
     finally:
         _log(path, "finally")
@@ -37,8 +44,8 @@ async def _wait(path: str, sleep: Callable[[float], Awaitable[object]]) -> None:
 
 async def _wait_with_child(path: str) -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
-    _log(path, str(process.pid))
     try:
+        _log(path, str(process.pid))
         await process.wait()
     finally:
         process.kill()
@@ -110,11 +117,9 @@ class LoopTools(BaseAdapter):
         """Compute in `asyncio.run`, and clean up with an await."""
 
         async def block() -> None:
-            _log(path, "begun")
             try:
-                end = time.monotonic() + 60
-                while time.monotonic() < end:
-                    pass
+                _log(path, "begun")
+                _compute()
             finally:
                 await asyncio.sleep(0.05)
                 _log(path, "finally")
@@ -125,11 +130,9 @@ class LoopTools(BaseAdapter):
     def run_two(self, path: str) -> None:
         """Wait outside of any loop, after one has ended."""
         asyncio.run(asyncio.sleep(0))
-        _log(path, "begun")
         try:
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                pass
+            _log(path, "begun")
+            _compute()
         finally:
             _log(path, "finally")
 
