@@ -176,7 +176,7 @@ class Worker:
                 raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
             logger.error("worker %s ended by a fault of its host", self.id, exc_info=error)
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), logger.tolerates("giving back what a worker had"):
                 await process.release()
         if self._problem is not None and not self._is_ready:
             raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)

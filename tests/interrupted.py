@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from typing import Any
 
 import trio
 
@@ -41,7 +42,7 @@ async def block() -> None:
     time.sleep(60)  # noqa: ASYNC251 - that is what it is for
 
 
-def pool(**config: object) -> object:
+def pool(**config: Any) -> Any:
     """A pool that would take five minutes to close."""
     return snakepit.open_pool("tests.interrupted:SlowToClose", workers=1, shutdown_timeout=300, **config)
 

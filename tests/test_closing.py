@@ -7,6 +7,7 @@ import inspect
 import logging
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -237,7 +238,8 @@ async def steps_of_closing(at: int, what: str) -> int:
     with trio.fail_after(BOUND), trio.CancelScope() as scope, contextlib.ExitStack() as counting:
         async with snakepit.open_pool(TOOLS, launcher=launcher, workers=2) as pool:
             assert await pool.execute("add", {"a": 1, "b": 2}) == 3
-            then = {"cancel": scope.cancel, "hurry": pool._hurry, "kill": partial(kill_all, launcher)}[what]
+            actions: dict[str, Callable[[], None]] = {"cancel": scope.cancel, "hurry": pool._hurry}
+            then = actions.get(what, partial(kill_all, launcher))
             steps = counting.enter_context(at_step(at, then))
     await trio.testing.wait_all_tasks_blocked()
     assert (tasks(), launcher.workers()) == (before, [])
