@@ -39,6 +39,7 @@ from . import session_helpers, variables
 from .adapters import Adapter, GrpcBridge, GrpcPython
 from .config import PoolConfig
 from .errors import (
+    OutOfResources,
     PoolClosed,
     PoolDeadlock,
     PoolError,
@@ -69,7 +70,7 @@ from .stdio import StdioJson, StdioMsgpack
 from .streams import Chunks, Results
 from .telemetry import Event
 from .tools import HostCall, RegisteredTool, ToolRegistry, ToolSpec
-from .worker import WorkerState
+from .worker_state import WorkerState
 from .workers import PoolHealth, WorkerInfo
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "MemoryStore",
     "NotAllowed",
     "Optimization",
+    "OutOfResources",
     "Pool",
     "PoolClosed",
     "PoolConfig",

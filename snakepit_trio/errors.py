@@ -25,6 +25,7 @@ from bridge_py.wire.errors import (
 
 __all__ = [
     "AccessDenied",
+    "OutOfResources",
     "PoolClosed",
     "PoolDeadlock",
     "PoolError",
@@ -127,6 +128,13 @@ class PoolDeadlock(PoolError):
 
     It was not run. A host tool that calls the pool needs a place more at each level: more workers, or a higher
     `concurrency`; with a strict affinity, in the worker of its session.
+    """
+
+
+class OutOfResources(PoolError):
+    """The host could not send the call: it has no memory, descriptor or thread to spare.
+
+    No code of it has run, and others are unharmed. `__cause__` is what the system said. Call again later.
     """
 
 

@@ -9,6 +9,10 @@ import trio
 from bridge_py.cargo import Cargo
 from bridge_py.shared import Segments
 
+from .errors import OutOfResources
+from .nurseries import told
+from .threads import run_in_thread
+
 _IN_PLACE: Final = 1024 * 1024  # bytes that are copied faster than a thread is woken
 
 
@@ -21,19 +25,24 @@ class Freight:
         self._loaded: set[Cargo] = set()
 
     async def load(self, cargo: Cargo) -> None:
-        """Copy a cargo, once; waits for a place. If cancelled, nothing is left of the copy."""
+        """Copy a cargo, once; waits for a place. If cancelled, nothing is left of the copy.
+
+        Raises `OutOfResources`. The place is held until `unload`, also then.
+        """
         if cargo in self._loaded:
             return
         await self._room.acquire()
         self._loaded.add(cargo)
         steps = cargo.share(self._segments)
-        if cargo.size <= _IN_PLACE:
-            for _ in steps:
-                pass
-            return
         try:
-            while await trio.to_thread.run_sync(next, steps, None) is not None:
-                pass
+            if cargo.size <= _IN_PLACE:
+                for _ in steps:
+                    pass
+            else:
+                while await run_in_thread(next, steps, None) is not None:
+                    pass
+        except (OSError, MemoryError, RuntimeError) as error:
+            raise OutOfResources(f"{cargo.size} bytes could not be copied for a call: {told(error)}") from error
         finally:
             steps.close()
 

@@ -65,7 +65,7 @@ def resident_bytes(pid: int | None) -> int:
         return 0
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
 
 
@@ -73,5 +73,5 @@ def is_stopped(pid: int) -> bool:
     """Whether a process has been stopped, by a debugger or a signal."""
     try:
         return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False

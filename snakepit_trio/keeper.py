@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SET_PARENT_DEATH_SIGNAL = 1
-_TRACKERS = 1.0  # seconds for resource trackers of multiprocessing and loky to remove what their processes have left
+_CLEANERS = 1.0  # seconds for those that remove what other processes have left
 _PASS = 0.01  # seconds between two rounds of killing
 
 
@@ -119,11 +119,11 @@ class Keeper:
         self._reap()
         while self.has_children:
             children = _children()
-            trackers = set() if self.worker else {pid for pid in children if _is_tracker(pid)}
-            if trackers == children:
-                patience_ends = min(patience_ends, time.monotonic() + _TRACKERS)
+            cleaners = set() if self.worker else {pid for pid in children if _is_cleaner(pid)}
+            if cleaners == children:
+                patience_ends = min(patience_ends, time.monotonic() + _CLEANERS)
             if time.monotonic() < patience_ends:
-                children -= trackers
+                children -= cleaners
             for pid in children:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -224,10 +224,12 @@ def _parent_of(pid: str) -> int:
         return 0
 
 
-def _is_tracker(pid: int) -> bool:
+def _is_cleaner(pid: int) -> bool:
+    """Whether it is a resource tracker of multiprocessing or loky, or the guardian of a pool inside the worker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"resource_tracker" in file.read()
+            command = file.read()
+        return b"resource_tracker" in command or b"snakepit_trio/guardian.py" in command
     except OSError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call
+from snakepit_trio.log import get_logger
 from snakepit_trio.state.session import Change, Session
 
 from .bridge import Bridge
@@ -24,7 +24,7 @@ from .host_calls import HostCalls
 if TYPE_CHECKING:
     from snakepit_trio.link import Link
 
-logger = logging.getLogger("snakepit.bridge")
+logger = get_logger("snakepit.bridge")
 
 
 class Desk:
