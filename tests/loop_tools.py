@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -145,6 +146,16 @@ class LoopTools(BaseAdapter):
     def run_pool(self, path: str) -> None:
         """Have a worker of a pool of one's own wait; without a path, only use it."""
         trio.run(_use_pool, path)
+
+    @tool
+    def ignore_signal(self) -> None:
+        """Take away the handler of the signal that interrupts tools."""
+        signal.signal(signal.SIGURG, signal.SIG_IGN)
+
+    @tool
+    def block_signal(self) -> None:
+        """Block that signal."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
 
     @tool
     def close_loop(self) -> int:

@@ -65,6 +65,16 @@ async def test_a_cancelled_loop_cleans_up(tool: str, concurrency: int, log: Path
         assert pool.get_stats().restarts == 0
 
 
+@pytest.mark.parametrize("tool", ["ignore_signal", "block_signal"])
+async def test_a_tool_that_takes_the_signal_away_costs_no_later_call_its_worker(tool: str, log: Path) -> None:
+    async with snakepit.open_pool(SCRIPT, workers=1, cancel_grace=LONG) as pool:
+        await pool.execute(tool)
+        with trio.fail_after(LONG / 2):
+            await _cancel_in(pool, "run_two", log)
+        assert log.read_text().split() == ["begun", "finally"]
+        assert pool.get_stats().restarts == 0
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_tasks_end_with_their_call(concurrency: int, log: Path) -> None:
     async with snakepit.open_pool(SCRIPT, workers=1, concurrency=concurrency) as pool:
