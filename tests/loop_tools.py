@@ -103,6 +103,15 @@ class LoopTools(BaseAdapter):
             loop.close()
 
     @tool
+    def run_uvloops_loop(self, path: str) -> None:
+        """Wait in a loop of one's own that is written in C."""
+        loop = uvloop.new_event_loop()
+        try:
+            loop.run_until_complete(_wait(path, asyncio.sleep))
+        finally:
+            loop.close()
+
+    @tool
     def run_forever(self, path: str) -> None:
         """Wait in a loop for ever."""
         loop = asyncio.new_event_loop()
