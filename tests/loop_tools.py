@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -102,6 +103,15 @@ class LoopTools(BaseAdapter):
             loop.close()
 
     @tool
+    def run_uvloops_loop(self, path: str) -> None:
+        """Wait in a loop of one's own that is written in C."""
+        loop = uvloop.new_event_loop()
+        try:
+            loop.run_until_complete(_wait(path, asyncio.sleep))
+        finally:
+            loop.close()
+
+    @tool
     def run_forever(self, path: str) -> None:
         """Wait in a loop for ever."""
         loop = asyncio.new_event_loop()
@@ -145,6 +155,16 @@ class LoopTools(BaseAdapter):
     def run_pool(self, path: str) -> None:
         """Have a worker of a pool of one's own wait; without a path, only use it."""
         trio.run(_use_pool, path)
+
+    @tool
+    def ignore_signal(self) -> None:
+        """Take away the handler of the signal that interrupts tools."""
+        signal.signal(signal.SIGURG, signal.SIG_IGN)
+
+    @tool
+    def block_signal(self) -> None:
+        """Block that signal."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
 
     @tool
     def close_loop(self) -> int:
