@@ -302,6 +302,7 @@ async def _live(walk: Walk) -> None:
     INJECTOR.phase = "opening"
     try:
         async with snakepit.open_pool(TOOLS, workers=2, cancel_grace=0.3, taint_after=10**6, name="faults") as pool:
+            await trio.lowlevel.checkpoint()  # if what carries the pool has failed, the block is over here
             is_open = True
             _check_time(problems, "opening", began)
             if (ready := pool.get_stats().ready) < 2:
