@@ -55,8 +55,9 @@ from .handle import SessionHandle
 from .launcher import Launcher, Site
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
-from .pool import Pool, open_pool, run_as_script
+from .pool import Pool, open_pool
 from .python import PythonAPI
+from .scripts import run_as_script
 from .shelves import Step
 from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider

@@ -132,9 +132,9 @@ class PoolDeadlock(PoolError):
 
 
 class OutOfResources(PoolError):
-    """The host could not send the call: it has no memory, descriptor or thread to spare.
+    """The host lacks memory, descriptors, threads or room on its disk: a call could not be sent, or a pool not opened.
 
-    No code of it has run, and others are unharmed. `__cause__` is what the system said. Call again later.
+    No code of the call has run, and others are unharmed. `__cause__` is what the system said. Try again later.
     """
 
 

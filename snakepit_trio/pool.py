@@ -91,8 +91,8 @@ async def open_pool(
     In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
     raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself.
 
-    Raises `UsageError`, `TypeError` or `ValueError` for a configuration that cannot be, and
-    `WorkerStartError`, at once, if a worker cannot start.
+    Raises `UsageError`, `TypeError` or `ValueError` for an invalid configuration, and, at once, `WorkerStartError` if a
+    worker cannot start and `OutOfResources` if this process lacks room on its disk, descriptors or memory.
     """
     if adapters and adapter is not None:
         raise UsageError("give adapter= or adapters=, not both")
@@ -470,27 +470,6 @@ class Pool:
     def _hurry(self) -> None:
         """Let the workers have no more time to end in order."""
         self._farewells.cancel()
-
-
-def run_as_script(
-    function: Callable[[Pool], Awaitable[T]],
-    adapter: str | type[BaseAdapter] | Adapter | None = None,
-    *,
-    timeout: float = 15,
-    **config: Any,
-) -> T:
-    """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
-
-    Starts trio. When this returns or raises, no process of the pool is left; ending them takes
-    `timeout` seconds at the most. `config` is that of `open_pool`.
-    """
-    config.setdefault("shutdown_timeout", timeout)
-
-    async def main() -> T:
-        async with open_pool(adapter, **config) as pool:
-            return await function(pool)
-
-    return trio.run(main)
 
 
 def _better(error: TypeError) -> Exception:
