@@ -163,8 +163,10 @@ class KeptProcess:
 
     def close(self) -> None:
         """Close the pipes and the socket. After its end."""
-        self.pipes.close()
-        self.keeper.let_go()
+        try:
+            self.pipes.close()
+        finally:
+            self.keeper.let_go()
 
 
 def _are_zombies_of_ours(pids: set[int]) -> bool:
