@@ -89,7 +89,8 @@ async def open_pool(
     were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
 
     In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
-    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself.
+    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further one
+    while the pool closes kills its workers at once; one before that breaks into the block, as it would without a pool.
 
     Raises `UsageError`, `TypeError` or `ValueError` for an invalid configuration, and, at once, `WorkerStartError` if a
     worker cannot start and `OutOfResources` if this process lacks room on its disk, descriptors or memory.
@@ -304,8 +305,9 @@ class Pool:
 
         It may be a plain function, which runs in one of `host_threads` threads, a coroutine function of trio, a
         generator or an async generator. It is cancelled when the call ends that it runs for, which is not over before
-        it; plain functions cannot be cancelled, and are waited for. Arguments are checked as those of tools are. A
-        parameter annotated with `HostCall` gets who calls.
+        it. Plain functions cannot be cancelled: they are waited for, and calls of the pool that they wait for end with
+        `ToolCancelled`; a pool that closes waits until `shutdown_timeout` is over. Arguments are checked as those of
+        tools are. A parameter annotated with `HostCall` gets who calls.
 
         Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
         """
@@ -468,7 +470,6 @@ class Pool:
         await self._supervisor.stop()
 
     def _hurry(self) -> None:
-        """Let the workers have no more time to end in order."""
         self._farewells.cancel()
 
 

@@ -78,6 +78,7 @@ class WorkerStarter:
         self.workers.append(worker)
         try:
             await worker.run()
+            self._check_start(worker)
         except WorkerStartError as error:
             if not self.up.is_set():
                 self.failure = error
@@ -92,6 +93,12 @@ class WorkerStarter:
             worker.turn.set()
         if worker.failure is not None and self.failure is None and not self._stopping.is_set():
             logger.warning("%s; it is replaced", worker.failure)
+
+    def _check_start(self, worker: Worker) -> None:
+        # It was ready for a moment, in which nobody could see it.
+        if worker.failure is not None and not self.up.is_set():
+            failure = worker.failure
+            raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
 
     async def _restart(self, nursery: trio.Nursery) -> None:
         if self.failure is not None:

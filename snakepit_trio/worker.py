@@ -49,7 +49,7 @@ _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own e
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
-_HURRIED_REAP = 1.0  # the same, when the pool must end now
+_HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
 class Worker:
