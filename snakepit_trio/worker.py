@@ -15,14 +15,7 @@ import trio
 
 from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
-from bridge_py.wire.errors import (
-    CANCELLED,
-    NOT_STARTED,
-    DecodeError,
-    ProtocolError,
-    RemoteProtocolError,
-    error_of,
-)
+from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, ProtocolError, RemoteProtocolError, error_of
 from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.bridge import Bridge
@@ -49,20 +42,14 @@ _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own e
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
+_LAUNCH = 5.0  # seconds to start a process, on top of those that it has to become ready
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
 class Worker:
     """One worker process and its link."""
 
-    def __init__(
-        self,
-        id: str,
-        config: PoolConfig,
-        site: Site,
-        dispatcher: Dispatcher,
-        bridge: Bridge,
-    ) -> None:
+    def __init__(self, id: str, config: PoolConfig, site: Site, dispatcher: Dispatcher, bridge: Bridge) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
         self.calls: dict[int, Call] = {}
@@ -164,7 +151,9 @@ class Worker:
         Raises `WorkerStartError` if it never became ready, whatever the reason. If cancelled, kills the process first.
         """
         try:
-            process = self._process = await self._site.launch(self.id)
+            # What hangs here has no process yet that `start_timeout` could be for: an executable on a dead file system.
+            with trio.fail_after(self._config.start_timeout + _LAUNCH):
+                process = self._process = await self._site.launch(self.id)
         except Exception as error:
             self._finish(f"could not be started: {told(error)}")
             raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
@@ -216,18 +205,17 @@ class Worker:
         while not self._over.is_set():
             await trio.sleep(self._config.ping_interval)
             with logger.tolerates("a look at a worker"):
-                await self._ping(process)
+                if await self.health.ask(self._ping, process.is_stopped, self._is_excused):
+                    self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
-    async def _ping(self, process: WorkerProcess) -> None:
-        number = self.health.sent(trio.current_time())
-        if self._is_ready:
-            assert self._line is not None
+    def _ping(self, number: int) -> None:
+        if self._is_ready and self._line is not None:
             self._line.ping(number)
-        await comes_within(self._config.ping_timeout, self.health.answered.wait)
+
+    def _is_excused(self) -> bool:
         # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
-        if self.health.misses(process.is_stopped, is_busy=not self._is_ready or bool(self.calls)):
-            self.kill(f"was killed: {self.health.complaint}")
+        return not self._is_ready or bool(self.calls)
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(
