@@ -42,7 +42,7 @@ _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own e
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
-_LAUNCH = 5.0  # seconds to start a process, on top of those that it has to become ready
+_LAUNCH = 5.0  # to start a process, which an executable on a dead file system may keep from being one
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
@@ -120,7 +120,7 @@ class Worker:
         """Where it is in its life."""
         if self._is_stopped:
             return WorkerState.STOPPED
-        if self._over.is_set() or self._is_draining:
+        if self.has_left:
             return WorkerState.DRAINING
         if not self._is_ready:
             return WorkerState.STARTING
@@ -151,7 +151,6 @@ class Worker:
         Raises `WorkerStartError` if it never became ready, whatever the reason. If cancelled, kills the process first.
         """
         try:
-            # What hangs here has no process yet that `start_timeout` could be for: an executable on a dead file system.
             with trio.fail_after(self._config.start_timeout + _LAUNCH):
                 process = self._process = await self._site.launch(self.id)
         except Exception as error:
@@ -176,7 +175,17 @@ class Worker:
             try:
                 async with trio.open_nursery() as pipes:
                     # The line first: it may have to hear the first words.
-                    self._line = process.line(self._surroundings())
+                    here = Surroundings(
+                        worker_id=self.id,
+                        config=self._config,
+                        bridge=self._bridge,
+                        calls=self.calls,
+                        events=self._dispatcher.events,
+                        on_ready=self._hear_introduction,
+                        on_tools=self._hear_of_tools,
+                        on_frame=self._handle,
+                    )
+                    self._line = process.line(here)
                     for stream in process.outputs:
                         pipes.start_soon(log_lines, stream, output, self._stderr_tail)
                     nursery.start_soon(self._watch_exit, process)
@@ -205,29 +214,15 @@ class Worker:
         while not self._over.is_set():
             await trio.sleep(self._config.ping_interval)
             with logger.tolerates("a look at a worker"):
-                if await self.health.ask(self._ping, process.is_stopped, self._is_excused):
+                # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
+                is_excused = lambda: not self._is_ready or bool(self.calls)  # noqa: E731
+                if await self.health.ask(self._ping, process.is_stopped, is_excused):
                     self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
     def _ping(self, number: int) -> None:
         if self._is_ready and self._line is not None:
             self._line.ping(number)
-
-    def _is_excused(self) -> bool:
-        # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
-        return not self._is_ready or bool(self.calls)
-
-    def _surroundings(self) -> Surroundings:
-        return Surroundings(
-            worker_id=self.id,
-            config=self._config,
-            bridge=self._bridge,
-            calls=self.calls,
-            events=self._dispatcher.events,
-            on_ready=self._hear_introduction,
-            on_tools=self._hear_of_tools,
-            on_frame=self._handle,
-        )
 
     async def _run_line(self, line: Line) -> None:
         try:
@@ -316,8 +311,7 @@ class Worker:
 
     def _settle(self, process: WorkerProcess) -> None:
         # Whatever of this fails, its calls get their outcome.
-        last_started = None
-        self._is_stopped = True
+        self._is_stopped, last_started = True, None
         with logger.tolerates("its leaving"):
             self._finish("was killed: its pool ended")
         if self._problem is not None:
@@ -338,7 +332,7 @@ class Worker:
 
     def drain(self) -> None:
         """Take no more calls, give back what has not started, and stop when the others are over."""
-        if self._over.is_set() or self._is_draining:
+        if self.has_left:
             return
         self._is_draining = True
         self._dispatcher.worker_leaving(self)
