@@ -204,7 +204,7 @@ def _spawn(
         stdout=stdout,
         stderr=stderr,
         pass_fds=[theirs.fileno(), *descriptors],
-        start_new_session=True,
+        process_group=0,  # a session of its own would be scheduled as a rival of the host: sched(7), autogroup
         cwd="/",
         env=place.environment(variables),
     )
