@@ -17,6 +17,7 @@ import trio
 import snakepit_trio as snakepit
 from benchmarks.scenarios import is_alive, seconds_until
 from bridge_py import BaseAdapter, tool
+from snakepit_trio.children import interpreter
 from snakepit_trio.launchers.place import Place
 
 from .conftest import TOOLS, kill_worker
@@ -210,6 +211,15 @@ async def test_what_cannot_be_run_is_named(settings: dict[str, str], message: st
     with pytest.raises(snakepit.WorkerStartError, match=message):
         async with snakepit.open_pool(TOOLS, **settings):  # type: ignore[arg-type]
             pytest.fail("the block was entered")
+
+
+def test_who_runs_keepers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert interpreter("/usr/bin/python9") == interpreter(sys.executable) == sys.executable
+    for executable in ("/usr/sbin/uwsgi", "", None):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert interpreter("/usr/bin/python9") == "/usr/bin/python9"
+        with pytest.raises(snakepit.UsageError, match="give python= the path of one"):
+            interpreter(executable)  # type: ignore[arg-type]
 
 
 def test_a_place_has_absolute_paths_and_closes_its_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
