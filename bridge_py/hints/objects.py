@@ -338,7 +338,7 @@ def numpy_scalar_of(kind: Any) -> Any:
         if issubclass(kind, exact.get(type(value), ())):
             with contextlib.suppress(Exception):
                 made = kind(value)
-                if isinstance(made, kind) and (made == value or value != value):
+                if isinstance(made, kind) and (made.item() == value or value != value):
                     return made
         raise TypeError(f"Expected `{name_of(kind)}`, got `{type_of(value)}`{_what(value)}")
 

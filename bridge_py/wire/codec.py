@@ -99,7 +99,7 @@ def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False) 
     that are no value, which says where in the value they are and what should have been there; `CodecError` says that it
     takes a library, or a codec, that is not here.
     """
-    return _decode(body, Decoder(area, plain=plain))
+    return _decode(body, Decoder(area, plain))
 
 
 def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, bool]:
@@ -211,10 +211,10 @@ class Encoder:
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
         """The same of labels, of which some may be equal. Raises `Refused`."""
-        prepared = []
-        for key in keys:
-            prepared += self.keys([key])
-        return prepared
+        keys = list(keys)
+        if _KEYS.issuperset(map(type, keys)):
+            return self._prepare_items(keys)
+        return [prepared for key in keys for prepared in self.keys([key])]
 
     def cells(self, values: Iterable[Any]) -> Any:
         """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples.
@@ -326,17 +326,21 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
             error = found
     if isinstance(error, Refused):
         return path + error.path, str(error)
+    if isinstance(error, RecursionError):
+        return path, "it is nested too deeply, or contains itself"
     return path, f"it cannot be sent: {type(error).__name__}: {error}"
 
 
 class Decoder:
     """Reads the extensions of one message."""
 
-    def __init__(self, area: bytes | memoryview, *, plain: bool = False, marks: bool = False) -> None:
+    #: Whether something has come that plain hints do not take.
+    is_special = False
+
+    def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
         self._area = memoryview(area)
-        self._marks = marks
         self._plain = plain
-        self.is_special = False
+        self._marks = marks
 
     def decode_extension(self, code: int, payload: memoryview) -> Any:
         if code == _AREA:

@@ -88,7 +88,11 @@ def _encode_time(encoder: Encoder, value: dt.time) -> Any:
 def _has_name(zone: dt.tzinfo | None) -> bool:
     if zone is None or zone is dt.UTC:
         return False
-    return type(zone) is not dt.timezone or zone.tzname(None) != dt.timezone(_offset_of(zone)).tzname(None)
+    if type(zone) is not dt.timezone:
+        return True
+    offset = _offset_of(zone)
+    # `fromisoformat` takes an offset of less than a second for none.
+    return bool(offset.microseconds) or zone.tzname(None) != dt.timezone(offset).tzname(None)
 
 
 def _offset_of(zone: dt.timezone) -> dt.timedelta:

@@ -71,7 +71,7 @@ def _categorical(encoder: Encoder, value: Any) -> Any:
 def _to_categorical(parts: Any, decoder: Decoder) -> Any:
     pd = library("pandas")
     codes, categories, ordered = parts
-    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(_to_index(categories, decoder), ordered))
+    return pd.Categorical.from_codes(codes.copy(), dtype=pd.CategoricalDtype(_to_index(categories, decoder), ordered))
 
 
 def _moments(encoder: Encoder, value: Any) -> Any:

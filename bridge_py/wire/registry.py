@@ -84,7 +84,8 @@ class TooDeep(Refused):
 class Marked:
     """An enum, or an object with fields, that has come for a hint: `kind` is its class's `__qualname__`.
 
-    `member` is the name of an enum's member, `content` its value. Of an object it is its fields: a dict, or a list.
+    `member` is the name of an enum's member, empty if it has none, and `content` its value. For an object they are None
+    and its fields: a dict, or a list.
     """
 
     __slots__ = ("content", "kind", "member")
@@ -223,7 +224,7 @@ def _fields_of(kind: type) -> list[tuple[str, str]] | None:
 
 
 def _encode_enum(encoder: Encoder, value: enum.Enum) -> Any:
-    return encoder.wrap(_MARKED, (type(value).__qualname__, value.name, encoder.prepare(value.value)))
+    return encoder.wrap(_MARKED, (type(value).__qualname__, value.name or "", encoder.prepare(value.value)))
 
 
 def _encode_named_tuple(encoder: Encoder, value: Any) -> Any:
