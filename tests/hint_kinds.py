@@ -76,10 +76,14 @@ class Holder(Generic[T]):
     item: T
 
 
+def _upper(text: str) -> str:
+    return text.upper()
+
+
 @attrs.define
 class Box:
     low: Base | Other
-    name: str = attrs.field(default="x", converter=str.upper)
+    name: str = attrs.field(default="x", converter=_upper)
 
 
 class Record(msgspec.Struct, rename="camel", tag="record"):

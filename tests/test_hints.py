@@ -42,16 +42,13 @@ from .hint_kinds import (
 
 
 def _tool(hint: Any, default: Any = dataclasses.MISSING) -> Tool:
-    if default is dataclasses.MISSING:
+    def take(value: Any) -> None: ...
 
-        def take(value: Any) -> None: ...
+    def take_or_not(value: Any = default) -> None: ...
 
-    else:
-
-        def take(value: Any = default) -> None: ...
-
-    take.__annotations__ = {"value": hint}
-    return Tool(take, "take")
+    taker: Any = take if default is dataclasses.MISSING else take_or_not
+    taker.__annotations__ = {"value": hint}
+    return Tool(taker, "take")
 
 
 def _bound(tool: Tool, **arguments: Any) -> Any:

@@ -62,9 +62,19 @@ def _encode_array(encoder: Encoder, value: Any) -> Any:
     return encoder.wrap(16, (descr, value.shape, order, encoder.buffer(data)))
 
 
-@functools.lru_cache(1000)
 def _describe(dtype: Any) -> Any:
     """What `_dtype_of` makes the same dtype from. Raises `Refused`."""
+    # Equal dtypes may differ in their metadata, or be another of two integers of the same size.
+    is_plain = dtype.names is None and dtype.metadata is None
+    return _describe_plain(dtype, dtype.char) if is_plain else _description(dtype)
+
+
+@functools.lru_cache(1000)
+def _describe_plain(dtype: Any, _char: str) -> Any:
+    return _description(dtype)
+
+
+def _description(dtype: Any) -> Any:
     import numpy as np
 
     if dtype.hasobject or dtype.kind == "T":
@@ -74,7 +84,9 @@ def _describe(dtype: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of what a description leaves out
-            descr = np.lib.format.dtype_to_descr(dtype)
+            descr: Any = np.lib.format.dtype_to_descr(dtype)
+        if dtype.kind in "iu":
+            descr = f"{descr[0]}{dtype.char}"
         found = _dtype_of(msgspec.msgpack.decode(msgspec.msgpack.encode(descr)))
         # A dtype without bytes, such as "S0", is given some when an array is made.
         is_same = found == dtype and found.type is dtype.type and np.ndarray(1, found).itemsize == dtype.itemsize
@@ -92,9 +104,9 @@ def _refuse_masked(_encoder: Encoder, _value: Any) -> Any:
 def _encode_scalar(encoder: Encoder, value: Any) -> Any:
     if type(value).__name__ == "str_":
         # An array would cut off zeros at its end.
-        return encoder.wrap(16, ("U", (), "S", encoder.prepare(str(value))))
+        return encoder.wrap(16, ("U", (), "S", encoder.prepare(str.__str__(value))))
     if type(value).__name__ == "bytes_":
-        return encoder.wrap(16, ("S", (), "S", encoder.buffer(bytes(value))))
+        return encoder.wrap(16, ("S", (), "S", encoder.buffer(bytes.__getitem__(value, slice(None)))))
     if type(value) is not value.dtype.type:
         raise Refused(f"a scalar of type {type_of(value)} cannot be sent: send .item()")
     return encoder.wrap(16, (_describe(value.dtype), (), "S", encoder.buffer(value.tobytes())))

@@ -5,7 +5,9 @@ The payload is an array: library, class, name (of a series), data. Format: https
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .arrays import library
@@ -107,11 +109,12 @@ def _polars_stream(frame: Any) -> memoryview:
             raise Refused(text, f"[{name!r}]")
     sink = io.BytesIO()
     try:
-        frame.write_ipc_stream(sink)
-        few = io.BytesIO()
-        frame.clear().write_ipc_stream(few)
-        found = pl.read_ipc_stream(io.BytesIO(few.getvalue())).schema
-    except Exception as error:  # polars raises errors of its own, and panics
+        with _without_panic():
+            frame.write_ipc_stream(sink)
+            few = io.BytesIO()
+            frame.clear().write_ipc_stream(few)
+            found = pl.read_ipc_stream(io.BytesIO(few.getvalue())).schema
+    except Exception as error:  # polars raises errors of its own, which need not be imported here
         raise Refused(f"a polars object that is no Arrow table cannot be sent: {error}") from None
     for (name, dtype), arrived in zip(frame.schema.items(), found.values(), strict=True):
         if dtype != arrived:
@@ -119,6 +122,17 @@ def _polars_stream(frame: Any) -> memoryview:
     if not frame.width and frame.height:
         raise Refused("a polars frame with rows and without columns cannot be sent: select a column")
     return sink.getbuffer()
+
+
+@contextlib.contextmanager
+def _without_panic() -> Iterator[None]:
+    """A panic of Rust's is no `Exception`, but it is as good as one: what it was about cannot be done."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"polars panicked: {error}") from None
 
 
 def _has_objects(dtype: Any) -> bool:
@@ -142,7 +156,8 @@ def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
 
 def _decode_polars(kind: str, name: str, data: Any) -> Any:
     polars = library("polars")
-    frame = polars.read_ipc_stream(io.BytesIO(data))
+    with _without_panic():
+        frame = polars.read_ipc_stream(io.BytesIO(data))
     return frame.to_series().rename(name) if kind == "Series" else frame
 
 
