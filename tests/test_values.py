@@ -308,6 +308,23 @@ async def test_what_cannot_be_decoded_fails_its_call_and_no_worker(monkeypatch: 
         assert pool.get_stats().restarts == 0
 
 
+class PanicException(BaseException):
+    """What Rust's panics become."""
+
+
+def test_a_panic_of_polars_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_args: Any, **_kwargs: Any) -> Any:
+        raise PanicException("called `Option::unwrap()`")
+
+    frame = pl.DataFrame({"a": [1]})
+    packed = codec.encode([frame])
+    monkeypatch.setattr(pl, "read_ipc_stream", panic)
+    with pytest.raises(snakepit.DecodeError, match=r"\[0\] is no table: ValueError: polars panicked: called"):
+        codec.decode(packed.body)
+    with pytest.raises(snakepit.EncodeError, match=r"value\[0\]: .* polars panicked"):
+        codec.encode([frame])
+
+
 async def test_what_a_worker_cannot_decode_fails_its_call_and_no_worker() -> None:
     def give() -> Any:
         return [Unreadable()]

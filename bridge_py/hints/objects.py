@@ -24,6 +24,7 @@ from .own import (
     of_parts,
     optional,
     own,
+    plain,
     same,
     scalar,
     shown,
@@ -270,10 +271,7 @@ def dict_of(key_hint: Any, value_hint: Any) -> Any:
     def make(value: Any) -> Any:
         if type(value) is not dict:
             raise ValueError(f"Expected `object`, got `{type_of(value)}`")
-        try:
-            keys = convert(list(value), of_parts(list, [key_hint]))
-        except ValueError as error:
-            raise ValueError(f"{error} of the list of its keys") from None
+        keys = [_key_of(key, key_hint) for key in value]
         values = convert(dict(enumerate(value.values())), of_parts(dict, [int, value_hint]))
         found = dict(zip(keys, values.values(), strict=True))
         if len(found) < len(value):
@@ -281,6 +279,13 @@ def dict_of(key_hint: Any, value_hint: Any) -> Any:
         return found
 
     return own("dict", make)
+
+
+def _key_of(key: Any, hint: Any) -> Any:
+    try:
+        return convert(key, hint)
+    except ValueError as error:
+        raise ValueError(f"{error} (its key {plain(key)!r:.60})") from None
 
 
 def kept(kind: Any, parts: list[Any]) -> Any:
