@@ -157,7 +157,10 @@ def _of_subclass(kind: type, value: Marked, builder: Builder) -> Any:
 def fields_of(kind: Any) -> list[Field]:
     """The fields of a class. Raises `Unenforceable`."""
     try:
-        hints = typing.get_type_hints(kind, include_extras=True)
+        # With string annotations Python 3.12 does not find a class's own type parameters.
+        own_names = {each.__name__: each for each in getattr(kind, "__type_params__", ())}
+        names = {**vars(kind), **own_names} if own_names else None
+        hints = typing.get_type_hints(kind, localns=names, include_extras=True)
     except Exception as error:
         raise Unenforceable(f"the hints of {name_of(kind)} cannot be resolved: {error}") from None
     if typing.is_typeddict(kind):
