@@ -164,10 +164,16 @@ class Builder:
         return self._made[key]
 
     def _unmarked(self, found: Any) -> Any:
-        """For an object that has come for a hint of a dict of its fields, or for a list."""
+        """For an object that has come for a hint of a dict of its fields, or for a list; also for kinds of dicts."""
         if not self.special:
             return found
-        return own("container", lambda value: convert(value.content if isinstance(value, Marked) else value, found))
+
+        def make(value: Any) -> Any:
+            value = value.content if isinstance(value, Marked) else value
+            made = convert(value, found)
+            return objects.of_kind(value, made) if type(made) is dict else made
+
+        return own("container", make)
 
     def _tuple(self, args: tuple[Any, ...]) -> Any:
         if not args:

@@ -272,7 +272,7 @@ def dict_of(key_hint: Any, value_hint: Any) -> Any:
     """A dict whose keys are of a class: msgspec takes any text for those."""
 
     def make(value: Any) -> Any:
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             raise ValueError(f"Expected `object`, got `{type_of(value)}`")
         keys = [_key_of(key, key_hint) for key in value]
         values = convert(dict(enumerate(value.values())), of_parts(dict, [int, value_hint]))
@@ -304,11 +304,16 @@ def kept(kind: Any, parts: list[Any]) -> Any:
                 raise ValueError(f"Expected `{kind.__qualname__}`, got `{type_of(value)}`")
             return kind(convert(value, inner))
         found = convert(list(value) if is_deque else dict(value), inner)
-        if is_deque:
-            return collections.deque(found, value.maxlen)
-        return collections.defaultdict(value.default_factory, found) if kind is collections.defaultdict else kind(found)
+        return collections.deque(found, value.maxlen) if is_deque else of_kind(value, found)
 
     return own(kind.__qualname__, make)
+
+
+def of_kind(value: Any, found: dict[Any, Any]) -> Any:
+    """What has been made of a dict, as the kind of dict that it was."""
+    if isinstance(value, collections.defaultdict):
+        return collections.defaultdict(value.default_factory, found)
+    return type(value)(found) if isinstance(value, (collections.OrderedDict, collections.Counter)) else found
 
 
 def array_of(hint: Any, args: tuple[Any, ...]) -> Any:

@@ -160,7 +160,11 @@ def scalar(value: Any) -> Any:
     """What a value is for a hint that knows neither marks nor numpy: Python's own number."""
     if isinstance(value, Marked):
         value = plain(value)
-    return value.item() if is_numpy_scalar(value) and value.dtype.kind in "biufcSU" else value
+    if not is_numpy_scalar(value):
+        return value
+    if isinstance(value, (str, bytes)):
+        return str.__str__(value) if isinstance(value, str) else b"".join([value])
+    return value.item() if value.dtype.kind in "biufc" else value
 
 
 def is_numpy_scalar(value: Any) -> bool:

@@ -339,7 +339,7 @@ class Decoder:
 
     def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
         self._area = memoryview(area)
-        self._plain = plain
+        self.is_plain = plain
         self._marks = marks
 
     def decode_extension(self, code: int, payload: memoryview) -> Any:
@@ -372,4 +372,4 @@ class Decoder:
     def scalar(self, value: Any) -> Any:
         """A scalar of numpy's."""
         self.is_special = True
-        return value.item() if self._plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value
+        return value.item() if self.is_plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value

@@ -186,7 +186,7 @@ def _find_encoder(kind: type) -> Encode:
         root = base.__module__.partition(".")[0]
         name = f"{root}.{base.__name__}"
         if (module := _MODULE_OF.get(root)) and name in _load(module).ENCODERS:
-            if name == "builtins.tuple" and hasattr(kind, "_fields"):
+            if name == "builtins.tuple" and (hasattr(kind, "_fields") or hasattr(kind, "n_sequence_fields")):
                 return _encode_named_tuple
             if base is not kind and name not in _OPEN:
                 raise Refused(_subclass_text(kind, base))
