@@ -25,6 +25,7 @@ from .hint_kinds import (
     Base,
     Box,
     Colour,
+    Counting,
     Floats,
     Holder,
     Job,
@@ -32,6 +33,7 @@ from .hint_kinds import (
     Options,
     Other,
     Pair,
+    Picky,
     Planet,
     Record,
     Right,
@@ -231,6 +233,11 @@ def test_an_object_that_was_sent_is_not_changed_by_its_class() -> None:
     found = _taken(Job, JOB)
     assert (JOB.size, found.size) == (1, 1)  # not what __post_init__ makes of 1
     assert _taken(Box, Box(Base(1), "y")).name == "Y"
+    assert _taken(Picky, Picky(2)) == Picky(2)
+    assert _taken(Counting, Counting(1)).count == 2
+    assert _taken(Counting, {"count": 1}).count == 2
+    with pytest.raises(InvalidArguments, match="Picky cannot be made: TypeError: .*'seconds'"):
+        _taken(Picky, {"seconds": 120})
 
 
 def test_other_arguments_have_a_hint_too() -> None:

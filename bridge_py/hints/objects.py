@@ -248,21 +248,24 @@ def _build(kind: Any, fields: list[Field], values: dict[str, Any], *, exact: boo
     }
     try:
         made = kind(**given)
-        if exact or len(given) < len(values):
-            _restore(made, fields, values, exact)
     except Exception as error:
-        raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
+        if not exact or issubclass(kind, tuple):
+            raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
+        made = kind.__new__(kind)  # its own __init__ takes something else, or takes it only once
+    if exact or len(given) < len(values):
+        _restore(made, fields, values, exact)
     return made
 
 
 def _restore(made: Any, fields: list[Field], values: dict[str, Any], exact: bool) -> None:
-    if isinstance(made, (tuple, msgspec.Struct)):
+    if isinstance(made, tuple):
         return
+    write = msgspec.structs.force_setattr if isinstance(made, msgspec.Struct) else object.__setattr__
     for field in fields:
         if field.attribute in values and (exact or field.argument is None):
             value = values[field.attribute]
             if getattr(made, field.attribute, _MISSING) is not value:
-                object.__setattr__(made, field.attribute, value)
+                write(made, field.attribute, value)
 
 
 # Containers, and numpy.
