@@ -59,7 +59,7 @@ _NAMES: Final = {
     1: "int", 2: "set", 3: "frozenset", 4: "dict", 5: "datetime", 6: "date", 7: "time", 8: "timedelta", 9: "Decimal",
     10: "UUID", 11: "path", 12: "complex", 13: "buffer", 14: "bytearray", 15: "bytes", 16: "numpy value",
     17: "memoryview", 18: "array.array", 19: "torch tensor", 20: "table", 21: "value of the standard library",
-    22: "pandas value", 23: "enum or object", 24: "tuple", 32: "object with a codec",
+    22: "pandas value", 23: "enum or object", 24: "tuple", 25: "value", 32: "object with a codec",
 }  # fmt: skip
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
