@@ -20,9 +20,9 @@ from .own import (
     convert,
     flat_union,
     has_constraints,
-    is_numpy_scalar,
     is_own,
     name_of,
+    of_kind,
     of_parts,
     own,
     plain,
@@ -171,7 +171,7 @@ class Builder:
         def make(value: Any) -> Any:
             value = value.content if isinstance(value, Marked) else value
             made = convert(value, found)
-            return objects.of_kind(value, made) if type(made) is dict else made
+            return of_kind(value, made) if type(made) is dict else made
 
         return own("container", make)
 
@@ -223,7 +223,7 @@ def _choose(value: Any, hint: Any, members: list[Any]) -> Any:
             found = convert(value, member)
         except Exception:  # noqa: S112 - the next may fit
             continue
-        if same(found, value) or (is_numpy_scalar(value) and type(found) is type(value)):
+        if same(found, value) or (isinstance(value, Marked) and type(found).__qualname__ == value.kind):
             return found
         fitting.append(found)
     if not fitting:

@@ -21,6 +21,7 @@ from .own import (
     check_known,
     convert,
     name_of,
+    of_kind,
     of_parts,
     optional,
     own,
@@ -310,13 +311,6 @@ def kept(kind: Any, parts: list[Any]) -> Any:
         return collections.deque(found, value.maxlen) if is_deque else of_kind(value, found)
 
     return own(kind.__qualname__, make)
-
-
-def of_kind(value: Any, found: dict[Any, Any]) -> Any:
-    """What has been made of a dict, as the kind of dict that it was."""
-    if isinstance(value, collections.defaultdict):
-        return collections.defaultdict(value.default_factory, found)
-    return type(value)(found) if isinstance(value, (collections.OrderedDict, collections.Counter)) else found
 
 
 def array_of(hint: Any, args: tuple[Any, ...]) -> Any:

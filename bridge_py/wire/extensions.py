@@ -202,7 +202,7 @@ def _pairs_of(pairs: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _decode_standard(decoder: Decoder, payload: memoryview) -> Any:
-    name, content = decoder.whole(payload)
+    name, content = decoder.value(payload)
     if name not in _STANDARD_DECODERS:
         raise CodecError(f"a {name!r:.100} has come, which is not known here: the other side is newer")
     decoder.is_special = decoder.is_special or name in _DICTS
