@@ -119,6 +119,8 @@ JOB = Job(Path("p"), "soon", Planet.MARS)
         (dict[str, int], collections.OrderedDict(a=1)),
         (Mapping[Colour, Base], collections.OrderedDict([(Colour.RED, Base(1))])),
         (dict, collections.defaultdict(list, a=[1])),
+        (collections.deque[Colour] | list[Colour], [Colour.RED]),
+        (collections.OrderedDict[Planet, Base | Other], collections.OrderedDict([(Planet.MARS, Other(1))])),
         (Literal[Colour.RED, 3], Colour.RED),
         (Literal[True, b"x"], b"x"),
         (Iterable[int], [1]),

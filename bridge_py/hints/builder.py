@@ -231,4 +231,4 @@ def _choose(value: Any, hint: Any, members: list[Any]) -> Any:
     if len(kinds := {type(each) for each in fitting if objects.has_fields(type(each))}) > 1:
         names = ", ".join(sorted(kind.__qualname__ for kind in kinds))
         raise ValueError(f"`{shown(hint)}`: it fits several, {names}: send an object of one of them")
-    return fitting[0]
+    return next((found for found in fitting if type(found) is type(value)), fitting[0])
