@@ -42,8 +42,8 @@ class Tools(BaseAdapter):
         while True:
             try:
                 time.sleep(0.01)
-            except BaseException:
-                continue
+            except BaseException:  # noqa: ASYNC103
+                continue  # noqa: ASYNC104 - it is to be stopped by force
 
     @tool
     def exit(self) -> None:

@@ -140,8 +140,8 @@ def _close(adapter: BaseAdapter) -> int:
     try:
         with forks_end():
             adapter.close()
-    except BaseException as error:
-        return code_of(error)
+    except BaseException as error:  # noqa: ASYNC103
+        return code_of(error)  # noqa: ASYNC104 - what the process ends with
     return 0
 
 

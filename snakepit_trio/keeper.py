@@ -150,7 +150,7 @@ def _become(command: list[str], options: dict[str, Any], told: int) -> NoReturn:
             os.umask(options["umask"])
         _enter(options["folder"], options["folder_descriptor"])
         os.execvpe(command[0], command, os.environ)  # noqa: S606 - the command is the caller's own
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - there is no trio here
         os.write(told, _describe(error))
     finally:
         os._exit(127)
@@ -259,7 +259,7 @@ def _main(host: int, host_pid: int, options: dict[str, Any], *command: str) -> N
 if __name__ == "__main__":
     try:
         _main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), *sys.argv[4:])
-    except BaseException:
+    except BaseException:  # noqa: ASYNC103 - there is no trio here
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)  # finalizing the interpreter would take as long as all else

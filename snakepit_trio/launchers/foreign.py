@@ -71,7 +71,7 @@ class ForeignProcess(OwnProcess):
             self._listener.close()
             shutil.rmtree(self._folder, ignore_errors=True)
         finally:
-            await super().release()
+            await super().release()  # noqa: ASYNC102 - it waits for nothing
 
 
 async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:

@@ -98,7 +98,7 @@ class KeptProcess:
         try:
             await kept._hear_of_start()
         except BaseException:
-            await kept.end_now()
+            await kept.end_now()  # noqa: ASYNC102 - shielded and bounded in there
             raise
         return kept
 

@@ -77,7 +77,7 @@ class LocalProcess(OwnProcess):
             self._hide_link()
         finally:
             self._ledger.close()
-            await super().release()
+            await super().release()  # noqa: ASYNC102 - it waits for nothing
 
 
 async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> LocalProcess:

@@ -82,6 +82,6 @@ async def spawn(
     try:
         registry.activate(key, process.pid, process.keeper)
     except BaseException:
-        await process.end_now()
+        await process.end_now()  # noqa: ASYNC102 - shielded and bounded in there
         raise
     return process
