@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from .adapter import Tool
-from .cargo import Load
+from .cargo import Load, drop
 from .context import StateHost
 from .credit import AsyncCredit, SyncCredit
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
@@ -210,6 +210,7 @@ class Executor:
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, load)
+        del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
         """Send what a generator yields, each chunk for a credit."""
@@ -218,8 +219,14 @@ class Executor:
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
             while (value := run(call, next, generator, _END)) is not _END:
-                run(call, call.credit.take)
-                self._replies.chunk(call.id, self._pack(value, "chunk"))
+                # First: while this waits for credit, other calls and threads may change the value.
+                load = self._pack(value, "chunk")
+                try:
+                    run(call, call.credit.take)
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
 
     async def _run_async(self, call: Call) -> None:
         error: BaseException | None = None
@@ -241,13 +248,19 @@ class Executor:
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
         self._finish(call, error, load)
+        del error  # see `_run_sync`
 
     async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
-                await call.credit.take()
-                self._replies.chunk(call.id, self._pack(value, "chunk"))
+                load = self._pack(value, "chunk")
+                try:
+                    await call.credit.take()
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
 
 
 class SerialExecutor(Executor):

@@ -17,7 +17,7 @@ import msgspec
 from .adapter import BaseAdapter, Tool, unknown_tool
 from .asking import Answer, Asked, Deliver
 from .cache import Caches
-from .cargo import Load, Packer, Sizes, load_of
+from .cargo import Load, Packer, Sizes
 from .compression import is_available
 from .executor import Call, Executor
 from .transfers import Transfers
@@ -66,7 +66,6 @@ class WorkerEnd:
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
         self.is_ending = False
-        self._sizes = sizes
         self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
         self._secret = secret
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
@@ -215,7 +214,7 @@ class WorkerEnd:
         credit: int | None = None,
     ) -> Asked:
         """See `Host`."""
-        load = load_of([call_id, *arguments], verb, self._sizes, len(verb))
+        load = self.pack([call_id, *arguments], verb, len(verb))
         asked = Asked()
         self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
         return asked
@@ -265,6 +264,8 @@ class WorkerEnd:
         body, cargo = load
         self.caches.trim()
         asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
+        if cargo is not None:
+            cargo.release()
         self._asked[asked.id] = session_id, deliver
 
     def _grant(self, asked: Asked, chunks: int) -> None:

@@ -99,8 +99,13 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
     elif isinstance(value, (set, frozenset)):
         yield from (("{...}", item) for item in value)
-    elif (fields := _fields_of(type(value))) is not None:
+    elif (fields := fields_of(type(value))) is not None:
         yield from ((f".{name}", getattr(value, attribute)) for name, attribute in fields)
+
+
+def has_codec(kind: type) -> bool:
+    """Whether `register_codec` has been told of a class, or of one that it derives from."""
+    return bool(_custom) and any(base in _custom for base in kind.__mro__)
 
 
 def _find_encoder(kind: type) -> Encode:
@@ -113,7 +118,7 @@ def _find_encoder(kind: type) -> Encode:
         if (module := _MODULE_OF.get(root)) and (name := f"{root}.{base.__name__}") in _load(module).ENCODERS:
             encode: Encode = _load(module).ENCODERS[name]
             return encode
-    if (fields := _fields_of(kind)) is not None:
+    if (fields := fields_of(kind)) is not None:
         return _object_encoder(kind, fields)
     raise Refused(
         f"an object of type {kind.__module__}.{kind.__qualname__} cannot be sent: send plain values, arrays, frames or "
@@ -125,7 +130,7 @@ def _load(module: str) -> Any:
     return importlib.import_module(f"{__package__}.{module}")
 
 
-def _fields_of(kind: type) -> list[tuple[str, str]] | None:
+def fields_of(kind: type) -> list[tuple[str, str]] | None:
     """The names of an object's fields as they are sent, each with its attribute; None if it has none."""
     if issubclass(kind, msgspec.Struct):
         return list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))

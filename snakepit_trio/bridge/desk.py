@@ -164,13 +164,22 @@ class Desk:
             logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
         self.fail(frame, fault_of(error))
 
-    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
+    async def load(self, value: Any, what: str) -> Load:
         """See `Replies`."""
         load = load_of(value, what, self._bridge.sizes)
         if _is_large(load):
-            await self._send_large(frame, load, kind)
-        else:
-            self._say(frame, kind, load)
+            await self._copy(load)
+        return load
+
+    def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+        """See `Replies`."""
+        self._say(frame, kind, load)
+        self.drop(load)
+
+    def drop(self, load: Load) -> None:
+        """See `Replies`."""
+        if load[1] is not None:
+            load[1].release()
 
     def end_stream(self, frame: Frame) -> None:
         """See `Replies`."""
@@ -188,15 +197,19 @@ class Desk:
         say(frame.call_id, body, self._link.transfers.load(cargo))
         self._link.flush()
 
-    async def _send_large(self, frame: Frame, load: Load, kind: Kind = Kind.RESULT) -> None:
-        cargo = load[1]
+    async def _send_large(self, frame: Frame, load: Load) -> None:
+        await self._copy(load)
+        self.send(frame, Kind.RESULT, load)
+
+    async def _copy(self, load: Load) -> None:
+        cargo, freight = load[1], self._bridge.freight
         assert cargo is not None
         try:
-            if self._bridge.sizes.shared:
-                await self._bridge.freight.load(cargo)
-            self._say(frame, kind, load)
-        finally:
-            self._bridge.freight.unload(cargo)
+            await freight.load(cargo, share=bool(self._bridge.sizes.shared))
+        except BaseException:
+            freight.unload(cargo)
+            raise
+        freight.leave(cargo)
 
 
 def _is_large(load: Load) -> bool:

@@ -24,8 +24,14 @@ _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 class Replies(Protocol):
     """Where outcomes go."""
 
-    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
-        """A result or a chunk; `what` names it in errors. Raises `EncodeError`."""
+    async def load(self, value: Any, what: str) -> Any:
+        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+
+    def send(self, frame: Frame, kind: Kind, load: Any) -> None:
+        """Send what was loaded."""
+
+    def drop(self, load: Any) -> None:
+        """Nobody wants it any more."""
 
     def end_stream(self, frame: Frame) -> None:
         """The stream is over."""
@@ -131,13 +137,19 @@ class HostCalls:
             await self._stream(running, tools.stream(tool, args, who, nested=nested), f"host tool {name}")
         else:
             value = await tools.run(tool, args, who, nested=nested)
-            await self._replies.send(frame, Kind.RESULT, value, f"host tool {name}")
+            self._replies.send(frame, Kind.RESULT, await self._replies.load(value, f"host tool {name}"))
 
     async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
         async with aclosing(items):
             async for item in items:
-                await running.take_credit()
-                await self._replies.send(running.frame, Kind.CHUNK, item, what)
+                # First: while this waits for credit, other tasks may change the item.
+                load = await self._replies.load(item, what)
+                try:
+                    await running.take_credit()
+                except BaseException:
+                    self._replies.drop(load)
+                    raise
+                self._replies.send(running.frame, Kind.CHUNK, load)
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]
