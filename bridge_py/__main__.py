@@ -25,7 +25,9 @@ if not __package__:
     sys.modules["bridge_py"] = package
     spec.loader.exec_module(package)
 
-from bridge_py.worker import main
-
+# Children of multiprocessing run this module too, by another name.
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from bridge_py.ending import leave
+    from bridge_py.worker import main
+
+    leave(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from .wire import codec
-from .wire.errors import ToolCancelled, error_of
+from .wire.errors import SessionError, ToolCancelled, error_of
 from .wire.frames import Frame, Kind
 
 T = TypeVar("T")
@@ -72,6 +73,12 @@ class Host(Protocol):
 
     def drop(self, asked: Asked) -> None:
         """Nobody wants the answer any more: the host may stop what makes it."""
+
+
+def check_process(worker: int) -> None:
+    """Raise `SessionError` in a process that a tool has forked: it has no link, and would wait for ever."""
+    if os.getpid() != worker:
+        raise SessionError("a process that a tool has forked cannot ask the host: it has no link")
 
 
 class Asker:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +27,10 @@ from .adapter import Tool
 from .cargo import Load, drop
 from .context import StateHost
 from .credit import AsyncCredit, SyncCredit
+from .ending import end_forked
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
+from .running_loops import RunningLoop, is_cancellation
+from .tool_loop import CallTasks, ToolLoop
 from .wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
 LEDGER_BYTES = 8
@@ -53,7 +58,9 @@ class Replies(Protocol):
 class Call:
     """One call in the worker."""
 
-    __slots__ = ("area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "stop", "tool")
+    __slots__ = (
+        "area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "loop", "stop", "tool",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,6 +86,7 @@ class Call:
         self.cancelled = False
         self.interrupted = False  # the running code has been told
         self.attempts = 0  # to tell it
+        self.loop: RunningLoop | None = None  # that it runs, and that was asked to cancel it
         self.stop: Callable[[], object] | None = None  # tells the running code
 
     def arguments(self) -> dict[str, Any]:
@@ -111,14 +119,6 @@ def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs
     return function(*args, **kwargs)
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop of asyncio's own, whatever an adapter's module has imported.
-
-    trio-asyncio, and with it snakepit_trio, has `asyncio.new_event_loop` make loops that run no function in a thread.
-    """
-    return asyncio.SelectorEventLoop()
-
-
 class Executor:
     """What both executors share: the queue, the ledger, and the road from outcome to reply."""
 
@@ -129,6 +129,7 @@ class Executor:
         self._pack = pack
         self._calls: dict[int, Call] = {}
         self._waiting: dict[int, Call] = {}
+        self._pid = os.getpid()
 
     def submit(self, call: Call) -> None:
         """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
@@ -187,7 +188,7 @@ class Executor:
     def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
         self._calls.pop(call.id, None)
         if error is not None:
-            stopped = call.cancelled and isinstance(error, (ToolCancelled, asyncio.CancelledError))
+            stopped = call.cancelled and is_cancellation(error)
             fault = Fault(CANCELLED, "the call was cancelled") if stopped else fault_of(error)
             self._replies.error(call.id, fault)
         elif load is None:
@@ -206,7 +207,7 @@ class Executor:
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                load = self._pack(run(call, call.tool.function, **kwargs), "result")
+                load = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, load)
@@ -218,7 +219,7 @@ class Executor:
         # outbox half-done.
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
-            while (value := run(call, next, generator, _END)) is not _END:
+            while (value := run(call, self._call_here, next, generator, _END)) is not _END:
                 # First: while this waits for credit, other calls and threads may change the value.
                 load = self._pack(value, "chunk")
                 try:
@@ -228,7 +229,15 @@ class Executor:
                     raise
                 self._replies.chunk(call.id, load)
 
+    def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of user code. A child that it forks ends with it, and has no part in what follows."""
+        try:
+            return function(*args, **kwargs)
+        finally:
+            end_forked(self._pid, sys.exception())
+
     async def _run_async(self, call: Call) -> None:
+        tasks = CallTasks()
         error: BaseException | None = None
         load = None
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -240,20 +249,38 @@ class Executor:
 
         call.stop = stop
         try:
-            kwargs = call.arguments()
-            if call.tool.streaming:
-                await self._drain_async(call, call.tool.function(**kwargs))
-            else:
-                load = self._pack(await call.tool.function(**kwargs), "result")
+            load = await self._await_tool(call, tasks)
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
         self._finish(call, error, load)
         del error  # see `_run_sync`
 
+    async def _await_tool(self, call: Call, tasks: CallTasks) -> Load | None:
+        """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
+        tasks.begin()
+        load: Load | None = None
+        try:
+            try:
+                kwargs = call.arguments()
+                if call.tool.streaming:
+                    await self._drain_async(call, call.tool.function(**kwargs))
+                else:
+                    load = self._pack(await call.tool.function(**kwargs), "result")
+            finally:
+                end_forked(self._pid, sys.exception())
+                await tasks.end()
+                if tasks.error is not None:
+                    raise tasks.error from None
+        except BaseException:
+            drop(load)
+            raise
+        return load
+
     async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
+                end_forked(self._pid)
                 load = self._pack(value, "chunk")
                 try:
                     await call.credit.take()
@@ -268,7 +295,7 @@ class SerialExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
-        self._loop = new_event_loop()
+        self._loop = ToolLoop()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
 
@@ -285,9 +312,13 @@ class SerialExecutor(Executor):
             if call is None:
                 continue
             if call.tool.is_async:
-                self._loop.run_until_complete(self._run_async(call))
+                self._run_task(self._loop.create_task(self._run_async(call)))
             else:
                 self._run_sync(call, self._interrupts.run, self._interrupts.interrupt)
+
+    def _run_task(self, task: asyncio.Task[None]) -> None:
+        task.add_done_callback(lambda _: self._loop.stop())
+        self._loop.run_calls(task.done)
 
 
 class ConcurrentExecutor(Executor):
@@ -295,20 +326,22 @@ class ConcurrentExecutor(Executor):
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
         super().__init__(replies, ledger, pack)
-        self._loop = new_event_loop()
+        self._loop = ToolLoop()
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
 
     def _wake(self, _call_id: int) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)
 
     def stop(self) -> None:
+        self._is_over = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        self._loop.run_calls(lambda: self._is_over)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start_waiting(self) -> None:

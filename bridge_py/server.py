@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,12 +23,13 @@ from grpclib.exceptions import GRPCError
 
 from .adapter import BaseAdapter
 from .cargo import Sizes
-from .executor import Executor, new_event_loop
+from .executor import Executor
 from .wire.errors import DecodeError, ProtocolError
 from .worker_end import WorkerEnd
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
+_STOPS: Final = 2.0  # seconds for the thread to end
 
 logger = logging.getLogger("snakepit.link")
 
@@ -64,11 +66,21 @@ class LinkServer:
         self._open_already = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._to_write: asyncio.Event | None = None
+        self._closed: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     def start(self, executor: Executor) -> None:
-        """Serve on a thread of its own until the process ends."""
+        """Serve on a thread of its own until `stop`."""
         self._executor = executor
-        threading.Thread(target=self._run, name="link", daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and its thread: in an interpreter that is finalized, a loop in C would crash."""
+        self.end.is_ending = True
+        if self._loop is not None and self._closed is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended on its own
+                self._loop.call_soon_threadsafe(self._closed.set)
+        self._thread.join(_STOPS)
 
     def _run(self) -> None:
         # Whatever happens to the link, a worker without its host has no reason to live.
@@ -82,9 +94,9 @@ class LinkServer:
                 die()
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._to_write = asyncio.Event()
         self._closed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         # A reply that cannot be posted would leave its caller waiting for ever.
         self._loop.set_exception_handler(self._fail)
         server = grpclib.server.Server([self], codec=RawCodec(), config=link_configuration())
@@ -105,7 +117,7 @@ class LinkServer:
         self.end.begin(self._executor)
         self.flush()
         writer = asyncio.create_task(self._write(stream))
-        writer.add_done_callback(lambda _: self._closed.set())
+        writer.add_done_callback(lambda _: self._close())
         try:
             while (data := await stream.recv_message()) is not None:
                 self.end.receive(data)
@@ -116,6 +128,10 @@ class LinkServer:
 
     def _fail(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.error("the link failed: %s", context["message"], exc_info=context.get("exception"))
+        self._close()
+
+    def _close(self) -> None:
+        assert self._closed is not None
         self._closed.set()
 
     async def _write(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
@@ -153,7 +169,8 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return new_event_loop()
+        # By its class: an adapter's module may have set a policy.
+        return asyncio.SelectorEventLoop()
     return uvloop.new_event_loop()
 
 

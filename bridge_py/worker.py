@@ -21,7 +21,9 @@ from typing import Any, Final
 import msgspec
 
 from .adapter import BaseAdapter
+from .asyncio_policy import restore_asyncio
 from .cargo import Sizes
+from .ending import code_of, forks_end, leave
 from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
 from .limits import apply_limits
 from .server import LinkServer
@@ -32,6 +34,7 @@ PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
 OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 SCRIPT_MODULE: Final = "__snakepit_main__"
 LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -43,14 +46,14 @@ def main(arguments: list[str]) -> int:
     _limit(options.limits)
     secret = os.environ.pop(SECRET_VARIABLE, "")
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
-    adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
-    adapter.setup()
+    with forks_end():
+        adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
+        restore_asyncio()  # the adapter's module may have imported trio-asyncio
+        adapter.setup()
     if options.listen_fd is None:
         serve_contract(adapter, options)
-    else:
-        _serve(adapter, options, secret)
-    adapter.close()
-    return 0
+        return 0
+    return _serve(adapter, options, secret)
 
 
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
@@ -119,14 +122,27 @@ def _limit(limits: dict[str, int]) -> None:
         sys.exit(f"snakepit: {error}")
 
 
-def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> None:
+def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> int:
     listener = socket.socket(fileno=options.listen_fd)
     executor: Executor
     server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     server.start(executor)
-    executor.run()
+    try:
+        executor.run()
+        return _close(adapter)
+    finally:
+        server.stop()
+
+
+def _close(adapter: BaseAdapter) -> int:
+    try:
+        with forks_end():
+            adapter.close()
+    except BaseException as error:
+        return code_of(error)
+    return 0
 
 
 def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
@@ -139,7 +155,7 @@ def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
     )
     executor = _executor(server, None, server.pack, options.concurrency)
     # A tool that runs is not waited for: who wants that ends its call first.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))
     server.start(executor)
     executor.run()
 
@@ -166,6 +182,9 @@ def _load_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.append(str(path.resolve().parent))
+    # Processes that tools start import the module by its name.
+    os.environ[SCRIPT_VARIABLE] = str(path.resolve())
+    sys.path.append(str(Path(__file__).resolve().parent / "script"))
     module.__dict__[LOADING] = True
     spec.loader.exec_module(module)
     del module.__dict__[LOADING]

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from .adapter import BaseAdapter, Tool, unknown_tool
-from .asking import Answer, Asked, Deliver
+from .asking import Answer, Asked, Deliver, check_process
 from .cache import Caches
 from .cargo import Load, Packer, Sizes
 from .compression import is_available
@@ -68,6 +68,7 @@ class WorkerEnd:
         self.is_ending = False
         self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
         self._secret = secret
+        self._pid = os.getpid()
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self._transfers = Transfers(self._conversation, sizes, self._deliver)
         #: Encodes what tools return.
@@ -214,6 +215,7 @@ class WorkerEnd:
         credit: int | None = None,
     ) -> Asked:
         """See `Host`."""
+        check_process(self._pid)
         load = self.pack([call_id, *arguments], verb, len(verb))
         asked = Asked()
         self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))

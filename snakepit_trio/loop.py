@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import grpclib.utils
 import trio
-import trio_asyncio
+
+from bridge_py.asyncio_policy import TRIO_ASYNCIO, restore_asyncio
 
 logger = logging.getLogger("snakepit.link")
 
-# grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
-# see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
-grpclib.utils._current_task = asyncio.current_task
+
+def _trio_asyncio() -> Any:
+    """The module trio-asyncio, which changes asyncio for the whole process: so only pools import it.
+
+    An application that has imported it before keeps what it did.
+    """
+    is_first = TRIO_ASYNCIO not in sys.modules
+    import trio_asyncio
+
+    if is_first:
+        restore_asyncio()
+    # grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
+    # see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
+    grpclib.utils._current_task = asyncio.current_task
+    return trio_asyncio
 
 
 class AsyncioLoop:
@@ -30,7 +44,7 @@ class AsyncioLoop:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
-        async with trio_asyncio.open_loop() as self._loop:
+        async with _trio_asyncio().open_loop() as self._loop:
             # An error in a callback of the link must not take the loop, and with it the pool, down.
             self._loop.set_exception_handler(_log_error)
             task_status.started()
@@ -55,7 +69,7 @@ async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
         with scope:
             return await function(*args)
 
-    running = asyncio.ensure_future(trio_asyncio.trio_as_aio(run, loop=asyncio.get_running_loop())())
+    running = asyncio.ensure_future(_trio_asyncio().trio_as_aio(run, loop=asyncio.get_running_loop())())
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.asking import Answer, Asked, Deliver
+from bridge_py.asking import Answer, Asked, Deliver, check_process
 from bridge_py.cache import Caches
 from bridge_py.wire import codec
 from bridge_py.wire.errors import (
@@ -40,6 +41,7 @@ class ContractHost:
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
+        self._pid = os.getpid()
         self.caches = Caches()
         self._client: AsyncioClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,6 +66,7 @@ class ContractHost:
         credit: int | None = None,
     ) -> Asked:
         """See `Host`."""
+        check_process(self._pid)
         asked = Asked()
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._start, asked, session_id, verb, arguments, deliver, credit)

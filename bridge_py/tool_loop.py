@@ -1,0 +1,146 @@
+"""The event loop that coroutine tools run on. It knows which task belongs to which call.
+
+A call is a nursery: tasks that it has made, and those that they have made, end with it. A child that one of them has
+forked ends when it comes back to the loop, which belongs to its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from .ending import forks_end, leave_child
+
+
+class CallTasks:
+    """The tasks of one call, but for the one that runs the tool itself. On the thread of the loop."""
+
+    def __init__(self) -> None:
+        self._tool: asyncio.Task[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_over = False
+        #: SystemExit or KeyboardInterrupt of one of the tasks, which is then the outcome of the call.
+        self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        """The current task runs the tool; what it makes from now on belongs to the call."""
+        self._tool = asyncio.current_task()
+        _CALL.set(self)
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Code of the call has made a task."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # The tool has ended: it was made by a task that is being cancelled, or by a callback that was left behind.
+        if self._is_over:
+            task.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """One of the tasks has raised what would end the loop."""
+        self.error = self.error or error
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # is told with the call, so asyncio need not say that nobody has asked for it
+        if self._tool is not None:
+            self._tool.cancel()
+
+    async def end(self) -> None:
+        """Cancel the tasks, each once, and wait for their ends, and for those of the tasks that they make meanwhile."""
+        self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            # The call is over when they are, however often it is cancelled.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(list(self._tasks))
+
+
+_CALL: contextvars.ContextVar[CallTasks | None] = contextvars.ContextVar("snakepit_call", default=None)
+
+
+class ToolLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, with calls. By its class: policies of adapters' modules are for the loops of their tools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+        self._forker: asyncio.Task[Any] | None = None
+        os.register_at_fork(after_in_child=self._forked)
+
+    def close(self) -> None:
+        """Do nothing: sync tools on the main thread find this loop, and it is not theirs to close."""
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """A task, which belongs to the call whose code makes it."""
+        task: asyncio.Task[Any] = super().create_task(coro, **options)
+        call = _CALL.get()
+        if call is not None:
+            call.add(task)
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """The same, but a child that the function forks ends with it: there is no executor for it to go back to."""
+        return super().run_in_executor(executor, _run_here, func, *args)
+
+    def run_calls(self, is_over: Callable[[], bool]) -> None:
+        """Run until it is over and the loop has been stopped.
+
+        No tool ends it for other calls: if a tool has stopped the loop, it goes on; SystemExit and KeyboardInterrupt
+        end the call whose task has raised them.
+        """
+        while not is_over():
+            try:
+                self.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                call = _call_of(error.__traceback__)
+                if call is None:
+                    raise
+                call.fail(error)
+
+    def _forked(self) -> None:
+        self._forker = asyncio.current_task(self)
+        # The rest of this turn is not for the child.
+        self._ready.clear()  # type: ignore[attr-defined]
+
+    def _run_once(self) -> None:
+        # A child must not wait here either: it shares its parent's selector.
+        try:
+            if os.getpid() == self._pid:
+                super()._run_once()  # type: ignore[misc]
+        finally:
+            if os.getpid() != self._pid:
+                leave_child(self._outcome_of_child())
+
+    def _outcome_of_child(self) -> int | BaseException:
+        raised = sys.exception()
+        if isinstance(raised, (SystemExit, KeyboardInterrupt)):
+            return raised
+        if self._forker is None or not self._forker.done():
+            return RuntimeError(
+                "a child that was forked from a coroutine of a tool cannot wait on its parent's event loop"
+            )
+        if self._forker.cancelled():
+            return 1
+        return self._forker.exception() or 0
+
+
+def _run_here(function: Callable[..., Any], *args: Any) -> Any:
+    with forks_end():
+        return function(*args)
+
+
+def _call_of(traceback: TracebackType | None) -> CallTasks | None:
+    """Whose code an exception has come from: that of the handle which the loop ran."""
+    while traceback is not None:
+        ran = traceback.tb_frame.f_locals.get("self")
+        if isinstance(ran, asyncio.Handle):
+            found: CallTasks | None = ran._context.get(_CALL)  # type: ignore[attr-defined]
+            return found
+        traceback = traceback.tb_next
+    return None
