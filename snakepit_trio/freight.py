@@ -6,13 +6,29 @@ from typing import Final
 
 import trio
 
-from bridge_py.cargo import Cargo
+from bridge_py.cargo import Cargo, copy_at_once
 from bridge_py.shared import Segments
 
 from .threads import run_in_thread
 
 _AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event loop for too long
 _EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
+
+
+async def copy(cargo: Cargo, segments: Segments | None) -> None:
+    """Copy a cargo, see `Cargo.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
+
+    If cancelled, nothing is left of the copy.
+    """
+    if cargo.size <= _AT_ONCE:
+        copy_at_once(cargo, segments)
+        return
+    steps = cargo.copy(segments)
+    try:
+        while await run_in_thread(next, steps, None) is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+    finally:
+        steps.close()
 
 
 class Freight:
@@ -38,16 +54,7 @@ class Freight:
             return
         await self._make_room(cargo)
         self._loaded.add(cargo)
-        steps = cargo.copy(self._segments if share else None)
-        if cargo.size <= _AT_ONCE:
-            for _ in steps:
-                pass
-            return
-        try:
-            while await run_in_thread(next, steps, None) is not None:
-                await trio.lowlevel.checkpoint_if_cancelled()
-        finally:
-            steps.close()
+        await copy(cargo, self._segments if share else None)
 
     async def _make_room(self, cargo: Cargo) -> None:
         try:
@@ -59,8 +66,8 @@ class Freight:
             self._early.add(cargo)
             self._early_bytes += cargo.size
 
-    def leave(self, cargo: Cargo) -> None:
-        """Give the place of a copy back. The copy stays."""
+    def unload(self, cargo: Cargo) -> None:
+        """Its call is over."""
         if cargo in self._loaded:
             self._loaded.remove(cargo)
             if cargo in self._early:
@@ -68,10 +75,6 @@ class Freight:
                 self._early_bytes -= cargo.size
             else:
                 self._room.release()
-
-    def unload(self, cargo: Cargo) -> None:
-        """Its call is over."""
-        self.leave(cargo)
         cargo.release()
 
     def close(self) -> None:

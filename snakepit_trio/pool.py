@@ -156,7 +156,7 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
-        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
+        self._bridge = Bridge(self.sessions, self.tools, config.sizes)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
@@ -381,7 +381,7 @@ class Pool:
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services, closing(self._site), closing(self._freight), closing(self._bridge.freight):
+        with self._services, closing(self._site), closing(self._freight), closing(self._bridge):
             async with trio.open_nursery() as outer:
                 await outer.start(self._site.run)
                 if self._bridge_server is not None:

@@ -99,7 +99,8 @@ def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
     table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
     if library_name == "pandas":
         library("pandas")
-        frame = table.to_pandas()
+        # Arrow lends some columns its own memory, which is read-only; a frame is its receiver's to change.
+        frame = table.to_pandas().copy()
         return frame["values"].rename(hashable(name)) if kind == "Series" else frame
     if library_name != "pyarrow":
         raise CodecError(f"a table of the unknown library {library_name!r} has come: the other side is newer")

@@ -10,11 +10,12 @@ import msgspec
 import outcome
 import trio
 
-from bridge_py.cargo import Load, load_of
+from bridge_py.cargo import Load, copy_at_once
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call
+from snakepit_trio.freight import copy
 from snakepit_trio.state.session import Change, Session
 
 from .bridge import Bridge
@@ -124,12 +125,12 @@ class Desk:
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
             tools = self._bridge.tools.list_exposed_tools(call.session_id or None)
-            return load_of([msgspec.to_builtins(tool.spec) for tool in tools], frame.name, self._bridge.sizes)
+            return self._bridge.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
         if not call.session_id:
             raise SessionError(f"{frame.name}: the call has no session")
         await self._follow(call.session_id)
         value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
-        return load_of(value, frame.name, self._bridge.sizes)
+        return self._bridge.encode(value, frame.name)
 
     async def _follow(self, session_id: str) -> None:
         if session_id in self._sessions:
@@ -166,9 +167,13 @@ class Desk:
 
     async def load(self, value: Any, what: str) -> Load:
         """See `Replies`."""
-        load = load_of(value, what, self._bridge.sizes)
-        if _is_large(load):
-            await self._copy(load)
+        return await self._copied(self._bridge.encode(value, what))
+
+    def load_in_thread(self, value: Any, what: str) -> Load:
+        """See `Replies`."""
+        load = self._bridge.encode(value, what)
+        if load[1] is not None and load[1].is_large:
+            copy_at_once(load[1], self._bridge.segments)
         return load
 
     def send(self, frame: Frame, kind: Kind, load: Load) -> None:
@@ -198,18 +203,17 @@ class Desk:
         self._link.flush()
 
     async def _send_large(self, frame: Frame, load: Load) -> None:
-        await self._copy(load)
-        self.send(frame, Kind.RESULT, load)
+        self.send(frame, Kind.RESULT, await self._copied(load))
 
-    async def _copy(self, load: Load) -> None:
-        cargo, freight = load[1], self._bridge.freight
-        assert cargo is not None
-        try:
-            await freight.load(cargo, share=bool(self._bridge.sizes.shared))
-        except BaseException:
-            freight.unload(cargo)
-            raise
-        freight.leave(cargo)
+    async def _copied(self, load: Load) -> Load:
+        cargo = load[1]
+        if cargo is not None and cargo.is_large:
+            try:
+                await copy(cargo, self._bridge.segments)
+            except BaseException:
+                cargo.release()
+                raise
+        return load
 
 
 def _is_large(load: Load) -> bool:

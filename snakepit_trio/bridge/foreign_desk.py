@@ -146,9 +146,13 @@ class ForeignDesk:
 
     # How host tools end.
 
-    async def load(self, value: Any, _what: str) -> Any:
+    async def load(self, value: Any, what: str) -> Any:
         """See `Replies`."""
-        return own(value)
+        return own(value, what)
+
+    def load_in_thread(self, value: Any, what: str) -> Any:
+        """See `Replies`."""
+        return own(value, what)
 
     def send(self, frame: Frame, _kind: Kind, load: Any) -> None:
         """See `Replies`."""
