@@ -17,7 +17,8 @@ from . import codec
 from .errors import EncodeError
 from .registry import fields_of, has_codec
 
-_LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+#: Types whose values cannot change.
+LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _UNCHANGING: Final = (
     *(int, float, complex, str, bytes, enum.Enum),
     *(dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath),
@@ -40,12 +41,12 @@ def own(value: Any, what: str = "value") -> Any:
 
 def _own(value: Any) -> Any:
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in LEAVES:
         return value
     if kind is list:
-        return list(value) if _LEAVES.issuperset(map(type, value)) else [_own(item) for item in value]
+        return list(value) if LEAVES.issuperset(map(type, value)) else [_own(item) for item in value]
     if kind is dict:
-        if _LEAVES.issuperset(map(type, value.values())) and _LEAVES.issuperset(map(type, value)):
+        if LEAVES.issuperset(map(type, value.values())) and LEAVES.issuperset(map(type, value)):
             return dict(value)
         return {_own(key): _own(item) for key, item in value.items()}
     if kind is tuple or kind is set or kind is frozenset:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from . import types
 from .errors import DecodeError, InvalidValue
-from .owning import own
+from .owning import LEAVES, own
 
 Source = Literal["host", "worker"]
 _NO_METADATA: Final[Mapping[str, str]] = {}
@@ -86,14 +87,15 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
     def detached(self) -> Variable:
         """The same for somebody who may change it: it shares nothing that can change with this one."""
-        running = self.optimization
-        return msgspec.structs.replace(
-            self,
-            value=own(self.value, self.name),
-            constraints=own(self.constraints),
-            metadata=own(self.metadata),
-            optimization=None if running is None else running.detached(),
-        )
+        found: Variable = self.__copy__()  # type: ignore[attr-defined]
+        # Twice as fast as making a new one: this is what reading a remembered variable costs.
+        if type(self.value) not in LEAVES:
+            force_setattr(found, "value", own(self.value, self.name))
+        force_setattr(found, "constraints", own(self.constraints) if self.constraints else {})
+        force_setattr(found, "metadata", own(self.metadata) if self.metadata else {})
+        if self.optimization is not None:
+            force_setattr(found, "optimization", self.optimization.detached())
+        return found
 
     def pack(self) -> list[Any]:
         """What `unpack` makes it of again: hardly any containers, of each of which the codec must think."""
