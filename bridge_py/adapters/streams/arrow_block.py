@@ -18,7 +18,7 @@ _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 
 
 def parse_arrow(block: bytes, columns: list[Numbers | Texts], delimiter: str, names: list[str]) -> Block:
-    """Parse a block; one that pyarrow refuses (no UTF-8, open quotes) is left to the standard library."""
+    """Parse a block; one that pyarrow refuses is left to the standard library."""
     misfits: list[object] = []
 
     def skip(row: object) -> str:
