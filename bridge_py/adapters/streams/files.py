@@ -120,8 +120,6 @@ class TextSource:
         start = self._peek(self._file)
         mark = next((mark for mark in _MARKS if start.startswith(mark)), b"")
         found = encoding or _MARKS.get(mark) or _without_mark(start)
-        if found == "utf-8" and b"\0" in start:
-            raise UsageError(f"{self._what} is no text: there are NUL bytes at its start")
         try:
             name = codecs.lookup(found).name
             is_ours = name in ("utf-8", "utf-8-sig", "ascii")
@@ -165,16 +163,18 @@ class Records:
         self._carry = b""  # a record that has no end yet
         self._replaced = 0  # characters in it, which nobody has been told of
         # A quote means something where a field begins, and nowhere else.
-        mark = re.escape(delimiter.encode())
-        field = rb'(?:^|(?<=[\r\n%b]))"[^"]*+(?:""[^"]*+)*+' % mark
-        end = rb'"(?=[\r\n%b]|\Z)' % mark
+        edge = rb"\r\n" + re.escape(delimiter.encode())
+        field, end = rb'(?<![^%b])"[^"]*+(?:""[^"]*+)*+' % edge, rb'"(?![^%b])' % edge
         self._field = re.compile(rb"%b(%b)?" % (field, end))
-        self._well_formed = re.compile(rb'(?:[^"]++|%b%b|(?<=[^\r\n%b])")*+' % (field, end, mark))
+        # In this form it takes 90 MB/s, in others a third of it.
+        self._well_formed = re.compile(rb'[^"]*+(?:%b%b[^"]*+|(?<=[^%b])"[^"]*+)*+' % (field, end, edge))
 
     def header(self) -> bytes:
-        """The first record. Raises `UsageError` if its quotes are not closed."""
+        """The first record. Raises `UsageError` if its quotes are not closed, and for what is no text."""
         data, broken = b"", 0
         for line in islice(self._lines, _HEADER_LINES):
+            if b"\0" in line:
+                raise UsageError(f"{self._what} is no text: there are NUL bytes in its first line")
             data += line
             whole, _, broken = self._split(data, is_end=False)
             if whole:
