@@ -34,7 +34,7 @@ _WHOLE: Final = frozenset({"importlib", "weakref"})
 # all of a coverage tracer, which takes a lock of its own inside the code that it traces.
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
-_LOOP_ATTEMPTS: Final = 5  # until a loop that has not heard counts as blocked
+_LOOP_ATTEMPTS: Final = 15  # until a loop that has not heard counts as blocked
 _POSTING: Final = frozenset({"bridge_py.worker_end", "bridge_py.contract.host", "bridge_py.stored_objects"})
 
 

@@ -8,6 +8,7 @@ counts as its cancellation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -62,7 +63,8 @@ class AsyncioRun:
         """See `RunningLoop`."""
         if not self._is_asked and not self._loop.is_closed():
             self._is_asked = True
-            self._loop.call_soon_threadsafe(self._cancel)
+            with contextlib.suppress(RuntimeError):  # it has been closed meanwhile
+                self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         if self._main is not None:
@@ -99,7 +101,8 @@ class TrioRun:
         """See `RunningLoop`."""
         if not self._is_asked:
             self._is_asked = True
-            self._runner.entry_queue.run_sync_soon(self._cancel)
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                self._runner.entry_queue.run_sync_soon(self._cancel)
 
     def _cancel(self) -> None:
         main = self._runner.main_task

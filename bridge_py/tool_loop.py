@@ -23,7 +23,7 @@ class CallTasks:
 
     def __init__(self) -> None:
         self._tool: asyncio.Task[Any] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order, for runs that are replayed
         self._is_over = False
         #: SystemExit or KeyboardInterrupt of one of the tasks, which is then the outcome of the call.
         self.error: BaseException | None = None
@@ -35,8 +35,8 @@ class CallTasks:
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Code of the call has made a task."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         # The tool has ended: it was made by a task that is being cancelled, or by a callback that was left behind.
         if self._is_over:
             task.cancel()
@@ -61,6 +61,14 @@ class CallTasks:
                 await asyncio.wait(list(self._tasks))
 
 
+def of_call(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """A task that was just made; it belongs to the call whose code has made it."""
+    call = _CALL.get()
+    if call is not None:
+        call.add(task)
+    return task
+
+
 _CALL: contextvars.ContextVar[CallTasks | None] = contextvars.ContextVar("snakepit_call", default=None)
 
 
@@ -78,11 +86,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """A task, which belongs to the call whose code makes it."""
-        task: asyncio.Task[Any] = super().create_task(coro, **options)
-        call = _CALL.get()
-        if call is not None:
-            call.add(task)
-        return task
+        return of_call(super().create_task(coro, **options))
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """The same, but a child that the function forks ends with it: there is no executor for it to go back to."""

@@ -137,12 +137,13 @@ def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> in
 
 
 def _close(adapter: BaseAdapter) -> int:
+    code = 0
     try:
         with forks_end():
             adapter.close()
-    except BaseException as error:
-        return code_of(error)
-    return 0
+    except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
+        code = code_of(error)
+    return code
 
 
 def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:

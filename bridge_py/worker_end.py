@@ -19,6 +19,7 @@ from .asking import Answer, Asked, Deliver, check_process
 from .cache import Caches
 from .cargo import Load, Packer, Sizes
 from .compression import is_available
+from .ending import forks_end
 from .executor import Call, Executor
 from .transfers import Transfers
 from .wire import codec
@@ -139,7 +140,8 @@ class WorkerEnd:
     def _invalidate(self, session_id: str, names: list[str]) -> None:
         self.caches.invalidate(session_id, names)
         if not names:
-            self._session_ended(session_id)
+            with forks_end():
+                self._session_ended(session_id)
 
     def _check_hello(self, frame: Frame) -> None:
         hello = codec.decode(frame.body)

@@ -54,6 +54,12 @@ class AsyncioLoop:
         """Run an asyncio coroutine from trio, and return its result; cancelling cancels it."""
         return await self._loop.run_aio_coroutine(coroutine)
 
+    def make_tasks(self, make: Callable[[asyncio.Task[Any]], asyncio.Task[Any]]) -> None:
+        """Have a function look at each task that is made from now on."""
+        self._loop.set_task_factory(
+            lambda loop, coroutine, **options: make(asyncio.Task(coroutine, loop=loop, **options))
+        )
+
     def create_task(self, coroutine: Any) -> asyncio.Task[Any]:
         """Have asyncio run a coroutine in a task of its own."""
         task: asyncio.Task[Any] = self._loop.create_task(coroutine)

@@ -59,6 +59,11 @@ class ForkingTools(BaseAdapter):
         if self.log:
             _log(self.log, f"setup {_fork('returns', self.log)}")
 
+    def session_ended(self, session_id: str) -> None:
+        """Fork, on the link's thread."""
+        if self.log:
+            _log(self.log, f"{session_id} {_fork('returns', self.log)}")
+
     @tool
     def sync(self, how: str, path: str) -> int | str:
         """Fork in a sync tool."""
@@ -122,6 +127,13 @@ class ForkingTools(BaseAdapter):
             ctx.register_variable("asked", "integer", 1)
             _log(path, "answered")
         return _status(child)
+
+    @tool
+    def remember(self, ctx: SessionContext) -> int:
+        """Hold something of the session."""
+        ctx.register_variable("held", "integer", 1)
+        held: int = ctx["held"]
+        return held
 
     @tool
     def atexit(self, path: str) -> int | str:

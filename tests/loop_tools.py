@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,9 +28,16 @@ def _log(path: str, text: str) -> None:
         file.write(f"{text} ")
 
 
+def _compute() -> None:
+    # Not inside the caller's `try`: Python 3.13 forgets the end of such a loop in the table of its exceptions.
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass
+
+
 async def _wait(path: str, sleep: Callable[[float], Awaitable[object]]) -> None:
-    _log(path, "begun")
     try:
+        _log(path, "begun")
         await sleep(60)
     finally:
         _log(path, "finally")
@@ -37,8 +45,8 @@ async def _wait(path: str, sleep: Callable[[float], Awaitable[object]]) -> None:
 
 async def _wait_with_child(path: str) -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
-    _log(path, str(process.pid))
     try:
+        _log(path, str(process.pid))
         await process.wait()
     finally:
         process.kill()
@@ -95,6 +103,15 @@ class LoopTools(BaseAdapter):
             loop.close()
 
     @tool
+    def run_uvloops_loop(self, path: str) -> None:
+        """Wait in a loop of one's own that is written in C."""
+        loop = uvloop.new_event_loop()
+        try:
+            loop.run_until_complete(_wait(path, asyncio.sleep))
+        finally:
+            loop.close()
+
+    @tool
     def run_forever(self, path: str) -> None:
         """Wait in a loop for ever."""
         loop = asyncio.new_event_loop()
@@ -110,11 +127,9 @@ class LoopTools(BaseAdapter):
         """Compute in `asyncio.run`, and clean up with an await."""
 
         async def block() -> None:
-            _log(path, "begun")
             try:
-                end = time.monotonic() + 60
-                while time.monotonic() < end:
-                    pass
+                _log(path, "begun")
+                _compute()
             finally:
                 await asyncio.sleep(0.05)
                 _log(path, "finally")
@@ -125,11 +140,9 @@ class LoopTools(BaseAdapter):
     def run_two(self, path: str) -> None:
         """Wait outside of any loop, after one has ended."""
         asyncio.run(asyncio.sleep(0))
-        _log(path, "begun")
         try:
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                pass
+            _log(path, "begun")
+            _compute()
         finally:
             _log(path, "finally")
 
@@ -142,6 +155,16 @@ class LoopTools(BaseAdapter):
     def run_pool(self, path: str) -> None:
         """Have a worker of a pool of one's own wait; without a path, only use it."""
         trio.run(_use_pool, path)
+
+    @tool
+    def ignore_signal(self) -> None:
+        """Take away the handler of the signal that interrupts tools."""
+        signal.signal(signal.SIGURG, signal.SIG_IGN)
+
+    @tool
+    def block_signal(self) -> None:
+        """Block that signal."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
 
     @tool
     def close_loop(self) -> int:

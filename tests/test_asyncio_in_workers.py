@@ -11,8 +11,10 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from snakepit_trio.testing import InMemory
 
 from .conftest import is_alive
+from .loop_tools import LoopTools
 
 SCRIPT = f"{Path(__file__).with_name('loop_tools.py')}:LoopTools"
 LONG = 30.0  # a bound for what must end, and for nothing else
@@ -65,6 +67,24 @@ async def test_a_cancelled_loop_cleans_up(tool: str, concurrency: int, log: Path
         assert pool.get_stats().restarts == 0
 
 
+async def test_a_cancelled_loop_in_c_cleans_up_on_the_main_thread(log: Path) -> None:
+    """In other threads it is not seen, and costs its worker."""
+    async with snakepit.open_pool(SCRIPT, workers=1, cancel_grace=LONG) as pool:
+        await _cancel_in(pool, "run_uvloops_loop", log)
+        assert log.read_text().split() == ["begun", "finally"]
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("tool", ["ignore_signal", "block_signal"])
+async def test_a_tool_that_takes_the_signal_away_costs_no_later_call_its_worker(tool: str, log: Path) -> None:
+    async with snakepit.open_pool(SCRIPT, workers=1, cancel_grace=LONG) as pool:
+        await pool.execute(tool)
+        with trio.fail_after(LONG / 2):
+            await _cancel_in(pool, "run_two", log)
+        assert log.read_text().split() == ["begun", "finally"]
+        assert pool.get_stats().restarts == 0
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_tasks_end_with_their_call(concurrency: int, log: Path) -> None:
     async with snakepit.open_pool(SCRIPT, workers=1, concurrency=concurrency) as pool:
@@ -72,6 +92,12 @@ async def test_tasks_end_with_their_call(concurrency: int, log: Path) -> None:
         assert log.read_text().split() == ["begun", "finally", "cleaned"]
         assert await pool.execute("sleep", {"seconds": 0.4}) == "slept"
         # A task that a callback makes afterwards does not even begin.
+        assert log.read_text().split() == ["begun", "finally", "cleaned"]
+
+
+async def test_tasks_end_with_their_call_in_memory_too(log: Path) -> None:
+    async with snakepit.open_pool(LoopTools, workers=1, launcher=InMemory()) as pool:
+        assert await pool.execute("leave_tasks", {"path": str(log)}) == "left"
         assert log.read_text().split() == ["begun", "finally", "cleaned"]
 
 

@@ -12,7 +12,7 @@ import snakepit_trio as snakepit
 
 TOOLS = "tests.forking_tools:ForkingTools"
 CODES = {"returns": 0, "exits": 5, "says": 1, "raises": 1}
-LONG = 60.0  # a bound for what must end, and for nothing else
+LONG = 30.0  # a bound for what must end, and for nothing else
 
 
 async def _call(pool: snakepit.Pool, name: str, args: dict[str, Any]) -> list[Any]:
@@ -60,3 +60,15 @@ async def test_a_child_of_setup_is_no_worker(log: Path) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, options={"log": str(log)}) as pool:
         assert log.read_text().splitlines() == ["child", "setup returned by a child", "setup 0"]
         assert await _call(pool, "sync", {"how": "exits", "path": str(log)}) == [5]
+
+
+async def test_a_child_of_the_links_thread_has_no_link(log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, options={"log": str(log)}) as pool:
+        async with pool.session("s") as session:
+            assert await session.execute("remember") == 1
+        await pool.sessions.delete_session("s")
+        with trio.fail_after(LONG):
+            while "s 0" not in log.read_text().splitlines():
+                await trio.sleep(0.01)
+        assert await _call(pool, "sync", {"how": "exits", "path": str(log)}) == [5]
+        assert pool.get_stats().restarts == 0

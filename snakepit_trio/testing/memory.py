@@ -21,6 +21,7 @@ import trio
 import trio.testing
 
 from bridge_py.adapter import BaseAdapter
+from bridge_py.tool_loop import of_call
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.worker import load_adapter, make_adapter
 from bridge_py.worker_end import WorkerEnd
@@ -102,6 +103,7 @@ class _MemorySite(Site):
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._asyncio.run)
+            self._asyncio.make_tasks(of_call)
             task_status.started()
             await trio.sleep_forever()
 
