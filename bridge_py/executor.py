@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
 from queue import SimpleQueue
@@ -164,6 +165,10 @@ class Executor:
         """Make `run` return after the running calls."""
         raise NotImplementedError
 
+    def complete(self, returned: object) -> None:
+        """Await what an `async def setup` or `close` has returned, where coroutine tools run. Not while `run` runs."""
+        raise NotImplementedError
+
     def _wake(self, call_id: int) -> None:
         raise NotImplementedError
 
@@ -290,6 +295,17 @@ class Executor:
                 self._replies.chunk(call.id, load)
 
 
+def _complete(loop: ToolLoop, returned: object) -> None:
+    if inspect.isawaitable(returned):
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(completed(returned))
+
+
+async def completed(returned: Awaitable[Any]) -> None:
+    """Await it, whatever kind of awaitable it is."""
+    await returned
+
+
 class SerialExecutor(Executor):
     """One call at a time, on the main thread."""
 
@@ -298,6 +314,9 @@ class SerialExecutor(Executor):
         self._loop = ToolLoop()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
+
+    def complete(self, returned: object) -> None:
+        _complete(self._loop, returned)
 
     def _wake(self, call_id: int) -> None:
         self._queue.put(call_id)
@@ -331,6 +350,9 @@ class ConcurrentExecutor(Executor):
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
+
+    def complete(self, returned: object) -> None:
+        _complete(self._loop, returned)
 
     def _wake(self, _call_id: int) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)
