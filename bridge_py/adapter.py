@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import inspect
 import re
 import typing
@@ -18,12 +19,14 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
+from .hints import Unenforceable, convert, enforced, hook, optional
 from .misuse import check_adapter, check_markable
 from .specs import Cancel, ParameterSpec, ToolSpec
 from .wire import codec
 from .wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+_INNER: Final = re.compile(r"- at `\$([^`]*)` - at `\$([^`]*)`")
 _CANCEL_CHOICES: Final = get_args(Cancel)
 _ASYNC_CANCEL_CHOICES: Final = ("interrupt", "kill")
 
@@ -176,22 +179,64 @@ class Tool:
         for parameter in inspect.signature(self.function).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.takes_any = True
+                self._rest = self._rest_hint(parameter.name, hints.get(parameter.name, Any))
             elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
                 raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
             elif (hint := hints.get(parameter.name)) in self._context_types:
                 self._context_parameter = parameter.name
                 self.context_class = self._context_class(hint)
             else:
-                hint = _checkable(hints.get(parameter.name, Any))
+                hint = _hint_of(parameter, hints)
                 self.hints[parameter.name] = hint
-                fields.append(_field_of(parameter, hint))
-                specs.append(_spec_of(parameter, hint, docs.get(parameter.name, "")))
+                found = self._enforced(parameter.name, hint)
+                fields.append(_field_of(parameter, found))
+                specs.append(_spec_of(parameter, hints.get(parameter.name, Any), docs.get(parameter.name, "")))
+        self._reserved = {self._context_parameter, _owner_name(self.function)}
         self._fields = frozenset(spec.name for spec in specs)
-        shape = msgspec.defstruct(
-            f"{self.name}_arguments", fields, kw_only=True, forbid_unknown_fields=not self.takes_any
-        )
-        self._shape = shape
+        self._optional = frozenset(spec.name for spec in specs if not spec.required)
+        self._shape = self._shape_of(fields)
         return specs
+
+    def _shape_of(self, fields: list[Any]) -> Any:
+        name = f"{self.name}_arguments"
+        return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=not self.takes_any)
+
+    def _enforced(self, parameter: str, hint: Any, *, special: bool = False) -> Any:
+        try:
+            return enforced(hint, special=special)
+        except Unenforceable as error:
+            raise UsageError(
+                f"tool {self.name!r}: the hint of parameter {parameter!r} cannot be enforced: {error}"
+            ) from None
+
+    def _rest_hint(self, parameter: str, hint: Any) -> Any:
+        """The hint of each other argument, or, for `Unpack`, of all as a dict; plain and special."""
+        self._unpacks = typing.get_origin(hint) is typing.Unpack
+        hint = get_args(hint)[0] if self._unpacks else hint
+        return [self._enforced(parameter, hint, special=special) for special in (False, True)]
+
+    def _convert_rest(self, given: dict[str, Any], is_special: bool) -> dict[str, Any]:
+        hint, found = self._rest[is_special], {}
+        rest = {key: value for key, value in given.items() if key not in self._fields}
+        for key in rest.keys() & self._reserved:
+            raise InvalidArguments(f"{self.name}: there is no parameter {key!r}", key)
+        if self._unpacks:
+            return dict(convert(rest, hint))
+        for key, value in rest.items():
+            try:
+                found[key] = convert(value, hint)
+            except ValueError as error:
+                raise InvalidArguments(f"{self.name}: the argument {key!r} does not fit: {error}", key) from None
+        return found
+
+    @functools.cached_property
+    def _special_shape(self) -> Any:
+        # Most tools never need it.
+        fields: list[Any] = []
+        for name, hint in self.hints.items():
+            found = self._enforced(name, hint, special=True)
+            fields.append((name, optional(found), msgspec.UNSET) if name in self._optional else (name, found))
+        return self._shape_of(fields)
 
     def _context_class(self, hint: Any) -> Any:
         if hint is AsyncSessionContext and not self.is_async:
@@ -201,22 +246,29 @@ class Tool:
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
         """Decode the arguments of a call, and see `bind`. Raises `InvalidArguments` and `CodecError`."""
         try:
-            given = codec.decode(body, area)
-        except CodecError:
-            raise
+            given, is_special = codec.decode_marked(body, area)
+        except CodecError as error:
+            raise CodecError(f"{self.name}: {error}") from None
         except DecodeError as error:
-            raise InvalidArguments(f"{self.name}: the arguments are not a value: {error}") from None
-        return self.bind(given, context)
+            raise InvalidArguments(f"{self.name}: the arguments cannot be read: {error}") from None
+        return self.bind(given, context, is_special=is_special)
 
-    def bind(self, given: Any, context: object) -> dict[str, Any]:
-        """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter."""
+    def bind(self, given: Any, context: object, *, is_special: bool = True) -> dict[str, Any]:
+        """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter.
+
+        `is_special` is what `codec.decode_marked` says; False is faster.
+        """
         try:
-            converted: Any = msgspec.convert(given, self._shape, dec_hook=check_instance)
-        except msgspec.ValidationError as error:
+            converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
+            values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
+            if self.takes_any:
+                values.update(self._convert_rest(given, is_special))
+        except InvalidArguments:
+            raise
+        except (msgspec.ValidationError, ValueError) as error:
             raise _explain(self.name, str(error), self.spec) from None
-        values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
-        if self.takes_any:
-            values.update((key, value) for key, value in given.items() if key not in self._fields)
+        except Exception as error:  # what a class does when it is made, or hashed
+            raise InvalidArguments(f"{self.name}: the arguments do not fit: {type(error).__name__}: {error}") from None
         if self._context_parameter:
             values[self._context_parameter] = context
         return values
@@ -270,20 +322,20 @@ def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
         raise UsageError(f"tool {name!r}: its type hints cannot be resolved: {error}") from error
 
 
-def _checkable(hint: Any) -> Any:
-    try:
-        msgspec.msgpack.Decoder(hint, dec_hook=check_instance)
-    except TypeError:
-        return Any
-    return hint
+def _owner_name(function: Any) -> str:
+    """What a method calls its object, by convention "self"."""
+    return next(iter(inspect.signature(function.__func__).parameters), "") if inspect.ismethod(function) else ""
+
+
+def _hint_of(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    hint = hints.get(parameter.name, Any)
+    return hint | None if parameter.default is None and hint is not Any else hint
 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> Any:
     if parameter.default is parameter.empty:
         return (parameter.name, hint)
-    if parameter.default is None and hint is not Any:
-        hint = hint | None
-    return (parameter.name, hint | msgspec.UnsetType if hint is not Any else Any, msgspec.UNSET)
+    return (parameter.name, optional(hint), msgspec.UNSET)
 
 
 def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> ParameterSpec:
@@ -293,15 +345,9 @@ def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> Param
     return ParameterSpec(parameter.name, type_name, description, required=False, default=repr(parameter.default))
 
 
-def check_instance(expected: Any, value: Any) -> Any:
-    """Take a value for a hint that msgspec cannot convert to, if it is of that class already."""
-    kind = typing.get_origin(expected) or expected
-    if isinstance(kind, type) and not isinstance(value, kind):
-        raise TypeError(f"Expected `{kind.__module__}.{kind.__qualname__}`, got `{type(value).__qualname__}`")
-    return value
-
-
 def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
+    while (merged := _INNER.sub(r"- at `$\2\1`", message, count=1)) != message:
+        message = merged  # what a class of its own has found in a part
     inside = re.search(r"(?:at|in) `\$\.(\w+)", message)
     found = inside or re.search(r"field `([^`]+)`", message)
     parameter = found.group(1) if found else ""

@@ -13,7 +13,7 @@ import trio
 
 from bridge_py.cargo import load_of
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, RemoteProtocolError, UsageError
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, UsageError
 from bridge_py.wire.frames import Frame
 
 from .affinity import Affinity
@@ -227,14 +227,13 @@ class Caller:
         raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
 
     def _decode(self, call: Call, frame: Frame) -> Any:
+        # What cannot be decoded is this call's failure: the link is whole, and so is its worker.
         try:
             return codec.decode(frame.body, frame.attached)
         except CodecError:
             raise
         except DecodeError as error:
-            if call.worker is not None:
-                call.worker.kill(f"broke the protocol: {error}")
-            raise RemoteProtocolError(f"{call.name!r} sent back what cannot be read: {error}") from error
+            raise DecodeError(f"{call.name!r} sent back what cannot be read: {error}") from error
 
 
 def _parent() -> Call | None:

@@ -155,7 +155,7 @@ class StdioLine(Line):
         return {
             "id": call_id,
             "command": call.name,
-            "args": codec.decode(call.body, area),
+            "args": codec.decode(call.body, area, plain=True),
             "session": call.session_id or None,
             "timeout": timeout_us / 1e6 if timeout_us else None,
             "stream": call.credit is not None,
@@ -429,7 +429,7 @@ class _Asks:
         try:
             # Only what goes through the codec, in the form in which it comes out: a list for a tuple.
             packed = codec.encode(await self._find(ask), "result", beside=_INSIDE)
-            return {"result": codec.decode(packed.body)}
+            return {"result": codec.decode(packed.body, plain=True)}
         except Exception as error:
             if not isinstance(error, SnakepitError):
                 logger.exception("worker %s asked for %r, which failed", self._worker_id, ask.verb)

@@ -40,7 +40,6 @@ def _open(how: str) -> object:
     [
         ("unknown_kind", snakepit.WorkerCrashed, "unknown kind 77"),
         ("too_large", snakepit.WorkerCrashed, r"over the limit of 100000 bytes"),
-        ("broken_result", snakepit.ProtocolError, "sent back what cannot be read"),
         ("broken_error", snakepit.WorkerCrashed, "the body of an error frame is broken"),
         ("no_batch", snakepit.WorkerCrashed, "broke the protocol"),
         ("twice", snakepit.WorkerCrashed, "which is not open"),
@@ -61,6 +60,14 @@ async def test_a_broken_rule_ends_that_worker_and_never_the_pool(
         await pool.await_ready(20)
         # A worker that hangs up is not at fault in what it said, so the call is tried on others first.
         assert len(new) == 1 or how == "hang_up"
+
+
+async def test_a_result_that_cannot_be_read_fails_its_call_and_its_worker_lives() -> None:
+    async with _open("broken_result") as pool:  # type: ignore[attr-defined]
+        for _ in range(2):
+            with pytest.raises(snakepit.DecodeError, match="'anything' sent back what cannot be read"):
+                await pool.execute("anything", timeout=20)
+        assert pool.get_stats().restarts == 0
 
 
 @pytest.mark.parametrize(

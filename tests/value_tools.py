@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from bridge_py import BaseAdapter, register_codec, tool
+from bridge_py import BaseAdapter, SessionContext, register_codec, tool
 
 
 class Color(enum.Enum):
@@ -51,6 +51,17 @@ class Celsius:
 register_codec(Celsius, "celsius", lambda value: value.degrees, Celsius)
 
 
+class Unreadable:
+    """What can be sent, and not read."""
+
+
+def _fail(_value: object) -> Unreadable:
+    raise ArithmeticError("no")
+
+
+register_codec(Unreadable, "unreadable", lambda _value: 1, _fail)
+
+
 class ValueTools(BaseAdapter):
     """Tools for tests of values."""
 
@@ -60,6 +71,11 @@ class ValueTools(BaseAdapter):
     @tool
     def echo(self, value: Any) -> Any:
         return value
+
+    @tool
+    def ask(self, context: SessionContext, name: str) -> str:
+        """What a tool of the host gives."""
+        return type(context.call_host_tool(name)).__name__
 
     @tool
     def hinted(self, color: Color, box: Box, sample: Sample, path: Path, price: Decimal, ids: set[int]) -> list[str]:

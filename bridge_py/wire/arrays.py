@@ -14,12 +14,16 @@ read-only. A torch tensor has no way to be read-only, so it gets a copy of its o
 from __future__ import annotations
 
 import array
+import functools
 import importlib
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from .errors import CodecError
-from .registry import Refused
+from .registry import Refused, type_of
 
 if TYPE_CHECKING:
     from .codec import Decoder, Encoder
@@ -37,6 +41,8 @@ def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
     """Encode a memoryview of any shape whose format is one native type."""
     if value.format not in memoryview(b"").cast("B").format + "bhilqnBHILQNefd?c":
         raise Refused(f"a memoryview of format {value.format!r} cannot be sent; cast it to bytes, or use an array")
+    if not value.nbytes and value.ndim != 1:
+        raise Refused("a memoryview without items, and of several dimensions, cannot be sent: use an array")
     flat = value.cast("B") if value.c_contiguous and value.nbytes else value.tobytes()
     return encoder.wrap(17, (value.format, value.shape, encoder.buffer(flat)))
 
@@ -45,8 +51,8 @@ def _encode_array(encoder: Encoder, value: Any) -> Any:
     import numpy as np
 
     descr = _describe(value.dtype)
-    order = "S" if isinstance(value, np.generic) else "C"
     value = np.asarray(value)
+    order = "C"
     if value.flags.f_contiguous and not value.flags.c_contiguous:
         order = "F"
         flat = value.T.reshape(-1)
@@ -57,13 +63,38 @@ def _encode_array(encoder: Encoder, value: Any) -> Any:
 
 
 def _describe(dtype: Any) -> Any:
+    """What `_dtype_of` makes the same dtype from. Raises `Refused`."""
+    # Equal dtypes may differ in their metadata, or be another of two integers of the same size.
+    is_plain = dtype.names is None and dtype.metadata is None
+    return _describe_plain(dtype, dtype.char) if is_plain else _description(dtype)
+
+
+@functools.lru_cache(1000)
+def _describe_plain(dtype: Any, _char: str) -> Any:
+    return _description(dtype)
+
+
+def _description(dtype: Any) -> Any:
     import numpy as np
 
-    if not dtype.hasobject and dtype.kind != "T":
-        descr = np.lib.format.dtype_to_descr(dtype)
-        if np.lib.format.descr_to_dtype(descr) == dtype:
-            return descr
-    raise Refused(f"a numpy array of dtype {dtype} cannot be sent: its items have no bytes of their own")
+    if dtype.hasobject or dtype.kind == "T":
+        raise Refused(
+            f"a numpy array of dtype {dtype} cannot be sent, its items have no bytes of their own: send .tolist()"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of what a description leaves out
+            descr: Any = np.lib.format.dtype_to_descr(dtype)
+        if dtype.kind in "iu":
+            descr = f"{descr[0]}{dtype.char}"
+        found = _dtype_of(msgspec.msgpack.decode(msgspec.msgpack.encode(descr)))
+        # A dtype without bytes, such as "S0", is given some when an array is made.
+        is_same = found == dtype and found.type is dtype.type and np.ndarray(1, found).itemsize == dtype.itemsize
+    except Exception:
+        is_same = False
+    if not is_same:
+        raise Refused(f"a numpy array of dtype {dtype!r} cannot be sent: another dtype would arrive; convert it")
+    return descr
 
 
 def _refuse_masked(_encoder: Encoder, _value: Any) -> Any:
@@ -71,10 +102,14 @@ def _refuse_masked(_encoder: Encoder, _value: Any) -> Any:
 
 
 def _encode_scalar(encoder: Encoder, value: Any) -> Any:
-    # Those that Python has no equal of stay what they are.
-    if value.dtype.kind in "biufcSU" and value.dtype.char not in "gG":
-        return encoder.prepare(value.item())
-    return _encode_array(encoder, value)
+    if type(value).__name__ == "str_":
+        # An array would cut off zeros at its end.
+        return encoder.wrap(16, ("U", (), "S", encoder.prepare(str.__str__(value))))
+    if type(value).__name__ == "bytes_":
+        return encoder.wrap(16, ("S", (), "S", encoder.buffer(bytes.__getitem__(value, slice(None)))))
+    if type(value) is not value.dtype.type:
+        raise Refused(f"a scalar of type {type_of(value)} cannot be sent: send .item()")
+    return encoder.wrap(16, (_describe(value.dtype), (), "S", encoder.buffer(value.tobytes())))
 
 
 def _encode_array_array(encoder: Encoder, value: array.array[Any]) -> Any:
@@ -96,21 +131,29 @@ def _encode_tensor(encoder: Encoder, value: Any) -> Any:
 def _decode_array(decoder: Decoder, payload: memoryview) -> Any:
     np = library("numpy")
     descr, shape, order, data = decoder.value(payload)
-    dtype = np.lib.format.descr_to_dtype(_with_tuples(descr))
+    if descr in ("U", "S") and order == "S":
+        return decoder.scalar(np.str_(data) if descr == "U" else np.bytes_(bytes(data)))
+    dtype = _dtype_of(descr)
     if dtype.hasobject:
         raise TypeError(f"an array of dtype {dtype}")
     found = np.ndarray(tuple(shape), dtype, data, order="F" if order == "F" else "C")
     if found.nbytes != len(data):
         raise ValueError(f"{len(data)} bytes for an array of {found.nbytes}")
     found.flags.writeable = False
-    return found[()] if order == "S" else found
+    return decoder.scalar(found[()]) if order == "S" else found
+
+
+def _dtype_of(descr: Any) -> Any:
+    import numpy as np
+
+    return np.lib.format.descr_to_dtype(_with_tuples(descr))
 
 
 def _with_tuples(descr: Any) -> Any:
     """A dtype's description as numpy wants it: MessagePack has made lists of its tuples."""
     if not isinstance(descr, list):
         return descr
-    if descr and isinstance(descr[0], list):
+    if not descr or isinstance(descr[0], list):
         return [_field(field) for field in descr]
     # A dtype of fixed-size subarrays: the item's description and the shape.
     item, shape = descr
@@ -153,7 +196,10 @@ def _decode_tensor(decoder: Decoder, payload: memoryview) -> Any:
 
 ENCODERS: Final = {
     "numpy.ndarray": _encode_array,
+    "numpy.memmap": _encode_array,
     "numpy.generic": _encode_scalar,
+    # Their first base is Python's.
+    **dict.fromkeys(("numpy.str_", "numpy.bytes_", "numpy.float64", "numpy.complex128"), _encode_scalar),
     "numpy.MaskedArray": _refuse_masked,
     "array.array": _encode_array_array,
     "torch.Tensor": _encode_tensor,

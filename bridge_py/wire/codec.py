@@ -5,11 +5,11 @@
     1          int beyond 64 bits             signed, big endian
     2, 3       set, frozenset                 array
     4          dict with other keys           array of pairs; MessagePack's own map takes text, bytes and numbers
-    5, 6, 7    datetime, date, time           ISO 8601
+    5, 6, 7    datetime, date, time           ISO 8601; with a fold or a zone of a name: 21
     8          timedelta                      array: days, seconds, microseconds
     9          Decimal                        text
     10         UUID                           16 bytes
-    11         path                           text
+    11         path                           array: name of the class, text
     12         complex                        two floats
     13         bytes of the area              array: offset, size
     14, 15     bytearray, bytes               bytes, or where they are in the area
@@ -17,11 +17,19 @@
     17         memoryview                     see `arrays`
     18         array.array                    see `arrays`
     19         torch tensor                   see `arrays`
-    20         frame or table                 see `tables`
+    20         polars, pyarrow                see `tables`
+    21         of the standard library        array: name, what it is made from; see `extensions`
+    22         pandas                         see `pandas_values`
+    23         enum, object with fields       array: class, name of the member, value or fields
+    24         tuple in a cell of a frame     array
     32         what `register_codec` added    array: tag, value
 
-Tuples become lists. Enums, attrs classes, dataclasses and msgspec Structs are sent as their value or fields, and
-become themselves again where a hint of the receiver asks for it. No pickle.
+Tuples become lists. Enums, named tuples, attrs classes, dataclasses and msgspec Structs are sent as their value or
+fields, and become themselves again where a hint of the receiver asks for it. A subclass of anything else is refused:
+it would arrive as its base. No pickle.
+
+What encodes must decode. Keys of dicts and items of sets may become equal, or no keys at all, so the encoder
+decodes them to see.
 
 Buffers of `beside` bytes and more are not copied into the message: the message says where in the *area* they are,
 which is all of them, one behind the other.
@@ -29,18 +37,23 @@ which is all of them, one behind the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
-from .registry import Refused, TooDeep, decoder_of, encoder_of, parts_of
+from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, name_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
 _AREA: Final = 13
+_TUPLE: Final = 24
+_LISTS: Final = (2, 3, _TUPLE)
+_PAIRS: Final = 4
+_MARKED: Final = 23
+_NOWHERE: Final = 1 << 62
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
 # What MessagePack cannot take of these must be looked for one by one.
 _SURE_LEAVES: Final = frozenset({type(None), bool, float})
@@ -67,32 +80,36 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Pa
     """
     try:
         return _encode(value, _LEAVES, beside)
-    except (Refused, RecursionError, OverflowError, ValueError, TypeError):
+    except Exception:  # noqa: S110 - classes of others run their own code here, and may raise anything
         pass
     try:
         # Slower, but it takes large ints, and finds who is at fault.
         return _encode(value, _SURE_LEAVES, beside)
     except TooDeep as error:
         raise EncodeError(f"{what}: {error}") from None
-    except Refused:
-        path, why = _find(value, what)
+    except Exception as error:
+        path, why = find_culprit(value, what, error)
         raise EncodeError(f"{path}: {why}") from None
-    except (RecursionError, OverflowError, ValueError, TypeError) as error:
-        raise EncodeError(f"{what}: it cannot be sent: {error}") from None
 
 
-def decode(body: bytes, area: bytes | memoryview = b"") -> Any:
+def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False) -> Any:
     """Decode what `encode` wrote. Arrays refer to the memory of `area` and are read-only.
 
-    Raises `DecodeError` for bytes that are no value, of which `CodecError` says that it takes a library, or a codec,
-    that is not here.
+    `plain`: numpy's scalars become Python's numbers, for receivers who know no others. Raises `DecodeError` for bytes
+    that are no value, which says where in the value they are and what should have been there; `CodecError` says that it
+    takes a library, or a codec, that is not here.
     """
-    try:
-        return msgspec.msgpack.decode(body, ext_hook=Decoder(area).decode_extension)
-    except DecodeError:
-        raise
-    except Exception as error:
-        raise DecodeError(f"{len(body)} bytes are no value: {type(error).__name__}: {error}") from None
+    return _decode(body, Decoder(area, plain))
+
+
+def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, bool]:
+    """Decode for somebody who has hints: enums and objects with fields are `Marked` with the names of their classes.
+
+    The second part says whether there is something in it that plain hints do not take: that, or a scalar of numpy's.
+    Raises as `decode` does.
+    """
+    decoder = Decoder(area, marks=True)
+    return _decode(body, decoder), decoder.is_special
 
 
 def encode_plain(value: Any) -> bytes:
@@ -125,6 +142,43 @@ def _encode(value: Any, leaves: frozenset[type], beside: int) -> Packed:
     return Packed(body, encoder.buffers, encoder.size) if encoder.size else Packed(body)
 
 
+def _decode(body: bytes, decoder: Decoder) -> Any:
+    try:
+        return msgspec.msgpack.decode(body, ext_hook=decoder.decode_extension)
+    except Exception as error:
+        raise _locate(body, decoder, error) from None
+
+
+def _locate(body: bytes, decoder: Decoder, error: Exception) -> DecodeError:
+    """The error with the place in the value, and the type that should be there, if one of its parts is broken."""
+    try:
+        path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
+    except Exception:
+        path = what = ""
+    kind = type(error) if isinstance(error, DecodeError) else DecodeError
+    text = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+    if what:
+        return kind(f"{path or 'it'} is no {what}: {text}")
+    return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
+
+
+def _find_broken(raw: Any, decoder: Decoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
+    """Where in a value, whose extensions are not decoded yet, one cannot be."""
+    if isinstance(raw, msgspec.msgpack.Ext):
+        try:
+            decoder.decode_extension(raw.code, memoryview(raw.data))
+            return "", "", error
+        except Exception as cause:
+            what, error = name_of(raw.code), cause
+        raw, named = _content_of(raw)
+        what = named or what
+    for label, part in parts_of(raw):
+        found = _find_broken(part, decoder, path + label, "", error)
+        if found[1]:
+            return found
+    return path, what, error
+
+
 class Encoder:
     """Turns one value into what msgspec encodes, and collects its large buffers."""
 
@@ -134,6 +188,7 @@ class Encoder:
         self._leaves = leaves
         self._beside = beside
         self._depth = 0
+        self._keeps_tuples = False
 
     def prepare(self, value: Any) -> Any:
         """The value in terms of MessagePack. Raises `Refused`."""
@@ -142,13 +197,50 @@ class Encoder:
             return value
         if kind is dict:
             return self._prepare_dict(value)
-        if kind is list or kind is tuple:
+        if kind is list or (kind is tuple and not self._keeps_tuples):
             return self._prepare_items(value)
         return encoder_of(kind)(self, value)
+
+    def items(self, value: Iterable[Any]) -> Any:
+        """A tuple, or what else consists of items."""
+        prepared = self._prepare_items(value)
+        return self.wrap(_TUPLE, prepared) if self._keeps_tuples and type(value) is tuple else prepared
 
     def extension(self, code: int, content: Any) -> Any:
         """An extension whose payload is a value. Raises `Refused`."""
         return self.wrap(code, self.prepare(content))
+
+    def keys(self, keys: Collection[Any]) -> list[Any]:
+        """Keys of a dict, or items of a set, that are different and can be keys where they arrive. Raises `Refused`."""
+        beside, self._beside = self._beside, _NOWHERE
+        keeps, self._keeps_tuples = self._keeps_tuples, False
+        prepared = self._prepare_items(keys)
+        self._beside, self._keeps_tuples = beside, keeps
+        if not _KEYS.issuperset(map(type, keys)):
+            _prove_keys(keys, _pack(prepared))
+        return prepared
+
+    def keys_of(self, keys: Iterable[Any]) -> list[Any]:
+        """The same of labels, of which some may be equal. Raises `Refused`."""
+        keys = list(keys)
+        if _KEYS.issuperset(map(type, keys)):
+            return self._prepare_items(keys)
+        return [prepared for key in keys for prepared in self.keys([key])]
+
+    def cells(self, values: Iterable[Any]) -> Any:
+        """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples.
+
+        Raises `Refused`.
+        """
+        keeps, self._keeps_tuples = self._keeps_tuples, True
+        values = list(values)
+        try:
+            prepared = self._prepare_items(values)
+        except Refused:
+            path, why = find_culprit(values, "", None)
+            raise Refused(why, path) from None
+        self._keeps_tuples = keeps
+        return self.buffer(_pack(prepared))
 
     def wrap(self, code: int, prepared: Any) -> Any:
         """An extension whose payload is prepared already."""
@@ -168,10 +260,18 @@ class Encoder:
 
     def _prepare_dict(self, value: dict[Any, Any]) -> Any:
         if not self._has_plain_keys(value):
-            return self.extension(4, [list(pair) for pair in value.items()])
+            return self.pairs(4, value)
         if self._leaves.issuperset(map(type, value.values())):
             return value
         return dict(zip(value, self._prepare_items(value.values()), strict=True))
+
+    def pairs(self, code: int, value: dict[Any, Any]) -> Any:
+        """A dict with any keys, in an extension. Raises `Refused`."""
+        return self.wrap(code, self.prepare_pairs(value))
+
+    def prepare_pairs(self, value: dict[Any, Any]) -> list[Any]:
+        """The pairs of a dict with any keys. Raises `Refused`."""
+        return list(map(list, zip(self.keys(value.keys()), self._prepare_items(value.values()), strict=True)))
 
     def _has_plain_keys(self, value: dict[Any, Any]) -> bool:
         if not _KEYS.issuperset(map(type, value)):
@@ -190,26 +290,68 @@ class Encoder:
         return items
 
 
-def _find(value: Any, path: str) -> tuple[str, str]:
+def _content_of(extension: Any) -> tuple[Any, str]:
+    """What an extension consists of, as far as that is parts of the value, and the name of its class."""
+    try:
+        raw = msgspec.msgpack.decode(extension.data)
+        if extension.code in _LISTS:
+            return raw, ""
+        if extension.code == _PAIRS:
+            return {str(key): value for key, value in raw}, ""
+        if extension.code == _MARKED:
+            return raw[2], str(raw[0])
+    except Exception:  # noqa: S110 - it is broken itself
+        pass
+    return None, ""
+
+
+def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
+    """Raise `Refused` unless keys come out as keys, and as many."""
+    try:
+        arrived = [hashable(key) for key in msgspec.msgpack.decode(packed, ext_hook=Decoder(b"").decode_extension)]
+    except Exception as error:
+        raise Refused(f"a key of it cannot be read where it arrives: {type(error).__name__}: {error}") from None
+    for sent, key in zip(keys, arrived, strict=True):
+        try:
+            hash(key)
+        except TypeError:
+            text = f"{type_of(sent)} arrives as {type(key).__name__}, which can be no key: send a tuple or text for it"
+            raise Refused(text) from None
+    if len(set(arrived)) < len(keys):
+        raise Refused("two of its keys are equal where they arrive, such as an enum's member and its value: rename one")
+
+
+def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, str]:
     """Where in a value that cannot be sent the culprit is, and what is wrong with it."""
-    why = "it cannot be sent"
-    for label, part in [("", value), *parts_of(value)]:
+    for label, part in parts_of(value):
         try:
             _encode(part, _SURE_LEAVES, BESIDE_BYTES)
-        except Refused as error:
-            if label:
-                return _find(part, path + label)
-            why = str(error)
-        except (RecursionError, OverflowError, ValueError, TypeError):
+        except RecursionError:
             continue
-    return path, why
+        except Exception as found:
+            return find_culprit(part, path + label, found)
+    if error is None:
+        try:
+            _encode(value, _SURE_LEAVES, BESIDE_BYTES)
+        except Exception as found:
+            error = found
+    if isinstance(error, Refused):
+        return path + error.path, str(error)
+    if isinstance(error, RecursionError):
+        return path, "it is nested too deeply, or contains itself"
+    return path, f"it cannot be sent: {type(error).__name__}: {error}"
 
 
 class Decoder:
     """Reads the extensions of one message."""
 
-    def __init__(self, area: bytes | memoryview) -> None:
+    #: Whether something has come that plain hints do not take.
+    is_special = False
+
+    def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
         self._area = memoryview(area)
+        self._plain = plain
+        self._marks = marks
 
     def decode_extension(self, code: int, payload: memoryview) -> Any:
         if code == _AREA:
@@ -222,3 +364,23 @@ class Decoder:
     def value(self, payload: memoryview) -> Any:
         """The value that is an extension's payload."""
         return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)
+
+    def whole(self, payload: memoryview) -> Any:
+        """The same, of which nothing is marked: what is made from it knows no marks."""
+        marks, self._marks = self._marks, False
+        try:
+            return self.value(payload)
+        finally:
+            self._marks = marks
+
+    def marked(self, kind: str, member: str | None, content: Any) -> Any:
+        """An enum, or an object with fields."""
+        if not self._marks:
+            return content
+        self.is_special = True
+        return Marked(kind, member, content)
+
+    def scalar(self, value: Any) -> Any:
+        """A scalar of numpy's."""
+        self.is_special = True
+        return value.item() if self._plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
 import decimal
+import fractions
 import pathlib
 import struct
 import uuid
+import zoneinfo
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from .registry import Refused
+from .errors import CodecError
+from .registry import Encode, Refused, hashable
 
 if TYPE_CHECKING:
     from .codec import Decoder, Encoder
 
+_STANDARD: Final = 21
+_PATHS: Final = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
+_FACTORIES: Final[dict[str, Any]] = {
+    kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+}
 _TWO_FLOATS: Final = struct.Struct("<2d")
 
 
@@ -61,10 +71,93 @@ def _encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
     return encode_memoryview(encoder, value)
 
 
-def _encode_time(_encoder: Encoder, value: dt.time) -> Any:
-    if value.tzinfo is not None and value.utcoffset() is None:
-        raise Refused("the offset of its time zone depends on a date: send a datetime")
+def _encode_datetime(encoder: Encoder, value: dt.datetime) -> Any:
+    if value.fold or _has_name(value.tzinfo):
+        moment = value.replace(tzinfo=None, fold=0)
+        return encoder.wrap(_STANDARD, ("datetime", (moment.isoformat(), value.fold, zone_of(value.tzinfo))))
+    return _ext(5, value.isoformat().encode())
+
+
+def _encode_time(encoder: Encoder, value: dt.time) -> Any:
+    if value.fold or _has_name(value.tzinfo):
+        moment = value.replace(tzinfo=None, fold=0)
+        return encoder.wrap(_STANDARD, ("time", (moment.isoformat(), value.fold, zone_of(value.tzinfo))))
     return _ext(7, value.isoformat().encode())
+
+
+def _has_name(zone: dt.tzinfo | None) -> bool:
+    if zone is None or zone is dt.UTC:
+        return False
+    if type(zone) is not dt.timezone:
+        return True
+    offset = _offset_of(zone)
+    # `fromisoformat` takes an offset of less than a second for none.
+    return bool(offset.microseconds) or zone.tzname(None) != dt.timezone(offset).tzname(None)
+
+
+def _offset_of(zone: dt.timezone) -> dt.timedelta:
+    return zone.utcoffset(None)
+
+
+def zone_of(zone: dt.tzinfo | None) -> Any:
+    """A time zone, for `to_zone`: None, the key of a `ZoneInfo`, or offset and name. Raises `Refused`."""
+    if zone is None:
+        return None
+    if type(zone) is dt.timezone:
+        offset = _offset_of(zone)
+        return [offset.days, offset.seconds, offset.microseconds, zone.tzname(None)]
+    if type(zone) is zoneinfo.ZoneInfo and zone.key is not None and _is_found(zone):
+        return zone.key
+    kind = type(zone)
+    raise Refused(
+        f"a time zone of type {kind.__module__}.{kind.__qualname__} cannot be sent: use zoneinfo.ZoneInfo(name), or a "
+        "datetime.timezone"
+    )
+
+
+def _is_found(zone: zoneinfo.ZoneInfo) -> bool:
+    try:
+        zone.__reduce__()  # fails for what was read from a file
+        return zoneinfo.ZoneInfo(zone.key).key == zone.key
+    except Exception:
+        return False
+
+
+def to_zone(found: Any) -> dt.tzinfo | None:
+    """The time zone that `zone_of` was given. Raises `CodecError` if it is not known here."""
+    if found is None:
+        return None
+    if isinstance(found, str):
+        try:
+            return zoneinfo.ZoneInfo(found)
+        except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
+            raise CodecError(f"the time zone {found!r} cannot be read here: {error}") from error
+        except KeyError:
+            raise CodecError(f"the time zone {found!r} is not known here: pip install tzdata") from None
+    days, seconds, microseconds, name = found
+    offset = dt.timedelta(days, seconds, microseconds)
+    plain = dt.timezone(offset)
+    return plain if plain.tzname(None) == name else dt.timezone(offset, name)
+
+
+def _encode_standard(name: str, parts: Callable[[Any], Any]) -> Encode:
+    return lambda encoder, value: encoder.wrap(_STANDARD, (name, encoder.prepare(parts(value))))
+
+
+def _encode_defaultdict(encoder: Encoder, value: Any) -> Any:
+    factory = value.default_factory
+    name = None if factory is None else getattr(factory, "__name__", "")
+    if factory is not None and _FACTORIES.get(name or "") is not factory:
+        raise Refused("a defaultdict whose default_factory is no builtin type cannot be sent: send dict(value)")
+    return encoder.wrap(_STANDARD, ("defaultdict", (name, encoder.prepare_pairs(value))))
+
+
+def _encode_pairs(name: str) -> Encode:
+    return lambda encoder, value: encoder.wrap(_STANDARD, (name, encoder.prepare_pairs(value)))
+
+
+def _encode_path(encoder: Encoder, value: pathlib.PurePath) -> Any:
+    return encoder.wrap(11, (type(value).__name__, _encode_str(encoder, str(value))))
 
 
 def _decode_int(_decoder: Decoder, payload: memoryview) -> int:
@@ -103,9 +196,51 @@ def _buffer_of(decoder: Decoder, payload: memoryview) -> bytes | memoryview:
     return found
 
 
-def hashable(key: Any) -> Any:
-    """A key as it was: MessagePack has made lists of its tuples."""
-    return tuple(map(hashable, key)) if isinstance(key, list) else key
+def _pairs_of(pairs: Any) -> Iterator[tuple[Any, Any]]:
+    return ((hashable(key), value) for key, value in pairs)
+
+
+def _decode_standard(decoder: Decoder, payload: memoryview) -> Any:
+    name, content = decoder.whole(payload)
+    if name not in _STANDARD_DECODERS:
+        raise CodecError(f"a {name!r:.100} has come, which is not known here: the other side is newer")
+    return _STANDARD_DECODERS[name](content)
+
+
+def _to_datetime(content: Any) -> dt.datetime:
+    text, fold, zone = content
+    return dt.datetime.fromisoformat(text).replace(fold=fold, tzinfo=to_zone(zone))
+
+
+def _to_time(content: Any) -> dt.time:
+    text, fold, zone = content
+    return dt.time.fromisoformat(text).replace(fold=fold, tzinfo=to_zone(zone))
+
+
+def _to_defaultdict(content: Any) -> Any:
+    name, pairs = content
+    return collections.defaultdict(None if name is None else _FACTORIES[name], _pairs_of(pairs))
+
+
+def _to_counter(pairs: Any) -> Any:
+    found: collections.Counter[Any] = collections.Counter()
+    found.update(dict(_pairs_of(pairs)))
+    return found
+
+
+def _decode_path(decoder: Decoder, payload: memoryview) -> pathlib.PurePath:
+    name, text = decoder.value(payload)
+    if name not in _PATHS:
+        raise CodecError(f"a path of the class {name!r:.100} has come")
+    try:
+        path: pathlib.PurePath = getattr(pathlib, name)(text)
+    except (NotImplementedError, TypeError) as error:
+        raise CodecError(f"a {name} cannot be made here: {error}") from None
+    return path
+
+
+def _decode_tuple(decoder: Decoder, payload: memoryview) -> tuple[Any, ...]:
+    return tuple(decoder.whole(payload))
 
 
 def _text(payload: memoryview) -> str:
@@ -118,20 +253,40 @@ ENCODERS: Final = {
     "builtins.str": _encode_str,
     "builtins.bytes": _encode_bytes,
     "builtins.bytearray": _encode_bytearray,
-    "builtins.list": lambda encoder, value: encoder.prepare(list(value)),
-    "builtins.tuple": lambda encoder, value: encoder.prepare(list(value)),
-    "builtins.dict": lambda encoder, value: encoder.prepare(dict(value)),
-    "builtins.set": lambda encoder, value: encoder.extension(2, list(value)),
-    "builtins.frozenset": lambda encoder, value: encoder.extension(3, list(value)),
+    # Subclasses are refused; a base that is met is the class itself.
+    "builtins.list": lambda encoder, value: encoder.items(value),
+    "builtins.tuple": lambda encoder, value: encoder.items(value),
+    "builtins.dict": lambda encoder, value: encoder.prepare(value),
+    "builtins.set": lambda encoder, value: encoder.wrap(2, encoder.keys(value)),
+    "builtins.frozenset": lambda encoder, value: encoder.wrap(3, encoder.keys(value)),
+    "builtins.range": _encode_standard("range", lambda value: [value.start, value.stop, value.step]),
     "builtins.complex": _encode_complex,
     "builtins.memoryview": _encode_memoryview,
-    "datetime.datetime": lambda _encoder, value: _ext(5, dt.datetime.isoformat(value).encode()),
+    "datetime.datetime": _encode_datetime,
     "datetime.date": lambda _encoder, value: _ext(6, value.isoformat().encode()),
     "datetime.time": _encode_time,
     "datetime.timedelta": _encode_timedelta,
+    "datetime.timezone": lambda encoder, value: encoder.wrap(_STANDARD, ("zone", zone_of(value))),
+    "zoneinfo.ZoneInfo": lambda encoder, value: encoder.wrap(_STANDARD, ("zone", zone_of(value))),
     "decimal.Decimal": lambda _encoder, value: _ext(9, str(value).encode()),
     "uuid.UUID": lambda _encoder, value: _ext(10, value.bytes),
-    "pathlib.PurePath": lambda encoder, value: _ext(11, _encode_str(encoder, str(value)).encode()),
+    "fractions.Fraction": _encode_standard("Fraction", lambda value: [value.numerator, value.denominator]),
+    "collections.deque": _encode_standard("deque", lambda value: [list(value), value.maxlen]),
+    "collections.OrderedDict": _encode_pairs("OrderedDict"),
+    "collections.Counter": _encode_pairs("Counter"),
+    "collections.defaultdict": _encode_defaultdict,
+    **{f"pathlib.{name}": _encode_path for name in _PATHS},
+}
+_STANDARD_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "datetime": _to_datetime,
+    "time": _to_time,
+    "zone": to_zone,
+    "range": lambda content: range(*content),
+    "Fraction": lambda content: fractions.Fraction(*content),
+    "deque": lambda content: collections.deque(*content),
+    "OrderedDict": lambda content: collections.OrderedDict(_pairs_of(content)),
+    "Counter": _to_counter,
+    "defaultdict": _to_defaultdict,
 }
 DECODERS: Final = {
     1: _decode_int,
@@ -144,8 +299,10 @@ DECODERS: Final = {
     8: _decode_timedelta,
     9: lambda _decoder, payload: decimal.Decimal(_text(payload)),
     10: lambda _decoder, payload: uuid.UUID(bytes=bytes(payload)),
-    11: lambda _decoder, payload: pathlib.Path(_text(payload)),
+    11: _decode_path,
     12: lambda _decoder, payload: complex(*_TWO_FLOATS.unpack(payload)),
     14: _decode_bytearray,
     15: _decode_bytes,
+    21: _decode_standard,
+    24: _decode_tuple,
 }

@@ -6,6 +6,7 @@ is met.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import importlib
@@ -23,6 +24,8 @@ T = TypeVar("T")
 Encode = Callable[["Encoder", Any], Any]
 Decode = Callable[["Decoder", memoryview], Any]
 
+_LONGEST_KEY: Final = 100
+_MARKED: Final = 23
 _CUSTOM: Final = 32
 _MODULE_OF: Final = {
     "builtins": "extensions",
@@ -30,10 +33,13 @@ _MODULE_OF: Final = {
     "decimal": "extensions",
     "uuid": "extensions",
     "pathlib": "extensions",
+    "fractions": "extensions",
+    "collections": "extensions",
+    "zoneinfo": "extensions",
     "array": "arrays",
     "numpy": "arrays",
     "torch": "arrays",
-    "pandas": "tables",
+    "pandas": "pandas_values",
     "polars": "tables",
     "pyarrow": "tables",
 }
@@ -41,18 +47,53 @@ _MODULE_OF_CODE: Final = {
     **dict.fromkeys(range(1, 16), "extensions"),
     **dict.fromkeys(range(16, 20), "arrays"),
     20: "tables",
+    21: "extensions",
+    22: "pandas_values",
+    24: "extensions",
 }
+# Whose subclasses are nothing of their own, or belong to the library.
+_OPEN: Final = frozenset(
+    {"numpy.generic", "numpy.MaskedArray", "torch.Tensor", "pandas.ExtensionArray", "pyarrow.Array"}
+)
+_NAMES: Final = {
+    1: "int", 2: "set", 3: "frozenset", 4: "dict", 5: "datetime", 6: "date", 7: "time", 8: "timedelta", 9: "Decimal",
+    10: "UUID", 11: "path", 12: "complex", 13: "buffer", 14: "bytearray", 15: "bytes", 16: "numpy value",
+    17: "memoryview", 18: "array.array", 19: "torch tensor", 20: "table", 21: "value of the standard library",
+    22: "pandas value", 23: "enum or object", 24: "tuple", 32: "object with a codec",
+}  # fmt: skip
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
 _custom_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
 
 
 class Refused(Exception):
-    """A value cannot be sent, because of what the message says. Where it is, the codec finds out."""
+    """A value cannot be sent, because of what the message says. Where it is, the codec finds out.
+
+    `path` leads to a part that the codec does not know of, such as a cell of a frame.
+    """
+
+    def __init__(self, why: str, path: str = "") -> None:
+        super().__init__(why)
+        self.path = path
 
 
 class TooDeep(Refused):
     """A value is nested too deeply, and no part of it is at fault."""
+
+
+class Marked:
+    """An enum, or an object with fields, that has come for a hint: `kind` is its class's `__qualname__`.
+
+    `member` is the name of an enum's member, empty if it has none, and `content` its value. For an object they are None
+    and its fields: a dict, or a list.
+    """
+
+    __slots__ = ("content", "kind", "member")
+
+    def __init__(self, kind: str, member: str | None, content: Any) -> None:
+        self.kind = kind
+        self.member = member
+        self.content = content
 
 
 def register_codec(kind: type[T], tag: str, encode: Callable[[T], Any], decode: Callable[[Any], T]) -> None:
@@ -82,6 +123,8 @@ def decoder_of(code: int) -> Decode:
     """What reads an extension."""
     if code == _CUSTOM:
         return _decode_custom
+    if code == _MARKED:
+        return _decode_marked
     module = _MODULE_OF_CODE.get(code)
     if module is None:
         raise CodecError(f"a value of the unknown extension type {code}: the other side is newer")
@@ -89,18 +132,49 @@ def decoder_of(code: int) -> Decode:
     return decode
 
 
+def hashable(key: Any) -> Any:
+    """A key as it was: MessagePack has made lists of its tuples."""
+    return tuple(map(hashable, key)) if type(key) is list else key
+
+
+def name_of(code: int) -> str:
+    """What is in an extension."""
+    return _NAMES.get(code, f"extension {code}")
+
+
+def type_of(value: Any) -> str:
+    """The name of a value's type, with its module unless it is builtin."""
+    return _type_name(type(value))
+
+
 def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a value, with what leads to each in a path."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"), item
-        yield from ((f" (its key {key!r})", key) for key in value if not isinstance(key, str))
+            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{_clip(key)}]"), item
+        yield from ((f" (its key {_clip(key)})", key) for key in value if not isinstance(key, str))
     elif isinstance(value, (list, tuple)):
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
     elif isinstance(value, (set, frozenset)):
         yield from (("{...}", item) for item in value)
+    elif isinstance(value, enum.Enum):
+        yield ".value", value.value
     elif (fields := fields_of(type(value))) is not None:
-        yield from ((f".{name}", getattr(value, attribute)) for name, attribute in fields)
+        for name, attribute in fields:
+            with contextlib.suppress(Exception):  # what a class makes of its attributes
+                yield f".{name}", getattr(value, attribute)
+
+
+def _clip(key: Any) -> str:
+    try:
+        text = repr(key)
+    except Exception as error:
+        return f"<its repr() raised {type(error).__name__}>"
+    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}..."
+
+
+def _type_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def has_codec(kind: type) -> bool:
@@ -110,12 +184,17 @@ def has_codec(kind: type) -> bool:
 
 def _find_encoder(kind: type) -> Encode:
     if issubclass(kind, enum.Enum):
-        return lambda encoder, value: encoder.prepare(value.value)
+        return _encode_enum
     for base in kind.__mro__:
         if base in _custom:
             return _custom_encoder(*_custom[base])
         root = base.__module__.partition(".")[0]
-        if (module := _MODULE_OF.get(root)) and (name := f"{root}.{base.__name__}") in _load(module).ENCODERS:
+        name = f"{root}.{base.__name__}"
+        if (module := _MODULE_OF.get(root)) and name in _load(module).ENCODERS:
+            if name == "builtins.tuple" and hasattr(kind, "_fields"):
+                return _encode_named_tuple
+            if base is not kind and name not in _OPEN:
+                raise Refused(_subclass_text(kind, base))
             encode: Encode = _load(module).ENCODERS[name]
             return encode
     if (fields := fields_of(kind)) is not None:
@@ -123,6 +202,15 @@ def _find_encoder(kind: type) -> Encode:
     raise Refused(
         f"an object of type {kind.__module__}.{kind.__qualname__} cannot be sent: send plain values, arrays, frames or "
         "dataclasses, or register a codec for it on both sides (register_codec)"
+    )
+
+
+def _subclass_text(kind: type, base: type) -> str:
+    name = _type_name(base)
+    remedy = "numpy.asarray(value)" if name == "numpy.ndarray" else f"a {name} made from it"
+    return (
+        f"a {_type_name(kind)} cannot be sent, it would arrive as its base {name}: send {remedy}, or register a codec "
+        "for it on both sides (register_codec)"
     )
 
 
@@ -140,17 +228,38 @@ def fields_of(kind: type) -> list[tuple[str, str]] | None:
     return None if attributes is None else [(field.name, field.name) for field in attributes]
 
 
+def _encode_enum(encoder: Encoder, value: enum.Enum) -> Any:
+    return encoder.wrap(_MARKED, (type(value).__qualname__, value.name or "", encoder.prepare(value.value)))
+
+
+def _encode_named_tuple(encoder: Encoder, value: Any) -> Any:
+    return encoder.wrap(_MARKED, (type(value).__qualname__, None, encoder.prepare(list(value))))
+
+
 def _object_encoder(kind: type, fields: list[tuple[str, str]]) -> Encode:
     config = getattr(kind, "__struct_config__", None)
     tag = {} if config is None or config.tag is None else {config.tag_field: config.tag}
     is_array = config is not None and config.array_like
 
     def encode(encoder: Encoder, value: Any) -> Any:
-        found = {name: getattr(value, attribute) for name, attribute in fields}
+        found = {name: _attribute(value, attribute) for name, attribute in fields}
         found = tag | {name: item for name, item in found.items() if item is not msgspec.UNSET}
-        return encoder.prepare(list(found.values()) if is_array else found)
+        content = encoder.prepare(list(found.values()) if is_array else found)
+        return encoder.wrap(_MARKED, (kind.__qualname__, None, content))
 
     return encode
+
+
+def _attribute(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except Exception as error:
+        raise Refused(f"its field {name!r} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _decode_marked(decoder: Decoder, payload: memoryview) -> Any:
+    kind, member, content = decoder.value(payload)
+    return decoder.marked(kind, member, content)
 
 
 def _custom_encoder(tag: str, convert: Callable[[Any], Any]) -> Encode:
@@ -165,7 +274,7 @@ def _custom_encoder(tag: str, convert: Callable[[Any], Any]) -> Encode:
 
 
 def _decode_custom(decoder: Decoder, payload: memoryview) -> Any:
-    tag, value = decoder.value(payload)
+    tag, value = decoder.whole(payload)
     if tag not in _custom_decoders:
         raise CodecError(f"there is no codec {tag!r} here: register it on both sides (register_codec)")
     try:

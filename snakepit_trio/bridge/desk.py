@@ -90,7 +90,7 @@ class Desk:
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
         try:
-            call_id, name, args = codec.decode(frame.body, frame.attached)
+            (call_id, name, args), _ = codec.decode_marked(frame.body, frame.attached)
             call = self._record(call_id, frame.name)
             if call.abandoned:
                 raise SessionError("call_host_tool: the call is being stopped")
@@ -121,7 +121,7 @@ class Desk:
             self._reply(frame, found)
 
     async def _find(self, frame: Frame) -> Load:
-        call_id, *arguments = codec.decode(frame.body, frame.attached)
+        call_id, *arguments = codec.decode(frame.body, frame.attached, plain=True)
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
             tools = self._bridge.tools.list_exposed_tools(call.session_id or None)

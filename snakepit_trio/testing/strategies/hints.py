@@ -1,18 +1,18 @@
-"""Values that fit a type hint as msgspec understands it, and may be sent to a tool that has it."""
+"""Values that fit a type hint, and may be sent to a tool that has it."""
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import inspect
 import pathlib
 from collections.abc import Callable
-from typing import Any, Final, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
-import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect as info
 
-from bridge_py.adapter import check_instance
+from bridge_py.hints import convert, enforced, objects, own
 from bridge_py.wire import codec
 
 from .sendable import Values, arrays, floats, paths, values
@@ -34,7 +34,37 @@ _STRANGERS: Final[tuple[Any, ...]] = (
 
 def fitting(hint: Any) -> Values:
     """Values that are taken for a hint."""
-    return _Fitting().of(info.type_info(hint))
+    try:
+        return _Fitting().of(info.type_info(hint))
+    except TypeError:
+        return _ours(hint)
+
+
+def _ours(hint: Any) -> Values:
+    """What fits a hint that msgspec does not know."""
+    origin, args = get_origin(hint), get_args(hint)
+    if len(members := own.flat_union(hint)) > 1:
+        return st.one_of(list(map(fitting, members)))
+    if origin is Annotated:
+        return fitting(args[0])
+    if origin in _GENERIC:
+        return _GENERIC[origin](*(fitting(part) for part in args if part is not ...))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return st.sampled_from(hint)
+    if isinstance(hint, type) and objects.has_fields(hint):
+        return _object_of(hint)
+    return st.from_type(hint)
+
+
+def _later(hint: Any) -> Values:
+    return st.deferred(lambda: fitting(hint))
+
+
+def _object_of(kind: Any) -> Values:
+    fields = [field for field in objects.fields_of(kind) if field.argument is not None]
+    given = {str(field.argument): _later(field.hint) for field in fields}
+    optional = {str(field.argument): given.pop(str(field.argument)) for field in fields if not field.required}
+    return st.fixed_dictionaries(given, optional=optional).map(lambda found: kind(**found))
 
 
 def not_fitting(hint: Any) -> list[Any]:
@@ -44,8 +74,8 @@ def not_fitting(hint: Any) -> list[Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     try:
-        msgspec.convert(codec.decode(codec.encode(value).body), hint, dec_hook=check_instance)
-    except msgspec.ValidationError:
+        convert(codec.decode(codec.encode(value).body), enforced(hint, special=True))
+    except ValueError:
         return False
     return True
 
@@ -113,6 +143,15 @@ _COLLECTIONS: Final[dict[type, Callable[..., Values]]] = {
     info.VarTupleType: lambda items, **bounds: st.lists(items, **bounds).map(tuple),
     info.SetType: st.sets,
     info.FrozenSetType: st.frozensets,
+}
+
+
+_GENERIC: Final[dict[Any, Callable[..., Values]]] = {
+    list: st.lists,
+    set: st.sets,
+    frozenset: st.frozensets,
+    dict: st.dictionaries,
+    tuple: st.tuples,
 }
 
 

@@ -1,0 +1,354 @@
+"""Hints that are enums, classes with fields, containers that MessagePack does not know, or numpy's."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import enum
+import functools
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_origin
+
+import msgspec
+
+from bridge_py.wire import codec
+from bridge_py.wire.registry import Marked
+
+from .own import (
+    Unenforceable,
+    check_known,
+    convert,
+    name_of,
+    of_parts,
+    optional,
+    own,
+    plain,
+    same,
+    scalar,
+    shown,
+    substitute,
+    type_of,
+    variables_of,
+)
+
+if TYPE_CHECKING:
+    from .builder import Builder
+
+_MISSING: Final = object()
+
+
+# Enums.
+
+
+@functools.lru_cache(10_000)
+def enum_of(kind: type[enum.Enum]) -> Any:
+    """What stands for an enum: its members come by their name, or by their value."""
+    sent = [(form, member) for member in kind.__members__.values() if (form := _sent(member.value)) is not _MISSING]
+
+    def find(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if isinstance(value, Marked):
+            if value.member is None or value.kind != kind.__qualname__:
+                raise ValueError(f"Expected `{kind.__qualname__}`, got `{value.kind}`")
+            if value.member in kind.__members__:
+                return kind[value.member]
+        given = scalar(value)
+        for form, member in sent:
+            if same(form, given):
+                return member
+        return _made(kind, given)
+
+    return own(kind.__qualname__, find)
+
+
+def _sent(value: Any) -> Any:
+    """A member's value as it arrives."""
+    try:
+        packed = codec.encode(value)
+        return codec.decode(packed.body, b"".join(packed.buffers))
+    except Exception:
+        return _MISSING
+
+
+def _made(kind: type[enum.Enum], value: Any) -> Any:
+    is_flag = issubclass(kind, enum.Flag) and type(value) is int
+    if is_flag or getattr(kind._missing_, "__func__", None) is not enum.Enum._missing_.__func__:  # type: ignore[attr-defined]
+        try:
+            found = kind(value)
+        except Exception:
+            found = None
+        if isinstance(found, kind) and (not is_flag or found.value == value):
+            return found
+    raise ValueError(f"Invalid enum value {value!r:.100}")
+
+
+def fits(find: Callable[[Any], Any], value: Any, member: Any) -> bool:
+    """Whether a value is that member of an enum."""
+    try:
+        return find(value) is member
+    except ValueError:
+        return False
+
+
+# Classes with fields.
+
+
+class Field(NamedTuple):
+    """A field of a class."""
+
+    name: str  # as it is sent
+    attribute: str
+    argument: str | None  # of the class; None if it takes none
+    hint: Any
+    required: bool
+
+
+def has_fields(kind: type) -> bool:
+    """Whether a class is known by its fields."""
+    return (
+        dataclasses.is_dataclass(kind)
+        or hasattr(kind, "__attrs_attrs__")
+        or issubclass(kind, msgspec.Struct)
+        or typing.is_typeddict(kind)
+        or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+    )
+
+
+def converter_of(kind: Any, args: tuple[Any, ...], builder: Builder) -> Callable[[Any], Any]:
+    """What makes objects of a class from their fields. Raises `Unenforceable`."""
+    known = variables_of(kind, args)
+    fields = [field._replace(hint=builder.of(substitute(field.hint, known))) for field in fields_of(kind)]
+    for field in fields:
+        check_known(field.hint, field.hint)
+    config = getattr(kind, "__struct_config__", None)
+    if issubclass(kind, tuple) or (config is not None and config.array_like):
+        read = _reader_of_list(fields, config)
+    else:
+        read = _reader_of_dict(kind, fields, config)
+
+    def make(value: Any) -> Any:
+        if not typing.is_typeddict(kind) and isinstance(value, kind):
+            return value
+        if not isinstance(value, Marked):
+            return _build(kind, fields, read(value), exact=False)
+        if typing.is_typeddict(kind):
+            return read(value.content)
+        if value.member is not None or value.kind != kind.__qualname__:
+            return _of_subclass(kind, value, builder)
+        return _build(kind, fields, read(value.content), exact=True)
+
+    return make
+
+
+def _of_subclass(kind: type, value: Marked, builder: Builder) -> Any:
+    """An object of a subclass that is known here arrives as itself."""
+    waiting: list[Any] = list(kind.__subclasses__())
+    while waiting:
+        found = waiting.pop()
+        if found.__qualname__ == value.kind:
+            return convert(value, builder.of(found))
+        waiting += found.__subclasses__()
+    raise ValueError(f"Expected `{kind.__qualname__}`, got `{value.kind}`")
+
+
+def fields_of(kind: Any) -> list[Field]:
+    """The fields of a class. Raises `Unenforceable`."""
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception as error:
+        raise Unenforceable(f"the hints of {name_of(kind)} cannot be resolved: {error}") from None
+    if typing.is_typeddict(kind):
+        return [Field(name, name, name, hint, name in kind.__required_keys__) for name, hint in hints.items()]
+    if issubclass(kind, tuple):
+        defaults = kind._field_defaults
+        return [Field(name, name, name, hints.get(name, Any), name not in defaults) for name in kind._fields]
+    if issubclass(kind, msgspec.Struct):
+        return [Field(each.encode_name, each.name, each.name, hints[each.name], each.required)
+                for each in msgspec.structs.fields(kind)]  # fmt: skip
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_fields(kind, hints)
+    import attrs
+
+    return [Field(each.name, each.name, each.alias if each.init else None, hints.get(each.name, Any),
+                   each.init and each.default is attrs.NOTHING) for each in attrs.fields(kind)]  # fmt: skip
+
+
+def _dataclass_fields(kind: Any, hints: dict[str, Any]) -> list[Field]:
+    for name, field in kind.__dataclass_fields__.items():
+        if field._field_type is dataclasses._FIELD_INITVAR and field.default is dataclasses.MISSING:  # type: ignore[attr-defined]
+            raise Unenforceable(
+                f"{name_of(kind)} takes {name!r}, an InitVar, which no object of it has: give it a default"
+            )
+    return [Field(each.name, each.name, each.name if each.init else None, hints[each.name],
+                   each.init and each.default is each.default_factory is dataclasses.MISSING)
+            for each in dataclasses.fields(kind)]  # fmt: skip
+
+
+def _reader_of_dict(kind: Any, fields: list[Field], config: Any) -> Callable[[Any], dict[str, Any]]:
+    tag = None if config is None or config.tag is None else (config.tag_field, config.tag)
+    names = {f"f{index}": field.name for index, field in enumerate(fields)}
+    shape = msgspec.defstruct(
+        getattr(kind, "__name__", "fields"),
+        [
+            (short, field.hint) if field.required else (short, optional(field.hint), msgspec.UNSET)
+            for short, field in zip(names, fields, strict=True)
+        ],
+        rename=names,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )  # fmt: skip
+
+    def read(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"Expected `{kind.__qualname__}`, got `{type_of(value)}`")
+        if tag is not None:
+            if not same(value.get(tag[0]), tag[1]):
+                raise ValueError(f"Invalid value {value.get(tag[0])!r:.100} - at `$.{tag[0]}`")
+            value = {name: item for name, item in value.items() if name != tag[0]}
+        found = convert(value, shape)
+        given = ((field, getattr(found, short)) for short, field in zip(names, fields, strict=True))
+        return {field.attribute: item for field, item in given if item is not msgspec.UNSET}
+
+    return read
+
+
+def _reader_of_list(fields: list[Field], config: Any) -> Callable[[Any], dict[str, Any]]:
+    tag = None if config is None else config.tag
+    least = sum(field.required for field in fields)
+
+    def read(value: Any) -> dict[str, Any]:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"Expected `array`, got `{type_of(value)}`")
+        if tag is not None:
+            if not value or not same(value[0], tag):
+                raise ValueError(f"Invalid value {value[:1]!r:.100} - at `$[0]`")
+            value = value[1:]
+        if not least <= len(value) <= len(fields):
+            size = f"{least}" if least == len(fields) else f"{least} to {len(fields)}"
+            raise ValueError(f"Expected `array` of length {size}, got {len(value)}")
+        given = fields[: len(value)]
+        found = convert(value, of_parts(tuple, [field.hint for field in given])) if given else ()
+        return {field.attribute: item for field, item in zip(given, found, strict=True)}
+
+    return read
+
+
+def _build(kind: Any, fields: list[Field], values: dict[str, Any], *, exact: bool) -> Any:
+    """An object from its attributes. `exact`: they were an object's, and are so again, whatever the class does."""
+    if typing.is_typeddict(kind):
+        return values
+    given = {
+        field.argument: values[field.attribute] for field in fields if field.attribute in values and field.argument
+    }
+    try:
+        made = kind(**given)
+        if exact or len(given) < len(values):
+            _restore(made, fields, values, exact)
+    except Exception as error:
+        raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
+    return made
+
+
+def _restore(made: Any, fields: list[Field], values: dict[str, Any], exact: bool) -> None:
+    if isinstance(made, (tuple, msgspec.Struct)):
+        return
+    for field in fields:
+        if field.attribute in values and (exact or field.argument is None):
+            value = values[field.attribute]
+            if getattr(made, field.attribute, _MISSING) is not value:
+                object.__setattr__(made, field.attribute, value)
+
+
+# Containers, and numpy.
+
+
+def dict_of(key_hint: Any, value_hint: Any) -> Any:
+    """A dict whose keys are of a class: msgspec takes any text for those."""
+
+    def make(value: Any) -> Any:
+        if type(value) is not dict:
+            raise ValueError(f"Expected `object`, got `{type_of(value)}`")
+        keys = [_key_of(key, key_hint) for key in value]
+        values = convert(dict(enumerate(value.values())), of_parts(dict, [int, value_hint]))
+        found = dict(zip(keys, values.values(), strict=True))
+        if len(found) < len(value):
+            raise ValueError("Two of its keys are equal")
+        return found
+
+    return own("dict", make)
+
+
+def _key_of(key: Any, hint: Any) -> Any:
+    try:
+        return convert(key, hint)
+    except ValueError as error:
+        raise ValueError(f"{error} (its key {plain(key)!r:.60})") from None
+
+
+def kept(kind: Any, parts: list[Any]) -> Any:
+    """A container of the standard library, which keeps its class."""
+    is_deque = kind is collections.deque
+    inner = (
+        of_parts(list, parts[:1]) if is_deque else dict_of(parts[0], int if kind is collections.Counter else parts[-1])
+    )
+
+    def make(value: Any) -> Any:
+        if not isinstance(value, kind):
+            if kind is collections.defaultdict or type(value) is not (list if is_deque else dict):
+                raise ValueError(f"Expected `{kind.__qualname__}`, got `{type_of(value)}`")
+            return kind(convert(value, inner))
+        found = convert(list(value) if is_deque else dict(value), inner)
+        if is_deque:
+            return collections.deque(found, value.maxlen)
+        return collections.defaultdict(value.default_factory, found) if kind is collections.defaultdict else kind(found)
+
+    return own(kind.__qualname__, make)
+
+
+def array_of(hint: Any, args: tuple[Any, ...]) -> Any:
+    """A numpy array of some dtype, or of as many dimensions as its shape says."""
+    import numpy as np
+
+    shape = get_args(args[0]) if get_origin(args[0]) is tuple else ()
+    dimensions = None if not shape or ... in shape else len(shape)
+    of = get_args(args[1])[0] if len(args) > 1 and get_args(args[1]) else Any
+    kind = of if isinstance(of, type) and issubclass(of, np.generic) else None
+    if kind is None and of is not Any:
+        raise Unenforceable(f"`{shown(hint)}`: write a scalar class of numpy's, such as numpy.float64, for its dtype")
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"Expected `numpy.ndarray`, got `{type_of(value)}`")
+        if kind is not None and not issubclass(value.dtype.type, kind):
+            raise TypeError(f"Expected an array of `{kind.__name__}`, got one of dtype `{value.dtype}`")
+        if dimensions is not None and value.ndim != dimensions:
+            raise TypeError(f"Expected an array of {dimensions} dimensions, got one of {value.ndim}")
+        return value
+
+    return own("numpy.ndarray", check)
+
+
+def numpy_scalar_of(kind: Any) -> Any:
+    """A scalar of numpy's: also Python's number, if it is exactly that."""
+    import numpy as np
+
+    exact = {bool: np.bool_, int: np.number, float: np.inexact, complex: np.complexfloating}
+
+    def make(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if issubclass(kind, exact.get(type(value), ())):
+            with contextlib.suppress(Exception):
+                made = kind(value)
+                if isinstance(made, kind) and (made.item() == value or value != value):
+                    return made
+        raise TypeError(f"Expected `{name_of(kind)}`, got `{type_of(value)}`{_what(value)}")
+
+    return own(kind.__qualname__, make)
+
+
+def _what(value: Any) -> str:
+    return f" {value!r:.60}" if type(value) in (int, float, complex) else ""

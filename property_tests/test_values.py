@@ -1,0 +1,139 @@
+"""Property: a value arrives as itself, equal in value and in type, or is refused where it is sent, with its path."""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge_py.adapter import Tool
+from bridge_py.hints.own import of_parts
+from bridge_py.wire import codec
+from bridge_py.wire.errors import DecodeError, EncodeError, InvalidArguments
+
+from . import value_kinds as kinds
+from .same_values import form, same
+from .table_kinds import moments, numpy_scalars
+
+SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def _arrived(value: Any, beside: int) -> Any:
+    """What arrives, and the message; None where it is refused."""
+    refusal = ""
+    try:
+        packed = codec.encode(value, "args", beside=beside)
+    except EncodeError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith("args")
+        return None
+    return codec.decode(packed.body, b"".join(packed.buffers)), packed
+
+
+@pytest.mark.parametrize("kind", kinds.kinds)
+@SLOW
+@given(data=st.data())
+def test_a_value_arrives_as_itself_or_is_refused(kind: str, data: st.DataObject) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = data.draw(kinds.nested(kinds.kinds[kind]))
+        found = _arrived(value, data.draw(st.sampled_from([1, 64, codec.BESIDE_BYTES])))
+        if found is not None:
+            assert same(form(value), found[0])
+            assert same(found[0], _arrived(found[0], codec.BESIDE_BYTES)[0])
+
+
+HINTED: dict[Any, st.SearchStrategy[Any]] = {
+    kinds.Colour: st.sampled_from(kinds.Colour),
+    kinds.Level: st.sampled_from(kinds.Level),
+    kinds.Right: st.sampled_from([*kinds.Right, kinds.Right(5), kinds.Right(0)]),
+    kinds.Mode: st.sampled_from([*kinds.Mode, kinds.Mode(3), kinds.Mode(8)]),
+    kinds.Point: kinds.points,
+    kinds.Pair: kinds.pairs,
+    kinds.Tree: kinds.trees,
+    kinds.Box: kinds.boxes,
+    kinds.Sample: kinds.samples,
+}
+BASIC: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(),
+    float: st.floats(),
+    str: st.text(),
+    bool: st.booleans(),
+    None: st.none(),
+    dt.datetime: moments,
+    bytes: st.binary(),
+}
+
+
+@st.composite
+def hinted(draw: st.DrawFn) -> tuple[Any, Any]:
+    """A hint, and a value that fits it."""
+    hint: Any = draw(st.sampled_from(list(HINTED)))
+    value = HINTED[hint]
+    other: Any = draw(st.sampled_from([each for each in (HINTED | BASIC) if each is not hint]))
+    how = draw(st.sampled_from(["one", "list", "dict", "keys", "union", "union of lists"]))
+    if how == "list":
+        return of_parts(list, [hint]), draw(st.lists(value, max_size=3))
+    if how == "dict":
+        return of_parts(dict, [str, hint]), draw(st.dictionaries(st.text(), value, max_size=3))
+    if how == "keys":
+        return of_parts(dict, [kinds.Colour, hint]), draw(
+            st.dictionaries(st.sampled_from(kinds.Colour), value, max_size=3)
+        )
+    if how == "union":
+        return hint | other, draw(value | (HINTED | BASIC)[other])
+    if how == "union of lists":
+        return of_parts(list, [hint]) | of_parts(list, [other]), draw(st.lists(value, min_size=1, max_size=2))
+    return hint, draw(value)
+
+
+@SLOW
+@given(hinted())
+def test_what_a_hint_names_arrives_as_itself(drawn: tuple[Any, Any]) -> None:
+    hint, value = drawn
+
+    def take(value: Any) -> None: ...
+
+    take.__annotations__ = {"value": hint}
+    packed = codec.encode({"value": value})
+    found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]  # type: ignore[arg-type]
+    assert same(value, found)
+
+
+@SLOW
+@given(st.sampled_from(list(HINTED)), kinds.nested(st.one_of([*HINTED.values(), *BASIC.values(), numpy_scalars])))
+def test_what_does_not_fit_a_hint_is_refused(hint: Any, value: Any) -> None:
+    def take(value: Any) -> None: ...
+
+    take.__annotations__ = {"value": hint}
+    try:
+        packed = codec.encode({"value": value})
+        found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]  # type: ignore[arg-type]
+    except (EncodeError, InvalidArguments):
+        return
+    assert isinstance(found, hint)
+    assert isinstance(value, hint) is False or same(found, value)
+    assert same(form(found), form(value)) or not isinstance(value, hint)
+
+
+@pytest.mark.parametrize("kind", kinds.kinds)
+@SLOW
+@given(data=st.data())
+def test_broken_bytes_are_a_decode_error(kind: str, data: st.DataObject) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = data.draw(kinds.nested(kinds.kinds[kind]))
+        found = _arrived(value, data.draw(st.sampled_from([1, codec.BESIDE_BYTES])))
+        if found is None:
+            return
+        body = bytearray(found[1].body)
+        body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+        try:
+            codec.decode(bytes(body), b"".join(found[1].buffers))
+        except DecodeError:
+            return
