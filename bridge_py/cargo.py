@@ -86,12 +86,14 @@ class Cargo:
             return  # nobody can change them
         area, at = memoryview(bytearray(self.size)), 0
         for buffer in self.buffers:
-            for start in range(0, len(buffer), COPY_STEP):
-                part = buffer[start : start + COPY_STEP]
-                area[at : at + len(part)] = part
-                at += len(part)
-                if len(part) == COPY_STEP:
-                    yield at
+            # Of bytes, whatever their items are: Arrow's are signed.
+            with memoryview(buffer).cast("B") as view:
+                for start in range(0, len(view), COPY_STEP):
+                    step = min(COPY_STEP, len(view) - start)
+                    area[at : at + step] = view[start : start + step]
+                    at += step
+                    if step == COPY_STEP:
+                        yield at
         self._let_go()
         self.buffers = (area.toreadonly(),)
 

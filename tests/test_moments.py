@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from array import array
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import trio
 import trio.lowlevel
@@ -149,7 +151,7 @@ async def test_what_tools_tell_the_host(config: dict[str, Any]) -> None:
                 assert await session.execute("tell", {"kind": kind, "size": size, "count": 20}) == list(range(20))
             await session.execute("note", {"size": size, "count": 20})
             values = [await session.get_variable_value(f"x{number}") for number in range(20)]
-            assert [number_of(array) for (array,) in values] == list(range(20))
+            assert [number_of(buffer) for (buffer,) in values] == list(range(20))
 
 
 async def test_a_caught_error_keeps_no_buffer_locked() -> None:
@@ -188,6 +190,17 @@ async def test_a_tool_that_fails_keeps_no_shared_memory(tool: str) -> None:
         assert sum("memfd:snakepit-" in line and "ledger" not in line for line in mapped) <= 20  # 16 are kept for later
 
 
+@WAYS
+async def test_buffers_of_all_kinds_of_items(config: dict[str, Any]) -> None:
+    async with snakepit.open_pool("tests.value_tools:ValueTools", workers=1, **config) as pool:
+        for count in (2_000, 40_000, 3_000_000):
+            numbers: Any = np.arange(count)
+            for value in (pa.table({"a": numbers}), memoryview(numbers), array("q", numbers.tolist())):
+                found = await pool.execute("echo", {"value": [value, numbers]})
+                assert found[0] == value
+                assert np.array_equal(found[1], numbers)
+
+
 def _arrived(value: Any) -> Any:
     packed = codec.encode(value)
     return codec.decode(packed.body, b"".join(packed.buffers))
@@ -195,8 +208,8 @@ def _arrived(value: Any) -> Any:
 
 @pytest.mark.parametrize("size", [3, 20_000])
 def test_arrays_and_memoryviews_arrive_read_only_and_nobody_can_change_that(size: int) -> None:
-    for array in (np.zeros(size), np.asfortranarray(np.zeros((size, 2))), np.zeros(size, [("a", "u1"), ("b", "f8")])):
-        found = _arrived(array)
+    for sent in (np.zeros(size), np.asfortranarray(np.zeros((size, 2))), np.zeros(size, [("a", "u1"), ("b", "f8")])):
+        found = _arrived(sent)
         assert not found.flags.writeable
         with pytest.raises(ValueError, match="WRITEABLE"):
             found.flags.writeable = True

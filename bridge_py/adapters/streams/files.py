@@ -20,10 +20,10 @@ LONGEST_LINE: Final = 1 << 20  # bytes; also how far the end of a quoted field m
 _SNIFFED: Final = 1000  # bytes
 _HEADER_LINES: Final = 100
 _LINE_END: Final = re.compile(rb"\r\n?|\n")
-_OPENERS: Final[dict[bytes, Callable[[BinaryIO], Any]]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
+_OPENERS: Final[dict[bytes, tuple[str, Callable[[BinaryIO], Any]]]] = {
+    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
+    b"BZh": ("bz2", bz2.BZ2File),
+    b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
 _NO_TEXT: Final = {
     b"PK\x03\x04": "a ZIP archive, or a workbook of Excel",
@@ -53,6 +53,10 @@ class TextSource:
 
     def __init__(self, path: str, what: str, encoding: str | None = None) -> None:
         self._what = f"{what}: {path}"
+        #: What it is compressed with: "gzip", "bz2", "xz", or None.
+        self.compression: str | None = None
+        #: A name of its encoding, for which its mark, if it has one, is no character.
+        self.encoding = ""
         self._raw = open(path, "rb")  # noqa: SIM115 - closed by `close`
         try:
             self.size = os.fstat(self._raw.fileno()).st_size
@@ -111,8 +115,9 @@ class TextSource:
                 raise UsageError(
                     f"{self._what} is {kind}: give a text file, which may be compressed by gzip, bz2 or xz"
                 )
-        for magic, opened in _OPENERS.items():
+        for magic, (name, opened) in _OPENERS.items():
             if start.startswith(magic):
+                self.compression = name
                 return opened(self._raw)
         return self._raw
 
@@ -122,6 +127,7 @@ class TextSource:
         found = encoding or _MARKS.get(mark) or _without_mark(start)
         try:
             name = codecs.lookup(found).name
+            self.encoding = name.removesuffix("-le").removesuffix("-be") if mark else name
             is_ours = name in ("utf-8", "utf-8-sig", "ascii")
             self._file.seek(len(mark) if mark and (is_ours or name == _MARKS[mark]) else 0)
             if not is_ours:
@@ -151,6 +157,7 @@ class Piece(NamedTuple):
     data: bytes
     broken: int
     replaced: int
+    first_broken: bytes = b""
 
 
 class Records:
@@ -171,7 +178,7 @@ class Records:
 
     def header(self) -> bytes:
         """The first record. Raises `UsageError` if its quotes are not closed, and for what is no text."""
-        data, broken = b"", 0
+        data = b""
         for line in islice(self._lines, _HEADER_LINES):
             if b"\0" in line:
                 raise UsageError(f"{self._what} is no text: there are NUL bytes in its first line")
@@ -179,8 +186,10 @@ class Records:
             whole, _, broken = self._split(data, is_end=False)
             if whole:
                 end = self._record_end(whole)
-                self._carry, self._replaced = self._source.valid(whole[end:])
-                return self._source.valid(whole[:end])[0]
+                header, replaced = self._source.valid(whole[:end])
+                self._carry, more = self._source.valid(whole[end:])
+                self._replaced = replaced + more
+                return header
             if broken:
                 break
         raise UsageError(f"{self._what}: a quote in the header is not closed: {data[:100]!r}")
@@ -211,15 +220,16 @@ class Records:
                 raise UsageError(f"{self._what}: there is a line of more than {LONGEST_LINE} bytes before byte {at}")
             data, replaced = self._source.valid(b"".join(found))
             whole, self._carry, broken = self._split(self._carry + data, is_end=not found)
-            yield Piece(whole, broken, replaced + self._replaced)
+            yield Piece(whole, len(broken), replaced + self._replaced, broken[0] if broken else b"")
             self._replaced = 0
 
-    def _split(self, data: bytes, *, is_end: bool) -> tuple[bytes, bytes, int]:
-        """Whole records, the start of one that is not whole yet, and how many broken lines were left out."""
+    def _split(self, data: bytes, *, is_end: bool) -> tuple[bytes, bytes, list[bytes]]:
+        """Whole records, the start of one that is not whole yet, and the broken ones that were left out."""
         well_formed = self._well_formed.match(data)
         if well_formed is not None and well_formed.end() == len(data):
-            return data, b"", 0
+            return data, b"", []
         kept: list[bytes] = []
+        broken: list[bytes] = []
         at = record = kept_from = 0
         while (field := self._field.search(data, at)) is not None:
             record = max(record, data.rfind(b"\n", at, field.start()) + 1, data.rfind(b"\r", at, field.start()) + 1)
@@ -227,8 +237,10 @@ class Records:
             if field[1] is not None:
                 continue
             if at == len(data) and not is_end and at - field.start() < LONGEST_LINE:
-                return b"".join([*kept, data[kept_from:record]]), data[record:], len(kept)
+                return b"".join([*kept, data[kept_from:record]]), data[record:], broken
             kept.append(data[kept_from:record])
             line_end = _LINE_END.search(data, field.start())
-            at = record = kept_from = len(data) if line_end is None else line_end.end()
-        return b"".join([*kept, data[kept_from:]]), b"", len(kept)
+            end = len(data) if line_end is None else line_end.end()
+            broken.append(data[record:end])
+            at = record = kept_from = end
+        return b"".join([*kept, data[kept_from:]]), b"", broken
