@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from bridge_py import BaseAdapter, tool
 
@@ -35,6 +36,18 @@ class AsyncHooks(BaseAdapter):
     @tool
     def is_ready(self) -> bool:
         return self._loop is not None
+
+
+class Forgetful(BaseAdapter):
+    """Its tools return what they should await or yield."""
+
+    @tool
+    def coroutine(self) -> Any:
+        return asyncio.sleep(0)
+
+    @tool
+    def generator(self) -> Any:
+        return (number for number in range(3))
 
 
 class Mistaken(BaseAdapter):

@@ -262,3 +262,12 @@ async def test_what_a_coroutine_raises_stops_the_start() -> None:
     with pytest.raises(snakepit.WorkerStartError, match="ValueError: no database"):
         async with snakepit.open_pool(HOOKS, workers=1, start_timeout=30, options=options):
             pass
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"), [("coroutine", "write `async def`"), ("generator", "`yield from` it; else send a list")]
+)
+async def test_what_lacks_a_word_is_told_when_it_is_returned(tool: str, message: str) -> None:
+    async with snakepit.open_pool("tests.hook_tools:Forgetful", workers=1) as pool:
+        with pytest.raises(snakepit.EncodeError, match=message):
+            await pool.execute(tool)

@@ -63,8 +63,10 @@ def _own_object(value: Any) -> Any:
         return tuple.__new__(type(value), map(_own, value))
     if isinstance(value, (list, dict)):
         found = copy.copy(value)
+        # Their own methods may refuse changes.
+        put: Any = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            found[key] = _own(item)
+            put(found, key, _own(item))
         return found
     if isinstance(value, (set, frozenset, bytearray)):
         return copy.copy(value)

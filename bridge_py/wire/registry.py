@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -64,6 +65,14 @@ _NAMES: Final = {
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
 _custom_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
+
+
+#: What a tool returns that lacks a word.
+_FORGOTTEN: Final = {
+    types.CoroutineType: "write `async def`, and await it",
+    types.GeneratorType: "to stream its items, `yield from` it; else send a list of them",
+    types.AsyncGeneratorType: "to stream its items, write `async def` and yield each; else send a list of them",
+}
 
 
 class Refused(Exception):
@@ -199,6 +208,8 @@ def _find_encoder(kind: type) -> Encode:
             return encode
     if (fields := fields_of(kind)) is not None:
         return _object_encoder(kind, fields)
+    if (remedy := _FORGOTTEN.get(kind)) is not None:
+        raise Refused(f"a {kind.__name__} cannot be sent: {remedy}")
     raise Refused(
         f"an object of type {kind.__module__}.{kind.__qualname__} cannot be sent: send plain values, arrays, frames or "
         "dataclasses, or register a codec for it on both sides (register_codec)"
