@@ -13,6 +13,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
+import trio
+import trio.lowlevel
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -268,3 +271,35 @@ async def test_watchers_and_global_programs_get_their_own() -> None:
         assert update.variable is not None
         assert (update.value, update.variable.metadata) == ([{2}], {"k": "v"})
     assert await view.get_variable_value("x") == [{2}]
+
+
+class _SlowStore(snakepit.MemoryStore):
+    """One that waits before it looks at what it is given."""
+
+    may_wait = True
+
+    async def update_session(self, session_id: str, change: Any) -> Any:
+        await trio.testing.wait_all_tasks_blocked()
+        return await super().update_session(session_id, change)
+
+
+async def test_a_store_that_waits_takes_what_was_given() -> None:
+    store = _SlowStore()
+    view = store.of(await store.create_session("s"))
+    given: dict[str, Any] = {"a": [{1}]}
+    exported = [{"name": "z", "type": "map", "value": given, "constraints": {}, "metadata": {}}]
+    await view.register_variable("x", "map", {})
+    await view.store_program("p", {})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: view.register_variable("new", "map", given))
+        nursery.start_soon(view.update_variable, "x", given)
+        nursery.start_soon(view.store_program, "q", given)
+        nursery.start_soon(view.update_program, "p", given)
+        nursery.start_soon(view.import_variables, exported)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        given["a"][0].add(2)
+    for name in ("x", "new", "z"):
+        assert await view.get_variable_value(name) == {"a": [{1}]}
+    for name in ("p", "q"):
+        assert await view.get_program(name) == {"a": [{1}]}

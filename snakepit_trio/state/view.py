@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
+from bridge_py.wire.errors import EncodeError
+from bridge_py.wire.owning import own
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable
 
 from . import exports
@@ -75,6 +77,7 @@ class SessionView(StateProvider):
     def __init__(self, store: Sessions, session_id: str) -> None:
         self._store = store
         self._id = session_id
+        self._may_wait = getattr(store, "may_wait", True)
 
     @property
     def id(self) -> str:
@@ -83,6 +86,15 @@ class SessionView(StateProvider):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r}>"
+
+    def _as_now(self, value: Any) -> Any:
+        """A value as it is now, for a store that may look at it later."""
+        if not self._may_wait:
+            return value
+        try:
+            return own(value)
+        except EncodeError:
+            return value  # the session says why not, or takes it as another type
 
     # Variables.
 
@@ -98,12 +110,13 @@ class SessionView(StateProvider):
         source: Source = "host",
     ) -> Variable:
         """See `StateProvider`."""
+        taken = self._as_now(value)
         return await self._store.update_session(
             self._id,
             lambda session: session.register(
                 name,
                 type,
-                value,
+                taken,
                 constraints=constraints,
                 metadata=metadata,
                 access_rules=access_rules,
@@ -139,10 +152,11 @@ class SessionView(StateProvider):
         owner: str | None = None,
     ) -> Variable:
         """See `StateProvider`."""
+        taken = self._as_now(value)
         return await self._store.update_session(
             self._id,
             lambda session: session.update(
-                identifier, value, expected_version=expected_version, metadata=metadata, source=source, owner=owner
+                identifier, taken, expected_version=expected_version, metadata=metadata, source=source, owner=owner
             ),
         )
 
@@ -156,9 +170,10 @@ class SessionView(StateProvider):
         owner: str | None = None,
     ) -> dict[str, Variable | Exception]:
         """See `StateProvider`."""
+        taken = {name: self._as_now(value) for name, value in updates.items()}
         return await self._store.update_session(
             self._id,
-            lambda session: session.update_many(updates, atomic=atomic, metadata=metadata, source=source, owner=owner),
+            lambda session: session.update_many(taken, atomic=atomic, metadata=metadata, source=source, owner=owner),
         )
 
     async def delete_variable(self, identifier: str, *, owner: str | None = None) -> None:
@@ -205,7 +220,7 @@ class SessionView(StateProvider):
 
     async def import_variables(self, exported: Iterable[Mapping[str, Any]]) -> list[Variable]:
         """See `StateProvider`."""
-        wanted = list(exported)
+        wanted = self._as_now(list(exported))
         return await self._store.update_session(self._id, lambda session: exports.import_variables(session, wanted))
 
     @asynccontextmanager
@@ -232,7 +247,8 @@ class SessionView(StateProvider):
 
         Raises `QuotaExceeded` and `EncodeError`.
         """
-        await self._store.update_session(self._id, lambda session: session.put_program(program_id, program))
+        taken = self._as_now(program)
+        await self._store.update_session(self._id, lambda session: session.put_program(program_id, taken))
 
     async def get_program(self, program_id: str) -> Any:
         """A program. Raises `ProgramNotFound`."""
@@ -240,7 +256,8 @@ class SessionView(StateProvider):
 
     async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
         """Set some fields of a program that is a dict, and return it. Raises `ProgramNotFound` and `SessionError`."""
-        return await self._store.update_session(self._id, lambda session: session.change_program(program_id, changes))
+        taken = self._as_now(dict(changes))
+        return await self._store.update_session(self._id, lambda session: session.change_program(program_id, taken))
 
     async def delete_program(self, program_id: str) -> None:
         """Remove a program. Raises `ProgramNotFound`."""
