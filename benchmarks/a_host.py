@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ async def main(log: Path) -> None:
     tools = "tests.tools:Tools"
     async with snakepit.open_pool(tools, workers=2, name="a-host") as pool, trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(pool.execute, "hold_the_gil_with_children", {"path": str(log)})
+            nursery.start_soon(partial(pool.execute, "hold_the_gil_with_children", {"path": str(log)}, timeout=None))
         while not log.exists() or len(log.read_text().split()) < 4:
             await trio.sleep(0.01)
         workers = [worker.pid for worker in pool.list_workers()]

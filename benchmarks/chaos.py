@@ -2,7 +2,8 @@
 
 The storm is a minute of load while workers are killed, several a second. Every call must end with its own right
 result or a typed error, in time; idempotent ones with their result. Afterwards the pool must be at full strength
-within two seconds, and no process, descriptor, task or file be left over. For the rest see `benchmarks.scenarios`.
+within two seconds, and no process, descriptor, task or file be left over. Then the host itself is in trouble: see
+`benchmarks.host_chaos` and `benchmarks.host_faults`. For the rest see `benchmarks.scenarios`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import psutil
@@ -29,8 +31,9 @@ from rich.table import Table
 
 import snakepit_trio as snakepit
 from snakepit_trio.processes import runs_folder
+from snakepit_trio.testing.replay import translated, watch
 
-from . import scenarios
+from . import host_chaos, host_faults, scenarios
 
 TOOLS = "benchmarks.chaos_tools:Tools"
 CALLERS = 64
@@ -45,6 +48,12 @@ class Report:
     """What came out. `problems` is empty if all held."""
 
     seconds: float
+    title: str = "a storm of deaths"
+    late: float = LATE
+    full_strength: float = FULL_STRENGTH
+    troubles: Counter[str] = attrs.field(factory=Counter)  # of the host
+    started: int = 0
+    stopped: int = 0  # calls that ran when the time was over
     outcomes: Counter[str] = attrs.field(factory=Counter)
     kills: Counter[str] = attrs.field(factory=Counter)
     problems: list[str] = attrs.field(factory=list)
@@ -64,8 +73,8 @@ class Chaos:
         self._dice = random.Random(seed)
         self._token = 0
 
-    async def run(self, rate: float) -> None:
-        """Load and kills, side by side."""
+    async def run(self, rate: float, trouble: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Load and kills, side by side, and trouble of the host."""
         report = self._report
         report.slowest = -math.inf
         with trio.move_on_after(report.seconds):
@@ -74,6 +83,8 @@ class Chaos:
                     nursery.start_soon(self._caller)
                 nursery.start_soon(self._killer, rate)
                 nursery.start_soon(self._watch_memory)
+                if trouble is not None:
+                    nursery.start_soon(trouble)
         began = trio.current_time()
         with trio.move_on_after(30):
             await self._until_whole()
@@ -82,7 +93,7 @@ class Chaos:
         report.restarts, report.retried = stats.restarts, stats.retried
         if stats.queued or stats.running:
             report.problems.append(f"{stats.queued} calls queued and {stats.running} running when all were over")
-        if report.strength_after > FULL_STRENGTH:
+        if report.strength_after > report.full_strength:
             report.problems.append(f"full strength only after {report.strength_after:.2f} s")
 
     async def _until_whole(self) -> None:
@@ -97,7 +108,12 @@ class Chaos:
         actions = [self._idempotent] * 5 + [self._once] * 3 + [self._stream] * 2 + [self._cancelled, self._late]
         while True:
             self._token += 1
-            name, failure = await self._settle(self._dice.choice(actions), self._token)
+            self._report.started += 1
+            try:
+                name, failure = await self._settle(self._dice.choice(actions), self._token)
+            except trio.Cancelled:
+                self._report.stopped += 1
+                raise
             self._report.outcomes[name] += 1
             if failure:
                 self._report.problems.append(failure)
@@ -149,7 +165,7 @@ class Chaos:
         finally:
             late = trio.current_time() - began - timeout
             self._report.slowest = max(self._report.slowest, late)
-            if late > LATE:
+            if late > self._report.late:
                 self._report.problems.append(f"a call ended {late:.1f} s after its deadline")
 
     def _checked(self, name: str, right: bool) -> str:
@@ -186,7 +202,13 @@ class Chaos:
             self._report.memory_growth = me.memory_info().rss - before
 
 
-async def run(report: Report, *, rate: float = 5.0, seed: int | None = None) -> None:
+async def run(
+    report: Report,
+    *,
+    rate: float = 5.0,
+    seed: int | None = None,
+    trouble: Callable[[], Awaitable[object]] | None = None,
+) -> None:
     """Fill in a report: load for its `seconds`, and that many kills a second."""
     before = _leftovers()
     async with snakepit.open_pool(
@@ -198,7 +220,7 @@ async def run(report: Report, *, rate: float = 5.0, seed: int | None = None) -> 
         taint_after=1_000_000,  # the killers are to go on killing
         max_restarts=1000,
     ) as pool:
-        await Chaos(pool, report, time.time_ns() if seed is None else seed).run(rate)
+        await Chaos(pool, report, time.time_ns() if seed is None else seed).run(rate, trouble)
     with trio.move_on_after(2):
         while _leftovers() - before:
             gc.collect()
@@ -233,29 +255,42 @@ def _leftovers() -> set[str]:
 
 
 def _show(console: Console, report: Report) -> None:
-    table = Table("outcome", "calls", title=f"{report.seconds:.0f} s, {CALLERS} callers, 4 workers")
+    table = Table("outcome", "calls", title=f"{report.title}: {report.seconds:.0f} s, {CALLERS} callers, 4 workers")
     for name, number in sorted(report.outcomes.items()):
         table.add_row(name, f"{number:,}")
     console.print(table)
     kills = ", ".join(f"{name} {number}" for name, number in sorted(report.kills.items()))
     console.print(f"{sum(report.kills.values())} kills: {kills}")
+    if report.troubles:
+        console.print("trouble of the host: " + ", ".join(f"{name} {n}" for name, n in sorted(report.troubles.items())))
+    hung = sum("after its deadline" in problem for problem in report.problems)
+    orphans = sum("left over" in problem for problem in report.problems)
+    lost = report.started - report.stopped - report.outcomes.total()
+    console.print(f"{hung} calls hung, {lost} calls lost, {'no' if not orphans else 'SOME'} orphans")
     console.print(f"{report.restarts} restarts, {report.retried} calls run again")
     console.print(f"the slowest call ended {report.slowest:+.2f} s from its deadline")
     console.print(f"full strength {report.strength_after:.2f} s after the last kill")
     console.print(f"the host's memory grew by {report.memory_growth / 2**20:.1f} MiB in the second half")
 
 
-async def _scenarios(console: Console, report: Report) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        await _scenarios_in(Path(folder), console, report)
+Told = Callable[[bool, str], None]
 
 
-async def _scenarios_in(folder: Path, console: Console, report: Report) -> None:
+def _teller(console: Console, problems: list[str]) -> Told:
     def told(held: bool, text: str) -> None:
-        console.print(f"{'held   ' if held else 'BROKEN '} {text}", highlight=False)
+        console.print(f"{'held   ' if held else 'BROKEN '} {text}", highlight=False, markup=False)
         if not held:
-            report.problems.append(text)
+            problems.append(text)
 
+    return told
+
+
+async def _scenarios(told: Told) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        await _scenarios_in(Path(folder), told)
+
+
+async def _scenarios_in(folder: Path, told: Told) -> None:
     number, seconds = await scenarios.kill_a_busy_host(folder)
     told(seconds < 2, f"host killed while workers hold the GIL: none of its {number} processes after {seconds:.2f} s")
     rates = await scenarios.serve_beside_a_killing_tool()
@@ -269,23 +304,106 @@ async def _scenarios_in(folder: Path, console: Console, report: Report) -> None:
     told(swept.runs == 10, text)
 
 
+async def _slow_loop(told: Told) -> None:
+    killed, blocked = await host_chaos.block_the_loop(20.0)
+    told(not killed, f"the host's loop blocked for {blocked:.0f} of 20 s: {killed} of 4 healthy workers killed")
+
+
+async def _count_ends(told: Told, number: int) -> None:
+    codes = await host_chaos.count_ends(number)
+    wrong = {code: n for code, n in codes.items() if code != 0}
+    text = f"{codes.total():,} workers ended in order on a busy machine: {sum(wrong.values())} not with 0 {wrong or ''}"
+    told(not wrong and codes.total() >= number, text)
+
+
+def _walk(told: Told, console: Console, seconds: float, seed: int) -> None:
+    """Faults at steps of a pool's life, in an order of chance, for some seconds."""
+    deadline = time.monotonic() + seconds
+    steps = host_faults.find_steps()
+    tried = broken = 0
+    for trial in host_faults.sample(steps, seed):
+        if time.monotonic() > deadline:
+            break
+        walk = trial.run()
+        tried += 1
+        if walk.problems:
+            broken += 1
+            console.print(str(walk), highlight=False, markup=False)
+    total = len(host_faults.trials(steps))
+    told(not broken, f"{tried} of {total} faults at {len(steps)} steps of the host: {broken} did harm")
+
+
+PARTS = ("storm", "scenarios", "host-storm", "slow-loop", "ends", "host-faults")
+
+
 def main() -> None:
     """Run it and print the report; exits with 1 if anything did not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the storm")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each storm")
     parser.add_argument("--rate", type=float, default=5.0, help="kills a second")
     parser.add_argument("--seed", type=int, help="of the dice; the order of events still varies")
+    parser.add_argument("--ends", type=int, default=2000, help="workers that end in order, whose exit codes count")
+    parser.add_argument("--only", choices=PARTS, action="append", help="parts; host-faults alone tries all there are")
     options = parser.parse_args()
-    report = Report(options.seconds)
+    parts = options.only or PARTS
+    seed = time.time_ns() if options.seed is None else options.seed
     logging.getLogger("snakepit").setLevel(logging.CRITICAL)  # each death is logged
-    trio.run(lambda: run(report, rate=options.rate, seed=options.seed))
     console = Console()
-    _show(console, report)
-    trio.run(_scenarios, console, report)
-    for problem in report.problems[:20]:
+    problems: list[str] = []
+    told = _teller(console, problems)
+    if "storm" in parts:
+        problems += _storm(console, Report(options.seconds), options.rate, seed)
+    if "scenarios" in parts:
+        problems += _bounded(_scenarios, told, limit=300)
+    if "host-storm" in parts:
+        problems += _host_storm(console, options.seconds, options.rate, seed)
+    if "slow-loop" in parts:
+        problems += _bounded(_slow_loop, told, limit=120)
+    if "ends" in parts:
+        problems += _bounded(_count_ends, told, options.ends, limit=60 + 2 * options.ends)
+    if "host-faults" in parts:
+        _walk(told, console, math.inf if parts == ["host-faults"] else options.seconds, seed)
+    for problem in problems[:20]:
         console.print(f"PROBLEM: {problem}", style="red", markup=False)
-    console.print("all held" if not report.problems else f"{len(report.problems)} problems")
-    sys.exit(bool(report.problems))
+    console.print("all held" if not problems else f"{len(problems)} problems")
+    sys.exit(bool(problems))
+
+
+def _bounded(function: Callable[..., Awaitable[object]], *args: Any, limit: float) -> list[str]:
+    """Run it. Returns the problem if it does not end, or ends with an error."""
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(watch, limit)
+        await function(*args)
+
+    try:
+        with translated():
+            trio.run(main)
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    return []
+
+
+def _storm(
+    console: Console, report: Report, rate: float, seed: int, trouble: Callable[[], Awaitable[object]] | None = None
+) -> list[str]:
+    async def storm() -> None:
+        await run(report, rate=rate, seed=seed, trouble=trouble)
+
+    failures = _bounded(storm, limit=report.seconds + 120)
+    _show(console, report)
+    return report.problems + failures
+
+
+def _host_storm(console: Console, seconds: float, rate: float, seed: int) -> list[str]:
+    # The loop is blocked for two seconds at a time, and nobody can start a worker for one.
+    report = Report(seconds, "a host in trouble", late=LATE + 8, full_strength=10.0)
+    with host_chaos.small_disk() as disk:
+        trouble = host_chaos.Trouble(report.troubles, random.Random(seed), disk)
+        problems = _storm(console, report, rate / 2, seed, trouble.run)
+    if not disk.is_own:
+        console.print("no small disk could be mounted here: the folder of runs was removed, and never full")
+    return problems
 
 
 if __name__ == "__main__":

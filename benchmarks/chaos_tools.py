@@ -32,6 +32,20 @@ class Tools(BaseAdapter):
             pass
 
     @tool
+    def echo(self, data: bytes) -> bytes:
+        """Give it back."""
+        return data
+
+    @tool
+    def insist(self) -> None:
+        """Never end, and swallow every interrupt."""
+        while True:
+            try:
+                time.sleep(0.01)
+            except BaseException:
+                continue
+
+    @tool
     def exit(self) -> None:
         """End the process."""
         os._exit(3)

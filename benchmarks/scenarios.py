@@ -59,7 +59,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def seconds_until(condition: Callable[[], bool], limit: float = 20) -> float:
+async def seconds_until(condition: Callable[[], bool], limit: float = 60) -> float:
     """How long it takes until something is so. Raises `trio.TooSlowError`."""
     began = trio.current_time()
     with trio.fail_after(limit):

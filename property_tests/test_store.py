@@ -427,7 +427,7 @@ class Machine(RuleBasedStateMachine):
 
 async def _stops(watcher: Watcher) -> None:
     # A coroutine cannot let StopAsyncIteration out of a generator of trio's.
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await watcher.__anext__()
 
 

@@ -39,6 +39,7 @@ from . import session_helpers, variables
 from .adapters import Adapter, GrpcBridge, GrpcPython
 from .config import PoolConfig
 from .errors import (
+    OutOfResources,
     PoolClosed,
     PoolDeadlock,
     PoolError,
@@ -54,8 +55,9 @@ from .handle import SessionHandle
 from .launcher import Launcher, Site
 from .limits import Limits
 from .policy import RecyclePolicy, RetryPolicy
-from .pool import Pool, open_pool, run_as_script
+from .pool import Pool, open_pool
 from .python import PythonAPI
+from .scripts import run_as_script
 from .shelves import Step
 from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider
@@ -69,7 +71,7 @@ from .stdio import StdioJson, StdioMsgpack
 from .streams import Chunks, Results
 from .telemetry import Event
 from .tools import HostCall, RegisteredTool, ToolRegistry, ToolSpec
-from .worker import WorkerState
+from .worker_state import WorkerState
 from .workers import PoolHealth, WorkerInfo
 
 __all__ = [
@@ -100,6 +102,7 @@ __all__ = [
     "MemoryStore",
     "NotAllowed",
     "Optimization",
+    "OutOfResources",
     "Pool",
     "PoolClosed",
     "PoolConfig",

@@ -45,6 +45,7 @@ class Call:
         "assigned_at",
         "body",
         "cargo",
+        "children",
         "chunks",
         "claim",
         "credit",
@@ -53,6 +54,7 @@ class Call:
         "final",
         "id",
         "is_late",
+        "is_unwanted",
         "name",
         "order",
         "parent",
@@ -82,7 +84,9 @@ class Call:
         if parent is not None and parent.deadline < self.deadline:
             self.deadline, timeout = parent.deadline, max(0.0, round(parent.deadline - now, 3))
         self.timeout = timeout
-        self.is_late = False  # its deadline has passed
+        self.is_late = False  # its deadline has passed, or it is unwanted
+        self.is_unwanted = False  # the call has been stopped that it was made for
+        self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: chunks granted at the start
         self.claim: Callable[[Worker], bool] | None = None  # asked whether a worker may start it, just before
         self.parent = parent  # the call whose host tool made this one
@@ -109,6 +113,22 @@ class Call:
         while call is not None:
             yield call
             call = call.parent
+
+    def join_parent(self) -> None:
+        """Somebody waits for it."""
+        if self.parent is not None:
+            self.parent.children[self] = None
+
+    def leave_parent(self) -> None:
+        """Nobody does any more."""
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
+
+    def stop_children(self) -> None:
+        """Its host tools are stopped: so are the calls that they wait for in threads, where no cancellation comes."""
+        for child in list(self.children):
+            child.is_unwanted = child.is_late = True
+            child.wake()
 
     def time_left(self) -> float:
         """Seconds until its deadline."""

@@ -13,7 +13,7 @@ import trio
 
 from bridge_py.cargo import load_of
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, UsageError
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, UsageError
 from bridge_py.wire.frames import Frame
 
 from .affinity import Affinity
@@ -66,6 +66,8 @@ class Caller:
         self._deadlines = deadlines
         self._freight = freight
 
+    # A KeyboardInterrupt in the middle of the books would leave calls that nobody ends.
+    @trio.lowlevel.enable_ki_protection
     async def execute(
         self,
         name: str,
@@ -89,6 +91,7 @@ class Caller:
         return self._adapter.process_response(name, response) if self._has_say else response
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def stream(
         self,
         name: str,
@@ -103,11 +106,13 @@ class Caller:
         call.claim = claim
         try:
             await self._submit(call)
+            call.join_parent()
             yield Chunks(call, window, self._decode, self._time_out)
         except trio.Cancelled:
             self.cancelled += not call.is_over
             raise
         finally:
+            call.leave_parent()
             self._deadlines.remove(call)
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             self._unload(call)
@@ -167,6 +172,7 @@ class Caller:
     async def _finish(self, call: Call) -> None:
         await self._submit(call)
         try:
+            call.join_parent()
             while not call.is_over and not call.is_late:
                 await call.wait()
         except BaseException:
@@ -174,6 +180,7 @@ class Caller:
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             raise
         finally:
+            call.leave_parent()
             self._deadlines.remove(call)
         if not call.is_over:
             await self._time_out(call)
@@ -222,6 +229,10 @@ class Caller:
                 await self._dispatcher.abandon(call)
 
     async def _time_out(self, call: Call) -> NoReturn:
+        if call.is_unwanted:
+            await self._abandon(call)
+            await trio.lowlevel.checkpoint_if_cancelled()  # a task is cancelled in trio's way
+            raise ToolCancelled
         self.timed_out += 1
         await self._abandon(call)
         raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")

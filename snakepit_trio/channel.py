@@ -6,7 +6,6 @@ Foreign exceptions end here: whoever runs a link sees `LinkLost` or `ProtocolErr
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self
@@ -20,9 +19,10 @@ from bridge_py.wire.errors import ProtocolError
 
 from .lines import Surroundings
 from .link import Link, LinkLost
+from .log import get_logger
 from .loop import AsyncioLoop
 
-logger = logging.getLogger("snakepit.link")
+logger = get_logger("snakepit.link")
 
 _FOREIGN = (
     grpclib.exceptions.GRPCError,

@@ -96,15 +96,22 @@ class Child:
 def interpreter(python: str) -> str:
     """The interpreter that runs helpers, if `python` is that of the workers.
 
-    Raises `UsageError` if there is none: `sys.executable` of a frozen program would start the program once more.
+    Raises `UsageError` if there is none: `sys.executable` of a frozen program, or of a server that embeds Python, would
+    start that program once more.
     """
-    is_own = python == sys.executable
-    if is_own and (not sys.executable or getattr(sys, "frozen", False)):
+    if _is_interpreter():
+        return sys.executable
+    if python == sys.executable:
         raise UsageError(
-            "this program has no Python interpreter that could run workers, as programs have none that PyInstaller and"
-            " the like have frozen: give python= the path of one, such as open_pool(..., python='/usr/bin/python3')"
+            f"this program, {sys.executable or 'whose executable is not known'}, has no Python interpreter that could"
+            " run workers, as programs have none that PyInstaller and the like have frozen: give python= the path of"
+            " one, such as open_pool(..., python='/usr/bin/python3')"
         )
-    return python if getattr(sys, "frozen", False) or not sys.executable else sys.executable
+    return python
+
+
+def _is_interpreter() -> bool:
+    return "py" in Path(sys.executable or "").name and not getattr(sys, "frozen", False)
 
 
 def script(module_file: str) -> str:

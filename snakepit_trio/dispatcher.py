@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
 from bridge_py.specs import ToolSpec
+from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 
 from .call import Call, CallState, Displaced, stopped
 from .changes import Changes
 from .config import PoolConfig
-from .errors import PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
+from .errors import OutOfResources, PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
+from .log import get_logger
+from .nurseries import told
+from .patience import comes_within
 from .policy import TaintPolicy
 from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
 from .telemetry import Events
 from .worker import Worker
 
+Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
 _LOOK_AGAIN: Final = 0.005  # seconds
 _DEADLOCK: Final = 0.05  # seconds that one must last
 
-logger = logging.getLogger("snakepit.dispatcher")
+logger = get_logger("snakepit.dispatcher")
 
 
 class Dispatcher:
@@ -97,7 +102,7 @@ class Dispatcher:
         self.submitted += 1
         call.state = CallState.QUEUED
         if slot is not None:
-            self._start(slot, call)
+            self._carry_out(self._start(slot, call))
         else:
             self._note_nested(call)
 
@@ -145,8 +150,7 @@ class Dispatcher:
         worker = call.worker
         if not worker.must_be_killed_to_stop(call):
             worker.cancel(call)
-            with trio.move_on_after(self._grace):
-                await self._until_over_or_to_be_killed(call, worker)
+            await comes_within(self._grace, partial(self._until_over_or_to_be_killed, call, worker))
         if not call.is_over and call.id in worker.calls:  # else it has ended there, and the host's own code goes on
             worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
         await self._until_over(call)
@@ -195,8 +199,6 @@ class Dispatcher:
         calls = dict(worker.calls)
         worker.calls.clear()  # others look into it, and calls that run elsewhere must not be kept here
         suspects: set[tuple[str, str]] = set()
-        if failure is not None:
-            self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         for call_id, call in calls.items():
             call.returns += 1
             # The count bounds what a call can do that kills its worker by merely arriving.
@@ -208,9 +210,31 @@ class Dispatcher:
             if self._concurrency > 1 or call_id == last_started:
                 suspects.update(_keys(call))
             self.crashed += failure is not None and not call.abandoned
-            worker.when_over(call, partial(call.finish, None, failure or stopped(call)))
+            self._settle(worker, call, failure or stopped(call))
+        # What else there is to say and to remember comes after the calls.
+        if failure is not None:
+            self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         if failure is not None and not worker.is_killed_by_us:
             self._blame(suspects)
+
+    def _settle(self, worker: Worker, call: Call, failure: Exception) -> None:
+        try:
+            worker.when_over(call, partial(call.finish, None, failure))
+        except Exception:
+            logger.exception("stopping what the host does for %r failed", call.name)
+            call.finish(None, failure)
+
+    def tell_end(self, worker: Worker, exit_code: int | None) -> None:
+        """A worker's process is gone, and its calls are settled."""
+        self.events.emit(
+            "worker.ended",
+            {
+                "worker": worker.id,
+                "pid": worker.pid,
+                "exit_code": exit_code,
+                "in_order": worker.failure is None,
+            },
+        )
 
     def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
@@ -237,8 +261,12 @@ class Dispatcher:
 
     def _return(self, call: Call) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
-        self._note_nested(call)
-        self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+        try:
+            self._note_nested(call)
+            self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+        except Exception as error:
+            logger.exception("%r could not go back in line", call.name)
+            call.finish(None, _failure(call, error))
 
     def _blame(self, suspects: set[tuple[str, str]]) -> None:
         for key in sorted(suspects):
@@ -304,20 +332,34 @@ class Dispatcher:
         for call in self._scheduler.clear():
             call.finish(None, stopped(call))
 
-    def _carry_out(self, assignments: list[tuple[Slot[Call], Call]]) -> None:
-        for slot, call in assignments:
-            self._start(slot, call)
+    def _carry_out(self, assignments: Assignments) -> None:
+        waiting = deque(assignments)
+        while waiting:
+            waiting.extend(self._start(*waiting.popleft()))
 
-    def _start(self, slot: Slot[Call], call: Call) -> None:
+    def _start(self, slot: Slot[Call], call: Call) -> Assignments:
+        """Send a call. Returns what may start in its place, should it have failed."""
         worker = self._workers[slot]
-        if call.claim is not None and not call.claim(worker):
-            call.finish(None, Displaced(f"{call.name!r} cannot run on worker {worker.id}"))
-            self._carry_out(self._scheduler.unassign(slot, call, trio.current_time()))
-            return
-        call.state = CallState.ASSIGNED
-        worker.start(call)
+        try:
+            if call.claim is not None and not call.claim(worker):
+                raise Displaced(f"{call.name!r} cannot run on worker {worker.id}")
+            call.state = CallState.ASSIGNED
+            worker.start(call)
+        except Exception as error:
+            # This call alone has failed, whose caller may be another one than whoever makes it start.
+            call.finish(None, _failure(call, error))
+            return self._scheduler.unassign(slot, call, trio.current_time())
         if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
             self._sent_ahead.set()
+        return ()
+
+
+def _failure(call: Call, error: Exception) -> SnakepitError:
+    if isinstance(error, SnakepitError):
+        return error
+    failure = OutOfResources(f"{call.name!r} could not be sent: {told(error)}")
+    failure.__cause__ = error
+    return failure
 
 
 def _keys(call: Call) -> list[tuple[str, str]]:

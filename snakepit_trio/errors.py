@@ -25,6 +25,7 @@ from bridge_py.wire.errors import (
 
 __all__ = [
     "AccessDenied",
+    "OutOfResources",
     "PoolClosed",
     "PoolDeadlock",
     "PoolError",
@@ -127,6 +128,13 @@ class PoolDeadlock(PoolError):
 
     It was not run. A host tool that calls the pool needs a place more at each level: more workers, or a higher
     `concurrency`; with a strict affinity, in the worker of its session.
+    """
+
+
+class OutOfResources(PoolError):
+    """The host lacks memory, descriptors, threads or room on its disk: a call could not be sent, or a pool not opened.
+
+    No code of the call has run, and others are unharmed. `__cause__` is what the system said. Try again later.
     """
 
 

@@ -6,9 +6,11 @@ from typing import Final
 
 import trio
 
-from bridge_py.cargo import Cargo, copy_at_once
+from bridge_py.cargo import Cargo
 from bridge_py.shared import Segments
 
+from .errors import OutOfResources
+from .nurseries import told
 from .threads import run_in_thread
 
 _AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event loop for too long
@@ -18,15 +20,18 @@ _EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
 async def copy(cargo: Cargo, segments: Segments | None) -> None:
     """Copy a cargo, see `Cargo.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
 
-    If cancelled, nothing is left of the copy.
+    If cancelled, nothing is left of the copy. Raises `OutOfResources`.
     """
-    if cargo.size <= _AT_ONCE:
-        copy_at_once(cargo, segments)
-        return
     steps = cargo.copy(segments)
     try:
-        while await run_in_thread(next, steps, None) is not None:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if cargo.size <= _AT_ONCE:
+            for _ in steps:
+                pass
+        else:
+            while await run_in_thread(next, steps, None) is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise OutOfResources(f"{cargo.size} bytes could not be copied for a call: {told(error)}") from error
     finally:
         steps.close()
 
@@ -48,7 +53,7 @@ class Freight:
     async def load(self, cargo: Cargo, *, share: bool) -> None:
         """Copy a cargo, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
 
-        If cancelled, nothing is left of the copy.
+        If cancelled, nothing is left of the copy. Raises `OutOfResources`. The place is held until `unload`, also then.
         """
         if cargo in self._loaded:
             return

@@ -43,7 +43,7 @@ class Guard:
     async def _start(self) -> Child | None:
         try:
             child = await Child.start(self._spawn)
-        except (OSError, MemoryError) as error:
+        except Exception as error:
             # Keepers and links still end the workers of a host that dies.
             if not self._has_failed:
                 logger.error("no guardian can be started, and it is tried again every %.0f s: %s", _PAUSE, error)

@@ -99,6 +99,9 @@ def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
 
 def remove_files(folder: str, run_id: str) -> None:
     """Remove what a run has on disk and in shared memory."""
+    # First what makes it a run: a folder without it, of which something could not be removed, is swept some day.
+    with contextlib.suppress(OSError):
+        os.unlink(f"{folder}/host.json")
     shutil.rmtree(folder, ignore_errors=True)
     for path in glob.glob(f"/dev/shm/snakepit-{run_id}-*"):  # noqa: S108 - the run's own
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SET_PARENT_DEATH_SIGNAL = 1
-_TRACKERS = 1.0  # seconds for resource trackers of multiprocessing and loky to remove what their processes have left
+_CLEANERS = 1.0  # seconds for those that remove what other processes have left
 _PASS = 0.01  # seconds between two rounds of killing
 
 
@@ -38,15 +39,15 @@ class Keeper:
         self.has_children = False
         self._host = host  # the socket's descriptor
         self._host_pid = host_pid
+        self._child_ended = _note_ends_of_children()
 
     def keep(self, command: list[str], options: dict[str, Any]) -> None:
         """Start the worker, and return when it and all that it has started have ended."""
-        child_ended = _note_ends_of_children()
         if problem := self._start(command, options):
             self._tell(b"error %s" % problem)
             return
         self._tell(b"pid %d" % self.worker)
-        self._wait(child_ended)
+        self._wait()
         self._end_all()
 
     def _start(self, command: list[str], options: dict[str, Any]) -> bytes:
@@ -63,11 +64,11 @@ class Keeper:
         with os.fdopen(failure, "rb") as file:
             return file.read()
 
-    def _wait(self, child_ended: int) -> None:
+    def _wait(self) -> None:
         """Wait until the worker has ended, or everything shall end."""
         poll = select.poll()
         poll.register(self._host, select.POLLIN)
-        poll.register(child_ended, select.POLLIN)
+        poll.register(self._child_ended, select.POLLIN)
         host_ended = _pidfd_of(self._host_pid)
         if host_ended is not None:
             poll.register(host_ended, select.POLLIN)
@@ -77,9 +78,9 @@ class Keeper:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if host_ended in ready or (self._host in ready and not self._obey()):
                 return
-            if child_ended in ready:
-                os.read(child_ended, 4096)
-                self.reap()
+            if self._child_ended in ready:
+                os.read(self._child_ended, 4096)
+                self._reap()
 
     def _obey(self) -> bool:
         """Pass signals on to the worker. Returns False if everything shall end."""
@@ -98,7 +99,7 @@ class Keeper:
         with contextlib.suppress(OSError):
             os.killpg(self.worker, number)
 
-    def reap(self) -> None:
+    def _reap(self) -> None:
         """Reap the children that have ended."""
         while True:
             try:
@@ -114,24 +115,25 @@ class Keeper:
 
     def _end_all(self) -> None:
         """Kill and reap children until there are none. The children of each one killed become ours."""
-        patience_ends = None
-        while True:
-            self.reap()
-            if not self.has_children:
-                return
+        patience_ends = math.inf
+        self._reap()
+        while self.has_children:
             children = _children()
-            trackers = set() if self.worker else {pid for pid in children if _is_tracker(pid)}
-            if trackers == children and patience_ends is None:
-                patience_ends = time.monotonic() + _TRACKERS
-            if patience_ends is not None and time.monotonic() > patience_ends:
-                trackers = set()
-            for pid in children - trackers:
+            cleaners = set() if self.worker else {pid for pid in children if _is_cleaner(pid)}
+            if cleaners == children:
+                patience_ends = min(patience_ends, time.monotonic() + _CLEANERS)
+            if time.monotonic() < patience_ends:
+                children -= cleaners
+            for pid in children:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            if children - trackers:
-                self.reap()
-            if self.has_children:
-                time.sleep(_PASS)
+            self._pause()
+            self._reap()
+
+    def _pause(self) -> None:
+        select.select([self._child_ended], [], [], _PASS)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._child_ended, 4096)
 
     def _tell(self, line: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -222,10 +224,12 @@ def _parent_of(pid: str) -> int:
         return 0
 
 
-def _is_tracker(pid: int) -> bool:
+def _is_cleaner(pid: int) -> bool:
+    """Whether it is a resource tracker of multiprocessing or loky, or the guardian of a pool inside the worker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"resource_tracker" in file.read()
+            command = file.read()
+        return b"resource_tracker" in command or b"snakepit_trio/guardian.py" in command
     except OSError:
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -24,10 +23,11 @@ from .bridge.desk import Desk
 from .call import Call
 from .errors import WorkerError
 from .lines import Introduction, Line, Surroundings
+from .log import get_logger
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
-logger = logging.getLogger("snakepit.link")
+logger = get_logger("snakepit.link")
 
 
 class LinkLost(WorkerError):

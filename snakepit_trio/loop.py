@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,9 @@ import trio
 
 from bridge_py.asyncio_policy import TRIO_ASYNCIO, restore_asyncio
 
-logger = logging.getLogger("snakepit.link")
+from .log import get_logger
+
+logger = get_logger("snakepit.link")
 
 
 def _trio_asyncio() -> Any:

@@ -9,6 +9,7 @@ import trio
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def background_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks end with the block.
 
@@ -50,3 +51,10 @@ def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
             return inner
         group = inner
     return group
+
+
+def told(error: BaseException) -> str:
+    """What an error says; the name of its class if it says nothing. Of a group of one, what that one says."""
+    if isinstance(error, BaseExceptionGroup):
+        error = _only_one(error)
+    return str(error) or type(error).__name__

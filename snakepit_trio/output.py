@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 
 from .lines import Output
+from .log import SafeLogger
 
 _LONGEST_LINE = 64 * 1024
 
 
-async def log_lines(output: Output, logger: logging.Logger, tail: deque[str]) -> None:
+async def log_lines(output: Output, logger: SafeLogger, tail: deque[str]) -> None:
     """Log each line of a worker's output until it ends. Lines over 64 KiB are cut into several.
 
     `tail` gets those of stderr.
@@ -27,7 +27,7 @@ async def log_lines(output: Output, logger: logging.Logger, tail: deque[str]) ->
         _log(rest, output, logger, tail)
 
 
-def _log(line: bytes, output: Output, logger: logging.Logger, tail: deque[str]) -> None:
+def _log(line: bytes, output: Output, logger: SafeLogger, tail: deque[str]) -> None:
     text = line.decode("utf-8", "replace").rstrip("\r")
     if output.is_stderr:
         tail.append(text)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -18,6 +25,7 @@ import msgspec
 import trio
 
 from bridge_py import BaseAdapter
+from bridge_py.ending import forks_end
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
 
@@ -32,27 +40,30 @@ from .errors import PoolClosed, PoolNotReady, WorkerStartError
 from .freight import Freight
 from .handle import SessionHandle, open_session
 from .launchers import Local
+from .log import get_logger
 from .nurseries import background_nursery
 from .policy import RetryPolicy
 from .python import PythonAPI
-from .signals import interruption
+from .signals import for_the_application, interruption
 from .state.store import MemoryStore
 from .stats import PoolStats
 from .streams import Chunks, Results
 from .supervisor import Supervisor
 from .tools import ToolRegistry
-from .worker import Worker, WorkerState
+from .worker import Worker
+from .worker_state import WorkerState
 from .workers import PoolHealth, WorkerInfo, Workers
 
 if TYPE_CHECKING:
     from .bridge.server import BridgeServer
 
-logger = logging.getLogger("snakepit.pool")
+logger = get_logger("snakepit.pool")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_pool(
     adapter: str | type[BaseAdapter] | Adapter | None = None,
     *,
@@ -78,10 +89,11 @@ async def open_pool(
     were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
 
     In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
-    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself.
+    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further one
+    while the pool closes kills its workers at once; one before that breaks into the block, as it would without a pool.
 
-    Raises `UsageError`, `TypeError` or `ValueError` for a configuration that cannot be, and
-    `WorkerStartError`, at once, if a worker cannot start.
+    Raises `UsageError`, `TypeError` or `ValueError` for an invalid configuration, and, at once, `WorkerStartError` if a
+    worker cannot start and `OutOfResources` if this process lacks room on its disk, descriptors or memory.
     """
     if adapters and adapter is not None:
         raise UsageError("give adapter= or adapters=, not both")
@@ -101,12 +113,14 @@ async def open_pool(
         yield await (_open_first(stack, settings) if adapters else _open_only(stack, settings[0]))
 
 
+@trio.lowlevel.enable_ki_protection
 async def _open_only(stack: AsyncExitStack, settings: PoolConfig) -> Pool:
     if settings.adapter.protocol != "link" and (reason := settings.adapter.unavailable(settings.python)):
         raise UsageError(f"{settings.adapter!r} cannot be used here: {reason}")
     return await stack.enter_async_context(_opened(Pool(settings)))
 
 
+@trio.lowlevel.enable_ki_protection
 async def _open_first(stack: AsyncExitStack, candidates: Sequence[PoolConfig]) -> Pool:
     passed_over: list[tuple[Adapter, str]] = []
     for settings in candidates:
@@ -124,20 +138,21 @@ async def _open_first(stack: AsyncExitStack, candidates: Sequence[PoolConfig]) -
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _opened(pool: Pool) -> AsyncIterator[Pool]:
-    with interruption() as signals:
-        try:
-            async with background_nursery() as nursery:
-                await nursery.start(pool._serve)
-                try:
-                    with signals.scope:
-                        await pool._start()
-                        yield pool
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await pool._close()
-        finally:
-            signals.check()
+    with interruption(pool._hurry) as signals, pool._resources():
+        async with background_nursery() as nursery:
+            # Not `nursery.start`, whose cancellation would leave what is shielded behind where nobody ends it.
+            nursery.start_soon(signals.guard, pool._serve)
+            try:
+                # A forked child has a copy of this loop, and must not tell the workers of its parent to end.
+                with signals.scope, forks_end():
+                    await pool._open()
+                    yield pool
+            finally:
+                # In a task of its own, so that no KeyboardInterrupt gets into it: the nursery waits for it.
+                signals.is_closing = True
+                nursery.start_soon(signals.guard, pool._close)
 
 
 class Pool:
@@ -167,6 +182,9 @@ class Pool:
             self._site.close()
             raise
         self._services = trio.CancelScope(shield=True)
+        self._serving = trio.Event()
+        self._was_opened = False
+        self._farewells = trio.CancelScope(shield=True)  # what may take its time while the pool closes
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.
         self._freight = Freight(config.workers * (config.concurrency + 1))
@@ -287,8 +305,9 @@ class Pool:
 
         It may be a plain function, which runs in one of `host_threads` threads, a coroutine function of trio, a
         generator or an async generator. It is cancelled when the call ends that it runs for, which is not over before
-        it; plain functions cannot be cancelled, and are waited for. Arguments are checked as those of tools are. A
-        parameter annotated with `HostCall` gets who calls.
+        it. Plain functions cannot be cancelled: they are waited for, and calls of the pool that they wait for end with
+        `ToolCancelled`; a pool that closes waits until `shutdown_timeout` is over. Arguments are checked as those of
+        tools are. A parameter annotated with `HostCall` gets who calls.
 
         Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
         """
@@ -379,21 +398,35 @@ class Pool:
 
     # Opening and closing.
 
-    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+    @contextmanager
+    def _resources(self) -> Iterator[None]:
+        """What is given back when nothing of the pool runs any more."""
+        with closing(self._site), closing(self._freight), closing(self._bridge):
+            yield
+
+    async def _serve(self) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
-        with self._services, closing(self._site), closing(self._freight), closing(self._bridge):
-            async with trio.open_nursery() as outer:
-                await outer.start(self._site.run)
-                if self._bridge_server is not None:
-                    await outer.start(self._bridge_server.run, self._site.loop)
-                async with trio.open_nursery() as inner:
-                    await inner.start(self._supervisor.run)
-                    inner.start_soon(self._dispatcher.watch_stalls)
-                    inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
-                    inner.start_soon(self._deadlines.run)
-                    inner.start_soon(self.sessions.run_reaper, self.config.cleanup_interval)
-                    task_status.started()
-                outer.cancel_scope.cancel()
+        try:
+            with self._services:
+                await self._run_services()
+        finally:
+            # However they have ended: without them, a call in line would wait for ever.
+            self._dispatcher.close()
+
+    async def _run_services(self) -> None:
+        async with trio.open_nursery() as outer:
+            await outer.start(self._site.run)
+            if self._bridge_server is not None:
+                await outer.start(self._bridge_server.run, self._site.loop)
+            async with trio.open_nursery() as inner:
+                await inner.start(self._supervisor.run)
+                inner.start_soon(self._dispatcher.watch_stalls)
+                inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
+                inner.start_soon(self._deadlines.run)
+                reaper = partial(self.sessions.run_reaper, self.config.cleanup_interval)
+                inner.start_soon(for_the_application, reaper)
+                self._serving.set()
+            outer.cancel_scope.cancel()
 
     def _make_bridge_server(self, config: PoolConfig) -> BridgeServer | None:
         if not config.bridge_server:
@@ -410,37 +443,34 @@ class Pool:
     def _make_worker(self, id: str) -> Worker:
         return Worker(id, self.config, self._site, self._dispatcher, self._bridge)
 
-    async def _start(self) -> None:
+    async def _open(self) -> None:
+        await self._serving.wait()
         await self.workers.start(self.config.workers)
+        self._was_opened = True
 
     async def _close(self) -> None:
-        self._dispatcher.close()
-        if self._python is not None:
-            self._python.close()
-        with trio.move_on_after(self.config.shutdown_timeout):
-            await self._supervisor.stop()
-        self._services.cancel()
+        try:
+            with self._farewells:
+                self._farewells.deadline = trio.current_time() + self.config.shutdown_timeout
+                if not self._was_opened:
+                    self._farewells.cancel()  # its workers have served nothing
+                await self._end_in_order()
+        finally:
+            # Each of these, whatever the others do.
+            with ExitStack() as steps:
+                steps.callback(self._services.cancel)
+                steps.callback(self.tools.abandon_threads)
+                steps.callback(self._supervisor.hurry)
 
+    async def _end_in_order(self) -> None:
+        with ExitStack() as steps:
+            if self._python is not None:
+                steps.callback(self._python.close)
+            steps.callback(self._dispatcher.close)
+        await self._supervisor.stop()
 
-def run_as_script(
-    function: Callable[[Pool], Awaitable[T]],
-    adapter: str | type[BaseAdapter] | Adapter | None = None,
-    *,
-    timeout: float = 15,
-    **config: Any,
-) -> T:
-    """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
-
-    Starts trio. When this returns or raises, no process of the pool is left; ending them takes
-    `timeout` seconds at the most. `config` is that of `open_pool`.
-    """
-    config.setdefault("shutdown_timeout", timeout)
-
-    async def main() -> T:
-        async with open_pool(adapter, **config) as pool:
-            return await function(pool)
-
-    return trio.run(main)
+    def _hurry(self) -> None:
+        self._farewells.cancel()
 
 
 def _better(error: TypeError) -> Exception:

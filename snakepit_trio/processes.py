@@ -125,9 +125,9 @@ class ProcessRegistry:
             _write(hidden / "host.json", self._host())
             hidden.rename(self.folder)
         except BaseException:
-            shutil.rmtree(hidden, ignore_errors=True)
             if lock >= 0:
                 os.close(lock)
+            _remove_unfinished(hidden)
             raise
         self._close_lock()
         self._lock = lock
@@ -207,9 +207,11 @@ class ProcessRegistry:
     def close(self) -> None:
         """End the run: remove its files."""
         _open_here.discard(self)
-        if self._lock >= 0:  # else it is the parent's, and this a forked child
-            remove_files(str(self.folder), self.run_id)
-        self._close_lock()
+        try:
+            if self._lock >= 0:  # else it is the parent's, and this a forked child
+                remove_files(str(self.folder), self.run_id)
+        finally:
+            self._close_lock()
 
     def _close_lock(self) -> None:
         if self._lock >= 0:
@@ -333,11 +335,29 @@ def _entry(entry: dict[str, Any], is_here: bool) -> WorkerEntry:
 
 
 def _sweep_unfinished() -> None:
-    """Remove the folders of runs whose hosts died while they made them."""
-    for folder in runs_folder().glob(f"{_UNFINISHED}*"):
+    """Remove the folders of runs whose hosts ended while they made, or removed, them."""
+    for folder in runs_folder().iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _UNFINISHED_AFTER:
+            is_old = time.time() - folder.stat().st_mtime > _UNFINISHED_AFTER
+            if is_old and not (folder / "host.json").exists() and not _is_held(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        return _is_locked(folder / "lock")
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # By their names: who has no descriptor left cannot list a folder.
+    for name in ("host.json", "host.new", "lock"):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+    for path in (folder / "workers", folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _is_locked(path: Path) -> bool:

@@ -6,30 +6,51 @@ runs just then: in the pool's own services, too.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
+T = TypeVar("T")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Ends one pool's body when a signal comes. `scope` is the body's."""
+    """Ends one pool's body when a signal comes. `scope` is the body's; `hurry` makes its closing shorter."""
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: Callable[[], None]) -> None:
         self.scope = trio.CancelScope()
         self.signal: signal.Signals | None = None
+        self.is_closing = False
+        self.is_hurried = False
+        self.guarded: set[trio.lowlevel.Task] = set()  # tasks in whose code no KeyboardInterrupt may be raised
+        self._hurry = hurry
         self._token = trio.lowlevel.current_trio_token()
+
+    @trio.lowlevel.enable_ki_protection
+    async def guard(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the pool's own: no KeyboardInterrupt is raised in its code, nor in that of its child tasks."""
+        task = trio.lowlevel.current_task()
+        self.guarded.add(task)
+        try:
+            await function()
+        finally:
+            self.guarded.discard(task)
 
     def interrupt(self, number: signal.Signals) -> None:
         """Cancel the body; from a signal handler."""
         self.signal = number
         self._token.run_sync_soon(self.scope.cancel, idempotent=True)
+
+    def hurry(self) -> None:
+        """Shorten the closing; from a signal handler."""
+        self.is_hurried = True
+        self._token.run_sync_soon(self._hurry, idempotent=True)
 
     def check(self) -> None:
         """Raise what the signal stands for: `KeyboardInterrupt`, or `SystemExit` with 128 + the signal's number."""
@@ -40,18 +61,23 @@ class Interruption:
 
 
 class _Handlers:
-    """Our handlers, in place while any pool is open. The pool that was opened first is told: the others are in it,
-    or end with what it raises.
+    """Our handlers, in place while any pool is open.
+
+    Of a first signal the pool that was opened first is told: the others are in it, or end with what it raises. A
+    further one shortens the closing of those that close. If none does, or is as short as it can be, the signal does
+    what it would have done without us: it breaks into what the application runs.
     """
 
     def __init__(self) -> None:
         self._open: list[Interruption] = []
         self._replaced: dict[signal.Signals, Any] = {}
+        self._were_told = False
 
     def add(self, interruption: Interruption) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         if not self._open:
+            self._were_told = False
             self._replaced = {number: signal.getsignal(number) for number in _SIGNALS if _is_usual(number)}
             for number in self._replaced:
                 signal.signal(number, self._handle)
@@ -69,28 +95,91 @@ class _Handlers:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        sent = signal.Signals(number)
-        first = self._open[0]
-        if first.signal is None:
-            first.interrupt(sent)
-        elif callable(usual := self._replaced[sent]):
-            usual(number, frame)  # the second one: the body does not end, or the closing takes too long
+        if not self._open:
+            return  # it comes while the last pool is being removed
+        first, was_told = self._open[0], self._were_told
+        self._were_told = True
+        is_news = first.signal is None
+        if is_news:
+            first.interrupt(signal.Signals(number))
+        if not was_told:
+            return
+        closing = [each for each in self._open if each.is_closing]
+        unhurried = [each for each in closing if not each.is_hurried]
+        for each in unhurried:
+            each.hurry()
+        if not unhurried and not is_news:
+            self._break_in(frame, is_closing=bool(closing))
+
+    def _break_in(self, frame: FrameType | None, *, is_closing: bool) -> None:
+        """Have KeyboardInterrupt raised where the application is. What comes out of the block, `check` says."""
+        usual = self._replaced.get(signal.SIGINT)
+        if not callable(usual):
+            return
+        if self._may_be_interrupted(frame):
+            usual(signal.SIGINT, frame)
+        elif not is_closing:
+            usual(signal.SIGINT, None)  # trio raises it at the next checkpoint of the main task
+
+    def _may_be_interrupted(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code is not _unguarded.__code__:
+            frame = frame.f_back
+        return frame is not None or not _is_guarded({task for each in self._open for task in each.guarded})
+
+    def forget(self) -> None:
+        """In a forked child, which has no pool: signals end it, as they end any program."""
+        self._open.clear()
+        for number in self._replaced:
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 _handlers = _Handlers()
+os.register_at_fork(after_in_child=_handlers.forget)
 
 
 @contextmanager
-def interruption() -> Iterator[Interruption]:
-    """While this is open, the first SIGINT or SIGTERM cancels the body. Signals with a handler of the
-    application's own are left alone; so are all of them outside of the main thread.
+@trio.lowlevel.enable_ki_protection
+def interruption(hurry: Callable[[], None]) -> Iterator[Interruption]:
+    """While this is open, the first SIGINT or SIGTERM cancels the body, and its end raises what that stands for.
+
+    Further ones call `hurry` while the pool closes. Signals with a handler of the application's own are left alone; so
+    are all of them outside of the main thread.
     """
-    it = Interruption()
+    it = Interruption(hurry)
     _handlers.add(it)
     try:
         yield it
     finally:
         _handlers.remove(it)
+        it.check()
+
+
+async def for_the_application(function: Callable[[], Awaitable[T]]) -> T:
+    """Await code of the application in a task of the pool's own. If it blocks, a signal can break in.
+
+    The KeyboardInterrupt is then raised in the main task, and here a `RuntimeError`.
+    """
+    try:
+        return await _unguarded(function)
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("it was interrupted by a signal") from None
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unguarded(function: Callable[[], Awaitable[T]]) -> T:
+    return await function()
+
+
+def _is_guarded(guarded: set[trio.lowlevel.Task]) -> bool:
+    try:
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    except RuntimeError:
+        return True  # trio's own code
+    while task is not None and task not in guarded:
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return task is not None
 
 
 def _is_usual(number: signal.Signals) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -34,6 +33,7 @@ from .bridge.foreign_desk import ForeignDesk
 from .call import Call
 from .lines import Introduction, Line, Surroundings
 from .link import LinkLost
+from .log import get_logger
 from .state.view import SessionView
 from .stdio import StdioJson, error_answer, fault_in, number_in, text_of
 
@@ -46,7 +46,7 @@ _INSIDE: Final = 1 << 62  # buffers of any size stay in the message
 _TO_CALLS: Final = ("result", "error")
 _TO_STREAMS: Final = ("chunk", "end", "error")
 
-logger = logging.getLogger("snakepit.link")
+logger = get_logger("snakepit.link")
 
 
 class _Opened:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 
 import trio
@@ -11,10 +10,12 @@ import trio
 from .changes import Changes
 from .config import PoolConfig
 from .errors import WorkerStartError
+from .log import get_logger
 from .policy import Circuit, RestartPolicy
-from .worker import Worker, WorkerState
+from .worker import Worker
+from .worker_state import WorkerState
 
-logger = logging.getLogger("snakepit.supervisor")
+logger = get_logger("snakepit.supervisor")
 
 _RECONCILE = 1.0  # seconds
 
@@ -77,17 +78,27 @@ class WorkerStarter:
         self.workers.append(worker)
         try:
             await worker.run()
+            self._check_start(worker)
         except WorkerStartError as error:
             if not self.up.is_set():
                 self.failure = error
             elif not self._stopping.is_set():
                 logger.error("%s", error)
+        except Exception:
+            # A fault of ours is an end like others: the next start comes after the pause that is due.
+            logger.exception("worker %s failed", worker.id)
         finally:
             self.workers.remove(worker)
             worker.ended.set()
             worker.turn.set()
         if worker.failure is not None and self.failure is None and not self._stopping.is_set():
             logger.warning("%s; it is replaced", worker.failure)
+
+    def _check_start(self, worker: Worker) -> None:
+        # It was ready for a moment, in which nobody could see it.
+        if worker.failure is not None and not self.up.is_set():
+            failure = worker.failure
+            raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
 
     async def _restart(self, nursery: trio.Nursery) -> None:
         if self.failure is not None:
@@ -127,6 +138,12 @@ class WorkerStarter:
         for worker in [*self.workers, self.worker]:
             worker.stop()
 
+    def hurry(self) -> None:
+        """Kill the worker, and start no other."""
+        self._stopping.set()
+        for worker in [*self.workers, self.worker]:
+            worker.hurry()
+
     def retire(self) -> None:
         """Let the worker finish its calls, end it, and start no other."""
         self._stopping.set()
@@ -164,7 +181,8 @@ class Supervisor:
             task_status.started()
             while True:
                 await trio.sleep(_RECONCILE)
-                self.reconcile()
+                with logger.tolerates("bringing the workers back to their number"):
+                    self.reconcile()
 
     def add(self) -> WorkerStarter:
         """Start one more worker."""
@@ -243,6 +261,12 @@ class Supervisor:
     async def _until_gone(self, starter: WorkerStarter) -> None:
         while starter.id in self.starters:
             await self._changes.wait()
+
+    def hurry(self) -> None:
+        """Kill all workers now."""
+        self.target = 0
+        for starter in self.starters.values():
+            starter.hurry()
 
     async def stop(self) -> None:
         """End all workers in order, side by side; returns when they have ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -78,6 +78,8 @@ class ToolRegistry:
         self._adapter_tools = adapter_tools
         self._limiter = None if threads is None else trio.CapacityLimiter(threads)
         self._scopes: dict[str | None, dict[str, RegisteredTool]] = {None: {}}
+        self._patient: set[trio.CancelScope] = set()
+        self._is_over = False
 
     # Registering.
 
@@ -248,7 +250,7 @@ class ToolRegistry:
                     while (item := await self._in_thread(lambda: _next(generator, keep), nested)) is not _END:
                         yield item
                 finally:
-                    with trio.CancelScope(shield=True):
+                    with self._patience():
                         await self._in_thread(generator.close, nested)  # noqa: ASYNC102 - as long as the code takes
         except Exception as error:
             raise host_tool_error(error, tool.name) from error
@@ -258,8 +260,47 @@ class ToolRegistry:
             await trio.lowlevel.checkpoint()
             return function()
         # Who is waited for by a thread must not wait for one.
-        limiter = trio.CapacityLimiter(1) if nested else self._limiter
-        return await trio.to_thread.run_sync(function, limiter=limiter)
+        place = _Place(trio.CapacityLimiter(1) if nested else self._limiter)
+        try:
+            return await trio.to_thread.run_sync(function, limiter=place, abandon_on_cancel=True)  # type: ignore[arg-type]
+        finally:
+            with self._patience():
+                await place.is_free.wait()  # noqa: ASYNC102 - as long as the code takes
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """For what is not cancelled, until threads are abandoned."""
+        with trio.CancelScope(shield=True) as scope:
+            self._patient.add(scope)
+            if self._is_over:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._patient.discard(scope)
+
+    def abandon_threads(self) -> None:
+        """The pool has ended: wait for host tools that run in threads no longer, whatever they do there."""
+        self._is_over = True
+        for scope in list(self._patient):
+            scope.cancel()
+
+
+class _Place:
+    """A place for a thread, which is free again when the thread has ended, also if nobody waits for that any more."""
+
+    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+        self._limiter = limiter
+        self.is_free = trio.Event()
+        self.is_free.set()
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        await self._limiter.acquire_on_behalf_of(borrower)
+        self.is_free = trio.Event()
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self._limiter.release_on_behalf_of(borrower)
+        self.is_free.set()
 
 
 def _next(generator: Generator[Any, None, None], keep: Callable[[Any], Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import re
 import socket
 from collections import deque
@@ -26,13 +25,14 @@ from .bridge.server import BridgeService, ContractServer
 from .call import Call
 from .lines import Introduction, Line, Surroundings
 from .link import LinkLost
+from .log import get_logger
 from .loop import AsyncioLoop, in_trio
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; what renames it tells nobody
 
 
-logger = logging.getLogger("snakepit.link")
+logger = get_logger("snakepit.link")
 
 
 class _Served:

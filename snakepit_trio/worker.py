@@ -6,25 +6,16 @@ when it is known that none of their code runs: by the frame that ends a call, or
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import trio
 
 from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
-from bridge_py.wire.errors import (
-    CANCELLED,
-    NOT_STARTED,
-    DecodeError,
-    ProtocolError,
-    RemoteProtocolError,
-    error_of,
-)
+from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, ProtocolError, RemoteProtocolError, error_of
 from bridge_py.wire.frames import Frame, Kind
 
 from .bridge.bridge import Bridge
@@ -35,43 +26,30 @@ from .health import Heartbeat
 from .launcher import Site
 from .lines import Introduction, Line, Surroundings, WorkerProcess
 from .link import LinkLost
+from .log import get_logger
+from .nurseries import told
 from .output import log_lines
+from .patience import comes_within
 from .scheduler import Slot
+from .worker_state import WorkerState
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
-logger = logging.getLogger("snakepit.worker")
+logger = get_logger("snakepit.worker")
 
 _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
-
-
-class WorkerState(StrEnum):
-    """Where a worker process is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    BUSY = "busy"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-    RESTARTING = "restarting"
-    QUARANTINED = "quarantined"
+_LAUNCH = 5.0  # to start a process, which an executable on a dead file system may keep from being one
+_HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
 class Worker:
     """One worker process and its link."""
 
-    def __init__(
-        self,
-        id: str,
-        config: PoolConfig,
-        site: Site,
-        dispatcher: Dispatcher,
-        bridge: Bridge,
-    ) -> None:
+    def __init__(self, id: str, config: PoolConfig, site: Site, dispatcher: Dispatcher, bridge: Bridge) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
         self.calls: dict[int, Call] = {}
@@ -100,6 +78,8 @@ class Worker:
         self._ready_or_over = trio.Event()
         self._over = trio.Event()
         self._exited = trio.Event()
+        self._exited_or_hurried = trio.Event()
+        self._is_hurried = False
         self._problem: str | None = None  # None: it ends because the pool wants it to
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
         self._is_trusted = True  # until it breaks the protocol
@@ -140,7 +120,7 @@ class Worker:
         """Where it is in its life."""
         if self._is_stopped:
             return WorkerState.STOPPED
-        if self._over.is_set() or self._is_draining:
+        if self.has_left:
             return WorkerState.DRAINING
         if not self._is_ready:
             return WorkerState.STARTING
@@ -168,28 +148,44 @@ class Worker:
     async def run(self) -> None:
         """Start the process, serve until it ends, reap it, and settle its calls.
 
-        Raises `WorkerStartError` if it never became ready. If cancelled, kills the process first.
+        Raises `WorkerStartError` if it never became ready, whatever the reason. If cancelled, kills the process first.
         """
         try:
-            process = self._process = await self._site.launch(self.id)
-        except OSError as error:
-            self._finish(f"could not be started: {error}")
-            raise WorkerStartError(self.id, f"could not be started: {error}") from error
+            with trio.fail_after(self._config.start_timeout + _LAUNCH):
+                process = self._process = await self._site.launch(self.id)
+        except Exception as error:
+            self._finish(f"could not be started: {told(error)}")
+            raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
         try:
             await self._live(process)
+        except Exception as error:
+            # A fault of ours, or of what the application has given us: its calls have been settled.
+            if not self._is_ready:
+                raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
+            logger.error("worker %s ended by a fault of its host", self.id, exc_info=error)
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), logger.tolerates("giving back what a worker had"):
                 await process.release()
         if self._problem is not None and not self._is_ready:
             raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)
 
     async def _live(self, process: WorkerProcess) -> None:
-        output = logger.getChild(self.id)
+        output = logger.child(self.id)
         async with trio.open_nursery() as nursery:
             try:
                 async with trio.open_nursery() as pipes:
                     # The line first: it may have to hear the first words.
-                    self._line = process.line(self._surroundings())
+                    here = Surroundings(
+                        worker_id=self.id,
+                        config=self._config,
+                        bridge=self._bridge,
+                        calls=self.calls,
+                        events=self._dispatcher.events,
+                        on_ready=self._hear_introduction,
+                        on_tools=self._hear_of_tools,
+                        on_frame=self._handle,
+                    )
+                    self._line = process.line(here)
                     for stream in process.outputs:
                         pipes.start_soon(log_lines, stream, output, self._stderr_tail)
                     nursery.start_soon(self._watch_exit, process)
@@ -199,6 +195,9 @@ class Worker:
                     with trio.CancelScope(shield=True):
                         await self._end(process)
                     pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+            except Exception as error:
+                self._finish(f"failed: {told(error)}")
+                raise
             finally:
                 # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
                 with trio.CancelScope(shield=True):
@@ -208,33 +207,22 @@ class Worker:
     async def _watch_exit(self, process: WorkerProcess) -> None:
         await process.wait()
         self._exited.set()
+        self._exited_or_hurried.set()
         self._finish(self._death())
 
     async def _watch_health(self, process: WorkerProcess) -> None:
         while not self._over.is_set():
             await trio.sleep(self._config.ping_interval)
-            number = self.health.sent(trio.current_time())
-            if self._is_ready:
-                assert self._line is not None
-                self._line.ping(number)
-            with trio.move_on_after(self._config.ping_timeout):
-                await self.health.answered.wait()
-            # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
-            if self.health.misses(process.is_stopped, is_busy=not self._is_ready or bool(self.calls)):
-                self.kill(f"was killed: {self.health.complaint}")
-            self._check_due()
+            with logger.tolerates("a look at a worker"):
+                # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
+                is_excused = lambda: not self._is_ready or bool(self.calls)  # noqa: E731
+                if await self.health.ask(self._ping, process.is_stopped, is_excused):
+                    self.kill(f"was killed: {self.health.complaint}")
+                self._check_due()
 
-    def _surroundings(self) -> Surroundings:
-        return Surroundings(
-            worker_id=self.id,
-            config=self._config,
-            bridge=self._bridge,
-            calls=self.calls,
-            events=self._dispatcher.events,
-            on_ready=self._hear_introduction,
-            on_tools=self._hear_of_tools,
-            on_frame=self._handle,
-        )
+    def _ping(self, number: int) -> None:
+        if self._is_ready and self._line is not None:
+            self._line.ping(number)
 
     async def _run_line(self, line: Line) -> None:
         try:
@@ -244,11 +232,12 @@ class Worker:
         except (ProtocolError, DecodeError) as error:
             self._is_trusted = False
             self._finish(f"broke the protocol: {error}")
+        except Exception as error:
+            logger.exception("the link of worker %s failed", self.id)
+            self._finish(f"lost its link: {told(error)}")
 
     async def _until_over(self) -> None:
-        with trio.move_on_after(self._config.start_timeout) as start:
-            await self._ready_or_over.wait()
-        if start.cancelled_caught:
+        if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):
             self._finish(f"was not ready within {self._config.start_timeout} s")
         await self._over.wait()
 
@@ -257,15 +246,15 @@ class Worker:
         if self._problem is None:
             if self._say_goodbye():
                 await self._exits_within(step)
-            process.signal_group(signal.SIGTERM)
+            self._signal(signal.SIGTERM)
             await self._exits_within(step)
         else:
             await self._exits_within(self._patience)
             self._name_exit()
         self._name_oom(process)
         # Also after its exit: what it started may live on in its group.
-        process.signal_group(signal.SIGKILL)
-        await self._exits_within(_REAP)
+        self._signal(signal.SIGKILL)
+        await self._exits_within(step)
 
     def _name_exit(self) -> None:
         # Which of the two a death shows first is a race; they are told as one.
@@ -279,14 +268,25 @@ class Worker:
         # Before our own SIGKILL, which could not be told from the kernel's.
         if self._problem is None or process.exit_code != -signal.SIGKILL:
             return
-        if process.was_killed_for_memory():
-            self._problem = "was killed by the kernel: out of memory"
+        with logger.tolerates("looking for its cause of death"):
+            if process.was_killed_for_memory():
+                self._problem = "was killed by the kernel: out of memory"
 
     async def _exits_within(self, seconds: float) -> None:
-        if self._exited.is_set():
-            return
-        with trio.move_on_after(seconds):
-            await self._exited.wait()
+        if not self._exited_or_hurried.is_set():
+            await comes_within(seconds, self._exited_or_hurried.wait)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with logger.tolerates("signalling it"):
+                self._process.signal_group(number)
+
+    def hurry(self) -> None:
+        """End it now: it is killed, and not waited for as long as it might be."""
+        self._is_hurried = True
+        self._finish(None)
+        self._signal(signal.SIGKILL)
+        self._exited_or_hurried.set()
 
     def _say_goodbye(self) -> bool:
         if self._line is None or not self._is_ready:
@@ -296,17 +296,30 @@ class Worker:
         return self._line.goodbye()
 
     async def _bury(self, process: WorkerProcess) -> None:
-        process.signal_group(signal.SIGKILL)
-        with trio.move_on_after(_REAP) as reaping:
+        try:
+            self._signal(signal.SIGKILL)
+            with logger.tolerates("waiting for its end"):
+                await self._reap(process)
+        finally:
+            self._settle(process)
+
+    async def _reap(self, process: WorkerProcess) -> None:
+        with trio.move_on_after(_HURRIED_REAP if self._is_hurried else _REAP) as reaping:
             await process.wait()
         if reaping.cancelled_caught:
             logger.error("worker %s (pid %d) does not end after SIGKILL", self.id, process.pid)
-        self._finish("was killed: its pool ended")
-        self._is_stopped = True
+
+    def _settle(self, process: WorkerProcess) -> None:
+        # Whatever of this fails, its calls get their outcome.
+        self._is_stopped, last_started = True, None
+        with logger.tolerates("its leaving"):
+            self._finish("was killed: its pool ended")
         if self._problem is not None:
             self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
-        last_started = process.last_started if self._is_trusted else None
+        with logger.tolerates("looking for its last call"):
+            last_started = process.last_started if self._is_trusted else None
         self._dispatcher.worker_gone(self, last_started, self.failure)
+        self._dispatcher.tell_end(self, process.exit_code)
 
     def _finish(self, problem: str | None, patience: float = 0.0) -> None:
         # The first reason counts: what follows is its consequence.
@@ -319,7 +332,7 @@ class Worker:
 
     def drain(self) -> None:
         """Take no more calls, give back what has not started, and stop when the others are over."""
-        if self._over.is_set() or self._is_draining:
+        if self.has_left:
             return
         self._is_draining = True
         self._dispatcher.worker_leaving(self)
@@ -429,10 +442,11 @@ class Worker:
             return  # its calls have been settled
         match frame.kind:
             case Kind.RESULT | Kind.END:
-                self._call_ended(self.calls.pop(frame.call_id), frame, None)
+                if (call := self.calls.pop(frame.call_id, None)) is not None:
+                    self._call_ended(call, frame, None)
             case Kind.CHUNK:
-                call = self.calls[frame.call_id]
-                if not call.abandoned:
+                call = self.calls.get(frame.call_id)
+                if call is not None and not call.abandoned:
                     call.chunks.append(frame)
                     call.wake()
             case Kind.ERROR:
@@ -444,7 +458,9 @@ class Worker:
 
     def _handle_error(self, frame: Frame) -> None:
         fault = codec.decode_fault(frame.body)
-        call = self.calls.pop(frame.call_id)
+        call = self.calls.pop(frame.call_id, None)
+        if call is None:
+            return  # it could not be sent as it should have been, and has failed
         if fault.code == NOT_STARTED and not call.abandoned:
             self._dispatcher.call_returned(self, call)
             self._stop_if_drained()

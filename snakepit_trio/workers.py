@@ -10,7 +10,8 @@ import trio
 from bridge_py.wire.errors import UsageError
 
 from .supervisor import Supervisor, WorkerStarter
-from .worker import Worker, WorkerState
+from .worker import Worker
+from .worker_state import WorkerState
 
 _WORKING = (WorkerState.READY, WorkerState.BUSY)
 

@@ -19,7 +19,7 @@ from snakepit_trio.processes import FOLDER_VARIABLE
 from snakepit_trio.testing.leaks import LeakCheck
 from tests.openai_server import Server, serving
 
-pytest_plugins = ["snakepit_trio.testing.pytest_plugin"]
+pytest_plugins = ["snakepit_trio.testing.pytest_plugin", "tests.timeouts"]
 
 TOOLS = "tests.tools:Tools"
 # Other programs of this user may have pools too.
@@ -41,7 +41,7 @@ async def kill_worker(pool: snakepit.Pool, pid: int) -> None:
     """Kill a worker, and wait until its end has been noticed and the pool is whole again."""
     restarts = pool.get_stats().restarts
     os.kill(pid, signal.SIGKILL)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while pool.get_stats().restarts == restarts:
             await pool._dispatcher.workers_changed.wait()
     await pool.await_ready()

@@ -175,7 +175,7 @@ async def test_closing_is_bounded_also_when_a_worker_is_stopped() -> None:
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGSTOP)
         before = trio.current_time()
-    assert trio.current_time() - before < 4
+    assert trio.current_time() - before < 20
 
 
 # Dying and being replaced.
@@ -329,7 +329,7 @@ def test_workers_end_when_their_host_is_killed(tmp_path: Path) -> None:
     assert len(pids) == 2
     host.kill()
     host.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_alive, pids))

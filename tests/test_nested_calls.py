@@ -67,9 +67,9 @@ async def test_five_levels(how: str, workers: int, concurrency: int) -> None:
         nested.depths.clear()
         began = trio.current_time()
         with pytest.raises(snakepit.CallTimeout):
-            await pool.execute(how, {"name": "down", "args": {"depth": 5, "leaf": "sleep"}}, timeout=1)
+            await pool.execute(how, {"name": "down", "args": {"depth": 5, "leaf": "sleep"}}, timeout=3)
         assert nested.depths == [5, 4, 3, 2, 1]
-        assert trio.current_time() - began < 10
+        assert trio.current_time() - began < 40
         await _is_idle(pool)
 
         nested.depths.clear()
@@ -106,7 +106,7 @@ async def test_a_deadlock_is_an_error(how: str, workers: int, callers: int) -> N
             for _ in range(callers):
                 nursery.start_soon(call)
         assert failed == callers  # each needs one place more than there are
-        assert trio.current_time() - began < 15
+        assert trio.current_time() - began < 19
         assert await pool.execute("time_left") is not None
 
 

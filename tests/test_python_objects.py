@@ -63,7 +63,7 @@ async def _until_cancelled(pool: snakepit.Pool, session: str) -> None:
 
 
 async def _until_running(pool: snakepit.Pool, count: int) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while pool.get_stats().running != count:
             await trio.sleep(0.005)
 
@@ -146,7 +146,7 @@ async def test_a_worker_killed_in_a_pipeline(log: Path) -> None:
 
 
 async def _until_written(log: Path) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not log.exists() or not log.read_text():
             await trio.sleep(0.005)
 

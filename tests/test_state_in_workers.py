@@ -286,7 +286,7 @@ def test_workers_see_what_is_pushed_and_never_go_back() -> None:
         assert await session.execute("item", {"name": "x"}) == "new"
 
     async def guarded(pool: Pool, session: snakepit.SessionHandle) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await test(pool, session)
 
     in_session(guarded, workers=2, concurrency=2)()

@@ -349,7 +349,7 @@ async def test_an_idle_worker_ends_with_its_stdin() -> None:
     async with open_it(JSON, shutdown_timeout=60) as pool:
         before = trio.current_time()
         pid = pid_of(pool)
-    assert trio.current_time() - before < 15
+    assert trio.current_time() - before < 50
     assert not is_alive(pid)
 
 

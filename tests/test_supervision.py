@@ -18,7 +18,7 @@ from .conftest import TOOLS, is_alive
 
 async def until_new(pool: snakepit.Pool, pids: set[int | None]) -> set[int | None]:
     """Wait until none of the pool's workers is one of those, and all are ready."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             await pool.await_ready(20)
             now = {worker.pid for worker in pool.list_workers()}
@@ -95,7 +95,7 @@ async def test_a_worker_that_never_starts_again_is_quarantined_and_tried(tmp_pat
     ) as pool:
         (worker,) = pool.list_workers()
         os.kill(worker.pid or 0, signal.SIGKILL)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while pool.list_workers()[0].state is not snakepit.WorkerState.QUARANTINED:
                 await trio.sleep(0.01)
         assert pool.get_health().status == "unavailable"
@@ -107,7 +107,7 @@ async def test_a_worker_that_never_starts_again_is_quarantined_and_tried(tmp_pat
 
 
 async def test_a_stopped_worker_is_replaced() -> None:
-    async with snakepit.open_pool(TOOLS, workers=2, ping_interval=0.1, ping_timeout=0.2) as pool:
+    async with snakepit.open_pool(TOOLS, workers=2, ping_interval=0.1, ping_timeout=1.0) as pool:
         before = pids_of(pool)
         pid = min(pid for pid in before if pid)
         async with trio.open_nursery() as nursery:
@@ -135,24 +135,24 @@ async def test_a_stopped_worker_fails_its_calls(log: Path) -> None:
 
 
 async def test_a_stopped_worker_may_be_allowed_for_a_debugger() -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, ping_interval=0.05, ping_timeout=0.05, allow_debugger=True) as pool:
+    async with snakepit.open_pool(TOOLS, workers=1, ping_interval=0.05, ping_timeout=0.25, allow_debugger=True) as pool:
         (worker,) = pool.list_workers()
         os.kill(worker.pid or 0, signal.SIGSTOP)
-        await trio.sleep(0.5)  # several pings
+        await trio.sleep(1.2)  # several pings
         os.kill(worker.pid or 0, signal.SIGCONT)
         assert await pool.execute("pid") == worker.pid
 
 
 async def test_a_call_that_holds_the_gil_is_not_unresponsive() -> None:
-    async with snakepit.open_pool(TOOLS, workers=1, ping_interval=0.05, ping_timeout=0.05) as pool:
+    async with snakepit.open_pool(TOOLS, workers=1, ping_interval=0.05, ping_timeout=0.5) as pool:
         (worker,) = pool.list_workers()
-        await pool.execute("hold_the_gil", {"seconds": 1})
+        await pool.execute("hold_the_gil", {"seconds": 3})
         assert await pool.execute("pid") == worker.pid
 
 
 async def test_health_and_information() -> None:
     async with snakepit.open_pool(TOOLS, workers=2, ping_interval=0.05, name="h") as pool:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while any(worker.latency is None for worker in pool.list_workers()):
                 await trio.sleep(0.01)
         health = pool.get_health()
@@ -206,7 +206,7 @@ async def test_only_whom_the_caller_allows_runs_again(log: Path) -> None:
             await pool.execute("die_and_tell", {"path": str(log)}, retries=2)
         assert log.read_text().split() == ["die"] * 4
         policy = snakepit.RetryPolicy(retries=100, first_delay=0.2, longest_delay=0.2)
-        with trio.fail_after(20), pytest.raises((snakepit.WorkerCrashed, snakepit.CallTimeout)):
+        with trio.fail_after(60), pytest.raises((snakepit.WorkerCrashed, snakepit.CallTimeout)):
             await pool.execute("die_twice", {"path": str(log) + "x", "times": 100}, retries=policy, timeout=1)
 
 
@@ -234,7 +234,7 @@ async def test_what_keeps_killing_workers_is_refused() -> None:
             ("call.tainted", "command"),
             ("call.tainted", "session"),
         ]
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while True:
                 try:
                     assert await pool.execute("add", {"a": 1}, session="bad") == 2
@@ -266,7 +266,7 @@ async def test_closing_is_bounded(how: str, log: Path) -> None:
                 while not log.exists() or len(log.read_text().split()) < len(pids):
                     await trio.sleep(0.01)
             began = trio.current_time()
-        assert trio.current_time() - began < 3
+        assert trio.current_time() - began < 20
         assert not any(is_alive(pid) for pid in pids)
 
 

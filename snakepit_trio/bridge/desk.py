@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallK
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call
 from snakepit_trio.freight import copy
+from snakepit_trio.log import get_logger
 from snakepit_trio.state.session import Change, Session
 
 from .bridge import Bridge
@@ -25,7 +25,7 @@ from .host_calls import HostCalls
 if TYPE_CHECKING:
     from snakepit_trio.link import Link
 
-logger = logging.getLogger("snakepit.bridge")
+logger = get_logger("snakepit.bridge")
 
 
 class Desk:

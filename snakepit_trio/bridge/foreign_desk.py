@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import outcome
 import trio
@@ -18,6 +18,8 @@ from snakepit_trio.state.view import SessionView
 
 from .bridge import Bridge
 from .host_calls import HostCalls
+
+_LAST_WORDS: Final = 5.0  # seconds for a store to forget the sessions that were made for calls
 
 
 class _Question:
@@ -60,7 +62,7 @@ class ForeignDesk:
                     self._nursery = None  # soon it takes no tasks any more
         finally:
             self._calls.clear()  # so that nothing is made any more
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(_LAST_WORDS, shield=True):
                 for name in tuple(self._made):
                     await self._bridge.store.delete_session(name)  # noqa: ASYNC102 - shielded
 

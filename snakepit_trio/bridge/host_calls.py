@@ -5,20 +5,24 @@ What a host tool does for a call is code of that call: it is cancelled with it, 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Protocol
 
 import outcome
 import trio
 
-from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, fault_of
+from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, ToolCancelled, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call, serving
+from snakepit_trio.log import get_logger
+from snakepit_trio.signals import for_the_application
 from snakepit_trio.tools import HostCall
 
 from .bridge import Bridge
+
+logger = get_logger("snakepit.bridge")
 
 _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 
@@ -54,6 +58,10 @@ class _Running:
         self.scope = trio.CancelScope()
         self.credit = 0
         self.granted = trio.Event()
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+        self.call.stop_children()
 
     def grant(self, chunks: int) -> None:
         self.credit += chunks
@@ -96,7 +104,7 @@ class HostCalls:
     def cancel(self, ask_id: int) -> None:
         """Nobody wants its outcome."""
         if (running := self._running.get(ask_id)) is not None:
-            running.scope.cancel()
+            running.cancel()
 
     def grant(self, ask_id: int, chunks: int) -> None:
         """Let a stream go on."""
@@ -106,7 +114,7 @@ class HostCalls:
     def cancel_for(self, call: Call) -> None:
         """Cancel all that run for a call."""
         for ask_id in self.served.get(call.id, ()):
-            self._running[ask_id].scope.cancel()
+            self._running[ask_id].cancel()
 
     def run_for(self, call: Call) -> bool:
         """Whether any runs for a call."""
@@ -129,14 +137,17 @@ class HostCalls:
                 try:
                     await self._run(running, name, args)
                     fault = None
+                except ToolCancelled:
+                    pass  # of a call that its thread waited for
                 except Exception as error:
                     fault = fault_of(error)
         finally:
             self._forget(running)
-            if fault is not None:
-                self._replies.fail(frame, fault)
-            elif frame.kind == Kind.STREAM:
-                self._replies.end_stream(frame)
+            with logger.tolerates("telling a worker of a host tool's end"):
+                if fault is not None:
+                    self._replies.fail(frame, fault)
+                elif frame.kind == Kind.STREAM:
+                    self._replies.end_stream(frame)
 
     async def _run(self, running: _Running, name: str, args: Any) -> None:
         if not isinstance(name, str) or not isinstance(args, Mapping):
@@ -147,17 +158,21 @@ class HostCalls:
         nested = call.parent is not None
         what = f"host tool {name}"
         # In the thread of a function: when it has returned, another one may change what it returned.
-        keep = functools.partial(_Kept, self._replies, what)
+        keep = partial(_Kept, self._replies, what)
         if frame.kind == Kind.STREAM:
             items = tools.stream(tool, args, who, nested=nested, keep=keep)
             await self._stream(running, items, what)
         else:
-            value = await tools.run(tool, args, who, nested=nested, keep=keep)
+            value = await for_the_application(partial(tools.run, tool, args, who, nested=nested, keep=keep))
             self._replies.send(frame, Kind.RESULT, await self._load(value, what))
 
     async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
         async with aclosing(items):
-            async for item in items:
+            while True:
+                try:
+                    item = await for_the_application(items.__anext__)
+                except StopAsyncIteration:
+                    return
                 # First: while this waits for credit, other tasks may change the item.
                 load = await self._load(item, what)
                 try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -37,13 +36,14 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.variable import Variable
+from snakepit_trio.log import get_logger
 from snakepit_trio.loop import AsyncioLoop, in_trio
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 from snakepit_trio.tools import RegisteredTool
 
-logger = logging.getLogger("snakepit.bridge")
+logger = get_logger("snakepit.bridge")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 

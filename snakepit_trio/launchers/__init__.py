@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from snakepit_trio.config import PoolConfig
+from snakepit_trio.errors import OutOfResources
 from snakepit_trio.guard import Guard
 from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import WorkerProcess
@@ -28,7 +29,10 @@ class Local(Launcher):
 
     def open(self, config: PoolConfig) -> Site:
         """See `Launcher`."""
-        return _LocalSite(config)
+        try:
+            return _LocalSite(config)
+        except (OSError, MemoryError) as error:
+            raise OutOfResources(f"pool {config.name!r} cannot open: {error or type(error).__name__}") from error
 
 
 class _LocalSite(Site):
@@ -68,5 +72,5 @@ async def _sweep() -> None:
     # It may take long, and can be left: what it kills and removes belongs to nobody.
     try:
         await trio.to_thread.run_sync(sweep_at_start, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # a sweep is not what the pool lives by
         logger.warning("what dead runs have left could not be swept: %s", error)

@@ -67,9 +67,11 @@ class ForeignProcess(OwnProcess):
 
     async def release(self) -> None:
         """See `WorkerProcess`."""
-        self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        await super().release()
+        try:
+            self._listener.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+        finally:
+            await super().release()
 
 
 async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:

@@ -163,8 +163,10 @@ class KeptProcess:
 
     def close(self) -> None:
         """Close the pipes and the socket. After its end."""
-        self.pipes.close()
-        self.keeper.let_go()
+        try:
+            self.pipes.close()
+        finally:
+            self.keeper.let_go()
 
 
 def _are_zombies_of_ours(pids: set[int]) -> bool:
@@ -202,7 +204,7 @@ def _spawn(
         stdout=stdout,
         stderr=stderr,
         pass_fds=[theirs.fileno(), *descriptors],
-        start_new_session=True,
+        process_group=0,  # a session of its own would be scheduled as a rival of the host: sched(7), autogroup
         cwd="/",
         env=place.environment(variables),
     )

@@ -73,9 +73,11 @@ class LocalProcess(OwnProcess):
 
     async def release(self) -> None:
         """See `WorkerProcess`."""
-        self._hide_link()
-        self._ledger.close()
-        await super().release()
+        try:
+            self._hide_link()
+        finally:
+            self._ledger.close()
+            await super().release()
 
 
 async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> LocalProcess:

@@ -60,8 +60,10 @@ class OwnProcess:
 
     async def release(self) -> None:
         """See `WorkerProcess`."""
-        self._registry.forget(self._key)
-        self._process.close()
+        try:
+            self._registry.forget(self._key)
+        finally:
+            self._process.close()
 
 
 async def spawn(

@@ -9,8 +9,11 @@ import attrs
 import trio
 
 from bridge_py.wire.variable import Variable
+from snakepit_trio.log import get_logger
 
 from .session import Change
+
+logger = get_logger("snakepit.state")
 
 #: Called with what has changed in a session, or with None when the session has ended.
 Listener = Callable[[Sequence[Change] | None], None]
@@ -35,7 +38,7 @@ class Hub:
     def publish(self, session_id: str, changes: Sequence[Change]) -> None:
         """Variables have changed."""
         for listener in tuple(self._listeners.get(session_id, {}).values()):
-            listener(changes)
+            _tell(listener, changes)
 
     def hand_over(self, session_id: str, other: Hub) -> None:
         """A session has moved to another store: its watchers go with it, and for all others it has ended here."""
@@ -43,12 +46,19 @@ class Hub:
             if isinstance(key, Watcher):
                 other.subscribe(session_id, key, listener)
             else:
-                listener(None)
+                _tell(listener, None)
 
     def end(self, session_id: str) -> None:
         """A session has ended."""
         for listener in tuple(self._listeners.pop(session_id, {}).values()):
-            listener(None)
+            _tell(listener, None)
+
+
+@trio.lowlevel.enable_ki_protection
+def _tell(listener: Listener, changes: Sequence[Change] | None) -> None:
+    # One that fails must not keep the others from hearing, nor the change from having been made.
+    with logger.tolerates("a listener to a session"):
+        listener(changes)
 
 
 @attrs.frozen

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-logger = logging.getLogger("snakepit.telemetry")
+from snakepit_trio.log import get_logger
+
+logger = get_logger("snakepit.telemetry")
 
 
 @attrs.frozen
@@ -58,4 +59,6 @@ class Events:
                 entry[1](event)
             except Exception:
                 logger.exception("an event handler failed; it gets no more events")
-                self._handlers.remove(entry)
+                # It may have detached itself before it failed.
+                if entry in self._handlers:
+                    self._handlers.remove(entry)

@@ -1,0 +1,35 @@
+"""Loggers for work that must go on: a handler or filter of the application that raises stops nothing here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+
+class SafeLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose methods never raise an `Exception`."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """See `logging.Logger.log`."""
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        with contextlib.suppress(Exception):
+            super().log(level, msg, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def tolerates(self, what: str) -> Iterator[None]:
+        """Log an `Exception` of one step, so that the others are done too."""
+        try:
+            yield
+        except Exception:
+            self.exception("%s failed", what)
+
+    def child(self, suffix: str) -> SafeLogger:
+        """See `logging.Logger.getChild`."""
+        return SafeLogger(self.logger.getChild(suffix), {})
+
+
+def get_logger(name: str) -> SafeLogger:
+    """See `logging.getLogger`."""
+    return SafeLogger(logging.getLogger(name), {})

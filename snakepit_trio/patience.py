@@ -1,0 +1,34 @@
+"""Waiting a bounded time for a worker, by the time that the host's own loop had.
+
+A worker's answer may lie unread because this process computed, or stood still. So a wait that judges a worker is cut
+into slices, and one that was overrun is the host's fault and counts little: only a loop that has had many turns since,
+and still has no answer, says something about the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+_SLICES: Final = 10
+_LATE: Final = 1.5  # times its length: a slice that took longer was overrun
+_OVERRUN: Final = 0.2  # slices that an overrun one counts for
+
+
+async def comes_within(seconds: float, waiting: Callable[[], Awaitable[object]]) -> bool:
+    """Await `waiting()` for so many seconds of a loop that runs. Returns whether it ended.
+
+    It is cancelled and called again meanwhile, so cancelling it must lose nothing.
+    """
+    length = seconds / _SLICES
+    left = float(_SLICES if seconds > 0 else 1)
+    while left > 0:
+        began = trio.current_time()
+        with trio.move_on_after(length) as slice_:
+            await waiting()
+        if not slice_.cancelled_caught:
+            return True
+        left -= 1 if length <= 0 or trio.current_time() - began <= _LATE * length else _OVERRUN
+    return False
