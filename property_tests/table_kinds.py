@@ -131,6 +131,11 @@ def _instants(numbers: list[int], unit: str, zone: Any) -> Any:
     return index if zone is None else index.tz_localize("UTC").tz_convert(zone)
 
 
+# Before pandas 3 there is none.
+_IS_NEW: Final = int(pd.__version__.partition(".")[0]) >= 3
+_NAN_STRINGS: Final[Any] = pd.StringDtype("python", na_value=float("nan")) if _IS_NEW else "string"
+
+
 def columns(size: int) -> Values:
     """What a column, or an index, of that many rows is made from."""
 
@@ -175,7 +180,7 @@ def columns(size: int) -> Values:
         texts.map(lambda items: pd.array(items, dtype="str")),
         texts.map(lambda items: pd.array(items, dtype="string")),
         texts.map(lambda items: pd.array(items, dtype="string[python]")),
-        texts.map(lambda items: pd.array(items, dtype=pd.StringDtype("python", na_value=float("nan")))),
+        texts.map(lambda items: pd.array(items, dtype=_NAN_STRINGS)),
         st.builds(lambda items, ordered: pd.Categorical(items, ordered=ordered), texts, st.booleans()),
         small.map(pd.Categorical),
         lists(st.sampled_from([pd.Timestamp(0), pd.NaT, None])).map(pd.Categorical),
@@ -367,7 +372,7 @@ _PA_TYPES: Final = [
     pa.binary(3),
     pa.dense_union([pa.field("a", pa.int8()), pa.field("b", pa.string())]),
     pa.uuid(),
-    pa.json_(),
+    *([pa.json_()] if hasattr(pa, "json_") else []),
 ]
 _PA_CELLS: Final[dict[Any, Values]] = {
     pa.int8(): st.integers(-128, 127),

@@ -339,7 +339,7 @@ class StdioLine(Line):
         try:
             body = codec.encode(value, f"{opened.call.name}: chunk", beside=_INSIDE).body
         except EncodeError as error:
-            raise RemoteProtocolError(str(error)) from None
+            body = codec.encode_unreadable(str(error))  # the stream's own failure; the worker is not at fault
         if await opened.takes_chunk():
             self._on_frame(Frame(Kind.CHUNK, call_id, body=body))
 

@@ -106,3 +106,20 @@ class WithInit:
 
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclasses.dataclass(init=False)
+class Picky:
+    """Its own `__init__` takes something else."""
+
+    seconds: int
+
+    def __init__(self, minutes: int) -> None:
+        self.seconds = 60 * minutes
+
+
+class Counting(msgspec.Struct):
+    count: int
+
+    def __post_init__(self) -> None:
+        self.count += 1

@@ -25,6 +25,7 @@ from .hint_kinds import (
     Base,
     Box,
     Colour,
+    Counting,
     Floats,
     Holder,
     Job,
@@ -32,6 +33,7 @@ from .hint_kinds import (
     Options,
     Other,
     Pair,
+    Picky,
     Planet,
     Record,
     Right,
@@ -114,6 +116,11 @@ JOB = Job(Path("p"), "soon", Planet.MARS)
         (collections.OrderedDict[str, int], collections.OrderedDict(a=1)),
         (collections.Counter[str], collections.Counter("aab")),
         (collections.defaultdict[str, list[int]], collections.defaultdict(list, a=[1])),
+        (dict[str, int], collections.OrderedDict(a=1)),
+        (Mapping[Colour, Base], collections.OrderedDict([(Colour.RED, Base(1))])),
+        (dict, collections.defaultdict(list, a=[1])),
+        (collections.deque[Colour] | list[Colour], [Colour.RED]),
+        (collections.OrderedDict[Planet, Base | Other], collections.OrderedDict([(Planet.MARS, Other(1))])),
         (Literal[Colour.RED, 3], Colour.RED),
         (Literal[True, b"x"], b"x"),
         (Iterable[int], [1]),
@@ -228,6 +235,11 @@ def test_an_object_that_was_sent_is_not_changed_by_its_class() -> None:
     found = _taken(Job, JOB)
     assert (JOB.size, found.size) == (1, 1)  # not what __post_init__ makes of 1
     assert _taken(Box, Box(Base(1), "y")).name == "Y"
+    assert _taken(Picky, Picky(2)) == Picky(2)
+    assert _taken(Counting, Counting(1)).count == 2
+    assert _taken(Counting, {"count": 1}).count == 2
+    with pytest.raises(InvalidArguments, match="Picky cannot be made: TypeError: .*'seconds'"):
+        _taken(Picky, {"seconds": 120})
 
 
 def test_other_arguments_have_a_hint_too() -> None:

@@ -20,9 +20,9 @@ from .own import (
     convert,
     flat_union,
     has_constraints,
-    is_numpy_scalar,
     is_own,
     name_of,
+    of_kind,
     of_parts,
     own,
     plain,
@@ -164,10 +164,16 @@ class Builder:
         return self._made[key]
 
     def _unmarked(self, found: Any) -> Any:
-        """For an object that has come for a hint of a dict of its fields, or for a list."""
+        """For an object that has come for a hint of a dict of its fields, or for a list; also for kinds of dicts."""
         if not self.special:
             return found
-        return own("container", lambda value: convert(value.content if isinstance(value, Marked) else value, found))
+
+        def make(value: Any) -> Any:
+            value = value.content if isinstance(value, Marked) else value
+            made = convert(value, found)
+            return of_kind(value, made) if type(made) is dict else made
+
+        return own("container", make)
 
     def _tuple(self, args: tuple[Any, ...]) -> Any:
         if not args:
@@ -217,7 +223,7 @@ def _choose(value: Any, hint: Any, members: list[Any]) -> Any:
             found = convert(value, member)
         except Exception:  # noqa: S112 - the next may fit
             continue
-        if same(found, value) or (is_numpy_scalar(value) and type(found) is type(value)):
+        if same(found, value) or (isinstance(value, Marked) and type(found).__qualname__ == value.kind):
             return found
         fitting.append(found)
     if not fitting:
@@ -225,4 +231,4 @@ def _choose(value: Any, hint: Any, members: list[Any]) -> Any:
     if len(kinds := {type(each) for each in fitting if objects.has_fields(type(each))}) > 1:
         names = ", ".join(sorted(kind.__qualname__ for kind in kinds))
         raise ValueError(f"`{shown(hint)}`: it fits several, {names}: send an object of one of them")
-    return fitting[0]
+    return next((found for found in fitting if type(found) is type(value)), fitting[0])

@@ -21,6 +21,7 @@ from .own import (
     check_known,
     convert,
     name_of,
+    of_kind,
     of_parts,
     optional,
     own,
@@ -157,7 +158,10 @@ def _of_subclass(kind: type, value: Marked, builder: Builder) -> Any:
 def fields_of(kind: Any) -> list[Field]:
     """The fields of a class. Raises `Unenforceable`."""
     try:
-        hints = typing.get_type_hints(kind, include_extras=True)
+        # With string annotations Python 3.12 does not find a class's own type parameters.
+        own_names = {each.__name__: each for each in getattr(kind, "__type_params__", ())}
+        names = {**vars(kind), **own_names} if own_names else None
+        hints = typing.get_type_hints(kind, localns=names, include_extras=True)
     except Exception as error:
         raise Unenforceable(f"the hints of {name_of(kind)} cannot be resolved: {error}") from None
     if typing.is_typeddict(kind):
@@ -245,21 +249,24 @@ def _build(kind: Any, fields: list[Field], values: dict[str, Any], *, exact: boo
     }
     try:
         made = kind(**given)
-        if exact or len(given) < len(values):
-            _restore(made, fields, values, exact)
     except Exception as error:
-        raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
+        if not exact or issubclass(kind, tuple):
+            raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
+        made = kind.__new__(kind)  # its own __init__ takes something else, or takes it only once
+    if exact or len(given) < len(values):
+        _restore(made, fields, values, exact)
     return made
 
 
 def _restore(made: Any, fields: list[Field], values: dict[str, Any], exact: bool) -> None:
-    if isinstance(made, (tuple, msgspec.Struct)):
+    if isinstance(made, tuple):
         return
+    write = msgspec.structs.force_setattr if isinstance(made, msgspec.Struct) else object.__setattr__
     for field in fields:
         if field.attribute in values and (exact or field.argument is None):
             value = values[field.attribute]
             if getattr(made, field.attribute, _MISSING) is not value:
-                object.__setattr__(made, field.attribute, value)
+                write(made, field.attribute, value)
 
 
 # Containers, and numpy.
@@ -269,7 +276,7 @@ def dict_of(key_hint: Any, value_hint: Any) -> Any:
     """A dict whose keys are of a class: msgspec takes any text for those."""
 
     def make(value: Any) -> Any:
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             raise ValueError(f"Expected `object`, got `{type_of(value)}`")
         keys = [_key_of(key, key_hint) for key in value]
         values = convert(dict(enumerate(value.values())), of_parts(dict, [int, value_hint]))
@@ -301,9 +308,7 @@ def kept(kind: Any, parts: list[Any]) -> Any:
                 raise ValueError(f"Expected `{kind.__qualname__}`, got `{type_of(value)}`")
             return kind(convert(value, inner))
         found = convert(list(value) if is_deque else dict(value), inner)
-        if is_deque:
-            return collections.deque(found, value.maxlen)
-        return collections.defaultdict(value.default_factory, found) if kind is collections.defaultdict else kind(found)
+        return collections.deque(found, value.maxlen) if is_deque else of_kind(value, found)
 
     return own(kind.__qualname__, make)
 

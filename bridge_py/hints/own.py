@@ -6,6 +6,7 @@ msgspec calls `hook`. Everything around it, such as the list that it is in, stay
 
 from __future__ import annotations
 
+import collections
 import re
 import types
 import typing
@@ -130,9 +131,18 @@ def plain(value: Any) -> Any:
         return plain(value.content)
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
-    if type(value) is dict:
-        return {_plain_key(key): plain(item) for key, item in value.items()}
+    if type(value) is collections.deque:
+        return collections.deque(map(plain, value), value.maxlen)
+    if isinstance(value, dict):
+        return of_kind(value, {_plain_key(key): plain(item) for key, item in value.items()})
     return type(value)(map(_plain_key, value)) if type(value) in (set, frozenset) else value
+
+
+def of_kind(value: Any, found: dict[Any, Any]) -> Any:
+    """What has been made of a dict, as the kind of dict that it was."""
+    if isinstance(value, collections.defaultdict):
+        return collections.defaultdict(value.default_factory, found)
+    return type(value)(found) if isinstance(value, (collections.OrderedDict, collections.Counter)) else found
 
 
 def _plain_key(key: Any) -> Any:
@@ -160,7 +170,11 @@ def scalar(value: Any) -> Any:
     """What a value is for a hint that knows neither marks nor numpy: Python's own number."""
     if isinstance(value, Marked):
         value = plain(value)
-    return value.item() if is_numpy_scalar(value) and value.dtype.kind in "biufcSU" else value
+    if not is_numpy_scalar(value):
+        return value
+    if isinstance(value, (str, bytes)):
+        return str.__str__(value) if isinstance(value, str) else b"".join([value])
+    return value.item() if value.dtype.kind in "biufc" else value
 
 
 def is_numpy_scalar(value: Any) -> bool:

@@ -132,7 +132,8 @@ def _decode_array(decoder: Decoder, payload: memoryview) -> Any:
     np = library("numpy")
     descr, shape, order, data = decoder.value(payload)
     if descr in ("U", "S") and order == "S":
-        return decoder.scalar(np.str_(data) if descr == "U" else np.bytes_(bytes(data)))
+        data = data if descr == "U" else bytes(data)
+        return data if decoder.is_plain else decoder.scalar(np.str_(data) if descr == "U" else np.bytes_(data))
     dtype = _dtype_of(descr)
     if dtype.hasobject:
         raise TypeError(f"an array of dtype {dtype}")

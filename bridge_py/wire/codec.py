@@ -22,6 +22,7 @@
     22         pandas                         see `pandas_values`
     23         enum, object with fields       array: class, name of the member, value or fields
     24         tuple in a cell of a frame     array
+    25         what could not be passed on    text: why
     32         what `register_codec` added    array: tag, value
 
 Tuples become lists. Enums, named tuples, attrs classes, dataclasses and msgspec Structs are sent as their value or
@@ -50,6 +51,7 @@ MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
 _AREA: Final = 13
 _TUPLE: Final = 24
+_UNREADABLE: Final = 25
 _LISTS: Final = (2, 3, _TUPLE)
 _PAIRS: Final = 4
 _MARKED: Final = 23
@@ -115,6 +117,11 @@ def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, boo
 def encode_plain(value: Any) -> bytes:
     """Encode a value of our own that has no buffers."""
     return _pack(value)
+
+
+def encode_unreadable(why: str) -> bytes:
+    """A value in place of one that cannot be passed on: decoding it raises a `DecodeError` with that message."""
+    return _pack(msgspec.msgpack.Ext(_UNREADABLE, why.encode("utf-8", "backslashreplace")))
 
 
 def decode_fault(data: bytes) -> Fault:
@@ -350,7 +357,7 @@ class Decoder:
 
     def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
         self._area = memoryview(area)
-        self._plain = plain
+        self.is_plain = plain
         self._marks = marks
 
     def decode_extension(self, code: int, payload: memoryview) -> Any:
@@ -359,6 +366,8 @@ class Decoder:
             if not 0 <= offset <= offset + size <= len(self._area):
                 raise DecodeError(f"bytes {offset} to {offset + size} of an area of {len(self._area)}")
             return self._area[offset : offset + size]
+        if code == _UNREADABLE:
+            raise DecodeError(str(payload, "utf-8"))
         return decoder_of(code)(self, payload)
 
     def value(self, payload: memoryview) -> Any:
@@ -383,4 +392,4 @@ class Decoder:
     def scalar(self, value: Any) -> Any:
         """A scalar of numpy's."""
         self.is_special = True
-        return value.item() if self._plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value
+        return value.item() if self.is_plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value

@@ -26,6 +26,7 @@ _PATHS: Final = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
 _FACTORIES: Final[dict[str, Any]] = {
     kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 }
+_DICTS: Final = ("OrderedDict", "Counter", "defaultdict")  # a hint of a dict must not make plain ones of these
 _TWO_FLOATS: Final = struct.Struct("<2d")
 
 
@@ -201,9 +202,10 @@ def _pairs_of(pairs: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _decode_standard(decoder: Decoder, payload: memoryview) -> Any:
-    name, content = decoder.whole(payload)
+    name, content = decoder.value(payload)
     if name not in _STANDARD_DECODERS:
         raise CodecError(f"a {name!r:.100} has come, which is not known here: the other side is newer")
+    decoder.is_special = decoder.is_special or name in _DICTS
     return _STANDARD_DECODERS[name](content)
 
 

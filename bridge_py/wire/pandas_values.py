@@ -112,8 +112,7 @@ def _to_timedeltas(parts: Any, _decoder: Decoder) -> Any:
 
 
 def _with_freq(index: Any, freq: str | None) -> Any:
-    # Between two values and NaT there is none, but it may have been said.
-    return index if freq is None else index._with_freq(library("pandas").tseries.frequencies.to_offset(freq))
+    return index if freq is None else type(index)(index, freq=library("pandas").tseries.frequencies.to_offset(freq))
 
 
 def _freq_text(freq: Any) -> str | None:

@@ -60,7 +60,7 @@ _NAMES: Final = {
     1: "int", 2: "set", 3: "frozenset", 4: "dict", 5: "datetime", 6: "date", 7: "time", 8: "timedelta", 9: "Decimal",
     10: "UUID", 11: "path", 12: "complex", 13: "buffer", 14: "bytearray", 15: "bytes", 16: "numpy value",
     17: "memoryview", 18: "array.array", 19: "torch tensor", 20: "table", 21: "value of the standard library",
-    22: "pandas value", 23: "enum or object", 24: "tuple", 32: "object with a codec",
+    22: "pandas value", 23: "enum or object", 24: "tuple", 25: "value", 32: "object with a codec",
 }  # fmt: skip
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
@@ -200,7 +200,7 @@ def _find_encoder(kind: type) -> Encode:
         root = base.__module__.partition(".")[0]
         name = f"{root}.{base.__name__}"
         if (module := _MODULE_OF.get(root)) and name in _load(module).ENCODERS:
-            if name == "builtins.tuple" and hasattr(kind, "_fields"):
+            if name == "builtins.tuple" and (hasattr(kind, "_fields") or hasattr(kind, "n_sequence_fields")):
                 return _encode_named_tuple
             if base is not kind and name not in _OPEN:
                 raise Refused(_subclass_text(kind, base))
