@@ -20,6 +20,7 @@ import msgspec
 
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
 from .hints import Unenforceable, convert, enforced, hook, optional
+from .misuse import check_adapter, check_markable
 from .specs import Cancel, ParameterSpec, ToolSpec
 from .wire import codec
 from .wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
@@ -78,10 +79,12 @@ def tool(
     a call that has not started is simply withdrawn. `idempotent=True` says that a call may be run again
     on another worker after a crash. `timeout`, in seconds, is for calls that name none.
 
-    An adapter whose tools are marked with what cannot be raises `UsageError` when its worker starts.
+    An adapter whose tools are marked with what cannot be, or written in a way that cannot work (without `self`, as a
+    static method, in place of a method of `BaseAdapter`), raises `UsageError` when its worker starts.
     """
 
     def mark(function: F) -> F:
+        check_markable(function)
         function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout)  # type: ignore[attr-defined]
         return function
 
@@ -92,7 +95,8 @@ class BaseAdapter:
     """Base of all adapters. One instance is made in each worker process.
 
     Override `setup` and `close` for what belongs to the process and not to a call. Both run on the
-    worker's main thread, as sync tools do.
+    worker's main thread, as sync tools do. They may be coroutine functions: these run on the event loop of
+    coroutine tools.
     """
 
     #: Seconds for which a variable that a tool has read is remembered, if the host does not say that it has changed.
@@ -100,10 +104,10 @@ class BaseAdapter:
     #: Whether `context["x"] = value` is refused if there is no variable `x`.
     strict: bool = False
 
-    def setup(self) -> None:
+    def setup(self) -> Any:
         """Called once before the worker says that it is ready; what it raises stops the start."""
 
-    def close(self) -> None:
+    def close(self) -> Any:
         """Called once when the worker ends in order; not when it is killed."""
 
     def session_ended(self, session_id: str) -> None:
@@ -114,7 +118,8 @@ class BaseAdapter:
         """
 
     def tools(self) -> dict[str, Tool]:
-        """The tools of this adapter by name. Raises `UsageError` if two share one."""
+        """The tools of this adapter by name. Raises `UsageError` if two share one, or if one is written wrongly."""
+        check_adapter(type(self), BaseAdapter)
         tools: dict[str, Tool] = {}
         for attribute, marked in sorted(_attributes(type(self)).items()):
             if getattr(marked, "__snakepit_tool__", None) is None:

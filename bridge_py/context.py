@@ -12,6 +12,7 @@ from .cache import Caches
 from .host_tools import AsyncHostTools, HostTools, call_host_tool
 from .session_state import SessionState
 from .wire.errors import SessionError, UsageError
+from .wire.owning import own
 from .wire.variable import AccessRules, Variable
 
 _logger = logging.getLogger("snakepit.tool")
@@ -129,7 +130,7 @@ class SessionContext(CallContext):
 
     def __getitem__(self, identifier: str) -> Any:
         """The value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
-        return self.get_variable(identifier).value
+        return self.get_variable_value(identifier)
 
     def __setitem__(self, identifier: str, value: Any) -> None:
         """Set a value. A variable that is not there is added, of its value's type, unless `BaseAdapter.strict`."""
@@ -166,7 +167,9 @@ class SessionContext(CallContext):
 
     def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
         """The value of a variable. Raises `VariableNotFound`."""
-        return self.get_variable(identifier, bypass_cache=bypass_cache).value
+        if not bypass_cache and (found := self._session.cached(identifier)) is not None:
+            return own(found.value)
+        return self.get_variable(identifier, bypass_cache=True).value
 
     def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from .adapter import Tool
-from .cargo import Load
+from .cargo import Load, drop
 from .context import StateHost
 from .credit import AsyncCredit, SyncCredit
 from .ending import end_forked
@@ -164,6 +165,10 @@ class Executor:
         """Make `run` return after the running calls."""
         raise NotImplementedError
 
+    def complete(self, returned: object) -> None:
+        """Await what an `async def setup` or `close` has returned, where coroutine tools run. Not while `run` runs."""
+        raise NotImplementedError
+
     def _wake(self, call_id: int) -> None:
         raise NotImplementedError
 
@@ -211,6 +216,7 @@ class Executor:
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, load)
+        del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
         """Send what a generator yields, each chunk for a credit."""
@@ -219,8 +225,14 @@ class Executor:
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
             while (value := run(call, self._call_here, next, generator, _END)) is not _END:
-                run(call, call.credit.take)
-                self._replies.chunk(call.id, self._pack(value, "chunk"))
+                # First: while this waits for credit, other calls and threads may change the value.
+                load = self._pack(value, "chunk")
+                try:
+                    run(call, call.credit.take)
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
 
     def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function of user code. A child that it forks ends with it, and has no part in what follows."""
@@ -242,33 +254,56 @@ class Executor:
 
         call.stop = stop
         try:
-            value = await self._await_tool(call, tasks)
-            load = None if call.tool.streaming else self._pack(value, "result")
+            load = await self._await_tool(call, tasks)
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
         self._finish(call, error, load)
+        del error  # see `_run_sync`
 
-    async def _await_tool(self, call: Call, tasks: CallTasks) -> Any:
-        """Run a coroutine tool, until also the tasks that it has made have ended."""
+    async def _await_tool(self, call: Call, tasks: CallTasks) -> Load | None:
+        """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
         tasks.begin()
+        load: Load | None = None
         try:
-            kwargs = call.arguments()
-            if call.tool.streaming:
-                return await self._drain_async(call, call.tool.function(**kwargs))
-            return await call.tool.function(**kwargs)
-        finally:
-            end_forked(self._pid, sys.exception())
-            await tasks.end()
-            if tasks.error is not None:
-                raise tasks.error from None
+            try:
+                kwargs = call.arguments()
+                if call.tool.streaming:
+                    await self._drain_async(call, call.tool.function(**kwargs))
+                else:
+                    load = self._pack(await call.tool.function(**kwargs), "result")
+            finally:
+                end_forked(self._pid, sys.exception())
+                await tasks.end()
+                if tasks.error is not None:
+                    raise tasks.error from None
+        except BaseException:
+            drop(load)
+            raise
+        return load
 
     async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
                 end_forked(self._pid)
-                await call.credit.take()
-                self._replies.chunk(call.id, self._pack(value, "chunk"))
+                load = self._pack(value, "chunk")
+                try:
+                    await call.credit.take()
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
+
+
+def _complete(loop: ToolLoop, returned: object) -> None:
+    if inspect.isawaitable(returned):
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(completed(returned))
+
+
+async def completed(returned: Awaitable[Any]) -> None:
+    """Await it, whatever kind of awaitable it is."""
+    await returned
 
 
 class SerialExecutor(Executor):
@@ -279,6 +314,9 @@ class SerialExecutor(Executor):
         self._loop = ToolLoop()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
+
+    def complete(self, returned: object) -> None:
+        _complete(self._loop, returned)
 
     def _wake(self, call_id: int) -> None:
         self._queue.put(call_id)
@@ -312,6 +350,9 @@ class ConcurrentExecutor(Executor):
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
+
+    def complete(self, returned: object) -> None:
+        _complete(self._loop, returned)
 
     def _wake(self, _call_id: int) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)

@@ -110,6 +110,7 @@ class SessionState:
         return (yield verb, arguments).value()
 
     def _keep(self, raw: Any, stamp: int) -> Variable:
-        found = Variable.unpack(raw)
+        # Detached also from shared memory, which the host wants back, and which would be copied at each reading.
+        found = Variable.unpack(raw).detached()
         self.cache.put(found, stamp)
         return found.detached()

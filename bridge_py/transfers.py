@@ -15,7 +15,7 @@ from typing import Final
 
 from .cargo import Cargo, Sizes
 from .compression import compress, decompress
-from .shared import Mappings, Segment
+from .shared import Mappings
 from .wire.conversation import NO_AREA, Area, Conversation
 from .wire.errors import RemoteProtocolError
 from .wire.frames import Frame, Kind
@@ -27,13 +27,16 @@ logger = logging.getLogger("snakepit.link")
 
 
 class _Lent:
-    """A cargo on loan."""
+    """A cargo on loan. Its shared memory is held, also where the other side is not to map it but to fetch pieces."""
 
-    def __init__(self, cargo: Cargo, segment: Segment | None) -> None:
+    def __init__(self, cargo: Cargo, *, is_shared: bool) -> None:
         self.size = cargo.size
-        self.segment = segment
+        self.segment = cargo.segment
+        self.is_shared = is_shared
         self.is_taken = False
         self.pieces = cargo.pieces()
+        if self.segment is not None:
+            self.segment.hold()
 
 
 class Transfers:
@@ -66,15 +69,14 @@ class Transfers:
         if cargo is None or self._is_closed:
             return NO_AREA
         if not cargo.is_large:
-            return Area(b"".join(cargo.buffers))
+            return Area(cargo.joined())
         loan = self._loans.lend(cargo.size)
         segment = cargo.segment
         if segment is None or cargo.size > self.room:
-            self._lent[loan] = _Lent(cargo, None)
+            self._lent[loan] = _Lent(cargo, is_shared=False)
             return Area(loan=loan, size=cargo.size)
-        segment.hold()
         self._shared_bytes += cargo.size
-        self._lent[loan] = _Lent(cargo, segment)
+        self._lent[loan] = _Lent(cargo, is_shared=True)
         return Area(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
 
     def unload(self, area: Area) -> None:
@@ -153,15 +155,16 @@ class Transfers:
                 self._loans.piece(loan, piece)
 
     def _took(self, lent: _Lent) -> None:
-        if lent.segment is None:
+        if lent.segment is None or not lent.is_shared:
             raise RemoteProtocolError("what is not in shared memory was opened there")
         lent.is_taken = True
         lent.segment.take()
 
     def _end(self, loan: int) -> None:
         lent = self._lent.pop(loan)
-        if lent.segment is not None:
+        if lent.is_shared:
             self._shared_bytes -= lent.size
+        if lent.segment is not None:
             if lent.is_taken:
                 lent.segment.unmap()
             else:

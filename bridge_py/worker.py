@@ -49,11 +49,11 @@ def main(arguments: list[str]) -> int:
     with forks_end():
         adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
-        adapter.setup()
+        starting = adapter.setup()
     if options.listen_fd is None:
-        serve_contract(adapter, options)
+        serve_contract(adapter, options, starting)
         return 0
-    return _serve(adapter, options, secret)
+    return _serve(adapter, options, secret, starting)
 
 
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
@@ -122,31 +122,34 @@ def _limit(limits: dict[str, int]) -> None:
         sys.exit(f"snakepit: {error}")
 
 
-def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str) -> int:
+def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str, starting: object) -> int:
     listener = socket.socket(fileno=options.listen_fd)
     executor: Executor
     server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
+    with forks_end():
+        executor.complete(starting)
     server.start(executor)
     try:
         executor.run()
-        return _close(adapter)
+        return _close(adapter, executor)
     finally:
         server.stop()
 
 
-def _close(adapter: BaseAdapter) -> int:
+def _close(adapter: BaseAdapter, executor: Executor) -> int:
+    code = 0
     try:
         with forks_end():
-            adapter.close()
-    except BaseException as error:  # noqa: ASYNC103
-        return code_of(error)  # noqa: ASYNC104 - what the process ends with
-    return 0
+            executor.complete(adapter.close())
+    except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
+        code = code_of(error)
+    return code
 
 
-def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
-    """Be a worker of the wire contract until SIGTERM."""
+def serve_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object = None) -> None:
+    """Be a worker of the wire contract until SIGTERM. `starting` is what the adapter's `setup` has returned."""
     from .contract.service import ContractServer
 
     ready_file = os.environ.get("SNAKEPIT_READY_FILE")
@@ -156,6 +159,8 @@ def serve_contract(adapter: BaseAdapter, options: argparse.Namespace) -> None:
     executor = _executor(server, None, server.pack, options.concurrency)
     # A tool that runs is not waited for: who wants that ends its call first.
     signal.signal(signal.SIGTERM, lambda *_: leave(0))
+    with forks_end():
+        executor.complete(starting)
     server.start(executor)
     executor.run()
 

@@ -17,7 +17,7 @@ import msgspec
 from .adapter import BaseAdapter, Tool, unknown_tool
 from .asking import Answer, Asked, Deliver, check_process
 from .cache import Caches
-from .cargo import Load, Packer, Sizes, load_of
+from .cargo import Load, Packer, Sizes
 from .compression import is_available
 from .ending import forks_end
 from .executor import Call, Executor
@@ -67,7 +67,6 @@ class WorkerEnd:
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
         self.is_ending = False
-        self._sizes = sizes
         self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
         self._secret = secret
         self._pid = os.getpid()
@@ -219,7 +218,7 @@ class WorkerEnd:
     ) -> Asked:
         """See `Host`."""
         check_process(self._pid)
-        load = load_of([call_id, *arguments], verb, self._sizes, len(verb))
+        load = self.pack([call_id, *arguments], verb, len(verb))
         asked = Asked()
         self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
         return asked
@@ -269,6 +268,8 @@ class WorkerEnd:
         body, cargo = load
         self.caches.trim()
         asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
+        if cargo is not None:
+            cargo.release()
         self._asked[asked.id] = session_id, deliver
 
     def _grant(self, asked: Asked, chunks: int) -> None:

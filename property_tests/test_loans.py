@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bridge_py import transfers
-from bridge_py.cargo import ATTACH_BYTES, Cargo, Sizes
+from bridge_py.cargo import ATTACH_BYTES, Cargo, Sizes, copy_at_once
 from bridge_py.shared import Segments
 from bridge_py.transfers import Transfers
 from bridge_py.wire.conversation import Area, Conversation, Side
@@ -60,10 +60,10 @@ class OneWay(RuleBasedStateMachine):
     def call(self, size: int, share: bool) -> None:
         # Half of it can be compressed.
         content = (random.Random(size).randbytes(size // 2) + bytes([len(self.sent) % 251 + 1]) * size)[:size]
-        cargo = Cargo([content[: size // 3], content[size // 3 :]], size)
-        if share and cargo.is_large:
-            for _ in cargo.share(self.segments):
-                pass
+        changing = bytearray(content)
+        cargo = Cargo([content[: size // 3], memoryview(changing)[size // 3 :]], size)
+        copy_at_once(cargo, self.segments if share and cargo.is_large else None)
+        changing.clear()  # which needs that nobody has a view of it
         call_id = self.host.open("tool", b"", area=self.lending.load(cargo))
         cargo.release()
         self.sent[call_id] = content

@@ -148,18 +148,20 @@ class Caller:
         return timeout
 
     async def _submit(self, call: Call) -> None:
-        if self._dispatcher.is_suspect(call):
+        is_suspect = self._dispatcher.is_suspect(call)
+        if is_suspect:
             self._dispatcher.check_taint(call)
+        if call.cargo is not None and call.cargo.is_large:
+            await self._copy(call)  # before any waiting: what is sent is what it was when the call was made
+        if is_suspect:
             await self._until_whole(call)
-        if call.cargo is not None and call.cargo.is_large and self._config.shares_memory:
-            await self._share(call)
         self._dispatcher.submit(call)
         self._deadlines.add(call)
 
-    async def _share(self, call: Call) -> None:
+    async def _copy(self, call: Call) -> None:
         assert call.cargo is not None
         with trio.move_on_after(max(0.0, call.time_left())) as budget:
-            await self._freight.load(call.cargo)
+            await self._freight.load(call.cargo, share=self._config.shares_memory)
         if budget.cancelled_caught:
             await self._time_out(call)
 

@@ -1,4 +1,4 @@
-"""Copies of large arguments in shared memory, made before their calls stand in line, and never too many."""
+"""Copies of large arguments, made before their calls stand in line, and never too many."""
 
 from __future__ import annotations
 
@@ -13,44 +13,73 @@ from .errors import OutOfResources
 from .nurseries import told
 from .threads import run_in_thread
 
-_IN_PLACE: Final = 1024 * 1024  # bytes that are copied faster than a thread is woken
+_AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event loop for too long
+_EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
+
+
+async def copy(cargo: Cargo, segments: Segments | None) -> None:
+    """Copy a cargo, see `Cargo.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
+
+    If cancelled, nothing is left of the copy. Raises `OutOfResources`.
+    """
+    steps = cargo.copy(segments)
+    try:
+        if cargo.size <= _AT_ONCE:
+            for _ in steps:
+                pass
+        else:
+            while await run_in_thread(next, steps, None) is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise OutOfResources(f"{cargo.size} bytes could not be copied for a call: {told(error)}") from error
+    finally:
+        steps.close()
 
 
 class Freight:
-    """The copies that calls of one pool hold. At most `places` calls have one, each until it is over."""
+    """The copies that calls of one pool hold. At most `places` calls have one, each until it is over.
+
+    Besides these there may be some more copies, of 64 MiB together. So what is not too large is copied the moment it is
+    sent, however many calls are there, and may be changed by other tasks from then on.
+    """
 
     def __init__(self, places: int) -> None:
         self._segments = Segments()
         self._room = trio.Semaphore(places)
         self._loaded: set[Cargo] = set()
+        self._early: set[Cargo] = set()  # those of them that hold no place
+        self._early_bytes = 0
 
-    async def load(self, cargo: Cargo) -> None:
-        """Copy a cargo, once; waits for a place. If cancelled, nothing is left of the copy.
+    async def load(self, cargo: Cargo, *, share: bool) -> None:
+        """Copy a cargo, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
 
-        Raises `OutOfResources`. The place is held until `unload`, also then.
+        If cancelled, nothing is left of the copy. Raises `OutOfResources`. The place is held until `unload`, also then.
         """
         if cargo in self._loaded:
             return
-        await self._room.acquire()
+        await self._make_room(cargo)
         self._loaded.add(cargo)
-        steps = cargo.share(self._segments)
+        await copy(cargo, self._segments if share else None)
+
+    async def _make_room(self, cargo: Cargo) -> None:
         try:
-            if cargo.size <= _IN_PLACE:
-                for _ in steps:
-                    pass
-            else:
-                while await run_in_thread(next, steps, None) is not None:
-                    pass
-        except (OSError, MemoryError, RuntimeError) as error:
-            raise OutOfResources(f"{cargo.size} bytes could not be copied for a call: {told(error)}") from error
-        finally:
-            steps.close()
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            if self._early_bytes + cargo.size > _EARLY:
+                await self._room.acquire()
+                return
+            self._early.add(cargo)
+            self._early_bytes += cargo.size
 
     def unload(self, cargo: Cargo) -> None:
         """Its call is over."""
         if cargo in self._loaded:
             self._loaded.remove(cargo)
-            self._room.release()
+            if cargo in self._early:
+                self._early.remove(cargo)
+                self._early_bytes -= cargo.size
+            else:
+                self._room.release()
         cargo.release()
 
     def close(self) -> None:

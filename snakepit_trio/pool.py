@@ -171,7 +171,7 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
-        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.workers)
+        self._bridge = Bridge(self.sessions, self.tools, config.sizes)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor)
         #: What happens in the pool, as it happens.
@@ -401,7 +401,7 @@ class Pool:
     @contextmanager
     def _resources(self) -> Iterator[None]:
         """What is given back when nothing of the pool runs any more."""
-        with closing(self._site), closing(self._freight), closing(self._bridge.freight):
+        with closing(self._site), closing(self._freight), closing(self._bridge):
             yield
 
     async def _serve(self) -> None:

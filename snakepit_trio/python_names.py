@@ -77,7 +77,10 @@ def frame(source: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if source == "sql" and isinstance(con, str) and con.startswith(_SQLITE):
         rest = {name: value for name, value in params.items() if name not in ("con", "sql")}
         return "python_read_sqlite", {"path": con.removeprefix(_SQLITE), "sql": params.get("sql"), "params": rest}
-    return "python_call", {"target": target, "kwargs": {_spelled(name, path): value for name, value in params.items()}}
+    spelled = {_spelled(name, path): value for name, value in params.items()}
+    if source == "csv" and isinstance(file := spelled.get(path), str):
+        return "python_read_csv", {"path": file, "params": {k: v for k, v in spelled.items() if k != path}}
+    return "python_call", {"target": target, "kwargs": spelled}
 
 
 def _spelled(name: str, path: str) -> str:

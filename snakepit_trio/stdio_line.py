@@ -151,7 +151,7 @@ class StdioLine(Line):
         return call_id
 
     def _frame_of(self, call: Call, call_id: int, timeout_us: int) -> dict[str, Any]:
-        area = b"" if call.cargo is None else b"".join(call.cargo.buffers)
+        area = b"" if call.cargo is None else call.cargo.joined()
         return {
             "id": call_id,
             "command": call.name,

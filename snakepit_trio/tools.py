@@ -59,6 +59,10 @@ class RegisteredTool:
         return self.spec.name
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 class ToolRegistry:
     """The tools of a pool: `pool.tools`.
 
@@ -203,20 +207,37 @@ class ToolRegistry:
         tool = self.get_tool(session_id, name)
         return await self.run(tool, args, HostCall(session_id))
 
-    async def run(self, tool: RegisteredTool, args: Mapping[str, Any], call: HostCall, *, nested: bool = False) -> Any:
-        """Run a host tool that is no stream. `nested`: a host tool is waiting for this one, maybe in a thread."""
+    async def run(
+        self,
+        tool: RegisteredTool,
+        args: Mapping[str, Any],
+        call: HostCall,
+        *,
+        nested: bool = False,
+        keep: Callable[[Any], Any] = _as_it_is,
+    ) -> Any:
+        """Run a host tool that is no stream. `nested`: a host tool is waiting for this one, maybe in a thread.
+
+        `keep` is called in the thread of a function that runs in one, before others may change what it has returned.
+        """
         function, kwargs = _bound(tool, args, call, streaming=False)
         try:
             if function.is_async:
                 return await function.function(**kwargs)
-            return await self._in_thread(functools.partial(function.function, **kwargs), nested)
+            return await self._in_thread(lambda: keep(function.function(**kwargs)), nested)
         except Exception as error:
             raise host_tool_error(error, tool.name) from error
 
     async def stream(
-        self, tool: RegisteredTool, args: Mapping[str, Any], call: HostCall, *, nested: bool = False
+        self,
+        tool: RegisteredTool,
+        args: Mapping[str, Any],
+        call: HostCall,
+        *,
+        nested: bool = False,
+        keep: Callable[[Any], Any] = _as_it_is,
     ) -> AsyncGenerator[Any, None]:
-        """What a host tool that is a stream yields."""
+        """What a host tool that is a stream yields. See `run`."""
         function, kwargs = _bound(tool, args, call, streaming=True)
         try:
             if function.is_async:
@@ -226,7 +247,7 @@ class ToolRegistry:
             else:
                 generator: Generator[Any, None, None] = function.function(**kwargs)
                 try:
-                    while (item := await self._in_thread(lambda: next(generator, _END), nested)) is not _END:
+                    while (item := await self._in_thread(lambda: _next(generator, keep), nested)) is not _END:
                         yield item
                 finally:
                     with self._patience():
@@ -280,6 +301,11 @@ class _Place:
     def release_on_behalf_of(self, borrower: object) -> None:
         self._limiter.release_on_behalf_of(borrower)
         self.is_free.set()
+
+
+def _next(generator: Generator[Any, None, None], keep: Callable[[Any], Any]) -> Any:
+    item = next(generator, _END)
+    return item if item is _END else keep(item)
 
 
 def _bound(

@@ -254,7 +254,7 @@ class UnaryLine(Line):
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    area = b"" if call.cargo is None else b"".join(call.cargo.buffers)
+    area = b"" if call.cargo is None else call.cargo.joined()
     args: dict[str, Any] = codec.decode(call.body, area, plain=True)
     return args
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import functools
 import gc
+import gzip
 import json
+import lzma
 import sqlite3
 import subprocess
 import sys
@@ -343,3 +347,30 @@ def test_a_worker_starts_light(untraced_workers: None) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+async def test_csv_files_as_people_have_them(tmp_path: Path) -> None:
+    text = 'näme,"long\nname"\r\nä,"1\n2"\r\n€,3\r\n'
+    frame = pd.DataFrame({"näme": ["ä", "€"], "long\nname": ["1\n2", "3"]})
+    path = str(tmp_path / "a.csv")
+    async with _pool(launcher=InMemory()) as pool:
+        load = functools.partial(pool.python.load_dataframe, "csv")
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+            for compress in (bytes, gzip.compress, bz2.compress, lzma.compress):
+                Path(path).write_bytes(compress(text.encode(encoding)))
+                found = await load({"path": path})
+                pd.testing.assert_frame_equal(found, frame, check_dtype=False)
+        Path(path).write_bytes(text.encode("cp1252"))
+        with pytest.raises(UsageError, match="3 characters are no utf-8: name its encoding"):
+            await load({"path": path})
+        found = await load({"path": path, "encoding": "cp1252"})
+        pd.testing.assert_frame_equal(found, frame, check_dtype=False)
+        Path(path).write_text("n,t\n" + "".join(f'{n},"bad\n' if n == 1000 else f"{n},x\n" for n in range(200_000)))
+        with pytest.raises(UsageError, match=r"1 lines have a quote that is not closed, the first is b'1000,\"bad"):
+            await load({"path": path})
+        assert len(await load({"path": path, "quoting": 3})) == 200_000
+        Path(path).write_bytes(b"PAR1" + bytes(100))
+        with pytest.raises(UsageError, match="is a Parquet file"):
+            await load({"path": path})
+        with pytest.raises(snakepit.ToolError, match="FileNotFoundError"):
+            await load({"path": "/nowhere.csv"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import subprocess
 import sys
@@ -230,11 +231,34 @@ def test_no_file_is_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "labels",
+    [[1, 2, np.nan], [1, 2, np.inf], ["a", "b", ""], ["a", "b", " "], ["a", "b", "nan"],
+     np.array([1, 2, "NaT"], "M8[D]"), np.array([1, 2, "NaT"], "m8[D]")],
+    ids=range(7),
+)  # fmt: skip
+def test_a_row_without_a_label_is_named(tmp_path: Path, labels: Any) -> None:
+    np.savez(tmp_path / "d.npz", X=np.ones((3, 2)), y=labels)
+    with pytest.raises(UsageError, match="row 3 has no label"):
+        train(dataset_path=str(tmp_path / "d.npz"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_that_are_compressed_or_encoded(tmp_path: Path, encoding: str) -> None:
+    rows = [f"{number},{'ä' if number % 2 else 'ö'}" for number in range(40)]
+    path = tmp_path / "a.csv"
+    path.write_bytes(gzip.compress("\n".join(["x,y", *rows]).encode(encoding)))
+    train(dataset_path=str(path), output_path=str(tmp_path / "m.npz"))
+    assert sorted(np.load(tmp_path / "m.npz")["classes"]) == ["ä", "ö"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("a,y\n1,x\n2,\n3,y\n", "row 2 has no label, but ''"),
+        ("a,y\n1,x\n2,NaN\n3,y\n", "row 2 has no label, but 'NaN'"),
         ("a,y\n1,x\n2,x\n", "all rows have the label x"),
         ("a,y\n1,x\nlots,y\n", "line 3: could not convert string to float: 'lots'"),
-        ("a,y\n1,x\n1,2,y\n", "line 3 has another number of cells"),
+        ("a,y\n1,x\n1,2,y\n", "line 3: another number of cells"),
         ("a,y\n1,x\nnan,y\n", "row 2 has a nan or infinity"),
         ("a,y\n", "not \\(rows, features\\)"),
         ("a,y\n1,x\n2,y\n", "2 rows are too few for validation_split=0.2"),

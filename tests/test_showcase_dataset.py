@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import csv
+import gzip
 import io
+import lzma
 import os
 import sys
 import tracemalloc
@@ -22,6 +26,7 @@ from bridge_py import InvalidArguments, UsageError
 from bridge_py.adapters.streams import dataset
 from bridge_py.adapters.streams.columns import MOST_VALUES, Numbers, Texts, number
 from bridge_py.adapters.streams.configs import Engine, Operation
+from bridge_py.adapters.streams.files import LONGEST_LINE, Records, TextSource
 
 # pyarrow makes a pipe for its signal handling when it first reads, and keeps it.
 pyarrow.csv.read_csv(io.BytesIO(b"x\n1\n"))
@@ -145,10 +150,85 @@ def test_shapes_of_csv(
     assert set(chunks[-1]["final_stats"]["columns"]["t"]["values"]) == values
 
 
-def test_a_quote_without_an_end_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", 't,x\na,1\n"b,2\n' + "c,3\n" * 100_000)
-    with pytest.raises(UsageError, match="after the row that starts with 'a,1.*is a quote not closed"):
-        run(path, 1000, engine="csv")
+@both_engines
+@pytest.mark.parametrize("chunk_size", [1, 3, 1000, 100_000])
+@pytest.mark.parametrize("close", ["", '1"', ',"good"', 'x,""'])
+def test_a_quote_that_nobody_closes_costs_its_line(tmp_path: Path, engine: Engine, chunk_size: int, close: str) -> None:
+    rows = [f"{number},x" for number in range(3000 if chunk_size < 1000 else 100_000)]
+    rows[10] = '10,"bad'
+    rows[30] = f'30,"worse{close}'
+    rows[-1] = '99,"open'
+    rows[20] = '20,"good\n ""one"""'
+    path = write(tmp_path / "a.csv", "\n".join(["n,name", *rows]))
+    stats = final_stats(path, chunk_size=chunk_size, engine=engine, operations=["aggregate"])
+    broken = 2 if close == '1"' else 3  # '"worse1"' is whole
+    assert (stats["processed"], stats["errors"]) == (len(rows) - broken, broken)
+    assert stats["columns"]["name"]["values"]["x"] == len(rows) - 4
+    assert stats["columns"]["name"]["values"]['good\n "one"'] == 1
+
+
+@both_engines
+def test_names_may_have_line_ends(tmp_path: Path, engine: Engine) -> None:
+    path = write(tmp_path / "a.csv", 'id,"long\nname",v\n1,x,2\n2,y,3\n')
+    found = run(path, engine=engine)[-1]
+    assert list(found["final_stats"]["columns"]) == ["id", "long\nname", "v"]
+    assert (found["total_rows"], found["final_stats"]["errors"]) == (2, 0)
+    for header in ('id,"long\n1,x\n', 'id,"lo"ng\n1,x\n', '"' + "x,1\n" * 300_000):
+        with pytest.raises(UsageError, match="a quote in the header is not closed"):
+            run(write(path, header), engine=engine)
+
+
+TEXT = "näme,x\r\nä,1\r\n€,2\r\n"
+
+
+@both_engines
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("utf-8", None), ("utf-8-sig", None), ("utf-16", None), ("utf-32", None), ("utf-16-le", None), ("utf-16-be", None),
+     ("cp1252", "cp1252"), ("utf-16", "utf-16"), ("utf-16-be", "utf_16_be"), ("utf-8-sig", "utf-8")],
+)  # fmt: skip
+def test_files_as_people_have_them(
+    tmp_path: Path, engine: Engine, compress: Any, encoding: str, named: str | None
+) -> None:
+    path = write(tmp_path / "a.csv", compress(TEXT.encode(encoding)))
+    *progress, final = run(path, 1, engine=engine, encoding=named)
+    assert progress[-1]["progress_percent"] == 100
+    assert final["total_rows"] == 2
+    assert final["final_stats"]["columns"]["näme"]["values"] == {"ä": 1, "€": 1}
+    assert {**final["final_stats"], "columns": 0} == {
+        "processed": 2, "errors": 0, "missing": 0, "skipped": 0, "replaced": 0, "columns": 0
+    }  # fmt: skip
+
+
+@both_engines
+def test_what_cannot_be_decoded_is_counted(tmp_path: Path, engine: Engine) -> None:
+    path = write(tmp_path / "a.csv", TEXT.encode("cp1252").replace(b"x", "x\ufffd".encode()))
+    assert final_stats(path, engine=engine)["replaced"] == 3
+    path = write(tmp_path / "b.csv", "t,x\na,1\n".encode("utf-16") + b"\x00\xd8\n\x00")
+    assert final_stats(path, engine=engine)["replaced"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + bytes(100), "is a ZIP archive, or a workbook of Excel: give a text file"),
+        (b"PAR1" + bytes(100), "is a Parquet file"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "is compressed with zstd"),
+        (gzip.compress(b"PAR1" + bytes(100)), "is no text: there are NUL bytes"),
+        (b"a,b\0\n1,2\n", "is no text: there are NUL bytes"),
+        (gzip.compress(os.urandom(100_000).hex().encode())[:1000], "is broken"),
+        (gzip.compress(b"x,y\n" + os.urandom(100_000).hex().encode() * 3)[:-5000], "is broken, or cut off, after byte"),
+        (gzip.compress(b"x,y\n1,2\n")[:-9] + b"123456789", "is broken"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(write(tmp_path / "a.csv", content))
+    with pytest.raises(InvalidArguments, match="encoding='klingon': unknown encoding") as caught:
+        run(write(tmp_path / "a.csv", "x\n1\n"), encoding="klingon")
+    assert caught.value.parameter == "encoding"
 
 
 def test_other_separators(tmp_path: Path) -> None:
@@ -215,12 +295,15 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert max(held) < 20 * len(line) * 1000
 
 
-def test_blocks_are_bounded() -> None:
-    stray = io.BytesIO(b'a,"\n' + b"b,1\n" * 1_000_000)
-    assert max(map(len, dataset.blocks(stray, 10))) < 2 * dataset.LONGEST_LINE
-    endless = io.BytesIO(b"x" * (3 * dataset.LONGEST_LINE))
+def test_blocks_are_bounded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'a,"\n' + b'b,""\n' * 1_000_000)
+    with contextlib.closing(TextSource(str(path), "test")) as source:
+        pieces = list(Records(source, ",", "test").pieces(10))
+    assert max(len(piece.data) for piece in pieces) < 3 * LONGEST_LINE
+    assert sum(piece.broken for piece in pieces) == 1
+    assert sum(piece.data.count(b"\n") for piece in pieces) == 1_000_000
     with pytest.raises(UsageError, match="a line of more than"):
-        list(dataset.blocks(endless, 10))
+        run(write(path, b"x\n" + b"x" * (3 * LONGEST_LINE)))
 
 
 @pytest.mark.parametrize(

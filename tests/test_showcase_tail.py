@@ -204,6 +204,40 @@ def test_lines_without_matches_do_not_keep_it_from_stopping(log: Path, monkeypat
     assert len(seen) < 100_000
 
 
+async def test_long_lines_are_read_whole_however_short_the_idle_time(log: Path) -> None:
+    log.write_text("E0\n" + "x" * 900 * 1024 + " E1\nE2\n" + "y" * 900 * 1024 + " E3")
+    arguments = {
+        "log_path": str(log),
+        "patterns": ["E\\d"],
+        "from_start": True,
+        "idle_seconds": 0.3,
+        "poll_interval": 0.2,
+    }
+    async with snakepit.open_pool(workers=1) as pool, pool.stream(TOOL, arguments) as chunks:
+        found = [chunk async for chunk in chunks]
+    assert [chunk["log_line"][-2:] for chunk in found[:-1]] == ["E0", "E1", "E2", "E3"]
+    assert (found[-1]["lines"], found[-1]["reason"]) == (4, "idle")
+
+
+def test_a_line_that_comes_in_parts_is_no_idle_time(log: Path) -> None:
+    async def follow() -> list[Any]:
+        tailed = tail(str(log), ["E"], 0, 1.0, None, True, 0.05, LOGGER)
+        found = [asyncio.create_task(_list(tailed))]
+        for _ in range(8):
+            append(log, "part ")
+            await asyncio.sleep(0.3)
+        append(log, "E\n")
+        return list(await found[0])
+
+    log.write_text("")
+    match, totals = asyncio.run(follow())
+    assert (match["log_line"], totals["reason"]) == ("part " * 8 + "E", "idle")
+
+
+async def _list(chunks: Any) -> list[Any]:
+    return [chunk async for chunk in chunks]
+
+
 def test_it_ends_when_the_log_is_idle(log: Path) -> None:
     log.write_text("ERROR one\nERROR without an end")
 

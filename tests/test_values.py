@@ -44,14 +44,11 @@ SIZES = [5_000, 20_000, 70_000, 1_000_001, 17_000_000]
 
 def _shared_segments(pid: int | str = "self") -> int:
     """How many pieces of our shared memory a process has mapped or open."""
-    mapped = Path(f"/proc/{pid}/maps").read_text().count("memfd:snakepit-")
-    found = 0
+    found = Path(f"/proc/{pid}/maps").read_text().splitlines()
     for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found += "memfd:snakepit-" in os.readlink(f"/proc/{pid}/fd/{name}")
-        except OSError:
-            continue
-    return mapped + found
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return sum("memfd:snakepit-" in each and "memfd:snakepit-ledger" not in each for each in found)
 
 
 def _shared_memory(ours: set[int] | None = None) -> int:

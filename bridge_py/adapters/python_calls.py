@@ -183,6 +183,25 @@ class PythonCalls(DspyTools, BaseAdapter):
         return bench.reply(bench.answer(read_sqlite(path, sql, params), store_as, target="sql"))
 
     @tool
+    def python_read_csv(
+        self,
+        context: SessionContext,
+        path: str,
+        params: dict[str, Any],
+        store_as: str | None = None,
+        placement: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """A CSV file as a frame."""
+        from bridge_py.csv_frames import csv_options
+
+        bench = self.workbench(context, placement)
+        self.guard.check_module("pandas", "csv")
+        if store_as is not None:
+            bench.check_can_keep(store_as)
+        options = {**csv_options(path, params), **params}
+        return bench.reply(bench.answer(bench.run("pandas.read_csv", [path], options), store_as, target="csv"))
+
+    @tool
     def python_info(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
         """What this worker is, and what it keeps."""
         bench = self.workbench(context, placement)

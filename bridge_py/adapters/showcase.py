@@ -132,15 +132,17 @@ class Showcase(BaseAdapter):
         delimiter: str = ",",
         numeric_columns: list[str] | None = None,
         engine: Engine = "auto",
+        encoding: str | None = None,
     ) -> Iterator[Record]:
         """Work on a CSV file of any size in constant memory.
 
         A chunk for each block: progress_percent (by bytes), processed_rows, estimated_rows and memory_usage_mb. Last:
-        total_rows and final_stats, with processed, errors (rows with a number that is none, or with another number of
-        cells), missing (rows that lack a number), skipped, and columns.
+        total_rows and final_stats, with processed, errors (rows with a number that is none, with another number of
+        cells, or with a quote that is not closed), missing (rows that lack a number), skipped, replaced (characters
+        that could not be decoded), and columns.
 
         Args:
-            file_path: A CSV file in UTF-8 whose first line names the columns.
+            file_path: A CSV file whose first row names the columns; it may be compressed by gzip, bz2 or xz.
             chunk_size: Rows in a block.
             operations: clean drops rows with errors and rows that lack numbers; transform brings texts into one form
                 (blanks, capitals); aggregate tells count, mean, std, min and max of columns of numbers, and counts
@@ -148,12 +150,13 @@ class Showcase(BaseAdapter):
             delimiter: What separates cells.
             numeric_columns: Which columns are numbers; without it, those that look so in the first rows.
             engine: pyarrow, csv (slower, needs nothing), or auto: the first if the worker has it.
+            encoding: Of the file; without it, UTF-8, or UTF-16 or UTF-32 if it looks so.
 
         """
         from .streams import dataset
 
         self._calls += 1
-        yield from dataset.process(file_path, chunk_size, operations, delimiter, numeric_columns, engine)
+        yield from dataset.process(file_path, chunk_size, operations, delimiter, numeric_columns, engine, encoding)
 
     @tool
     async def tail_and_analyze(

@@ -132,9 +132,20 @@ def decode_fault(data: bytes) -> Fault:
         raise DecodeError(f"the body of an error frame is broken: {error}") from None
 
 
+def let_go(buffers: Iterable[memoryview | bytes]) -> None:
+    """Release views of a value's memory: while there is one, as in the traceback of an error, it cannot be resized."""
+    for buffer in buffers:
+        if isinstance(buffer, memoryview):
+            buffer.release()
+
+
 def _encode(value: Any, leaves: frozenset[type], beside: int) -> Packed:
     encoder = Encoder(leaves, beside)
-    body = _pack(encoder.prepare(value))
+    try:
+        body = _pack(encoder.prepare(value))
+    except BaseException:
+        let_go(encoder.buffers)
+        raise
     return Packed(body, encoder.buffers, encoder.size) if encoder.size else Packed(body)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -64,6 +65,14 @@ _NAMES: Final = {
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
 _custom_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
+
+
+#: What a tool returns that lacks a word.
+_FORGOTTEN: Final = {
+    types.CoroutineType: "write `async def`, and await it",
+    types.GeneratorType: "to stream its items, `yield from` it; else send a list of them",
+    types.AsyncGeneratorType: "to stream its items, write `async def` and yield each; else send a list of them",
+}
 
 
 class Refused(Exception):
@@ -159,7 +168,7 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from (("{...}", item) for item in value)
     elif isinstance(value, enum.Enum):
         yield ".value", value.value
-    elif (fields := _fields_of(type(value))) is not None:
+    elif (fields := fields_of(type(value))) is not None:
         for name, attribute in fields:
             with contextlib.suppress(Exception):  # what a class makes of its attributes
                 yield f".{name}", getattr(value, attribute)
@@ -177,6 +186,11 @@ def _type_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def has_codec(kind: type) -> bool:
+    """Whether `register_codec` has been told of a class, or of one that it derives from."""
+    return bool(_custom) and any(base in _custom for base in kind.__mro__)
+
+
 def _find_encoder(kind: type) -> Encode:
     if issubclass(kind, enum.Enum):
         return _encode_enum
@@ -192,8 +206,10 @@ def _find_encoder(kind: type) -> Encode:
                 raise Refused(_subclass_text(kind, base))
             encode: Encode = _load(module).ENCODERS[name]
             return encode
-    if (fields := _fields_of(kind)) is not None:
+    if (fields := fields_of(kind)) is not None:
         return _object_encoder(kind, fields)
+    if (remedy := _FORGOTTEN.get(kind)) is not None:
+        raise Refused(f"a {kind.__name__} cannot be sent: {remedy}")
     raise Refused(
         f"an object of type {kind.__module__}.{kind.__qualname__} cannot be sent: send plain values, arrays, frames or "
         "dataclasses, or register a codec for it on both sides (register_codec)"
@@ -213,7 +229,7 @@ def _load(module: str) -> Any:
     return importlib.import_module(f"{__package__}.{module}")
 
 
-def _fields_of(kind: type) -> list[tuple[str, str]] | None:
+def fields_of(kind: type) -> list[tuple[str, str]] | None:
     """The names of an object's fields as they are sent, each with its attribute; None if it has none."""
     if issubclass(kind, msgspec.Struct):
         return list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))

@@ -132,7 +132,7 @@ def _without_panic() -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"polars panicked: {error}") from None
+        raise ValueError(f"polars panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
 
 
 def _has_objects(dtype: Any) -> bool:

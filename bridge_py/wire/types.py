@@ -351,8 +351,9 @@ class TensorType(VariableType):
     def validate(self, value: Any) -> Any:
         """See `VariableType`."""
         if hasattr(value, "__array__"):
-            if value.dtype.kind not in "biuf":
-                raise self._refuse(value, f"has items of dtype {value.dtype}")
+            dtype = getattr(value, "dtype", None)  # a frame has none, and torch's has no kind
+            if getattr(dtype, "kind", "?") not in "biuf":
+                raise self._refuse(value, f"has items of dtype {dtype}")
             return value
         if isinstance(value, dict):
             return self._of_dict(value)

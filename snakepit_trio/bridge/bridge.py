@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bridge_py.cargo import Sizes
-from snakepit_trio.freight import Freight
+from typing import Any
+
+from bridge_py.cargo import Load, Sizes, load_of
+from bridge_py.shared import Segments
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.tools import ToolRegistry
 
@@ -11,9 +13,21 @@ from snakepit_trio.tools import ToolRegistry
 class Bridge:
     """The store, the tools, and shared memory for large answers."""
 
-    def __init__(self, store: SessionStore, tools: ToolRegistry, sizes: Sizes, places: int) -> None:
+    def __init__(self, store: SessionStore, tools: ToolRegistry, sizes: Sizes) -> None:
         self.store = store
         self.tools = tools
         self.sizes = sizes
-        # A place is held while an answer is copied, and never while anything else is waited for.
-        self.freight = Freight(places)
+        self._segments = Segments()
+
+    def encode(self, value: Any, what: str) -> Load:
+        """A value to be sent, whose large buffers are still to be copied. Raises `EncodeError`."""
+        return load_of(value, what, self.sizes)
+
+    @property
+    def segments(self) -> Segments | None:
+        """Where to copy large buffers to; None if workers can open no shared memory."""
+        return self._segments if self.sizes.shared else None
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._segments.close()

@@ -9,11 +9,12 @@ import msgspec
 import outcome
 import trio
 
-from bridge_py.cargo import Load, load_of
+from bridge_py.cargo import Load, copy_at_once
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio.call import Call
+from snakepit_trio.freight import copy
 from snakepit_trio.log import get_logger
 from snakepit_trio.state.session import Change, Session
 
@@ -124,12 +125,12 @@ class Desk:
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
             tools = self._bridge.tools.list_exposed_tools(call.session_id or None)
-            return load_of([msgspec.to_builtins(tool.spec) for tool in tools], frame.name, self._bridge.sizes)
+            return self._bridge.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
         if not call.session_id:
             raise SessionError(f"{frame.name}: the call has no session")
         await self._follow(call.session_id)
         value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
-        return load_of(value, frame.name, self._bridge.sizes)
+        return self._bridge.encode(value, frame.name)
 
     async def _follow(self, session_id: str) -> None:
         if session_id in self._sessions:
@@ -164,13 +165,26 @@ class Desk:
             logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
         self.fail(frame, fault_of(error))
 
-    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
+    async def load(self, value: Any, what: str) -> Load:
         """See `Replies`."""
-        load = load_of(value, what, self._bridge.sizes)
-        if _is_large(load):
-            await self._send_large(frame, load, kind)
-        else:
-            self._say(frame, kind, load)
+        return await self._copied(self._bridge.encode(value, what))
+
+    def load_in_thread(self, value: Any, what: str) -> Load:
+        """See `Replies`."""
+        load = self._bridge.encode(value, what)
+        if load[1] is not None and load[1].is_large:
+            copy_at_once(load[1], self._bridge.segments)
+        return load
+
+    def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+        """See `Replies`."""
+        self._say(frame, kind, load)
+        self.drop(load)
+
+    def drop(self, load: Load) -> None:
+        """See `Replies`."""
+        if load[1] is not None:
+            load[1].release()
 
     def end_stream(self, frame: Frame) -> None:
         """See `Replies`."""
@@ -188,15 +202,18 @@ class Desk:
         say(frame.call_id, body, self._link.transfers.load(cargo))
         self._link.flush()
 
-    async def _send_large(self, frame: Frame, load: Load, kind: Kind = Kind.RESULT) -> None:
+    async def _send_large(self, frame: Frame, load: Load) -> None:
+        self.send(frame, Kind.RESULT, await self._copied(load))
+
+    async def _copied(self, load: Load) -> Load:
         cargo = load[1]
-        assert cargo is not None
-        try:
-            if self._bridge.sizes.shared:
-                await self._bridge.freight.load(cargo)
-            self._say(frame, kind, load)
-        finally:
-            self._bridge.freight.unload(cargo)
+        if cargo is not None and cargo.is_large:
+            try:
+                await copy(cargo, self._bridge.segments)
+            except BaseException:
+                cargo.release()
+                raise
+        return load
 
 
 def _is_large(load: Load) -> bool:

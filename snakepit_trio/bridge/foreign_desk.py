@@ -12,6 +12,7 @@ import trio
 
 from bridge_py.wire.errors import Fault, SessionError, SessionNotFound, error_of
 from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.owning import own
 from snakepit_trio.call import Call
 from snakepit_trio.state.view import SessionView
 
@@ -147,9 +148,20 @@ class ForeignDesk:
 
     # How host tools end.
 
-    async def send(self, frame: Frame, _kind: Kind, value: Any, _what: str) -> None:
+    async def load(self, value: Any, what: str) -> Any:
         """See `Replies`."""
-        self._settle(frame, outcome.Value(value))
+        return own(value, what)
+
+    def load_in_thread(self, value: Any, what: str) -> Any:
+        """See `Replies`."""
+        return own(value, what)
+
+    def send(self, frame: Frame, _kind: Kind, load: Any) -> None:
+        """See `Replies`."""
+        self._settle(frame, outcome.Value(load))
+
+    def drop(self, load: Any) -> None:
+        """See `Replies`."""
 
     def end_stream(self, frame: Frame) -> None:
         """See `Replies`."""

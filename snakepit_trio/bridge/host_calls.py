@@ -10,6 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol
 
+import outcome
 import trio
 
 from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, ToolCancelled, fault_of
@@ -29,8 +30,17 @@ _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 class Replies(Protocol):
     """Where outcomes go."""
 
-    async def send(self, frame: Frame, kind: Kind, value: Any, what: str) -> None:
-        """A result or a chunk; `what` names it in errors. Raises `EncodeError`."""
+    async def load(self, value: Any, what: str) -> Any:
+        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+
+    def load_in_thread(self, value: Any, what: str) -> Any:
+        """The same, in any thread."""
+
+    def send(self, frame: Frame, kind: Kind, load: Any) -> None:
+        """Send what was loaded."""
+
+    def drop(self, load: Any) -> None:
+        """Nobody wants it any more."""
 
     def end_stream(self, frame: Frame) -> None:
         """The stream is over."""
@@ -62,6 +72,13 @@ class _Running:
             self.granted = trio.Event()
             await self.granted.wait()
         self.credit -= 1
+
+
+class _Kept:
+    """What became of a result in the thread where it was made."""
+
+    def __init__(self, replies: Replies, what: str, value: Any) -> None:
+        self.outcome = outcome.capture(replies.load_in_thread, value, what)
 
 
 class HostCalls:
@@ -139,11 +156,15 @@ class HostCalls:
         tool = tools.exposed(call.session_id or None, name)
         who = HostCall(call.session_id or None, self._worker_id, call.name)
         nested = call.parent is not None
+        what = f"host tool {name}"
+        # In the thread of a function: when it has returned, another one may change what it returned.
+        keep = partial(_Kept, self._replies, what)
         if frame.kind == Kind.STREAM:
-            await self._stream(running, tools.stream(tool, args, who, nested=nested), f"host tool {name}")
+            items = tools.stream(tool, args, who, nested=nested, keep=keep)
+            await self._stream(running, items, what)
         else:
-            value = await for_the_application(partial(tools.run, tool, args, who, nested=nested))
-            await self._replies.send(frame, Kind.RESULT, value, f"host tool {name}")
+            value = await for_the_application(partial(tools.run, tool, args, who, nested=nested, keep=keep))
+            self._replies.send(frame, Kind.RESULT, await self._load(value, what))
 
     async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
         async with aclosing(items):
@@ -152,8 +173,19 @@ class HostCalls:
                     item = await for_the_application(items.__anext__)
                 except StopAsyncIteration:
                     return
-                await running.take_credit()
-                await self._replies.send(running.frame, Kind.CHUNK, item, what)
+                # First: while this waits for credit, other tasks may change the item.
+                load = await self._load(item, what)
+                try:
+                    await running.take_credit()
+                except BaseException:
+                    self._replies.drop(load)
+                    raise
+                self._replies.send(running.frame, Kind.CHUNK, load)
+
+    async def _load(self, value: Any, what: str) -> Any:
+        if isinstance(value, _Kept):
+            return value.outcome.unwrap()
+        return await self._replies.load(value, what)
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]

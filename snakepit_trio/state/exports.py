@@ -9,7 +9,7 @@ import msgspec
 
 from bridge_py.wire import types
 from bridge_py.wire.errors import SessionError
-from bridge_py.wire.variable import HistoryEntry, Variable, new_variable, own
+from bridge_py.wire.variable import HistoryEntry, Variable, new_variable
 
 from .session import Session
 
@@ -20,7 +20,7 @@ def export_session(session: Session) -> dict[str, Any]:
         "id": session.id,
         "ttl": session.ttl,
         "metadata": dict(session.metadata),
-        "programs": own(dict(session.programs)),
+        "programs": dict(session.programs),
         "worker_id": session.worker_id,
         "variables": [_export(session, found) for found in session.matching()],
     }
@@ -104,9 +104,9 @@ class _ExportedSession(msgspec.Struct):
 
 def _export(session: Session, variable: Variable) -> dict[str, Any]:
     history = [msgspec.structs.asdict(entry) for entry in reversed(session.history(variable.name))]
-    return {**variable.to_map(), "history": own(history), "dependents": session.dependents(variable.name)}
+    return {**variable.to_map(), "history": history, "dependents": session.dependents(variable.name)}
 
 
 def _checked(variable: Variable) -> Variable:
     value = types.validate(variable.value, variable.type, variable.constraints)
-    return msgspec.structs.replace(variable, value=own(value))
+    return msgspec.structs.replace(variable, value=value)

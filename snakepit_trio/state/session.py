@@ -23,7 +23,8 @@ from bridge_py.wire.errors import (
     VariableNotFound,
     VersionConflict,
 )
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable, own
+from bridge_py.wire.owning import own
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable
 
 from .quotas import Quotas, check_quota, size_of
 
@@ -54,7 +55,8 @@ class Change(msgspec.Struct, frozen=True):
 class Session:
     """A session. Its id, when it was made and used, and what it holds.
 
-    Variables are found by their name or their id. Between `begin` and `commit` everything can be undone.
+    Variables are found by their name or their id. Between `begin` and `commit` everything can be undone. It takes and
+    hands out copies: who changes them changes nothing of the session.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Session:
         self.bytes = 0
         self.worker_id: str | None = None
         self._quotas = quotas or Quotas()
-        self._metadata: dict[str, str] = dict(metadata)
+        self._metadata: dict[str, str] = own(dict(metadata))
         self._programs: dict[str, Any] = {}
         self._entries: dict[str, _Entry] = {}  # by name, in the order of their creation
         self._names: dict[str, str] = {}  # by id
@@ -139,16 +141,20 @@ class Session:
     @property
     def metadata(self) -> Mapping[str, str]:
         """What was noted about it."""
-        return MappingProxyType(self._metadata)
+        return MappingProxyType(own(self._metadata))
 
     @property
     def programs(self) -> Mapping[str, Any]:
         """Its programs by their id."""
-        return MappingProxyType(self._programs)
+        return MappingProxyType(own(self._programs))
+
+    def program_ids(self) -> list[str]:
+        """The ids of its programs, oldest first."""
+        return list(self._programs)
 
     def get(self, identifier: str) -> Variable:
         """The variable of that name or id. Raises `VariableNotFound`."""
-        return self._entry(identifier).variable
+        return self._entry(identifier).variable.detached()
 
     def get_many(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
         """Those that are there, by what was asked for, and what is missing."""
@@ -163,12 +169,13 @@ class Session:
     def matching(self, pattern: str = "*") -> list[Variable]:
         """The variables whose names match a pattern with `*`, `?` and `[...]`, oldest first."""
         variables = [entry.variable for entry in self._entries.values()]
-        return [found for found in variables if pattern == "*" or fnmatch.fnmatchcase(found.name, pattern)]
+        return [found.detached() for found in variables if pattern == "*" or fnmatch.fnmatchcase(found.name, pattern)]
 
     def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
         """The versions of a variable, latest first. Raises `VariableNotFound`."""
         entries = list(reversed(self._entry(identifier).history))
-        return entries if limit is None else entries[: max(0, limit)]
+        wanted = entries if limit is None else entries[: max(0, limit)]
+        return [entry.detached() for entry in wanted]
 
     def dependents(self, identifier: str) -> dict[str, str]:
         """The names of the variables that depend on one, each with the kind of dependency."""
@@ -202,8 +209,8 @@ class Session:
             access_rules=access_rules,
             source=source,
         )
-        self.restore(found, ())
-        return found
+        self._add(found, ())
+        return found.detached()
 
     def restore(self, variable: Variable, history: Iterable[HistoryEntry]) -> None:
         """Add a variable as it was elsewhere, with the versions that it had there, oldest first.
@@ -212,17 +219,13 @@ class Session:
         """
         self._check_new(variable.name)
         older = tuple(
-            HistoryEntry(
-                entry.version,
-                own(entry.value),
-                entry.timestamp,
-                entry.changed_by,
-                entry.metadata,
-                size_of(entry.value, variable.name),
-            )
+            msgspec.structs.replace(entry.detached(), size=size_of(entry.value, variable.name))
             for entry in history
             if entry.version < variable.version
         )
+        self._add(variable.detached(), older)
+
+    def _add(self, variable: Variable, older: tuple[HistoryEntry, ...]) -> None:
         self._grow(sum(entry.size for entry in older))
         self._serial += 1
         self._put(_Entry(variable, older, self._serial))
@@ -251,7 +254,7 @@ class Session:
             )
         changed = found.update_value(value, self.last_accessed, metadata=metadata, source=source)
         self._put(msgspec.structs.replace(entry, variable=changed))
-        return changed
+        return changed.detached()
 
     def update_many(
         self,
@@ -299,7 +302,7 @@ class Session:
         for name in entry.dependents:
             other = self._entries[name]
             self._set(self._entries, name, msgspec.structs.replace(other, bases=other.bases - {found.name}))
-        return found
+        return found.detached()
 
     def rollback(self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None) -> Variable:
         """Give a variable the value that it had; that is a new version. Raises `VersionConflict` if it is not known."""
@@ -323,10 +326,10 @@ class Session:
             id=f"opt_{secrets.token_hex(4)}",
             optimizer_id=optimizer_id,
             started_at=self.last_accessed,
-            config=dict(config),
+            config=own(dict(config)),
         )
         self._mark(entry, begun)
-        return begun
+        return begun.detached()
 
     def stop_optimization(self, identifier: str) -> Variable:
         """The mark goes; the value stays."""
@@ -346,7 +349,7 @@ class Session:
 
     def put_metadata(self, key: str, value: str) -> None:
         """Note something about the session."""
-        self._set(self._metadata, key, value)
+        self._set(self._metadata, key, own(value))
 
     def delete_metadata(self, key: str) -> None:
         """Forget it."""
@@ -358,26 +361,25 @@ class Session:
         if program_id not in self._programs:
             check_quota(len(self._programs), self._quotas.programs, f"session {self.id!r}", "programs")
         before = self._programs.get(program_id, _ABSENT)
-        self._grow(size_of(program, program_id) - (0 if before is _ABSENT else size_of(before, program_id)))
-        self._set(self._programs, program_id, own(program))
+        mine = own(program, program_id)
+        self._grow(size_of(mine, program_id) - (0 if before is _ABSENT else size_of(before, program_id)))
+        self._set(self._programs, program_id, mine)
 
     def get_program(self, program_id: str) -> Any:
         """A program. Raises `ProgramNotFound`."""
-        if program_id not in self._programs:
-            raise ProgramNotFound(f"session {self.id!r} has no program {program_id!r}")
-        return self._programs[program_id]
+        return own(self._program(program_id))
 
     def change_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
         """Set some fields of a program. Raises `ProgramNotFound`, and `SessionError` if it is no dict."""
-        program = self.get_program(program_id)
+        program = self._program(program_id)
         if not isinstance(program, dict):
             raise SessionError(f"program {program_id!r} is no dict, but a {type(program).__name__}: store it anew")
         self.put_program(program_id, {**program, **changes})
-        return self._programs[program_id]
+        return self.get_program(program_id)
 
     def delete_program(self, program_id: str) -> None:
         """Remove a program. Raises `ProgramNotFound`."""
-        self._grow(-size_of(self.get_program(program_id), program_id))
+        self._grow(-size_of(self._program(program_id), program_id))
         self._drop(self._programs, program_id)
 
     def bind(self, worker_id: str | None) -> None:
@@ -385,6 +387,11 @@ class Session:
         self._set(self.__dict__, "worker_id", worker_id)
 
     # How.
+
+    def _program(self, program_id: str) -> Any:
+        if program_id not in self._programs:
+            raise ProgramNotFound(f"session {self.id!r} has no program {program_id!r}")
+        return self._programs[program_id]
 
     def _entry(self, identifier: str) -> _Entry:
         found = self._entries.get(self._name_of(identifier))
@@ -422,7 +429,7 @@ class Session:
     def _mark(self, entry: _Entry, optimization: Optimization | None) -> Variable:
         found = msgspec.structs.replace(entry.variable, optimization=optimization)
         self._set(self._entries, found.name, msgspec.structs.replace(entry, variable=found))
-        return found
+        return found.detached()
 
     def _grow(self, size: int) -> None:
         if size > 0 and self._quotas.bytes is not None and self.bytes + size > self._quotas.bytes:

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
-from bridge_py.wire.variable import own
+from bridge_py.wire.owning import own
 
 from . import exports
 from .quotas import Quotas, check_quota, size_of
@@ -220,8 +220,9 @@ class MemoryStore(SessionStore):
         """See `SessionStore`."""
         if program_id not in self._global_programs:
             check_quota(len(self._global_programs), self._quotas.programs, "the store", "global programs")
-        size_of(program, program_id)
-        self._global_programs[program_id] = own(program)
+        mine = own(program, program_id)
+        size_of(mine, program_id)
+        self._global_programs[program_id] = mine
 
     async def get_global_program(self, program_id: str) -> Any:
         """See `SessionStore`."""
@@ -244,7 +245,7 @@ class MemoryStore(SessionStore):
         return StoreStats(
             sessions=len(sessions),
             variables=sum(map(len, sessions)),
-            programs=sum(len(session.programs) for session in sessions),
+            programs=sum(len(session.program_ids()) for session in sessions),
             global_programs=len(self._global_programs),
             bytes=sum(session.bytes for session in sessions),
             created=self._created,

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
-import msgspec
 
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, own
+from bridge_py.wire.errors import EncodeError
+from bridge_py.wire.owning import own
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable
 
 from . import exports
 from .provider import StateProvider
@@ -46,7 +47,7 @@ class SessionInfo:
             expires_at=session.expires_at(),
             metadata=dict(session.metadata),
             variables=len(session),
-            programs=len(session.programs),
+            programs=len(session.program_ids()),
             bytes=session.bytes,
             worker_id=session.worker_id,
         )
@@ -76,6 +77,7 @@ class SessionView(StateProvider):
     def __init__(self, store: Sessions, session_id: str) -> None:
         self._store = store
         self._id = session_id
+        self._may_wait = getattr(store, "may_wait", True)
 
     @property
     def id(self) -> str:
@@ -84,6 +86,15 @@ class SessionView(StateProvider):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r}>"
+
+    def _as_now(self, value: Any) -> Any:
+        """A value as it is now, for a store that may look at it later."""
+        if not self._may_wait:
+            return value
+        try:
+            return own(value)
+        except EncodeError:
+            return value  # the session says why not, or takes it as another type
 
     # Variables.
 
@@ -99,29 +110,28 @@ class SessionView(StateProvider):
         source: Source = "host",
     ) -> Variable:
         """See `StateProvider`."""
-        found = await self._store.update_session(
+        taken = self._as_now(value)
+        return await self._store.update_session(
             self._id,
             lambda session: session.register(
                 name,
                 type,
-                value,
+                taken,
                 constraints=constraints,
                 metadata=metadata,
                 access_rules=access_rules,
                 source=source,
             ),
         )
-        return found.detached()
 
     async def get_variable(self, identifier: str) -> Variable:
         """See `StateProvider`."""
-        return (await self._store.read_session(self._id, lambda session: session.get(identifier))).detached()
+        return await self._store.read_session(self._id, lambda session: session.get(identifier))
 
     async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
         """See `StateProvider`."""
         asked = list(identifiers)
-        found, missing = await self._store.read_session(self._id, lambda session: session.get_many(asked))
-        return {name: variable.detached() for name, variable in found.items()}, missing
+        return await self._store.read_session(self._id, lambda session: session.get_many(asked))
 
     async def has_variable(self, identifier: str) -> bool:
         """See `StateProvider`."""
@@ -129,8 +139,7 @@ class SessionView(StateProvider):
 
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
         """See `StateProvider`."""
-        found = await self._store.read_session(self._id, lambda session: session.matching(pattern))
-        return [variable.detached() for variable in found]
+        return await self._store.read_session(self._id, lambda session: session.matching(pattern))
 
     async def update_variable(
         self,
@@ -143,13 +152,13 @@ class SessionView(StateProvider):
         owner: str | None = None,
     ) -> Variable:
         """See `StateProvider`."""
-        found = await self._store.update_session(
+        taken = self._as_now(value)
+        return await self._store.update_session(
             self._id,
             lambda session: session.update(
-                identifier, value, expected_version=expected_version, metadata=metadata, source=source, owner=owner
+                identifier, taken, expected_version=expected_version, metadata=metadata, source=source, owner=owner
             ),
         )
-        return found.detached()
 
     async def update_variables(
         self,
@@ -161,11 +170,11 @@ class SessionView(StateProvider):
         owner: str | None = None,
     ) -> dict[str, Variable | Exception]:
         """See `StateProvider`."""
-        outcome = await self._store.update_session(
+        taken = {name: self._as_now(value) for name, value in updates.items()}
+        return await self._store.update_session(
             self._id,
-            lambda session: session.update_many(updates, atomic=atomic, metadata=metadata, source=source, owner=owner),
+            lambda session: session.update_many(taken, atomic=atomic, metadata=metadata, source=source, owner=owner),
         )
-        return {key: found.detached() if isinstance(found, Variable) else found for key, found in outcome.items()}
 
     async def delete_variable(self, identifier: str, *, owner: str | None = None) -> None:
         """See `StateProvider`."""
@@ -173,8 +182,7 @@ class SessionView(StateProvider):
 
     async def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
         """The versions of a variable that are known, latest first. Raises `VariableNotFound`."""
-        entries = await self._store.read_session(self._id, lambda session: session.history(identifier, limit))
-        return [msgspec.structs.replace(entry, value=own(entry.value)) for entry in entries]
+        return await self._store.read_session(self._id, lambda session: session.history(identifier, limit))
 
     async def rollback(
         self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None
@@ -183,10 +191,9 @@ class SessionView(StateProvider):
 
         Raises `VersionConflict` if that version is not known, and as `update_variable` does.
         """
-        found = await self._store.update_session(
+        return await self._store.update_session(
             self._id, lambda session: session.rollback(identifier, version, source=source, owner=owner)
         )
-        return found.detached()
 
     async def start_optimization(
         self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
@@ -198,8 +205,7 @@ class SessionView(StateProvider):
 
     async def stop_optimization(self, identifier: str) -> Variable:
         """The mark goes; the value stays. Raises `VariableNotFound`."""
-        found = await self._store.update_session(self._id, lambda session: session.stop_optimization(identifier))
-        return found.detached()
+        return await self._store.update_session(self._id, lambda session: session.stop_optimization(identifier))
 
     async def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
         """A variable depends on another one: who watches it is told when that one changes.
@@ -214,7 +220,7 @@ class SessionView(StateProvider):
 
     async def import_variables(self, exported: Iterable[Mapping[str, Any]]) -> list[Variable]:
         """See `StateProvider`."""
-        wanted = list(exported)
+        wanted = self._as_now(list(exported))
         return await self._store.update_session(self._id, lambda session: exports.import_variables(session, wanted))
 
     @asynccontextmanager
@@ -241,17 +247,17 @@ class SessionView(StateProvider):
 
         Raises `QuotaExceeded` and `EncodeError`.
         """
-        await self._store.update_session(self._id, lambda session: session.put_program(program_id, program))
+        taken = self._as_now(program)
+        await self._store.update_session(self._id, lambda session: session.put_program(program_id, taken))
 
     async def get_program(self, program_id: str) -> Any:
         """A program. Raises `ProgramNotFound`."""
-        return await self._store.read_session(self._id, lambda session: own(session.get_program(program_id)))
+        return await self._store.read_session(self._id, lambda session: session.get_program(program_id))
 
     async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
         """Set some fields of a program that is a dict, and return it. Raises `ProgramNotFound` and `SessionError`."""
-        return await self._store.update_session(
-            self._id, lambda session: own(session.change_program(program_id, changes))
-        )
+        taken = self._as_now(dict(changes))
+        return await self._store.update_session(self._id, lambda session: session.change_program(program_id, taken))
 
     async def delete_program(self, program_id: str) -> None:
         """Remove a program. Raises `ProgramNotFound`."""
@@ -259,7 +265,7 @@ class SessionView(StateProvider):
 
     async def list_programs(self) -> list[str]:
         """The ids of its programs, oldest first."""
-        return await self._store.read_session(self._id, lambda session: list(session.programs))
+        return await self._store.read_session(self._id, lambda session: session.program_ids())
 
     async def put_metadata(self, key: str, value: str) -> None:
         """Note something about the session."""

@@ -7,6 +7,7 @@ checks and expiry take no real time.
 from __future__ import annotations
 
 import errno
+import inspect
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ import trio
 import trio.testing
 
 from bridge_py.adapter import BaseAdapter
+from bridge_py.executor import completed
 from bridge_py.tool_loop import of_call
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.worker import load_adapter, make_adapter
@@ -168,9 +170,9 @@ class MemoryProcess:
             with self._scope:
                 await self._refuse(refusal)
                 adapter = self._make_adapter()
-                adapter.setup()
+                await self._complete(adapter.setup())
                 await self._serve(adapter)
-                adapter.close()
+                await self._complete(adapter.close())
                 code = 0
         except Exception:
             await self._stderr.send_all(traceback.format_exc().encode())
@@ -179,6 +181,10 @@ class MemoryProcess:
             self.to_host.close()
             self._stderr.close()
             self._exited.set()
+
+    async def _complete(self, returned: object) -> None:
+        if inspect.isawaitable(returned):
+            await self._loop.run_coroutine(completed(returned))
 
     async def _refuse(self, refusal: RefuseStart | None) -> None:
         if refusal is None:

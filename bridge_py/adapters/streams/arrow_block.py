@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, Final
 
 import numpy as np
@@ -18,20 +19,22 @@ _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 
 
 def parse_arrow(block: bytes, columns: list[Numbers | Texts], delimiter: str, names: list[str]) -> Block:
-    """Parse a block; one that pyarrow refuses (no UTF-8, open quotes) is left to the standard library."""
+    """Parse a block; one that pyarrow refuses is left to the standard library."""
     misfits: list[object] = []
 
     def skip(row: object) -> str:
         misfits.append(row)
         return "skip"
 
-    read = csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 1)
+    read = csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 2)
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
     kinds = {c.name: pa.string() if isinstance(c, Numbers) or c.counts is None else _DICTIONARY for c in columns}
     needed = [c.name for c in columns if isinstance(c, Numbers) or c.counts is not None]
     convert = csv.ConvertOptions(
         column_types=kinds, include_columns=needed or names[:1], null_values=[""], strings_can_be_null=True
     )
+    if block.startswith(codecs.BOM_UTF8):
+        block = b"\n" + block  # pyarrow would drop what is a character here: the file's mark is not in any block
     try:
         table = csv.read_csv(pa.BufferReader(block), read, parse, convert)
     except pa.ArrowInvalid:

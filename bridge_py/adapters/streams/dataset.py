@@ -1,28 +1,30 @@
 """A CSV file of any size in constant memory: cleaned, transformed, aggregated, with progress by bytes read.
 
-The file is read in blocks of so many lines. Only a block, and what is known of the columns, is held. A block is parsed
-by pyarrow if the worker has it (`arrow_block`), else by the standard library (`plain_block`), with the same outcome.
+The file is read in blocks of so many lines (`files`). Only a block, and what is known of the columns, is held. A block
+is parsed by pyarrow if the worker has it (`arrow_block`), else by the standard library (`plain_block`), with the same
+outcome: both get whole records of valid UTF-8, whose quotes are well formed.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import closing
 from itertools import islice
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from bridge_py import InvalidArguments, UsageError
 
 from .columns import Block, Numbers, Texts, is_number
 from .configs import Engine, Operation
+from .files import Piece, Records, TextSource
 from .plain_block import parse_plain, rows_of
 
 Record = dict[str, Any]
 
-LONGEST_LINE: Final = 1 << 20  # bytes; also how far a block goes on in search of the end of a quoted field
 _SAMPLED_ROWS: Final = 1000
 _MOSTLY: Final = 0.9
 _TOOL: Final = "process_large_dataset"
@@ -35,37 +37,26 @@ def process(
     delimiter: str = ",",
     numeric_columns: list[str] | None = None,
     engine: Engine = "auto",
+    encoding: str | None = None,
 ) -> Iterator[Record]:
     """Work on a file; what comes is described at `Showcase.process_large_dataset`.
 
     Raises `UsageError` for a file that is no CSV with a header, and `OSError`.
     """
     _check(chunk_size, delimiter)
-    with open(file_path, "rb") as file:
-        size = _size_of(file, file_path)
-        names = _read_header(file, file_path, delimiter)
+    with closing(TextSource(file_path, _TOOL, encoding)) as file:
+        records = Records(file, delimiter, f"{_TOOL}: {file_path}")
+        names = _read_header(records, file_path, delimiter, numeric_columns)
         parse, engine = _choose(engine)
         dataset = _Dataset(names, delimiter, operations, parse)
         began = time.monotonic()
-        for block in blocks(file, chunk_size):
-            if dataset.columns is None:
-                dataset.columns = _make_columns(names, numeric_columns, block, delimiter)
-            dataset.take(block)
-            yield dataset.progress(file.tell(), size)
+        for piece in records.pieces(chunk_size):
+            if dataset.columns is None and piece.data:
+                dataset.columns = _make_columns(names, numeric_columns, piece.data, delimiter)
+            dataset.take(piece)
+            yield dataset.progress(file.tell(), file.size)
         seconds = time.monotonic() - began
-        yield {**dataset.final(), "bytes": size, "seconds": seconds, "engine": engine, "is_final": True}
-
-
-def blocks(file: BinaryIO, lines: int) -> Iterator[bytes]:
-    """Blocks of that many lines; more where one ends inside a quoted field. Raises `UsageError` for endless lines."""
-    source = iter(partial(file.readline, LONGEST_LINE), b"")
-    while found := list(islice(source, lines)):
-        block = b"".join(found)
-        if block.count(b'"') % 2:
-            block = _to_end_of_quotes(block, source)
-        if max(map(len, found)) == LONGEST_LINE:
-            raise UsageError(f"{_TOOL}: there is a line of more than {LONGEST_LINE} bytes before byte {file.tell()}")
-        yield block
+        yield {**dataset.final(), "bytes": file.size, "seconds": seconds, "engine": engine, "is_final": True}
 
 
 def memory_mb() -> float:
@@ -83,12 +74,17 @@ class _Dataset:
         self._delimiter = delimiter
         self._operations = operations
         self._parse = parse
-        self._rows = self._errors = self._missing = self._dropped = 0
+        self._rows = self._errors = self._missing = self._dropped = self._replaced = 0
 
-    def take(self, block: bytes) -> None:
+    def take(self, piece: Piece) -> None:
         """Work on one block."""
-        assert self.columns is not None
-        found = self._parse(block, self.columns, self._delimiter, self._names)
+        self._rows += piece.broken
+        self._errors += piece.broken
+        self._dropped += piece.broken
+        self._replaced += piece.replaced
+        if self.columns is None or not piece.data:
+            return
+        found = self._parse(piece.data, self.columns, self._delimiter, self._names)
         clean = "clean" in self._operations
         self._rows += found.rows
         self._errors += found.errors
@@ -117,6 +113,7 @@ class _Dataset:
                 "errors": self._errors,
                 "missing": self._missing,
                 "skipped": self._dropped,
+                "replaced": self._replaced,
                 "columns": {column.name: column.summary() for column in columns} if aggregate else {},
             },
             "total_rows": self._rows,
@@ -134,20 +131,16 @@ def _check(chunk_size: int, delimiter: str) -> None:
         raise InvalidArguments(f"{_TOOL}: delimiter={delimiter!r} must be one ASCII character, no quote", "delimiter")
 
 
-def _size_of(file: BinaryIO, path: str) -> int:
-    size = os.fstat(file.fileno()).st_size
-    if size == 0:
-        raise UsageError(f"{_TOOL}: {path} is empty, or no regular file: progress needs its size")
-    return size
-
-
-def _read_header(file: BinaryIO, path: str, delimiter: str) -> list[str]:
-    line = file.readline(LONGEST_LINE).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
-    names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+def _read_header(records: Records, path: str, delimiter: str, numeric: list[str] | None) -> list[str]:
+    record = records.header().decode("utf-8", "replace")
+    names = [name.strip() for name in next(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter), [])]
     if not names or "" in names:
-        raise UsageError(f"{_TOOL}: the first line of {path} must name every column, and is {line[:100]!r}")
+        raise UsageError(f"{_TOOL}: the first line of {path} must name every column, and is {record[:100]!r}")
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{_TOOL}: the header of {path} has more than one column of the name {doubled[0]!r}")
+    if strange := [name for name in numeric or () if name not in names]:
+        text = f"{_TOOL}: numeric_columns: no column {strange[0]!r}; there are: {', '.join(names)}"
+        raise InvalidArguments(text, "numeric_columns")
     return names
 
 
@@ -168,23 +161,9 @@ def _make_columns(names: list[str], numeric: list[str] | None, block: bytes, del
     if numeric is None:
         rows = [row for row in islice(rows_of(block, delimiter), _SAMPLED_ROWS) if len(row) == len(names)]
         numeric = [name for number, name in enumerate(names) if _looks_numeric([row[number] for row in rows])]
-    if strange := [name for name in numeric if name not in names]:
-        text = f"{_TOOL}: numeric_columns: no column {strange[0]!r}; there are: {', '.join(names)}"
-        raise InvalidArguments(text, "numeric_columns")
     return [Numbers(name) if name in numeric else Texts(name) for name in names]
 
 
 def _looks_numeric(cells: list[str]) -> bool:
     filled = [is_number(cell) for cell in cells if cell.strip()]
     return bool(filled) and sum(filled) >= _MOSTLY * len(filled)
-
-
-def _to_end_of_quotes(block: bytes, source: Iterator[bytes]) -> bytes:
-    """Go on until quotes are even, as they are where a row ends; not for ever, because a quote may be a stray one."""
-    more: list[bytes] = []
-    size, is_open = 0, True
-    while is_open and size < LONGEST_LINE and (line := next(source, b"")):
-        more.append(line)
-        size += len(line)
-        is_open ^= line.count(b'"') % 2 == 1
-    return block + b"".join(more)

@@ -8,26 +8,19 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from bridge_py import UsageError
-
 from .columns import Block, Numbers, Texts, normalise, number
 
 
 def parse_plain(block: bytes, columns: list[Numbers | Texts], delimiter: str, _names: list[str]) -> Block:
-    """Parse a block. Raises `UsageError` for a quoted field without an end."""
+    """Parse a block."""
     return _PlainBlock(block, columns, delimiter)
 
 
 def rows_of(block: bytes, delimiter: str) -> Iterator[list[str]]:
-    """The rows that are not empty. Bytes that are no UTF-8 become replacement characters."""
-    text = io.StringIO(block.decode("utf-8", "replace"), newline="")
-    try:
-        yield from filter(None, csv.reader(text, delimiter=delimiter))
-    except csv.Error as error:
-        start = block[:60].decode("utf-8", "replace")
-        raise UsageError(
-            f"not CSV, after the row that starts with {start!r}: {error}; is a quote not closed?"
-        ) from None
+    """The rows that are not empty."""
+    # Cells may be longer than the library takes by itself. It is never lowered: user code may have raised it.
+    csv.field_size_limit(max(csv.field_size_limit(), len(block)))
+    return filter(None, csv.reader(io.StringIO(block.decode("utf-8", "replace"), newline=""), delimiter=delimiter))
 
 
 class _PlainBlock(Block):

@@ -52,9 +52,11 @@ async def tail(
     reason, heard = "", clock()
     try:
         while not reason:
+            before = follower.taken
             lines = follower.read()
-            if lines:
-                heard = clock()
+            has_news = follower.taken != before or bool(lines)
+            if has_news:
+                heard = clock()  # a line may come in many parts
             elif idle_seconds is not None and clock() - heard >= idle_seconds:
                 reason, lines = "idle", follower.rest()
             for line in lines:
@@ -65,7 +67,7 @@ async def tail(
                     break
             if not reason:
                 # Also between lines: without a turn of the loop nobody could stop this.
-                await asyncio.sleep(0 if lines else poll_interval)
+                await asyncio.sleep(0 if has_news else poll_interval)
     finally:
         follower.close()
     yield {**analyzer.totals(), "rotations": follower.rotations, "truncations": follower.truncations, "reason": reason}
@@ -79,9 +81,10 @@ class Follower:
 
     def __init__(self, path: str, from_start: bool, logger: logging.Logger) -> None:
         self.rotations = self.truncations = 0
+        self.taken = 0  # bytes read so far
         self._path = path
         self._logger = logger
-        self._part = b""  # a line that has no end yet
+        self._part = bytearray()  # a line that has no end yet
         self._file: int | None = None
         self._open()
         if self._file is not None and not from_start:
@@ -89,7 +92,7 @@ class Follower:
         logger.info("following %s%s", path, "" if self._file is not None else ", which is not there yet")
 
     def read(self) -> list[str]:
-        """The lines that have come, some at a time; none if there are no new ones now."""
+        """The lines that have come, some at a time; none if there are no new ones now, or none with an end."""
         if self._file is None:
             self._open()
         if self._file is None:
@@ -100,8 +103,8 @@ class Follower:
 
     def rest(self) -> list[str]:
         """A last line without an end."""
-        part, self._part = self._part, b""
-        return [_text(part)] if part else []
+        part, self._part = self._part, bytearray()
+        return [_text(bytes(part))] if part else []
 
     def close(self) -> None:
         """Close the file."""
@@ -121,11 +124,15 @@ class Follower:
             raise UsageError(f"{_TOOL}: {self._path} is no regular file")
 
     def _split(self, data: bytes) -> list[str]:
-        *lines, self._part = (self._part + data).split(b"\n")
+        self.taken += len(data)
+        first, *rest = data.split(b"\n")
+        self._part += first
+        lines = [self._part, *rest]
+        self._part = bytearray(lines.pop())
         if len(self._part) >= LONGEST_LINE:
             lines.append(self._part)
-            self._part = b""
-        return [_text(line) for line in lines]
+            self._part = bytearray()
+        return [_text(bytes(line)) for line in lines]
 
     def _look_for_changes(self) -> list[str]:
         assert self._file is not None

@@ -6,6 +6,7 @@ import csv
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,11 +14,13 @@ import numpy as np
 from bridge_py import InvalidArguments, UsageError
 
 from .configs import ModelConfig, TrainingConfig
+from .files import TextSource
 from .libraries import need
 from .network import Array, Network, batches
 
 Record = dict[str, Any]
 _TOOL: Final = "distributed_training"
+_NO_LABELS: Final = frozenset({"", "nan", "nat", "<na>"})  # as libraries write what is missing
 
 
 class Data(NamedTuple):
@@ -149,10 +152,24 @@ def load(path: str) -> Data:
         raise UsageError(f"{_TOOL}: {path}: X is {rows.shape} and y {labels.shape}, not (rows, features) and (rows,)")
     if not np.isfinite(rows).all():
         raise UsageError(f"{_TOOL}: {path}: row {int(np.argwhere(~np.isfinite(rows))[0][0]) + 1} has a nan or infinity")
+    _check_labels(labels, path)
     classes, targets = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise UsageError(f"{_TOOL}: {path}: all rows have the label {classes[0]}")
     return Data(rows, targets, classes)
+
+
+def _check_labels(labels: Array, path: str) -> None:
+    """Raise `UsageError` for the first row whose label is none: nan, infinite, NaT or empty."""
+    if labels.dtype.kind in "USTO":
+        bad = np.array([str(label).strip().casefold() in _NO_LABELS for label in labels])
+    elif labels.dtype.kind in "mM":
+        bad = np.isnat(labels)
+    else:
+        bad = ~np.isfinite(labels)
+    if bad.any():
+        row = int(bad.argmax())
+        raise UsageError(f"{_TOOL}: {path}: row {row + 1} has no label, but {str(labels[row])!r}")
 
 
 def _load_npz(path: str) -> tuple[Array, Array]:
@@ -165,19 +182,17 @@ def _load_npz(path: str) -> tuple[Array, Array]:
 
 def _load_csv(path: str) -> tuple[Array, Array]:
     rows, labels = [], []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for row in filter(None, reader):
-            try:
+    with closing(TextSource(path, _TOOL)) as file:
+        reader = csv.reader(line.decode("utf-8", "replace") for line in iter(file.readline, b""))
+        try:
+            next(reader, None)
+            for row in filter(None, reader):
                 rows.append([float(cell) for cell in row[:-1]])
-            except ValueError as error:
-                raise UsageError(f"{_TOOL}: {path}, line {reader.line_num}: {error}") from None
-            if len(row) != len(rows[0]) + 1:
-                raise UsageError(
-                    f"{_TOOL}: {path}, line {reader.line_num} has another number of cells than those before"
-                )
-            labels.append(row[-1])
+                if len(row) != len(rows[0]) + 1:
+                    raise ValueError("another number of cells than those before")
+                labels.append(row[-1])
+        except (ValueError, csv.Error) as error:
+            raise UsageError(f"{_TOOL}: {path}, line {reader.line_num}: {error}") from None
     return np.array(rows, dtype=np.float64), np.array(labels)
 
 

@@ -1,0 +1,106 @@
+"""Copies of values that share nothing that can change with anybody."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import sys
+import uuid
+from typing import Any, Final
+
+import msgspec
+
+from . import codec
+from .errors import EncodeError
+from .registry import fields_of, has_codec
+
+#: Types whose values cannot change.
+LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+_UNCHANGING: Final = (
+    *(int, float, complex, str, bytes, enum.Enum),
+    *(dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath),
+)
+
+
+def own(value: Any, what: str = "value") -> Any:
+    """A copy of a value that can be sent, nested to any depth; parts that cannot change are not copied.
+
+    Containers, dataclasses, attrs objects and msgspec Structs keep their types. All else becomes what it is when it
+    arrives: arrays are read-only, and nobody can make them writable. Raises `EncodeError` for what cannot be sent,
+    which calls the value `what`.
+    """
+    try:
+        return _own(value)
+    except (EncodeError, RecursionError):
+        codec.encode(value, what)  # says where in the value that is
+        raise
+
+
+def _own(value: Any) -> Any:
+    kind = type(value)
+    if kind in LEAVES:
+        return value
+    if kind is list:
+        return list(value) if LEAVES.issuperset(map(type, value)) else [_own(item) for item in value]
+    if kind is dict:
+        if LEAVES.issuperset(map(type, value.values())) and LEAVES.issuperset(map(type, value)):
+            return dict(value)
+        return {_own(key): _own(item) for key, item in value.items()}
+    if kind is tuple or kind is set or kind is frozenset:
+        return kind(map(_own, value))
+    if has_codec(kind):
+        return _sent(value)
+    if isinstance(value, _UNCHANGING) or _is_unchanging_array(value):
+        return value
+    return _own_object(value)
+
+
+def _own_object(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple.__new__(type(value), map(_own, value))
+    if isinstance(value, (list, dict)):
+        found = copy.copy(value)
+        # Their own methods may refuse changes.
+        put: Any = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            put(found, key, _own(item))
+        return found
+    if isinstance(value, (set, frozenset, bytearray)):
+        return copy.copy(value)
+    fields = fields_of(type(value))
+    return _sent(value) if fields is None else _own_fields(value, [attribute for _, attribute in fields])
+
+
+def _own_fields(value: Any, attributes: list[str]) -> Any:
+    found = copy.copy(value)
+    # Also of those that are frozen.
+    put = msgspec.structs.force_setattr if isinstance(value, msgspec.Struct) else object.__setattr__
+    for name in attributes:
+        if hasattr(value, name):
+            put(found, name, _own(getattr(value, name)))
+    return found
+
+
+def _sent(value: Any) -> Any:
+    """What would arrive of it."""
+    packed = codec.encode(value)
+    area = b"".join(packed.buffers)
+    codec.let_go(packed.buffers)
+    return codec.decode(packed.body, area)
+
+
+def _is_unchanging_array(value: Any) -> bool:
+    """Whether it is a scalar of numpy, or an array in memory that nobody can write to."""
+    np = sys.modules.get("numpy")
+    if np is None:
+        return False
+    if isinstance(value, np.generic):
+        return not isinstance(value, np.void)
+    while type(value) is np.ndarray:
+        if value.flags.writeable:
+            return False
+        value = value.base
+    return type(value.obj if isinstance(value, memoryview) else value) is bytes
