@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -52,9 +52,7 @@ _EVENTS: Final = frozenset({
     "mmap.__new__", "socket.__new__", "socket.bind", "socket.connect", "subprocess.Popen", "os.posix_spawn", "os.fork",
     "fcntl.flock", "_thread.start_new_thread", "_thread.start_joinable_thread",
 })  # fmt: skip
-_THREADS: Final = frozenset({
-    "_thread.start_new_thread", "_thread.start_joinable_thread", "trio._threads.start_thread_soon"
-})  # fmt: skip
+_THREADS: Final = {"_thread.start_new_thread", "_thread.start_joinable_thread", "trio._threads.start_thread_soon"}
 # No audit hook sees these; and trio keeps its threads for reuse.
 _WRAPPED: Final = ((os, "pipe"), (os, "pipe2"), (os, "memfd_create"), (os, "pidfd_open"), (os, "posix_fallocate"),
                    (os, "ftruncate"), (socket, "socketpair"), (trio._threads, "start_thread_soon"))  # fmt: skip
@@ -480,11 +478,9 @@ def guardian() -> int | None:
     """The pid of our guardian, if one lives."""
     with _unobserved():
         for child in psutil.Process().children():
-            try:
+            with suppress(psutil.Error):
                 if "guardian.py" in str(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                     return child.pid
-            except psutil.Error:
-                continue
         return None
 
 
@@ -498,8 +494,6 @@ def _unobserved() -> Iterator[None]:
 
 
 def _kill(pid: int | None) -> None:
-    if pid is not None:
-        try:
+    with suppress(ProcessLookupError):
+        if pid is not None:
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
