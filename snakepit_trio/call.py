@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The call that a host tool runs for, in its tasks and threads.
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
+
+_LONGEST_LIMIT: Final = 1e9  # seconds
 
 
 class CallState(Enum):
@@ -133,6 +135,11 @@ class Call:
     def time_left(self) -> float:
         """Seconds until its deadline."""
         return self.deadline - trio.current_time()
+
+    def microseconds_left(self) -> int:
+        """The same for the wire, at least 1; 0 for no limit, as one is that the wire's fields cannot hold."""
+        left = self.time_left()
+        return 0 if left > _LONGEST_LIMIT else max(1, int(left * 1e6))
 
     def again(self) -> Call:
         """The same call, to be run once more within the same deadline."""

@@ -13,11 +13,12 @@ import trio
 
 from bridge_py.cargo import load_of
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, UsageError
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled
 from bridge_py.wire.frames import Frame
 
 from .affinity import Affinity
 from .call import Call, serving
+from .call_checks import check_call, check_retries, seconds_of
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
@@ -78,6 +79,7 @@ class Caller:
         claim: Callable[[Worker], bool] | None = None,
     ) -> Any:
         """See `Pool.execute`. `claim` is asked whether a worker may start the call; else it fails with `Displaced`."""
+        check_retries(retries)
         call = self._new_call(name, args, timeout, session, None)
         call.claim = claim
         try:
@@ -120,8 +122,7 @@ class Caller:
     def _new_call(
         self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
     ) -> Call:
-        if args is not None and not isinstance(args, Mapping):
-            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
+        check_call(name, args, session)
         args = args or {}
         session = session or ""
         budget = self.budget(name, args, timeout, credit)
@@ -143,9 +144,7 @@ class Caller:
                 timeout = self._adapter.command_timeout(name, args)
             if timeout is None:
                 timeout = _TIMEOUT if credit is None else _STREAM_TIMEOUT
-        if timeout is not None and not timeout >= 0:
-            raise UsageError(f"timeout is {timeout!r}; give seconds, or None for no limit")
-        return timeout
+        return seconds_of(timeout, repr(name))
 
     async def _submit(self, call: Call) -> None:
         is_suspect = self._dispatcher.is_suspect(call)

@@ -383,10 +383,8 @@ class Worker:
     def start(self, call: Call) -> None:
         """Send a call."""
         assert self._line is not None
-        left = call.deadline - trio.current_time()
-        timeout_us = 0 if left == float("inf") else max(1, int(left * 1e6))
         call.worker = self
-        call.id = self._line.open(call, timeout_us)
+        call.id = self._line.open(call, call.microseconds_left())
         self.calls[call.id] = call
 
     def cancel(self, call: Call) -> None:

@@ -1,0 +1,64 @@
+"""What no call can have is refused before it has a place, with an error that names it; and the pool is unharmed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+import snakepit_trio as snakepit
+
+from .conftest import TOOLS
+
+ADD: dict[str, Any] = {"name": "add", "args": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"name": 3}, snakepit.UsageError, "the tool's name is 3, which is no str; give it as a str"),
+        ({"name": None}, snakepit.UsageError, "the tool's name is None"),
+        ({"name": print}, snakepit.UsageError, "give its name, 'print'"),
+        ({"name": "a\ud800"}, snakepit.EncodeError, r"the tool's name, 'a\\ud800', cannot be sent"),
+        ({"session": 3}, snakepit.UsageError, "session=3 of 'add' is no session's id"),
+        ({"session": 0}, snakepit.UsageError, "session=0 of 'add' is no session's id"),
+        ({"session": b"x"}, snakepit.UsageError, "session=b'x' of 'add'"),
+        ({"session": "\ud800"}, snakepit.EncodeError, "session= of 'add'"),
+        ({"args": {1: 3}}, snakepit.UsageError, "the arguments of 'add' have the key 1"),
+        ({"args": {"\ud800": 3}}, snakepit.EncodeError, "add: args"),
+        ({"args": [1]}, snakepit.UsageError, "the arguments of 'add' are a list"),
+        ({"timeout": "3"}, snakepit.UsageError, "timeout='3' of 'add'; give seconds"),
+        ({"timeout": True}, snakepit.UsageError, "timeout=True of 'add'"),
+        ({"timeout": -1}, snakepit.UsageError, "timeout=-1 of 'add'"),
+        ({"timeout": math.nan}, snakepit.UsageError, "timeout=nan of 'add'"),
+    ],
+)
+async def test_what_cannot_be_asked_for(wrong: dict[str, Any], kind: type[Exception], message: str) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        with pytest.raises(kind, match=message):
+            await pool.execute(**{**ADD, **wrong})
+        with pytest.raises(kind, match=message):
+            async with pool.stream(**{**ADD, **wrong}):
+                pytest.fail("the block was entered")
+        stats = pool.get_stats()
+        assert (stats.queued, stats.running, stats.calls) == (0, 0, 0)
+        assert await pool.execute(**ADD) == 2
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("retries", [-1, True, "x", 1.5])
+async def test_what_is_no_number_of_retries(retries: Any) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        with pytest.raises(snakepit.UsageError, match="retries="):
+            await pool.execute(**ADD, retries=retries)
+        assert await pool.execute(**ADD) == 2
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e18, 1e300, 10**400, math.inf])
+async def test_a_limit_beyond_what_the_wire_holds_is_no_limit(timeout: float) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        assert (await pool.execute("about", timeout=timeout))["left"] is None
+        async with pool.stream("count", {"n": 2}, timeout=timeout) as chunks:
+            assert [chunk async for chunk in chunks] == [0, 1]
+        assert pool.get_stats().restarts == 0
