@@ -27,6 +27,7 @@ from .freight import Freight
 from .policy import RetryPolicy
 from .streams import Chunks
 from .supervisor import Supervisor
+from .taking import OneRun
 from .worker import Worker
 
 _SUSPECTS_WAIT: Final = 1.0  # seconds
@@ -66,6 +67,7 @@ class Caller:
         self._supervisor = supervisor
         self._deadlines = deadlines
         self._freight = freight
+        self._run = OneRun()
 
     # A KeyboardInterrupt in the middle of the books would leave calls that nobody ends.
     @trio.lowlevel.enable_ki_protection
@@ -109,7 +111,11 @@ class Caller:
         try:
             await self._submit(call)
             call.join_parent()
-            yield Chunks(call, window, self._decode, self._time_out)
+            chunks = Chunks(call, window, self._decode, self._time_out)
+            try:
+                yield chunks
+            finally:
+                chunks.leave()
         except trio.Cancelled:
             self.cancelled += not call.is_over
             raise
@@ -122,6 +128,7 @@ class Caller:
     def _new_call(
         self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
     ) -> Call:
+        self._run.check()
         check_call(name, args, session)
         args = args or {}
         session = session or ""

@@ -10,9 +10,11 @@ from typing import Any, Generic, NoReturn, TypeVar
 import outcome
 import trio
 
+from bridge_py.wire.errors import UsageError
 from bridge_py.wire.frames import Frame
 
 from .call import Call
+from .taking import OneTaker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +25,8 @@ class Chunks(AsyncIterator[Any]):
 
     Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died and
     `CallTimeout` when the stream's budget is used up; the chunks before that are delivered first.
-    A checkpoint of trio whenever no chunk is there yet. For one task at a time.
+    A checkpoint of trio whenever no chunk is there yet. For one task at a time: a second one gets
+    `trio.BusyResourceError`. After the stream's block it raises `UsageError`.
     """
 
     def __init__(
@@ -38,10 +41,23 @@ class Chunks(AsyncIterator[Any]):
         self._taken = 0
         self._decode = decode
         self._time_out = time_out
+        self._taker = OneTaker("stream")
+        self._is_left = False
+
+    def leave(self) -> None:
+        """The stream's block is left: nothing can be taken any more, also by a task that waits for it now."""
+        self._is_left = True
+        self._call.wake()
 
     async def __anext__(self) -> Any:
+        with self._taker:
+            return await self._take()
+
+    async def _take(self) -> Any:
         call = self._call
-        while not call.chunks:
+        while self._is_left or not call.chunks:
+            if self._is_left:
+                raise UsageError(f"the block of this stream of {call.name!r} has been left: take its chunks inside it")
             if call.is_over:
                 if call.failure is not None:
                     raise call.failure
@@ -59,7 +75,10 @@ class Chunks(AsyncIterator[Any]):
 
 
 class Results(AsyncIterator[R], Generic[T, R]):
-    """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken."""
+    """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken.
+
+    For one task at a time: a second one gets `trio.BusyResourceError`.
+    """
 
     def __init__(self, source: Iterable[T] | AsyncIterable[T], limit: int, ordered: bool) -> None:
         self._source: Iterator[T] | AsyncIterator[T]
@@ -70,6 +89,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._early: dict[int, outcome.Maybe[R]] = {}
         self._done: deque[outcome.Maybe[R]] = deque()
         self._changed = trio.Event()
+        self._taker = OneTaker("map")
         self._total = math.inf
 
     async def feed(self, call: Callable[[T], Awaitable[R]]) -> None:
@@ -90,14 +110,15 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._wake()
 
     async def __anext__(self) -> R:
-        while not self._done:
-            if self._next >= self._total:
-                raise StopAsyncIteration
-            await self._changed.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._next += 1
-        self._room.release()
-        return self._done.popleft().unwrap()
+        with self._taker:
+            while not self._done:
+                if self._next >= self._total:
+                    raise StopAsyncIteration
+                await self._changed.wait()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._next += 1
+            self._room.release()
+            return self._done.popleft().unwrap()
 
     async def _draw(self) -> outcome.Maybe[T]:
         if isinstance(self._source, AsyncIterator):

@@ -165,6 +165,12 @@ class Tools(BaseAdapter):
             _mark(path, f"stopped at {number}")
 
     @tool
+    def sleep_and_count(self, seconds: float) -> Iterator[int]:
+        """Sleep, then yield."""
+        time.sleep(seconds)
+        yield 0
+
+    @tool
     def count_then_fail(self, n: int) -> Iterator[int]:
         """Yield, then raise."""
         yield from range(n)

@@ -10,6 +10,7 @@ import trio
 
 from bridge_py.wire.variable import Variable
 from snakepit_trio.log import get_logger
+from snakepit_trio.taking import OneTaker
 
 from .session import Change
 
@@ -86,8 +87,8 @@ class Update:
 class Watcher(AsyncIterator[Update]):
     """The updates of some variables, the latest of each.
 
-    Iterating waits for the next update; it ends when the session does. For one task at a time; cancelling loses
-    nothing.
+    Iterating waits for the next update; it ends when the session does. For one task at a time: a second one gets
+    `trio.BusyResourceError`. Cancelling loses nothing.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -95,6 +96,7 @@ class Watcher(AsyncIterator[Update]):
         self._waiting: dict[str, Update] = {}
         self._has_ended = False
         self._news = trio.Event()
+        self._taker = OneTaker("watch")
 
     def begin(self, variables: Sequence[Variable]) -> None:
         """How they are now."""
@@ -128,10 +130,11 @@ class Watcher(AsyncIterator[Update]):
         return self
 
     async def __anext__(self) -> Update:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._waiting:
-            if self._has_ended:
-                raise StopAsyncIteration
-            self._news = trio.Event()
-            await self._news.wait()
-        return self._waiting.pop(next(iter(self._waiting)))
+        with self._taker:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while not self._waiting:
+                if self._has_ended:
+                    raise StopAsyncIteration
+                self._news = trio.Event()
+                await self._news.wait()
+            return self._waiting.pop(next(iter(self._waiting)))

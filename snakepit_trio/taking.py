@@ -1,0 +1,45 @@
+"""Guards against use by the wrong run of trio, or by two tasks where one is meant."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from bridge_py.wire.errors import UsageError
+
+
+class OneTaker:
+    """Lets one task at a time into a `with` block. A second one gets `trio.BusyResourceError`."""
+
+    __slots__ = ("_is_taken", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._is_taken = False
+
+    def __enter__(self) -> None:
+        if self._is_taken:
+            raise trio.BusyResourceError(f"another task takes from this {self._what}: give each task one of its own")
+        self._is_taken = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_taken = False
+
+
+class OneRun:
+    """The run of trio in which something was made."""
+
+    def __init__(self) -> None:
+        self._token: Final = trio.lowlevel.current_trio_token()
+
+    def check(self) -> None:
+        """Raise `UsageError` in any other run."""
+        if trio.lowlevel.current_trio_token() is not self._token:
+            raise UsageError(
+                "this pool was opened in another trio.run: call it there; from a thread of that run by"
+                " trio.from_thread.run(pool.execute, ...), or open a pool in this run"
+            )
