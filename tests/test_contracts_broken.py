@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -214,12 +215,14 @@ class CannotBeKilled(Process):
 
 
 class KillsNoChildren(Process):
+    """Kills the keeper that would end them; the worker itself ends with it."""
+
     def signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._inner.pid, number)
+            os.kill(self._inner._process.keeper.pid, signal.SIGKILL)
 
     async def wait(self) -> None:
-        await self._inner._process.wait()
+        await self._inner._process.keeper.until_reaped()
 
 
 class SaysNothing(Process):

@@ -97,6 +97,7 @@ def _signals(status: str) -> dict[str, list[int]]:
     fields = dict(line.split(":", 1) for line in status.splitlines())
     masks = {"blocked": int(fields["SigBlk"], 16), "ignored": int(fields["SigIgn"], 16)}
     usual = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these two itself
+    usual |= {32, 33}  # type: ignore[arg-type]  # the C library's own, which nobody else can set: signal(7)
     numbers = [number for number in range(1, 65) if number not in usual]
     return {what: [number for number in numbers if mask >> (number - 1) & 1] for what, mask in masks.items()}
 
