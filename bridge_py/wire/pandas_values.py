@@ -218,9 +218,9 @@ def _arrow_stream(value: Any) -> memoryview:
 
 
 def _from_arrow(data: Any) -> Any:
-    from .tables import read_stream
+    from .tables import checked, read_stream
 
-    return read_stream(bytes(data)).read_all().column(0)
+    return checked(read_stream(bytes(data)).read_all()).column(0)
 
 
 def _plain(encoder: Encoder, value: Any) -> Any:
