@@ -144,9 +144,24 @@ def running_here() -> RunningLoop | None:
 
 
 def is_loops_own(frame: FrameType | None, *, in_loop: bool = False) -> bool:
-    """Whether it is a loop's own code that runs, not that of a tool: there nothing may be raised."""
-    package = "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
-    return package in _LOOPS or (in_loop and package in _HELPERS)
+    """Whether it is a loop's own code that runs, not that of a tool: there nothing may be raised.
+
+    `in_loop`: a loop runs this code. Then that of a pool inside the worker counts too, which would leave files behind.
+    """
+    package = _package_of(frame)
+    return package in _LOOPS or (in_loop and (package in _HELPERS or _is_a_pools(frame)))
+
+
+def _is_a_pools(frame: FrameType | None) -> bool:
+    while frame is not None and (package := _package_of(frame)) not in _LOOPS:
+        if package == "snakepit_trio":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _package_of(frame: FrameType | None) -> str:
+    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def is_cancellation(error: BaseException) -> bool:

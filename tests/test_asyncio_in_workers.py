@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import snakepit_trio as snakepit
+from bridge_py.running_loops import is_loops_own
 from snakepit_trio.testing import InMemory
 
 from .conftest import is_alive
@@ -199,3 +202,26 @@ def test_an_application_has_asyncios_loops_before_and_after_a_pool() -> None:
     assert (before, during) == ("asyncio.unix_events", "asyncio.unix_events")
     assert in_trio.startswith("trio_asyncio")
     assert after == ["asyncio.unix_events", "asyncio.unix_events", "uvloop", "uvloop"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "is_own"),
+    [
+        (["tool", "trio._core._run", "tool"], False),
+        (["tool", "trio._core._run", "trio.x"], True),
+        (["tool", "trio._core._run", "tool", "snakepit_trio.processes", "tempfile"], True),
+        (["snakepit_trio.scripts", "trio._core._run", "tool"], False),
+    ],
+)
+def test_code_of_a_pool_inside_the_worker_is_not_left_half_way(modules: list[str], is_own: bool) -> None:
+    code = compile("def call(inner):\n    return inner()", "code", "exec")
+
+    def look() -> bool:
+        return is_loops_own(sys._getframe(1), in_loop=True)
+
+    inner: Any = look
+    for module in reversed(modules):
+        names: dict[str, Any] = {"__name__": module}
+        exec(code, names)
+        inner = functools.partial(names["call"], inner)
+    assert inner() is is_own
