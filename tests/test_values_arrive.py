@@ -27,6 +27,9 @@ from .value_tools import Box, Color, Point
 VALUES = "tests.value_tools:ValueTools"
 
 
+NO_ROWS: Any = np.zeros((0, 3))
+
+
 class Loud(str):
     __slots__ = ()
 
@@ -112,10 +115,7 @@ def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
         (np.array([1]).view(np.recarray), "numpy.rec.recarray cannot be sent, .* send numpy.asarray"),
         (np.array([{1}], object), r"dtype object cannot be sent.* send \.tolist\(\)"),
         (np.zeros(2, np.dtype("f8", metadata={"a": 1})), "another dtype would arrive"),
-        (
-            memoryview(np.zeros((0, 3))),  # type: ignore[arg-type]
-            "without items, and of several dimensions",
-        ),
+        (memoryview(NO_ROWS), "without items, and of several dimensions"),
         (collections.defaultdict(lambda: 1), r"default_factory is no builtin type.* send dict\(value\)"),
         (pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)}), r"value\['a'\]: .* send \.to_list\(\)"),
         (pd.DataFrame({"a": [1, {"b": object()}]}), r"value\['a'\]\[1\]\.b: an object of type builtins.object"),
