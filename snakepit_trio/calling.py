@@ -128,7 +128,8 @@ class Caller:
     def _new_call(
         self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
     ) -> Call:
-        self._run.check()
+        if not self._dispatcher.is_closed:  # else it says that, to whoever asks
+            self._run.check()
         check_call(name, args, session)
         args = args or {}
         session = session or ""

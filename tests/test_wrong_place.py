@@ -29,6 +29,8 @@ async def test_a_call_from_another_run() -> None:
         stats = pool.get_stats()
         assert (stats.queued, stats.running, stats.restarts) == (0, 0, 0)
         assert await call() == 2
+    with pytest.raises(snakepit.PoolClosed):
+        await trio.to_thread.run_sync(trio.run, call)
 
 
 async def test_two_tasks_that_take_from_one_stream() -> None:
