@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import subprocess
@@ -13,12 +12,13 @@ import trio
 
 from . import guardian
 from .children import Child, script
+from .log import get_logger
 from .processes import ProcessRegistry
 
 _GOODBYE: Final = 1.0  # seconds for it to end by itself
 _PAUSE: Final = 1.0  # between the end of one and the start of the next, should they keep ending
 
-logger = logging.getLogger("snakepit.processes")
+logger = get_logger("snakepit.processes")
 
 
 class Guard:

@@ -236,10 +236,9 @@ def _is_cleaner(pid: int) -> bool:
 
 def _pidfd_of(host: int) -> int | None:
     try:
-        pidfd = os.pidfd_open(host)
+        return os.pidfd_open(host)
     except OSError:
         return None  # it is gone already, or the kernel is too old: the socket will tell
-    return pidfd
 
 
 def _prctl(*numbers: int) -> None:

@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from .bridge.server import BridgeServer
 
 logger = get_logger("snakepit.pool")
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import functools
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -30,6 +29,7 @@ from bridge_py.wire.errors import UsageError
 
 from .children import Child
 from .guardian import alive, kill_run, remove_files, start_ticks
+from .log import get_logger
 
 FOLDER_VARIABLE: Final = "SNAKEPIT_RUN_DIR"
 _LONGEST_FOLDER: Final = 60  # a socket's path holds 107 bytes: unix(7)
@@ -37,7 +37,7 @@ _UNFINISHED: Final = ".new-"
 _UNFINISHED_AFTER: Final = 60.0  # seconds after which a folder that is being made is taken for left behind
 _AT_ONCE: Final = 2.0  # seconds
 
-logger = logging.getLogger("snakepit.processes")
+logger = get_logger("snakepit.processes")
 _open_here: weakref.WeakSet[ProcessRegistry] = weakref.WeakSet()
 
 
@@ -91,7 +91,7 @@ class ProcessRegistry:
     `keepers` are theirs, by the key of their entry.
     """
 
-    def __init__(self, folder: Path, pool: str, lock: int) -> None:
+    def __init__(self, folder: Path, pool: str) -> None:
         self.folder = folder
         self.run_id = folder.name
         self.keepers: dict[str, Child] = {}
@@ -99,13 +99,13 @@ class ProcessRegistry:
         self._guardian: Child | None = None
         self._pool = pool
         self._started_at = time.time()
-        self._lock = lock
+        self._lock = -1
 
     @classmethod
     def open(cls, pool: str) -> ProcessRegistry:
         """Begin a run. Raises `UsageError` if the folder of all runs cannot be trusted, and `OSError`."""
         folder = runs_folder() / secrets.token_hex(6)
-        registry = cls(folder, pool, -1)
+        registry = cls(folder, pool)
         registry._make_folder()
         _note_exec_and_forks()
         _open_here.add(registry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Final
 
 import trio
@@ -13,12 +12,13 @@ from snakepit_trio.errors import OutOfResources
 from snakepit_trio.guard import Guard
 from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import WorkerProcess
+from snakepit_trio.log import get_logger
 from snakepit_trio.loop import AsyncioLoop
 from snakepit_trio.processes import ProcessRegistry, sweep_at_start
 
 from .place import Place
 
-logger = logging.getLogger("snakepit.processes")
+logger = get_logger("snakepit.processes")
 
 #: Modules, which are loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
 _BY_PROTOCOL: Final = {"link": ".local", "grpc": ".foreign", "stdio": ".stdio"}

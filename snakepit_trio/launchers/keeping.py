@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import os
 import signal
 import socket
@@ -17,13 +16,14 @@ import trio
 
 from snakepit_trio.children import Child
 from snakepit_trio.guardian import WORKER_VARIABLE, alive, kill, pids_of, start_ticks, with_descendants
+from snakepit_trio.log import get_logger
 
 from .place import Place
 
 _PASS: Final = 0.01  # seconds between two looks for processes
 _LONGEST: Final = 2.0
 
-logger = logging.getLogger("snakepit.processes")
+logger = get_logger("snakepit.processes")
 
 
 class Pipes:
