@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 logger = get_logger("snakepit.worker")
 
+_LAUNCH = 5.0  # seconds to start a process, which an executable on a dead file system may keep from being one
 _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
-_LAUNCH = 5.0  # to start a process, which an executable on a dead file system may keep from being one
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
@@ -215,8 +215,9 @@ class Worker:
             await trio.sleep(self._config.ping_interval)
             with logger.tolerates("a look at a worker"):
                 # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
-                is_excused = lambda: not self._is_ready or bool(self.calls)  # noqa: E731
-                if await self.health.ask(self._ping, process.is_stopped, is_excused):
+                if await self.health.ask(
+                    self._ping, process.is_stopped, lambda: not self._is_ready or bool(self.calls)
+                ):
                     self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
