@@ -4,8 +4,8 @@ A worker with one call at a time runs sync tools on the main thread, where many 
 be, and coroutines on the main thread's event loop. With more at a time the main thread belongs to the
 event loop and sync tools get a thread each.
 
-Before a call starts, its id goes into the ledger: eight bytes of memory shared with the host, which
-outlive the process. Calls start in order, so the ledger tells the host exactly which calls of a dead
+Before a call starts, its id goes into the ledger: memory shared with the host, which outlives the
+process. Calls start in order, so the ledger tells the host exactly which calls of a dead
 worker never started; those it may run elsewhere.
 """
 
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import inspect
 import os
-import struct
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -30,11 +29,11 @@ from .context import StateHost
 from .credit import AsyncCredit, SyncCredit
 from .ending import end_forked
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
+from .ledger import note_start
 from .running_loops import RunningLoop, is_cancellation
 from .tool_loop import CallTasks, ToolLoop
 from .wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
-LEDGER_BYTES = 8
 _END: Final = object()
 Pack = Callable[[Any, str], Load]
 Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
@@ -187,7 +186,7 @@ class Executor:
         if call is not None and call_id > self._last_started:
             self._last_started = call_id
             if self._ledger is not None:
-                struct.pack_into("<Q", self._ledger, 0, call_id)
+                note_start(self._ledger, call_id)
         return call
 
     def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
@@ -295,28 +294,31 @@ class Executor:
                 self._replies.chunk(call.id, load)
 
 
-def _complete(loop: ToolLoop, returned: object) -> None:
-    if inspect.isawaitable(returned):
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(completed(returned))
-
-
 async def completed(returned: Awaitable[Any]) -> None:
     """Await it, whatever kind of awaitable it is."""
     await returned
 
 
-class SerialExecutor(Executor):
-    """One call at a time, on the main thread."""
+class _MainThreadExecutor(Executor):
+    """One that has the main thread of a process for its event loop."""
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
         self._loop = ToolLoop()
-        self._queue: SimpleQueue[int | None] = SimpleQueue()
-        self._interrupts = MainThreadInterrupts()
 
     def complete(self, returned: object) -> None:
-        _complete(self._loop, returned)
+        if inspect.isawaitable(returned):
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_until_complete(completed(returned))
+
+
+class SerialExecutor(_MainThreadExecutor):
+    """One call at a time, on the main thread."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
+        super().__init__(replies, ledger, pack)
+        self._queue: SimpleQueue[int | None] = SimpleQueue()
+        self._interrupts = MainThreadInterrupts()
 
     def _wake(self, call_id: int) -> None:
         self._queue.put(call_id)
@@ -340,19 +342,15 @@ class SerialExecutor(Executor):
         self._loop.run_calls(task.done)
 
 
-class ConcurrentExecutor(Executor):
+class ConcurrentExecutor(_MainThreadExecutor):
     """Several calls at a time: coroutines on the main thread's event loop, sync tools in threads."""
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
         super().__init__(replies, ledger, pack)
-        self._loop = ToolLoop()
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
-
-    def complete(self, returned: object) -> None:
-        _complete(self._loop, returned)
 
     def _wake(self, _call_id: int) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -14,9 +15,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -24,10 +26,14 @@ from .adapter import BaseAdapter
 from .asyncio_policy import restore_asyncio
 from .cargo import Sizes
 from .ending import code_of, forks_end, leave
-from .executor import LEDGER_BYTES, ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
+from .executor import ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
+from .ledger import LEDGER_BYTES, note_failure
 from .limits import apply_limits
 from .server import LinkServer
 from .wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from .contract.service import ContractServer
 
 SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
@@ -43,6 +49,15 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     _line_buffered(sys.stdout)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
+    try:
+        serve = _start(options, ledger)
+    except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
+        return _fail(options, ledger, error)  # noqa: ASYNC104
+    return serve()
+
+
+def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[], int]:
     _limit(options.limits)
     secret = os.environ.pop(SECRET_VARIABLE, "")
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
@@ -51,9 +66,24 @@ def main(arguments: list[str]) -> int:
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
         starting = adapter.setup()
     if options.listen_fd is None:
-        serve_contract(adapter, options, starting)
-        return 0
-    return _serve(adapter, options, secret, starting)
+        return _start_contract(adapter, options, starting)
+    return _start_link(adapter, options, secret, ledger, starting)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    try:
+        apply_limits(limits)
+    except UsageError as error:
+        sys.exit(str(error))  # where in here it was raised helps nobody
+
+
+def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseException) -> int:
+    """The worker cannot start. It leaves without its threads, which might never end."""
+    if ledger is not None:
+        note_failure(ledger, error)
+        with contextlib.suppress(OSError):
+            os.close(options.listen_fd)  # the host learns of it now, whatever is left to do here
+    return code_of(error)
 
 
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
@@ -99,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bridge_py", description="A worker of snakepit-trio.")
     parser.add_argument("--adapter", required=True, help="package.module:Class")
     parser.add_argument("--listen-fd", type=int, help="a listening socket; without it, the worker speaks the contract")
-    parser.add_argument("--ledger-fd", type=int, help="a file of eight bytes for the id of the last call started")
+    parser.add_argument(
+        "--ledger-fd", type=int, help="a page that tells the host which call was started last, or why none can be"
+    )
     parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
     parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
     parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
@@ -115,21 +147,19 @@ def _sizes(text: str) -> Sizes:
     return msgspec.json.decode(text, type=Sizes)
 
 
-def _limit(limits: dict[str, int]) -> None:
-    try:
-        apply_limits(limits)
-    except UsageError as error:
-        sys.exit(f"snakepit: {error}")
-
-
-def _serve(adapter: BaseAdapter, options: argparse.Namespace, secret: str, starting: object) -> int:
-    listener = socket.socket(fileno=options.listen_fd)
+def _start_link(
+    adapter: BaseAdapter, options: argparse.Namespace, secret: str, ledger: mmap.mmap | None, starting: object
+) -> Callable[[], int]:
     executor: Executor
+    listener = socket.socket(fileno=options.listen_fd)
     server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
-    ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():
         executor.complete(starting)
+    return partial(_serve_link, adapter, server, executor)
+
+
+def _serve_link(adapter: BaseAdapter, server: LinkServer, executor: Executor) -> int:
     server.start(executor)
     try:
         executor.run()
@@ -148,8 +178,7 @@ def _close(adapter: BaseAdapter, executor: Executor) -> int:
     return code
 
 
-def serve_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object = None) -> None:
-    """Be a worker of the wire contract until SIGTERM. `starting` is what the adapter's `setup` has returned."""
+def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object) -> Callable[[], int]:
     from .contract.service import ContractServer
 
     ready_file = os.environ.get("SNAKEPIT_READY_FILE")
@@ -161,8 +190,14 @@ def serve_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))
     with forks_end():
         executor.complete(starting)
+    return partial(_serve_contract, server, executor)
+
+
+def _serve_contract(server: ContractServer, executor: Executor) -> int:
+    """Be a worker of the wire contract until SIGTERM."""
     server.start(executor)
     executor.run()
+    return 0
 
 
 def _executor(replies: Replies, ledger: mmap.mmap | None, pack: Pack, concurrency: int) -> Executor:

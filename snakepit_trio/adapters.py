@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import attrs
-from attrs import validators
 
 import bridge_py
 from bridge_py.adapter import unknown_tool
+
+from .settings import is_text, one_of, refuse
 
 _FOR_CALLS: Final = (
     "supported_commands",
@@ -74,12 +75,29 @@ class Adapter(ABC):
         return None
 
 
-def _texts(args: Iterable[str]) -> tuple[str, ...]:
-    return tuple(args)
+def to_args(args: Iterable[str]) -> tuple[str, ...]:
+    """The arguments of a program. Raises `UsageError` for what is no list of texts."""
+    texts = () if isinstance(args, (str, bytes)) or not isinstance(args, Iterable) else tuple(args)
+    if not all(map(is_text, texts)) or (args and not texts):
+        raise refuse("args", args, "give a list of texts, with no NUL")
+    return texts
 
 
-def _absolute(path: str | os.PathLike[str]) -> str:
-    return os.path.abspath(path)
+def to_script(script: str | os.PathLike[str]) -> str:
+    """The absolute path of a program. Raises `UsageError` for what is no path."""
+    if not isinstance(script, (str, os.PathLike)) or not is_text(os.fspath(script)):
+        raise refuse("script", script, "give a path")
+    return os.path.abspath(script)
+
+
+def _is_text(_adapter: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not is_text(value):
+        raise refuse(field.name, value, "give text, with no NUL")
+
+
+def _is_text_or_none(adapter: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _is_text(adapter, field, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -96,11 +114,11 @@ class GrpcBridge(Adapter):
 
     protocol = "grpc"
 
-    script: str | os.PathLike[str] = attrs.field(converter=_absolute)
-    args: Sequence[str] = attrs.field(default=(), converter=_texts)
-    contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=validators.in_(("0.4", "0.13")))
-    python: str | None = None
-    adapter: str = ""
+    script: str | os.PathLike[str] = attrs.field(converter=to_script)
+    args: Sequence[str] = attrs.field(default=(), converter=to_args)
+    contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=one_of(("0.4", "0.13")))
+    python: str | None = attrs.field(default=None, validator=_is_text_or_none)
+    adapter: str = attrs.field(default="", validator=_is_text)
     allow_pickle: bool = False
 
     def executable_path(self, python: str) -> str:
@@ -154,13 +172,13 @@ def missing_program(runner: str, script: str) -> str | None:
 class GrpcPython(Adapter):
     """Our own Python worker, with the adapter class that `target` names as `package.module:Class`."""
 
-    target: str = attrs.field(validator=validators.instance_of(str))
+    target: str = attrs.field()
     #: The class itself, where it is known, for launchers that run it here.
     adapter_class: type[bridge_py.BaseAdapter] | None = attrs.field(default=None, repr=False, eq=False)
 
     @target.validator
     def _check(self, _attribute: object, value: str) -> None:
-        place, _, name = value.rpartition(":")
+        place, _, name = value.rpartition(":") if is_text(value) else ("", "", "")
         if not place or not name:
             raise bridge_py.UsageError(f"adapter {value!r}: write it as 'package.module:Class'")
 

@@ -20,6 +20,7 @@ from .errors import PoolClosed
 
 if TYPE_CHECKING:
     from .worker import Worker
+    from .worker_calls import WorkerCalls
 
 
 #: The call that a host tool runs for, in its tasks and threads.
@@ -96,7 +97,7 @@ class Call:
         self.assigned_at = 0.0
         self.id = 0  # on the link, of its worker; 0 until sent
         self.state = CallState.NEW
-        self.worker: Worker | None = None
+        self.worker: WorkerCalls | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
         self.returns = 0  # how often a worker died before it had started it
         self.chunks: deque[Frame] = deque()

@@ -17,7 +17,7 @@ from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCanc
 from bridge_py.wire.frames import Frame
 
 from .affinity import Affinity
-from .call import Call, serving
+from .call import Call, CallState, serving
 from .call_checks import check_call, check_retries, seconds_of
 from .config import PoolConfig
 from .deadlines import Deadlines
@@ -241,8 +241,27 @@ class Caller:
             await trio.lowlevel.checkpoint_if_cancelled()  # a task is cancelled in trio's way
             raise ToolCancelled
         self.timed_out += 1
+        told = self._lateness(call)
         await self._abandon(call)
-        raise CallTimeout(f"{call.name!r} was stopped: it did not end within {call.timeout} s")
+        raise CallTimeout(f"{call.name!r} {told}")
+
+    def _lateness(self, call: Call) -> str:
+        """What has become of a call whose time is over."""
+        if call.state is CallState.NEW:
+            return f"never started: there was no room for its large arguments for {call.timeout} s"
+        if call.worker is None:
+            dispatcher = self._dispatcher
+            return (
+                f"never started: it was not at the head of the line within {call.timeout} s"
+                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._supervisor.target})"
+            )
+        there = trio.current_time() - call.assigned_at
+        if not call.worker.has_started(call):
+            return f"never started within {call.timeout} s: worker {call.worker.id} was busy for {there:.3f} s of them"
+        return (
+            f"was stopped: it did not end within {call.timeout} s, of which it was on worker {call.worker.id} for"
+            f" {there:.3f} s"
+        )
 
     def _decode(self, call: Call, frame: Frame) -> Any:
         # What cannot be decoded is this call's failure: the link is whole, and so is its worker.

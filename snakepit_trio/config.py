@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import attrs
-from attrs import validators
 
 from bridge_py import BaseAdapter
 from bridge_py.cargo import Sizes
@@ -25,28 +24,51 @@ from bridge_py.worker import LOADING, SCRIPT_MODULE
 from .adapters import Adapter, GrpcPython
 from .affinity import Affinity
 from .launcher import Launcher
-from .limits import Limits, share_of_cores, whole
+from .limits import Limits, share_of_cores
 from .policy import RecyclePolicy, RetryPolicy
+from .settings import environment, instance, name, one_of, path, refuse, seconds, whole
 from .state.quotas import Quotas
 from .state.store import DEFAULT_TTL, SessionStore
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
 
-_positive: Any = [validators.instance_of((int, float)), validators.gt(0)]
 
-
-def _count(default: int, least: int = 1) -> Any:
-    return attrs.field(default=default, validator=whole(least))
+def _count(default: int, least: int = 1, most: int | None = None) -> Any:
+    return attrs.field(default=default, validator=whole(least, most))
 
 
 def _threads() -> Any:
     share: Any = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
-    return attrs.field(default=share, validator=validators.optional(whole(1)))
+    return attrs.field(default=share, validator=whole(1, or_none="what they choose themselves"))
 
 
 def _seconds(default: float) -> Any:
-    return attrs.field(default=default, validator=_positive)
+    return attrs.field(default=default, validator=seconds())
+
+
+def _is(kind: type) -> Any:
+    return instance(kind, remedy=f"give a snakepit_trio.{kind.__name__}")
+
+
+def _is_or_none(kind: type, none: str) -> Any:
+    return instance(kind, type(None), remedy=f"give a snakepit_trio.{kind.__name__}, or None for {none}")
+
+
+def _to_env(env: object) -> Any:
+    # Workers that are started later get what was asked for when the pool opened; so also with the options.
+    return dict(env) if isinstance(env, Mapping) else env
+
+
+def _to_options(options: object) -> Any:
+    return {key: _plain(value) for key, value in options.items()} if isinstance(options, Mapping) else options
+
+
+def _plain(value: object) -> object:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return value  # `_check_options` refuses it
 
 
 def _to_bound(bound: float | None) -> float:
@@ -55,7 +77,7 @@ def _to_bound(bound: float | None) -> float:
 
 def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) -> None:
     if bound != math.inf and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 0):
-        raise ValueError(f"'{field.name}' is {bound!r}; give a number of calls from 0 on, or None for no bound")
+        raise refuse(field.name, bound, "give a number of calls from 0 on, or None for no bound")
 
 
 def _has_zstd(_config: object, _field: object, size: int | None) -> None:
@@ -78,30 +100,24 @@ def _to_adapter(adapter: object) -> Adapter:
     )
 
 
-def _is_store(_config: object, _attribute: object, store: Any) -> None:
-    if store is not None and not isinstance(store, SessionStore):
-        raise UsageError(f"store {store!r}: give a snakepit_trio.SessionStore, or None for one in this process")
-
-
-def _is_launcher(_config: object, _attribute: object, launcher: Any) -> None:
-    if launcher is not None and not isinstance(launcher, Launcher):
-        raise UsageError(f"launcher {launcher!r}: give a snakepit_trio.Launcher, or None for processes here")
-
-
 def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None:
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
     if options and not isinstance(config.adapter, GrpcPython):
         raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
-    for name, value in options.items():
+    for option, value in options.items():
         try:
             json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"options: {name!r} is no plain JSON value: {error}") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"options: {option!r} is no plain JSON value: {error}") from None
 
 
-def _to_name(name: str | None) -> str:
+def _to_name(name: object) -> Any:
     return "pool" if name is None else name
+
+
+def _to_python(python: object) -> Any:
+    return os.fspath(python) if isinstance(python, os.PathLike) else python
 
 
 @attrs.frozen(kw_only=True)
@@ -113,19 +129,19 @@ class PoolConfig:
     #: Worker processes.
     workers: int = _count(2)
     #: Calls that one worker runs at a time.
-    concurrency: int = _count(1)
+    concurrency: int = _count(1, 1, 100_000)
     #: Keyword arguments for the adapter class, where that is a Python class: plain JSON values by name.
-    options: Mapping[str, Any] = attrs.field(factory=dict, validator=_check_options)
+    options: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_options, validator=_check_options)
     #: Environment variables of the workers, on top of this process's own.
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str] | None = attrs.field(default=None, converter=_to_env, validator=environment)
     #: Working directory of the workers; None for this process's own.
-    cwd: str | os.PathLike[str] | None = None
+    cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=path(or_none="this process's own"))
     #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own.
-    umask: int | None = attrs.field(default=None, validator=validators.optional(whole(0, 0o777)))
+    umask: int | None = attrs.field(default=None, validator=whole(0, 0o777, or_none="this process's own"))
     #: The interpreter of the workers.
-    python: str = attrs.field(default=sys.executable, validator=validators.min_len(1))
+    python: str = attrs.field(default=sys.executable, converter=_to_python, validator=path())
     #: Shows in worker ids, task names and log records.
-    name: str = attrs.field(default=None, converter=_to_name)
+    name: str = attrs.field(default=None, converter=_to_name, validator=name)
     #: From the start of a process until it is ready.
     start_timeout: float = _seconds(30.0)
     #: What cancelled code gets to end before its worker is killed.
@@ -143,7 +159,7 @@ class PoolConfig:
     shared_memory: int = _count(1 << 31, 0)
     #: Buffers of a value that go over the link are compressed with zstd if they have this size together, or more; None
     #: for never. Takes the zstandard package on both sides, without which they are sent as they are.
-    compress_from: int | None = attrs.field(default=None, validator=[validators.optional(whole(1)), _has_zstd])
+    compress_from: int | None = attrs.field(default=None, validator=[whole(1, or_none="never"), _has_zstd])
     #: Chunks of a stream that may be under way before the consumer takes them.
     stream_window: int = _count(64)
     #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
@@ -155,16 +171,16 @@ class PoolConfig:
     #: Answers missing in a row after which it is killed and replaced.
     missed_pings: int = _count(2)
     #: Leave a worker alone that a debugger, or a SIGSTOP, has stopped.
-    allow_debugger: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    allow_debugger: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
     #: Ends of one worker within `restart_period`, in a row and before it has served a call, that put it in quarantine.
     max_restarts: int = _count(10)
     restart_period: float = _seconds(30.0)
     #: Between two trials to start a worker that is in quarantine.
     quarantine: float = _seconds(5.0)
     #: When workers are replaced by fresh ones.
-    recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=validators.instance_of(RecyclePolicy))
+    recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=_is(RecyclePolicy))
     #: How calls of idempotent tools are run again after a crash.
-    retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=validators.instance_of(RetryPolicy))
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_is(RetryPolicy))
     #: Workers in a row that calls of one command, or one session, kill before they are refused as tainted.
     taint_after: int = _count(3)
     #: For how long they are refused.
@@ -175,27 +191,29 @@ class PoolConfig:
     #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any.
     #: "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise `WorkerBusy`.
     #: When the worker ends, its sessions go to whichever worker takes their next call.
-    affinity: Affinity = attrs.field(default="hint", validator=validators.in_(get_args(Affinity)))
+    affinity: Affinity = attrs.field(default="hint", validator=one_of(get_args(Affinity)))
     #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
     affinity_sessions: int = _count(10_000)
     #: Bounds of each worker process; None for none.
-    limits: Limits | None = attrs.field(default=None, validator=validators.optional(validators.instance_of(Limits)))
+    limits: Limits | None = attrs.field(default=None, validator=_is_or_none(Limits, "no bounds"))
     #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
     #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
     threads: int | None = _threads()
     #: Where sessions are kept; None for a store in this process. Pools may share one.
-    store: SessionStore | None = attrs.field(default=None, validator=_is_store)
+    store: SessionStore | None = attrs.field(default=None, validator=_is_or_none(SessionStore, "one in this process"))
     #: What the sessions in this process may hold.
-    quotas: Quotas = attrs.field(factory=Quotas, validator=validators.instance_of(Quotas))
+    quotas: Quotas = attrs.field(factory=Quotas, validator=_is(Quotas))
     #: From the last use of a session of `Pool.session` until it expires.
     session_ttl: float = _seconds(DEFAULT_TTL)
     #: Between two turns of removing what has expired.
     cleanup_interval: float = _seconds(60.0)
     #: Where the workers run; None for processes of this machine.
-    launcher: Launcher | None = attrs.field(default=None, validator=_is_launcher)
+    launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
     #: Serve the wire contract to clients of this machine: True for a port that is free, or "127.0.0.1:50051". Whoever
     #: can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is where.
-    bridge_server: bool | str = attrs.field(default=False, validator=validators.instance_of((bool, str)))
+    bridge_server: bool | str = attrs.field(
+        default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
+    )
     #: Plain functions of the host that run in threads at a time for workers' code.
     host_threads: int = _count(40)
     #: Lines of a worker's stderr that are kept for error messages.

@@ -17,7 +17,7 @@ from bridge_py.wire.frames import Frame
 from .call import Call, CallState, Displaced, stopped
 from .changes import Changes
 from .config import PoolConfig
-from .errors import OutOfResources, PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerFailure
+from .errors import OutOfResources, PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerCrashed
 from .log import get_logger
 from .nurseries import told
 from .patience import comes_within
@@ -25,6 +25,7 @@ from .policy import TaintPolicy
 from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
 from .telemetry import Events
 from .worker import Worker
+from .worker_calls import WorkerCalls
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
@@ -155,14 +156,14 @@ class Dispatcher:
             worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
         await self._until_over(call)
 
-    def _why_killed(self, call: Call, worker: Worker) -> str:
+    def _why_killed(self, call: Call, worker: WorkerCalls) -> str:
         if worker.kills_to_cancel:
             return f"{call.name!r} was cancelled, and its protocol has no other way to stop it"
         if worker.must_be_killed_to_stop(call):
             return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
         return f"{call.name!r} did not end within {self._grace} s of its cancellation"
 
-    async def _until_over_or_to_be_killed(self, call: Call, worker: Worker) -> None:
+    async def _until_over_or_to_be_killed(self, call: Call, worker: WorkerCalls) -> None:
         # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
         look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
         while not call.is_over and not worker.must_be_killed_to_stop(call):
@@ -190,7 +191,7 @@ class Dispatcher:
             self._carry_out(assignments)
             self.workers_changed.notify()
 
-    def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerFailure | None) -> None:
+    def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerCrashed | None) -> None:
         """A worker's process is no more: settle the calls it had.
 
         Those it never started, by the id of the last one that it has, go back in line; `None` if that is
@@ -210,14 +211,15 @@ class Dispatcher:
             if self._concurrency > 1 or call_id == last_started:
                 suspects.update(_keys(call))
             self.crashed += failure is not None and not call.abandoned
-            self._settle(worker, call, failure or stopped(call))
+            told = None if failure is None else failure.of_call(call.name, _meanwhile(call, last_started, len(calls)))
+            self._settle(worker, call, told or stopped(call))
         # What else there is to say and to remember comes after the calls.
         if failure is not None:
             self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         if failure is not None and not worker.is_killed_by_us:
             self._blame(suspects)
 
-    def _settle(self, worker: Worker, call: Call, failure: Exception) -> None:
+    def _settle(self, worker: WorkerCalls, call: Call, failure: Exception) -> None:
         try:
             worker.when_over(call, partial(call.finish, None, failure))
         except Exception:
@@ -236,7 +238,7 @@ class Dispatcher:
             },
         )
 
-    def call_over(self, worker: Worker, call: Call, final: Frame, failure: Exception | None) -> None:
+    def call_over(self, worker: WorkerCalls, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
         if self._taint.has_suspects:
             for key in _keys(call):
@@ -248,7 +250,7 @@ class Dispatcher:
         call.finish(final, failure)
         self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
 
-    def call_returned(self, worker: Worker, call: Call) -> None:
+    def call_returned(self, worker: WorkerCalls, call: Call) -> None:
         """A worker has given a call back that it had not started."""
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
         if self._closed:
@@ -352,6 +354,16 @@ class Dispatcher:
         if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
             self._sent_ahead.set()
         return ()
+
+
+def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:
+    """What a worker that has died did with a call, as far as that is known."""
+    others = f" and {calls - 1} other{'s' * (calls > 2)}" if calls > 1 else ""
+    if last_started is None:
+        return f"while it had {call.name!r}{others}"
+    if call.id > last_started:
+        return f"before it started {call.name!r}, for which that is the {call.returns}. worker"
+    return f"while it ran {call.name!r}{others}"
 
 
 def _failure(call: Call, error: Exception) -> SnakepitError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import Final
 
 from bridge_py.wire.errors import (
     AccessDenied,
@@ -50,6 +51,9 @@ __all__ = [
 ]
 
 
+ENDED_EARLY: Final = "ended before it was ready"
+
+
 class WorkerError(SnakepitError):
     """Something is wrong with a worker process."""
 
@@ -59,30 +63,69 @@ class WorkerFailure(WorkerError):
 
     `worker_id` is `str`, `exit_code` is `int` or None (negative: minus the signal that killed it),
     `signal` is the number of that signal, a `signal.Signals` if it has a name, or None if there was
-    none; `stderr_tail` is a tuple of the last lines it wrote to stderr.
+    none; `stderr_tail` is a tuple of the last lines it wrote to stderr, and `problem` says what went wrong.
     """
 
     def __init__(
         self, worker_id: str, problem: str, exit_code: int | None = None, stderr_tail: Sequence[str] = ()
     ) -> None:
-        super().__init__(f"worker {worker_id} {problem}{_ending(exit_code)}")
         self.worker_id = worker_id
+        self.problem = problem
         self.exit_code = exit_code
         self.signal = _signal_of(exit_code)
         self.stderr_tail = tuple(stderr_tail)
+        super().__init__(self._headline())
         if stderr_tail:
             self.add_note("last lines of its stderr:\n" + "\n".join(f"  {line}" for line in stderr_tail))
 
+    def _headline(self) -> str:
+        return f"worker {self.worker_id} {self.problem}{_ending(self.exit_code)}"
+
 
 class WorkerStartError(WorkerFailure):
-    """A worker could not start: the adapter failed to load, or the process ended or stalled."""
+    """A worker could not start: the adapter failed to load, or the process ended or stalled.
+
+    `last_words` is what the worker itself has said of it, such as "ValueError: no database", and empty if it could not.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        problem: str,
+        exit_code: int | None = None,
+        stderr_tail: Sequence[str] = (),
+        last_words: str = "",
+    ) -> None:
+        self.last_words = last_words
+        super().__init__(worker_id, problem, exit_code, stderr_tail)
+
+    def _headline(self) -> str:
+        # How the process ended, and how we noticed, is chance where it has told its reason.
+        if self.last_words:
+            return f"worker {self.worker_id} could not start: {self.last_words}"
+        if self.problem != ENDED_EARLY:
+            return f"worker {self.worker_id} {self.problem}"
+        return ": ".join((super()._headline(), *self.stderr_tail[-1:]))
 
 
 class WorkerCrashed(WorkerFailure):
-    """The worker that ran the call died, or broke the protocol and was killed.
+    """The worker that ran the call died, or broke the protocol and was killed. `tool` is the name of the call's tool.
 
     The call may have run in part. It is run again only if that is allowed (`retries`).
     """
+
+    tool = ""
+    _meanwhile = ""
+
+    def of_call(self, tool: str, meanwhile: str) -> WorkerCrashed:
+        """The same for one of its calls. `meanwhile` says what it did with it, such as "while it ran 'double'"."""
+        error = WorkerCrashed(self.worker_id, self.problem, self.exit_code, self.stderr_tail)
+        error.tool = tool
+        error._meanwhile = f" {meanwhile}"
+        return error
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{self._meanwhile}"
 
 
 class PoolError(SnakepitError):

@@ -13,6 +13,7 @@ from bridge_py.wire.errors import UsageError
 from .affinity import Affinity
 from .calling import DEFAULT, Arguments, Timeout
 from .policy import RetryPolicy
+from .state.checks import check_new_session
 from .state.view import SessionView
 from .streams import Chunks
 
@@ -83,6 +84,7 @@ async def open_session(
     """See `Pool.session`. `affinities` is where to note that of the session."""
     if affinity is not None and affinity not in get_args(Affinity):
         raise UsageError(f"affinity={affinity!r} cannot be; give one of {', '.join(get_args(Affinity))}")
+    check_new_session(session_id, ttl, metadata)
     is_ours = session_id is None
     if session_id is None or not await pool.sessions.session_exists(session_id):
         session_id = await pool.sessions.create_session(session_id, ttl=ttl, metadata=metadata)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import psutil
 import trio
 
 from .config import PoolConfig
 from .patience import comes_within
+
+MIB: Final = 1 << 20
+_LOOK_AGAIN: Final = 0.05  # seconds
 
 
 class Heartbeat:
@@ -67,6 +71,13 @@ class Heartbeat:
             return False
         self.missed += 1
         return self.missed >= self._limit
+
+
+async def beyond(most: int, resident_bytes: Callable[[], int]) -> int:
+    """Wait until a process holds more than `most` bytes; returns how many. It is looked at twenty times a second."""
+    while (held := resident_bytes()) <= most:  # noqa: ASYNC110 - nobody tells
+        await trio.sleep(_LOOK_AGAIN)
+    return held
 
 
 def resident_bytes(pid: int | None) -> int:

@@ -25,6 +25,9 @@ class Site(ABC):
         """Unix time in seconds, for sessions and their expiry."""
         return time.time()
 
+    def check_room(self, workers: int) -> None:
+        """Raise `UsageError` for more workers than it can hold."""
+
     @property
     @abstractmethod
     def loop(self) -> AsyncioLoop:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
-from attrs import validators
+
+from .settings import whole
 
 #: Each is read by a library when it is loaded; all of them follow OMP_NUM_THREADS where their own is missing.
 THREAD_VARIABLES: Final = (
@@ -20,21 +21,8 @@ THREAD_VARIABLES: Final = (
 )
 
 
-def whole(least: int, most: int | None = None) -> Any:
-    """The validator of a whole number within bounds."""
-    # bool is an int to Python, but "workers=True" is a mistake.
-    checks: list[Any] = [
-        validators.instance_of(int),
-        validators.not_(validators.instance_of(bool)),
-        validators.ge(least),
-    ]
-    if most is not None:
-        checks.append(validators.le(most))
-    return validators.and_(*checks)
-
-
 def _limit(least: int, most: int | None = None) -> Any:
-    return attrs.field(default=None, validator=validators.optional(whole(least, most)))
+    return attrs.field(default=None, validator=whole(least, most, or_none="no limit"))
 
 
 @attrs.frozen(kw_only=True)

@@ -132,6 +132,10 @@ class WorkerProcess(Protocol):
         """Id of the last call the worker has started. True to the last instruction of a dead worker."""
 
     @property
+    def last_words(self) -> str:
+        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
+
+    @property
     def outputs(self) -> Sequence[Output]:
         """What is to be read from it, from its first byte on."""
 

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Final
 
 import attrs
-from attrs import validators
+
+from .settings import seconds, whole
 
 _MOST_SUSPECTS: Final = 10_000
 
@@ -128,11 +129,17 @@ class RecyclePolicy:
     """After what a worker is replaced by a fresh one. None: never for that reason."""
 
     #: Calls served.
-    calls: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    calls: int | None = attrs.field(default=None, validator=whole(1, or_none="never"))
     #: Seconds since its start.
-    age: float | None = attrs.field(default=None, validator=validators.optional(validators.gt(0)))
-    #: Resident memory, in bytes, of the worker process.
-    resident_bytes: int | None = attrs.field(default=None, validator=validators.optional(validators.gt(0)))
+    age: float | None = attrs.field(default=None, validator=seconds(or_none="never"))
+    #: Resident memory, in bytes, of the worker process, shared pages included. This bounds no call: it is looked at
+    #: when a call has ended and once in a `ping_interval`, calls that run then are left to end, and what the worker
+    #: has started is not counted.
+    resident_bytes: int | None = attrs.field(default=None, validator=whole(1, or_none="never"))
+    #: The same as a hard bound: a worker that holds more is killed, its calls fail with `WorkerCrashed`, and it is
+    #: replaced. It is looked at twenty times a second, so that for a moment it may hold more; what it has started is
+    #: not counted. `Limits.address_space` bounds what it may map, at once; a control group all of its processes.
+    max_resident_bytes: int | None = attrs.field(default=None, validator=whole(1, or_none="no bound"))
 
     def reason(self, *, calls: int, age: float, resident_bytes: int) -> str | None:
         """Why a worker is due, or None if it is not."""
@@ -150,11 +157,11 @@ class RetryPolicy:
     """How often, and after which pauses, a call is run again whose worker crashed."""
 
     #: Further runs after the first.
-    retries: int = attrs.field(default=5, validator=validators.ge(0))
+    retries: int = attrs.field(default=5, validator=whole(0))
     #: Seconds before the first of them; doubled for each further one.
-    first_delay: float = attrs.field(default=0.0, validator=validators.ge(0))
+    first_delay: float = attrs.field(default=0.0, validator=seconds(or_zero=True))
     #: The longest pause, in seconds.
-    longest_delay: float = attrs.field(default=1.0, validator=validators.ge(0))
+    longest_delay: float = attrs.field(default=1.0, validator=seconds(or_zero=True))
 
     def delay(self, run: int) -> float:
         """Seconds to wait before the `run`-th further run, counted from 1."""

@@ -44,6 +44,7 @@ from .log import get_logger
 from .nurseries import background_nursery
 from .policy import RetryPolicy
 from .python import PythonAPI
+from .settings import check_seconds, check_whole, refuse
 from .signals import for_the_application, interruption
 from .state.store import MemoryStore
 from .stats import PoolStats
@@ -94,6 +95,8 @@ async def open_pool(
     Raises `UsageError`, `TypeError` or `ValueError` for an invalid configuration, and, at once, `WorkerStartError` if a
     worker cannot start and `OutOfResources` if this process lacks room on its disk, descriptors or memory.
     """
+    if isinstance(adapters, str) or not isinstance(adapters, Sequence):
+        raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")
     if adapters and adapter is not None:
         raise UsageError("give adapter= or adapters=, not both")
     config |= {
@@ -101,7 +104,7 @@ async def open_pool(
         "concurrency": concurrency,
         "env": env,
         "cwd": cwd,
-        "python": os.fspath(python),
+        "python": python,
         "name": name,
     }
     try:
@@ -172,7 +175,7 @@ class Pool:
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
         self._bridge = Bridge(self.sessions, self.tools, config.sizes)
         #: The workers, one by one.
-        self.workers = Workers(self._supervisor)
+        self.workers = Workers(self._supervisor, self._site.check_room)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
         try:
@@ -244,6 +247,8 @@ class Pool:
 
         What the callback raises stops the tool and leaves as itself.
         """
+        if not callable(callback):
+            raise refuse("callback", callback, "give a function that takes a chunk")
         async with self.stream(name, args, timeout=timeout, session=session) as chunks:
             async for chunk in chunks:
                 answer = callback(chunk)
@@ -268,8 +273,7 @@ class Pool:
         they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
         would have come; leaving the block stops what is still under way. `timeout` is for each call.
         """
-        if limit is not None and limit < 1:
-            raise UsageError(f"limit is {limit}; give at least 1, or None for twice the pool's capacity")
+        check_whole("limit", limit, 1, or_none="twice the pool's capacity")
         limit = limit or 2 * self.config.workers * self.config.concurrency
         results: Results[Arguments, Any] = Results(args, limit, ordered)
 
@@ -375,10 +379,10 @@ class Pool:
     async def resize(self, workers: int) -> None:
         """Change the number of workers; returns when they are ready, or retired after their calls.
 
-        Raises `WorkerStartError` if one cannot start; those that can stay.
+        Raises `UsageError` for more than this machine can hold, and `WorkerStartError` if one cannot start; those that
+        can stay.
         """
-        if workers < 1:
-            raise UsageError(f"resize to {workers} workers: a pool has at least 1")
+        check_whole("workers", workers, 1)
         missing = workers - self._supervisor.target
         if missing > 0:
             await self.workers.start(missing)
@@ -387,6 +391,7 @@ class Pool:
 
     async def await_ready(self, timeout: float = 30) -> None:
         """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
+        check_seconds("timeout", timeout, or_zero=True)
         with trio.move_on_after(timeout) as waiting:
             while (missing := self._supervisor.missing()) and not self._dispatcher.is_closed:
                 await self._dispatcher.workers_changed.wait()

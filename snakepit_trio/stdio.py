@@ -23,19 +23,20 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.registry import parts_of
 
-from .adapters import Adapter, missing_program
+from .adapters import Adapter, missing_program, to_args, to_script
+from .settings import is_text, refuse
 
 _RUNNERS: Final = {".pl": "perl", ".js": "node", ".mjs": "node", ".cjs": "node", ".sh": "bash", ".rb": "ruby"}
 
 
-def _to_path(script: str | os.PathLike[str]) -> str:
-    return os.path.abspath(script) if script else ""
+def _to_script(script: str | os.PathLike[str]) -> str:
+    return "" if script == "" else to_script(script)
 
 
-def _to_args(args: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(args, str) or not all(isinstance(arg, str) for arg in args):
-        raise UsageError(f"args={args!r}: give a list of texts")
-    return tuple(args)
+def _to_executable(executable: str | os.PathLike[str]) -> str:
+    if not isinstance(executable, (str, os.PathLike)) or not is_text(path := os.fspath(executable)):
+        raise refuse("executable", executable, "give the path or the name of a program")
+    return path
 
 
 @attrs.frozen
@@ -49,9 +50,9 @@ class StdioJson(Adapter):
 
     protocol = "stdio"
 
-    script: str = attrs.field(converter=_to_path)
-    args: Sequence[str] = attrs.field(default=(), converter=_to_args)
-    executable: str = attrs.field(default="", converter=os.fspath)
+    script: str = attrs.field(converter=_to_script)
+    args: Sequence[str] = attrs.field(default=(), converter=to_args)
+    executable: str = attrs.field(default="", converter=_to_executable)
 
     def __attrs_post_init__(self) -> None:
         if not self.script and not self.executable:

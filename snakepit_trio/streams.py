@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 
 import outcome
@@ -81,6 +81,8 @@ class Results(AsyncIterator[R], Generic[T, R]):
     """
 
     def __init__(self, source: Iterable[T] | AsyncIterable[T], limit: int, ordered: bool) -> None:
+        if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, Mapping):
+            raise UsageError(f"args={source!r}: give an iterable of arguments, which are a dict for each call")
         self._source: Iterator[T] | AsyncIterator[T]
         self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         self._room = trio.Semaphore(limit)

@@ -62,7 +62,7 @@ class WorkerStarter:
             nursery.start_soon(self._run, self.worker)
             nursery.start_soon(self._announce, self.worker)
             while not self._stopping.is_set() and self.failure is None:
-                await self.worker.turn.wait()
+                await self.worker.due.turn.wait()
                 if self.worker.is_due:
                     await self._recycle(nursery)
                 else:
@@ -90,7 +90,7 @@ class WorkerStarter:
         finally:
             self.workers.remove(worker)
             worker.ended.set()
-            worker.turn.set()
+            worker.due.turn.set()
         if worker.failure is not None and self.failure is None and not self._stopping.is_set():
             logger.warning("%s; it is replaced", worker.failure)
 
@@ -120,7 +120,7 @@ class WorkerStarter:
         async with self._recycling:
             if not old.is_due or self._stopping.is_set():
                 return
-            logger.info("worker %s is replaced: %s", self.id, old.due)
+            logger.info("worker %s is replaced: %s", self.id, old.due.reason)
             fresh = self._make_worker(self.id)
             nursery.start_soon(self._run, fresh)
             await fresh.until_ready_or_over()

@@ -100,7 +100,9 @@ class ToolRegistry:
         tools. Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
         """
         name = name or str(getattr(function, "__name__", ""))
-        if not name.isidentifier():
+        if not callable(function):
+            raise UsageError(f"{function!r} is no function: it cannot be a host tool")
+        if not isinstance(name, str) or not name.isidentifier():
             raise UsageError(f"a host tool cannot be called {name!r}: give a name= that is an identifier")
         tools = self._scope(session_id)
         if name in tools and tools[name].kind == "host":

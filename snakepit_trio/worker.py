@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from bridge_py.specs import ToolSpec
-from bridge_py.wire import codec
-from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, ProtocolError, RemoteProtocolError, error_of
-from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.errors import (
+    DecodeError,
+    ProtocolError,
+)
 
 from .bridge.bridge import Bridge
-from .call import Call, stopped
 from .config import PoolConfig
-from .errors import WorkerCrashed, WorkerFailure, WorkerStartError
-from .health import Heartbeat
+from .errors import ENDED_EARLY, WorkerCrashed, WorkerStartError
+from .health import MIB, beyond
 from .launcher import Site
 from .lines import Introduction, Line, Surroundings, WorkerProcess
 from .link import LinkLost
@@ -30,7 +30,7 @@ from .log import get_logger
 from .nurseries import told
 from .output import log_lines
 from .patience import comes_within
-from .scheduler import Slot
+from .worker_calls import WorkerCalls
 from .worker_state import WorkerState
 
 if TYPE_CHECKING:
@@ -40,50 +40,36 @@ logger = get_logger("snakepit.worker")
 
 _LAUNCH = 5.0  # seconds to start a process, which an executable on a dead file system may keep from being one
 _EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
+_EXIT_AT_START = 5.0  # the same while nobody waits for it but who wants to know why it did not start
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
-_POSTPONE = 5.0  # until the replacement of a worker is tried again
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
 
 
-class Worker:
+class Worker(WorkerCalls):
     """One worker process and its link."""
 
     def __init__(self, id: str, config: PoolConfig, site: Site, dispatcher: Dispatcher, bridge: Bridge) -> None:
-        self.id = id
-        self.slot: Slot[Call] = Slot()
-        self.calls: dict[int, Call] = {}
-        self.calls_served = 0
+        super().__init__(id, config, dispatcher)
         self.started_at = site.clock()
-        self.tools: dict[str, ToolSpec] = {}  # by name
         self.python = ""  # its version
         self.is_killed_by_us = False
-        self.failure: WorkerFailure | None = None
-        self.health = Heartbeat(config)
-        self.due: str | None = None  # why it should be replaced
-        self.turn = trio.Event()  # it is due, or has ended
+        self.failure: WorkerCrashed | None = None
         self.ended = trio.Event()  # `run` is over
         self._config = config
         self._site = site
-        self._dispatcher = dispatcher
         self._bridge = bridge
-        self._process: WorkerProcess | None = None
-        self._line: Line | None = None
         self._is_ready = False
-        self._is_stopped = False
         self._is_draining = False
         self._has_served = False
-        self._born = trio.current_time()
-        self._not_due_before = 0.0
         self._ready_or_over = trio.Event()
-        self._over = trio.Event()
         self._exited = trio.Event()
         self._exited_or_hurried = trio.Event()
         self._is_hurried = False
         self._problem: str | None = None  # None: it ends because the pool wants it to
         self._patience = 0.0  # seconds to wait for its own exit before it is killed
         self._is_trusted = True  # until it breaks the protocol
-        self._most_calls = config.recycle.calls
+        self._last_words = ""  # why it could not start
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     @property
@@ -106,14 +92,9 @@ class Worker:
         return self._has_served or self.calls_served > 0
 
     @property
-    def kills_to_cancel(self) -> bool:
-        """Whether its calls can be stopped in no other way than by killing it."""
-        return self._line is not None and self._line.kills_to_cancel
-
-    @property
     def is_due(self) -> bool:
         """Whether it should be replaced, and has not ended by itself."""
-        return self.due is not None and not self._over.is_set()
+        return self.due.reason is not None and not self._over.is_set()
 
     @property
     def state(self) -> WorkerState:
@@ -136,7 +117,7 @@ class Worker:
         """Why it has left."""
         if self.failure is not None:
             return str(self.failure)
-        what = self._problem or (f"was replaced: {self.due}" if self.due else "was stopped")
+        what = self._problem or (f"was replaced: {self.due.reason}" if self.due.reason else "was stopped")
         return f"worker {self.id} {what}"
 
     async def until_ready_or_over(self) -> None:
@@ -167,7 +148,7 @@ class Worker:
             with trio.CancelScope(shield=True), logger.tolerates("giving back what a worker had"):
                 await process.release()
         if self._problem is not None and not self._is_ready:
-            raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail)
+            raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail, self._last_words)
 
     async def _live(self, process: WorkerProcess) -> None:
         output = logger.child(self.id)
@@ -191,6 +172,7 @@ class Worker:
                     nursery.start_soon(self._watch_exit, process)
                     nursery.start_soon(self._run_line, self._line)
                     nursery.start_soon(self._watch_health, process)
+                    nursery.start_soon(self._watch_memory)
                     await self._until_over()
                     with trio.CancelScope(shield=True):
                         await self._end(process)
@@ -221,6 +203,13 @@ class Worker:
                     self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
+    async def _watch_memory(self) -> None:
+        if (most := self._config.recycle.max_resident_bytes) is not None:
+            held = await beyond(most, self.resident_bytes)
+            self._finish(
+                f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)"
+            )
+
     def _ping(self, number: int) -> None:
         if self._is_ready and self._line is not None:
             self._line.ping(number)
@@ -229,7 +218,8 @@ class Worker:
         try:
             await line.run()
         except LinkLost:
-            self._finish("closed its link", patience=_EXIT_AFTER_LINK)
+            patience = _EXIT_AFTER_LINK if self._is_ready else _EXIT_AT_START
+            self._finish("closed its link", patience)
         except (ProtocolError, DecodeError) as error:
             self._is_trusted = False
             self._finish(f"broke the protocol: {error}")
@@ -263,7 +253,7 @@ class Worker:
             self._problem = self._death()
 
     def _death(self) -> str:
-        return "died" if self._is_ready else "ended before it was ready"
+        return "died" if self._is_ready else ENDED_EARLY
 
     def _name_oom(self, process: WorkerProcess) -> None:
         # Before our own SIGKILL, which could not be told from the kernel's.
@@ -319,6 +309,7 @@ class Worker:
             self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
         with logger.tolerates("looking for its last call"):
             last_started = process.last_started if self._is_trusted else None
+            self._last_words = process.last_words
         self._dispatcher.worker_gone(self, last_started, self.failure)
         self._dispatcher.tell_end(self, process.exit_code)
 
@@ -343,23 +334,17 @@ class Worker:
 
     def recycle(self, reason: str) -> None:
         """Ask for its replacement."""
-        if self.due is None and self._is_ready and trio.current_time() >= self._not_due_before:
-            self.due = reason
-            self.turn.set()
+        if self._is_ready:
+            self.due.ask(reason)
 
     def postpone(self) -> None:
         """It stays for now: its replacement could not start."""
         if not self._over.is_set():
-            self.due = None
-            self.turn = trio.Event()
-            self._not_due_before = trio.current_time() + _POSTPONE
+            self.due.postpone()
 
     def _check_due(self) -> None:
-        recycle = self._config.recycle
-        resident = self.resident_bytes() if recycle.resident_bytes else 0
-        age = trio.current_time() - self._born
-        if reason := recycle.reason(calls=self.calls_served, age=age, resident_bytes=resident):
-            self.recycle(reason)
+        if self._is_ready:
+            self.due.look(self.calls_served, self.resident_bytes)
 
     def _stop_if_drained(self) -> None:
         if self._is_draining and not self.calls:
@@ -378,110 +363,6 @@ class Worker:
             self.is_killed_by_us = True
             self._has_served |= for_a_call
         self._finish(problem)
-
-    # Its calls.
-
-    def start(self, call: Call) -> None:
-        """Send a call."""
-        assert self._line is not None
-        call.worker = self
-        call.id = self._line.open(call, call.microseconds_left())
-        self.calls[call.id] = call
-
-    def cancel(self, call: Call) -> None:
-        """Ask for the end of a call, and end what the host does for it."""
-        if self._line is None:
-            return
-        self._line.cancel_for(call)
-        if call.id not in self.calls:
-            return
-        for frame in self._line.cancel(call.id):
-            # What it ended with is not all there, and never will be.
-            if frame.kind != Kind.CHUNK:
-                self._call_ended(self.calls.pop(call.id), frame, stopped(call))
-
-    def end_session(self, session_id: str) -> None:
-        """Tell it that a session has ended of which it may hold something."""
-        if self._line is not None and not self._over.is_set():
-            self._line.end_session(session_id)
-
-    def is_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call's tool is one that is stopped by killing its worker."""
-        tool = self.tools.get(call.name)
-        return self.kills_to_cancel or (tool is not None and tool.cancel == "kill")
-
-    def must_be_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
-        if not self.is_killed_to_stop(call) or not self._is_open(call):
-            return False
-        return self._process is not None and self._process.last_started >= call.id
-
-    def recall(self, call: Call) -> None:
-        """Ask for a call back if it has not started."""
-        if self._line is not None and self._is_open(call):
-            self._line.recall(call.id)
-
-    def grant(self, call: Call, chunks: int) -> None:
-        """Let a stream go on."""
-        if self._line is not None and self._is_open(call):
-            self._line.grant(call.id, chunks)
-
-    def _is_open(self, call: Call) -> bool:
-        return self._line is not None and call.id in self.calls and self._line.is_open(call.id)
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
-        if self._line is None:
-            then()
-        else:
-            self._line.when_over(call, then)
-
-    def _handle(self, frame: Frame) -> None:
-        if self._is_stopped:
-            return  # its calls have been settled
-        match frame.kind:
-            case Kind.RESULT | Kind.END:
-                if (call := self.calls.pop(frame.call_id, None)) is not None:
-                    self._call_ended(call, frame, None)
-            case Kind.CHUNK:
-                call = self.calls.get(frame.call_id)
-                if call is not None and not call.abandoned:
-                    call.chunks.append(frame)
-                    call.wake()
-            case Kind.ERROR:
-                self._handle_error(frame)
-            case Kind.PONG:
-                self.health.answer(frame.number, trio.current_time())
-            case _:
-                raise RemoteProtocolError(f"a frame of kind {frame.kind}, which a worker does not send")
-
-    def _handle_error(self, frame: Frame) -> None:
-        fault = codec.decode_fault(frame.body)
-        call = self.calls.pop(frame.call_id, None)
-        if call is None:
-            return  # it could not be sent as it should have been, and has failed
-        if fault.code == NOT_STARTED and not call.abandoned:
-            self._dispatcher.call_returned(self, call)
-            self._stop_if_drained()
-        elif fault.code == CANCELLED:
-            # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
-            self._call_ended(call, frame, stopped(call))
-        else:
-            self._call_ended(call, frame, error_of(fault))
-
-    def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
-        # What the host still does for it, for a thread that the tool has left behind say, is its code too.
-        if self._line is not None and self._line.is_serving(call):
-            self._line.when_over(call, lambda: self._call_over(call, frame, failure))
-        else:
-            self._call_over(call, frame, failure)
-
-    def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
-        self.calls_served += 1
-        self._dispatcher.call_over(self, call, frame, failure)
-        if self._most_calls is not None and self.calls_served >= self._most_calls:
-            self._check_due()
-        self._stop_if_drained()
 
     def _hear_introduction(self, introduction: Introduction) -> None:
         assert self._process is not None

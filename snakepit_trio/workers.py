@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -9,6 +10,8 @@ import trio
 
 from bridge_py.wire.errors import UsageError
 
+from .machine import STARTS
+from .settings import check_whole
 from .supervisor import Supervisor, WorkerStarter
 from .worker import Worker
 from .worker_state import WorkerState
@@ -58,8 +61,9 @@ class PoolHealth:
 class Workers:
     """A pool's workers: `pool.workers`."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, check_room: Callable[[int], None]) -> None:
         self._supervisor = supervisor
+        self._check_room = check_room
 
     def list(self) -> list[WorkerInfo]:
         """All workers, in the order of their ids' numbers; those that are being replaced stand twice."""
@@ -71,7 +75,7 @@ class Workers:
 
     def get(self, worker_id: str) -> WorkerInfo | None:
         """The worker of that id, or None."""
-        starter = self._supervisor.starters.get(worker_id)
+        starter = self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
         return None if starter is None else _describe(starter)[-1]
 
     def by_pid(self, pid: int) -> WorkerInfo | None:
@@ -84,15 +88,19 @@ class Workers:
     async def start(self, number: int = 1) -> tuple[str, ...]:
         """Add workers; returns their ids when all are ready.
 
-        Raises `WorkerStartError`, at once, if one cannot start; those that can stay. If cancelled, they
-        go on starting.
+        Many are started a few at a time. Raises `UsageError` for more than this machine can hold, and
+        `WorkerStartError`, at once, if one cannot start; those that can stay. If cancelled, no more are started, and
+        those under way go on.
         """
-        if number < 0:
-            raise UsageError(f"start {number} workers: give a number that is not negative")
-        starters = [self._supervisor.add() for _ in range(number)]
+        check_whole("number", number, 0)
+        self._check_room(self._supervisor.target + number)
+        starters: list[WorkerStarter] = []
+        places = trio.Semaphore(STARTS)
         async with trio.open_nursery() as nursery:
-            for starter in starters:
-                nursery.start_soon(_until_up, starter, nursery.cancel_scope)
+            for _ in range(number):
+                await places.acquire()
+                starters.append(self._supervisor.add())
+                nursery.start_soon(_until_up, starters[-1], places, nursery.cancel_scope)
         for starter in starters:
             if starter.failure is not None:
                 raise starter.failure
@@ -114,15 +122,16 @@ class Workers:
         await self._supervisor.renew(starter)
 
     def _starter(self, worker_id: str) -> WorkerStarter:
-        starter = self._supervisor.starters.get(worker_id)
+        starter = self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
         if starter is None:
             known = ", ".join(self._supervisor.starters)
             raise UsageError(f"there is no worker {worker_id!r}; there are: {known}")
         return starter
 
 
-async def _until_up(starter: WorkerStarter, scope: trio.CancelScope) -> None:
+async def _until_up(starter: WorkerStarter, places: trio.Semaphore, scope: trio.CancelScope) -> None:
     await starter.up.wait()
+    places.release()
     if starter.failure is not None:
         scope.cancel()
 

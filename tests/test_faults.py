@@ -188,9 +188,9 @@ def test_a_call_that_goes_on_costs_its_worker() -> None:
 def test_faults_that_cannot_be() -> None:
     with pytest.raises(snakepit.UsageError, match="is no fault"):
         testing.Faults("die")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="when"):
+    with pytest.raises(snakepit.UsageError, match="when='never': give one of"):
         testing.Die(when="never")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at"):
+    with pytest.raises(snakepit.UsageError, match="at=2: give a number from 0 to 1"):
         testing.Cut(at=2)
     with pytest.raises(snakepit.UsageError, match="can be read as a batch"):
         testing.Garbage(data=b"\x12\x01a")

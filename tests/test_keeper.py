@@ -182,7 +182,7 @@ async def test_the_umask_of_workers(tmp_path: Path) -> None:
                 assert made.stat().st_mode & 0o777 == mode
     finally:
         os.umask(usual)
-    with pytest.raises(ValueError, match="'umask' must be <= 511"):
+    with pytest.raises(snakepit.UsageError, match="umask=512: give a whole number from 0 to 511"):
         snakepit.PoolConfig(adapter=TOOLS, umask=0o1000)
 
 

@@ -86,15 +86,15 @@ async def test_no_call_may_wait(log: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "error"),
     [
-        ({"max_queue": -1}, "'max_queue' is -1; give a number of calls"),
-        ({"max_queue": True}, "max_queue"),
-        ({"max_queue": 1.5}, "max_queue"),
-        ({"affinity": "sticky"}, "'affinity' must be in .*'strict_fail_fast'"),
-        ({"affinity_sessions": 0}, "affinity_sessions"),
+        ({"max_queue": -1}, "max_queue=-1: give a number of calls"),
+        ({"max_queue": True}, "max_queue=True: give"),
+        ({"max_queue": 1.5}, "max_queue=1.5: give"),
+        ({"affinity": "sticky"}, "affinity='sticky': give one of .*'strict_fail_fast'"),
+        ({"affinity_sessions": 0}, "affinity_sessions=0: give"),
     ],
 )
 def test_settings_that_cannot_be(setting: dict[str, Any], error: str) -> None:
-    with pytest.raises(ValueError, match=error):
+    with pytest.raises(snakepit.UsageError, match=error):
         snakepit.PoolConfig(**setting)
 
 

@@ -373,6 +373,15 @@ class Tools(BaseAdapter):
             held.append(b"x" * 2**24)
             _mark(path, f"{len(held) * 16} MiB")
 
+    @tool
+    def fill(self, mebibytes: int) -> None:
+        """Take so much memory, a mebibyte after another, and wait."""
+        held = []
+        for _ in range(mebibytes):
+            held.append(b"x" * 2**20)
+            time.sleep(0.001)
+        time.sleep(60)
+
 
 class StartsOnce(BaseAdapter):
     """Starts once, and then only after the file that it makes is gone."""

@@ -116,9 +116,10 @@ class AccessDenied(VariableError):
 
 
 class ToolError(SnakepitError):
-    """The tool raised. Carries `type`, `message` and `remote_traceback`, all `str`.
+    """The tool raised. Carries `type`, `message` and `remote_traceback`, and `tool` and `worker_id`, all `str`.
 
-    The remote traceback is a note of the exception, so that it is printed below the local one.
+    The last two are empty where they are not known. The remote traceback is a note of the exception, so that it is
+    printed below the local one.
     """
 
     _where = "in the worker"
@@ -128,8 +129,12 @@ class ToolError(SnakepitError):
         self.type = type
         self.message = message
         self.remote_traceback = remote_traceback
+        self.tool = self.worker_id = ""
         if remote_traceback:
             self.add_note(f"Traceback {self._where}:\n{remote_traceback.rstrip()}")
+
+    def __str__(self) -> str:
+        return f"{_by(self.tool, self.worker_id)} raised {super().__str__()}" if self.tool else super().__str__()
 
 
 class HostToolError(ToolError):
@@ -142,7 +147,7 @@ class HostToolError(ToolError):
         self.tool = tool
 
     def __str__(self) -> str:
-        return f"host tool {self.tool!r} raised {super().__str__()}"
+        return f"host tool {self.tool!r} raised {SnakepitError.__str__(self)}"
 
 
 class RemoteError(SnakepitError):
@@ -263,6 +268,21 @@ def error_of(fault: Fault) -> SnakepitError:
     if fault.code == "host_tool":
         return HostToolError(fault.message, fault.type, fault.traceback, fault.parameter)
     return _BY_CODE.get(fault.code, ProtocolError)(fault.message)
+
+
+def raised_by(error: SnakepitError, tool: str, worker_id: str) -> SnakepitError:
+    """The error that a call has ended with, which says from now on of which tool it is, and on which worker."""
+    if type(error) is ToolError:
+        error.tool, error.worker_id = tool, worker_id
+    elif type(error) is EncodeError:
+        error = EncodeError(f"{_by(tool, worker_id)} gave what cannot be sent: {error}")
+    else:
+        error.add_note(f"raised by {_by(tool, worker_id)}")
+    return error
+
+
+def _by(tool: str, worker_id: str) -> str:
+    return f"tool {tool!r} on worker {worker_id}"
 
 
 def _clip(text: str) -> str:

@@ -14,6 +14,7 @@ from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import WorkerProcess
 from snakepit_trio.log import get_logger
 from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio.machine import check_room
 from snakepit_trio.processes import ProcessRegistry, sweep_at_start
 
 from .place import Place
@@ -45,6 +46,9 @@ class _LocalSite(Site):
         except BaseException:
             self._place.close()
             raise
+
+    def check_room(self, workers: int) -> None:
+        check_room(workers)
 
     @property
     def loop(self) -> AsyncioLoop:

@@ -10,14 +10,13 @@ import os
 import secrets
 import shutil
 import socket
-import struct
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from bridge_py.executor import LEDGER_BYTES
+from bridge_py.ledger import LEDGER_BYTES, failure_of, last_started
 from bridge_py.worker import OPTIONS_VARIABLE, SECRET_VARIABLE
 from snakepit_trio.channel import ChannelLink
 from snakepit_trio.config import PoolConfig
@@ -52,8 +51,12 @@ class LocalProcess(OwnProcess):
     @property
     def last_started(self) -> int:
         """See `WorkerProcess`."""
-        (call_id,) = struct.unpack_from("<Q", self._ledger)
-        return int(call_id)
+        return last_started(self._ledger)
+
+    @property
+    def last_words(self) -> str:
+        """See `WorkerProcess`."""
+        return failure_of(self._ledger)
 
     @property
     def outputs(self) -> Sequence[Output]:

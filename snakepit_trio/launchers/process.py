@@ -33,6 +33,11 @@ class OwnProcess:
         """See `WorkerProcess`."""
         return self._process.exit_code
 
+    @property
+    def last_words(self) -> str:
+        """See `WorkerProcess`."""
+        return ""
+
     async def wait(self) -> None:
         """See `WorkerProcess`."""
         await self._process.wait()

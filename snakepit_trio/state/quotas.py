@@ -8,6 +8,11 @@ import attrs
 
 from bridge_py.wire import codec
 from bridge_py.wire.errors import QuotaExceeded
+from snakepit_trio.settings import whole
+
+
+def _bound(most: int | None) -> Any:
+    return attrs.field(default=most, validator=whole(0, or_none="no bound"))
 
 
 @attrs.frozen(kw_only=True)
@@ -15,15 +20,15 @@ class Quotas:
     """What one store may hold. None: no bound."""
 
     #: Sessions.
-    sessions: int | None = None
+    sessions: int | None = _bound(None)
     #: Variables of one session.
-    variables: int | None = 10_000
+    variables: int | None = _bound(10_000)
     #: Programs of one session, and global ones.
-    programs: int | None = 10_000
+    programs: int | None = _bound(10_000)
     #: Bytes of one session: its variables with their history, and its programs, as they would be sent.
-    bytes: int | None = 1 << 30
+    bytes: int | None = _bound(1 << 30)
     #: Versions of one variable that `history` and `rollback` know, the latest.
-    history: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    history: int = attrs.field(default=100, validator=whole(1))
 
 
 def check_quota(count: int, most: int | None, whose: str, what: str) -> None:

@@ -16,6 +16,7 @@ from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
 from bridge_py.wire.owning import own
 
 from . import exports
+from .checks import check_new_session
 from .quotas import Quotas, check_quota, size_of
 from .session import Session
 from .view import SessionInfo, SessionView
@@ -65,7 +66,7 @@ class SessionStore(ABC):
     ) -> str:
         """Make a session and return its id. `ttl` is in seconds since its last use, None for ever.
 
-        Raises `SessionError` if there is one of that id, and `QuotaExceeded`.
+        Raises `SessionError` if there is one of that id or an argument cannot be, and `QuotaExceeded`.
         """
 
     @abstractmethod
@@ -168,8 +169,7 @@ class MemoryStore(SessionStore):
         self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
     ) -> str:
         """See `SessionStore`."""
-        if ttl is not None and not ttl > 0:
-            raise SessionError(f"ttl is {ttl!r}: give seconds, or None for a session that does not expire")
+        check_new_session(session_id, ttl, metadata)
         session_id = session_id or f"session_{secrets.token_hex(8)}"
         if self._find(session_id) is not None:
             raise SessionError(f"there is a session {session_id!r} already")

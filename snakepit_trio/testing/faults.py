@@ -13,21 +13,22 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 import trio
-from attrs import validators
 
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.wire.frames import decode_batch
+from snakepit_trio.settings import is_number, one_of, refuse, seconds, whole
 
 Direction = Literal["to_host", "to_worker"]
 
 
-def _one_of(*choices: str) -> Any:
-    return validators.in_(choices)
+def _share(_fault: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise refuse(field.name, value, "give a number from 0 to 1")
 
 
-_seconds: Any = [validators.instance_of((int, float)), validators.ge(0)]
-_count: Any = [validators.instance_of(int), validators.ge(0)]
-_count_or_none: Any = validators.optional(_count)
+_seconds: Any = seconds(or_zero=True)
+_count: Any = whole(0)
+_count_or_none: Any = whole(0, or_none="every time")
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +52,7 @@ class RefuseStart(Fault):
     says that it is ready.
     """
 
-    how: Literal["launch", "exit", "hang"] = attrs.field(default="exit", validator=_one_of("launch", "exit", "hang"))
+    how: Literal["launch", "exit", "hang"] = attrs.field(default="exit", validator=one_of(("launch", "exit", "hang")))
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +65,7 @@ class Die(Fault):
 
     tool: str = "*"
     when: Literal["before", "during", "after"] = attrs.field(
-        default="during", validator=_one_of("before", "during", "after")
+        default="during", validator=one_of(("before", "during", "after"))
     )
     after: float = attrs.field(default=0.0, validator=_seconds)
 
@@ -80,7 +81,7 @@ class IgnoreCancel(Fault):
 class BatchFault(Fault):
     """A fault of a link. An occasion is each batch of frames in a direction."""
 
-    direction: Direction = attrs.field(default="to_host", validator=_one_of("to_host", "to_worker"))
+    direction: Direction = attrs.field(default="to_host", validator=one_of(("to_host", "to_worker")))
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +107,7 @@ class Split(BatchFault):
 class Cut(BatchFault):
     """Only the first part of a batch comes, `at` of its bytes (0 to 1), and the link ends there."""
 
-    at: float = attrs.field(default=0.5, validator=[validators.ge(0), validators.le(1)])
+    at: float = attrs.field(default=0.5, validator=_share)
 
 
 @attrs.frozen(kw_only=True)

@@ -33,11 +33,13 @@ from snakepit_trio.launcher import Launcher, Site
 from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.link import Link, LinkLost
 from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio.settings import check_whole
 
 from .faults import Faults, RefuseStart
 from .inline import CallFaults, InlineExecutor, TrioQueue
 from .wire import Wire
 
+_MOST: Final = 10_000  # workers
 _FIRST_PID: Final = 1 << 22  # above all that Linux gives: linux/threads.h
 _pids = itertools.count(_FIRST_PID)
 
@@ -97,6 +99,9 @@ class _MemorySite(Site):
     def clock(self) -> float:
         """Unix time at the pool's opening, and trio's from there on."""
         return self._began + (trio.current_time() - self._at)
+
+    def check_room(self, workers: int) -> None:
+        check_whole("workers", workers, 0, _MOST)
 
     @property
     def loop(self) -> AsyncioLoop:
@@ -216,6 +221,11 @@ class MemoryProcess:
         self.signal_group(signal.SIGKILL)
 
     # See `WorkerProcess`.
+
+    @property
+    def last_words(self) -> str:
+        """See `WorkerProcess`."""
+        return ""
 
     @property
     def last_started(self) -> int:

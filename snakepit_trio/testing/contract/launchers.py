@@ -185,6 +185,11 @@ class WatchedProcess:
         return self._inner.exit_code
 
     @property
+    def last_words(self) -> str:
+        """See `WorkerProcess`."""
+        return self._inner.last_words
+
+    @property
     def last_started(self) -> int:
         """See `WorkerProcess`; from its release on, what it was."""
         if not self._is_leaving:

@@ -1,0 +1,64 @@
+"""How many workers this machine can hold, by its own limits: more are refused before any is started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from bridge_py.wire.errors import UsageError
+
+# What each worker takes at least, its keeper included: a pool of more is sure to fail, one of fewer may.
+_THREADS: Final = 3
+_DESCRIPTORS: Final = 6
+_BYTES: Final = 16 << 20
+
+#: Starts under way at a time: enough to keep all cores busy, few enough that each is ready well within its time.
+STARTS: Final = max(32, 8 * (os.cpu_count() or 1))
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+
+
+def check_room(workers: int) -> None:
+    """Raise `UsageError` for more workers than this machine can hold, whatever else runs on it."""
+    most, limit = min(_limits())
+    if workers > most:
+        raise UsageError(f"workers={workers}: this machine can hold {most} at the most, by {limit}; give fewer")
+
+
+def _limits() -> Iterator[tuple[int, str]]:
+    """How many workers each limit allows, and what it is."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors != resource.RLIM_INFINITY:
+        yield descriptors // _DESCRIPTORS, f"the {descriptors} descriptors that this process may have (ulimit -n)"
+    processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:
+        yield processes // _THREADS, f"the {processes} processes and threads of one user (ulimit -u)"
+    for path, each in (("pid_max", _THREADS), ("threads-max", _THREADS)):
+        if (most := _read(Path("/proc/sys/kernel") / path)) is not None:
+            yield most // each, f"the {most} threads of all processes (kernel.{path})"
+    for path in ("pids.max", "pids/pids.max"):
+        if (most := _read(_CGROUPS / path)) is not None:
+            yield most // _THREADS, f"the {most} threads of its control group (pids.max)"
+    with contextlib.suppress(OSError):  # of a process without descriptors: then this limit is not known
+        bytes_here = min(_memory())
+        yield bytes_here // _BYTES, f"its memory, {bytes_here / 2**30:.1f} GiB, of which each takes 16 MiB or more"
+
+
+def _memory() -> Iterator[int]:
+    yield psutil.virtual_memory().total + psutil.swap_memory().total
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):
+        if (most := _read(_CGROUPS / path)) is not None:
+            yield most
+
+
+def _read(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # it is not there, or says "max"
+        return None

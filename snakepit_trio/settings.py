@@ -1,0 +1,134 @@
+"""Validators of settings, and of the like arguments: what is wrong is told in one line, with the name and a remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any, Final, TypeGuard
+
+from bridge_py.wire.errors import UsageError
+
+#: An attrs validator: takes the instance, the attribute and the value.
+Validator = Callable[[Any, Any, Any], None]
+
+_LARGEST: Final = 2**63 - 1  # what the wire, and the kernel, can hold
+_LONGEST: Final = 200  # characters of a value that are shown
+_LONGEST_NAME: Final = 100
+
+
+def refuse(name: str, value: object, remedy: str) -> UsageError:
+    """The error for a setting that cannot be. `remedy` is an imperative, such as "give seconds"."""
+    try:
+        shown = repr(value)
+    except Exception as error:
+        shown = f"<its repr() raised {type(error).__name__}>"
+    if len(shown) > _LONGEST:
+        shown = f"{shown[:_LONGEST]}..."
+    return UsageError(f"{name}={shown}: {remedy}")
+
+
+def check_whole(name: str, value: object, least: int, most: int | None = None, *, or_none: str = "") -> None:
+    """Raise `UsageError` for what is no whole number within bounds. `or_none` says what None means, where it may be."""
+    if value is None and or_none:
+        return
+    # bool is an int to Python, but "workers=True" is a mistake.
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if is_whole and most is None and value > _LARGEST:  # type: ignore[operator]
+        most = _LARGEST
+    if not is_whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise refuse(name, value, f"give a whole number {bounds}{or_none and f', or None for {or_none}'}")
+
+
+def check_seconds(name: str, value: object, *, or_zero: bool = False, or_none: str = "") -> None:
+    """Raise `UsageError` for what is no time in seconds."""
+    if value is None and or_none:
+        return
+    if not is_number(value) or not (value >= 0 if or_zero else value > 0):  # type: ignore[operator]
+        bounds = "0 or more" if or_zero else "more than 0"
+        raise refuse(name, value, f"give seconds, {bounds}{or_none and f', or None for {or_none}'}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return float(value) == value or isinstance(value, int)
+    except OverflowError:
+        return False
+
+
+def whole(least: int, most: int | None = None, *, or_none: str = "") -> Validator:
+    """The validator of a whole number within bounds."""
+    return lambda _instance, field, value: check_whole(field.name, value, least, most, or_none=or_none)
+
+
+def seconds(*, or_zero: bool = False, or_none: str = "") -> Validator:
+    """The validator of a time in seconds."""
+    return lambda _instance, field, value: check_seconds(field.name, value, or_zero=or_zero, or_none=or_none)
+
+
+def instance(*kinds: type, remedy: str) -> Validator:
+    """The validator of instances of some classes."""
+
+    def check(_instance: object, field: Any, value: object) -> None:
+        if not isinstance(value, kinds):
+            raise refuse(field.name, value, remedy)
+
+    return check
+
+
+def one_of(choices: tuple[str, ...]) -> Validator:
+    """The validator of one of several words."""
+
+    def check(_instance: object, field: Any, value: object) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise refuse(field.name, value, f"give one of {', '.join(map(repr, choices))}")
+
+    return check
+
+
+def path(*, or_none: str = "") -> Validator:
+    """The validator of the path of a file or folder."""
+
+    def check(_instance: object, field: Any, value: object) -> None:
+        if value is None and or_none:
+            return
+        if not isinstance(value, (str, PurePath, os.PathLike)) or not is_text(plain := os.fspath(value)) or not plain:
+            raise refuse(field.name, value, f"give a path{or_none and f', or None for {or_none}'}")
+
+    return check
+
+
+def name(_instance: object, field: Any, value: object) -> None:
+    """The validator of a name that shows in process listings and log records."""
+    if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME or not value.isprintable():
+        raise refuse(field.name, value, f"give printable text, of at most {_LONGEST_NAME} characters")
+
+
+def environment(_instance: object, field: Any, value: object) -> None:
+    """The validator of environment variables by name, or None."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise refuse(field.name, value, "give a dict of texts by the names of variables")
+    for key, text in value.items():
+        if not is_text(key) or not key or "=" in key:
+            raise refuse(field.name, {key: text}, "give names that are text, with no '=' and no NUL")
+        if not isinstance(text, str):
+            raise refuse(field.name, {key: text}, f"give text, such as {str(text)!r}")
+        if not is_text(text):
+            raise refuse(field.name, {key: text}, "give text with no NUL, that the file system's encoding can hold")
+
+
+def is_text(text: object) -> TypeGuard[str]:
+    """Whether it is text that the kernel can take, as an argument or a path."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
