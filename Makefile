@@ -54,13 +54,13 @@ demo: $(VENV)/.run
 COVERAGE = $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info[:2] == (3, 12) else "--cov --cov-report=term")')
 # Two at a time: a test waits for its workers to start as long as it computes. ARGS="-n 0" runs one at a time.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
-# Hypothesis' profile "ci" tries the same examples each time; `make fuzz` looks for new ones.
+# Hypothesis' profile "ci" tries the same examples each time; `make fuzz` looks for new ones, 1,000 a round and more.
 test: check
 	$(PYTEST) $(COVERAGE) --hypothesis-profile=ci $(ARGS)
 
 ROUNDS ?= 10
 fuzz: $(VENV)/.dev
-	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet property_tests $(ARGS); done
+	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet --hypothesis-profile=fuzz property_tests $(ARGS); done
 
 # The benchmarks' peers are typed too, so their packages must be there.
 check: $(VENV)/.dev $(VENV)/.bench

@@ -32,7 +32,7 @@ def last_started(ledger: mmap) -> int:
 
 def note_failure(ledger: mmap, error: BaseException) -> None:
     """The worker cannot start."""
-    text = _told(error).encode("utf-8", "backslashreplace")[:_LONGEST]
+    text = in_words(error).encode("utf-8", "backslashreplace")[:_LONGEST]
     ledger[_TEXT_AT : _TEXT_AT + len(text)] = text
     _SIZE.pack_into(ledger, _CALL.size, len(text))  # after the text, for whoever reads it now
 
@@ -43,7 +43,8 @@ def failure_of(ledger: mmap) -> str:
     return ledger[_TEXT_AT : _TEXT_AT + min(size, _LONGEST)].decode("utf-8", "replace")
 
 
-def _told(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Why a worker could not start, given what was raised."""
     try:
         text = str(error)
     except Exception as broken:

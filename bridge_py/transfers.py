@@ -38,6 +38,14 @@ class _Lent:
         if self.segment is not None:
             self.segment.hold()
 
+    def let_go(self) -> None:
+        """The loan is over."""
+        if self.segment is not None:
+            if self.is_taken:
+                self.segment.unmap()
+            else:
+                self.segment.release()
+
 
 class Transfers:
     """Lends and borrows on one link. For the thread of that link only.
@@ -70,13 +78,17 @@ class Transfers:
             return NO_AREA
         if not cargo.is_large:
             return Area(cargo.joined())
-        loan = self._loans.lend(cargo.size)
-        segment = cargo.segment
-        if segment is None or cargo.size > self.room:
-            self._lent[loan] = _Lent(cargo, is_shared=False)
+        segment = cargo.segment if cargo.size <= self.room else None
+        lent = _Lent(cargo, is_shared=segment is not None)
+        try:
+            loan = self._loans.lend(cargo.size)
+        except BaseException:
+            lent.let_go()
+            raise
+        self._lent[loan] = lent
+        if segment is None:
             return Area(loan=loan, size=cargo.size)
         self._shared_bytes += cargo.size
-        self._lent[loan] = _Lent(cargo, is_shared=True)
         return Area(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
 
     def unload(self, area: Area) -> None:
@@ -164,11 +176,7 @@ class Transfers:
         lent = self._lent.pop(loan)
         if lent.is_shared:
             self._shared_bytes -= lent.size
-        if lent.segment is not None:
-            if lent.is_taken:
-                lent.segment.unmap()
-            else:
-                lent.segment.release()
+        lent.let_go()
 
     def _fetch(self, frame: Frame) -> bool:
         """Get the area of a frame. Returns whether it must be waited for."""

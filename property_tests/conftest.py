@@ -6,3 +6,6 @@ pytest_plugins = ["tests.timeouts"]
 
 # The first example that fails is enough: `make mutants` only wants to know whether there is one.
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], print_blob=False)
+
+# What `make fuzz` tries in each round, of tests that do not say how many examples they try.
+settings.register_profile("fuzz", max_examples=1000)

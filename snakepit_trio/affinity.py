@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -252,7 +252,11 @@ class Sessions(Generic[C]):
         session = group.pop()
         call = session.line.pop()
         assert call is not None
-        self._waits_less(session)
+        try:
+            self._waits_less(session)
+        except BaseException:
+            session.line.put_back(call)
+            raise
         return call
 
     def remove(self, call: C) -> bool:
@@ -264,6 +268,26 @@ class Sessions(Generic[C]):
             session.group.leave(session)
         self._waits_less(session)
         return True
+
+    def drop(self, call: C) -> None:
+        """Take out a call that may wait, where the rest need not be right: `mend` follows."""
+        session = self._waiting.get(call.session_id)
+        if session is not None:
+            session.line.remove(call)
+
+    def mend(self, slots: Iterable[Slot[C]]) -> None:
+        """Something was raised in the middle of a change: find out again who waits where, from the sessions' lines."""
+        self.unbound = Group()
+        for slot in slots:
+            slot.group = Group()
+        for session in list(self._waiting.values()):
+            session.group = None
+            if session.line:
+                self._join(session)
+            else:
+                del self._waiting[session.id]
+                self._keep(session)
+        self.queued = sum(len(session.line) for session in self._waiting.values())
 
     def unbind(self, slot: Slot[C]) -> None:
         """A worker takes no more calls: those that wait for it may go to any."""

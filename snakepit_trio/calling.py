@@ -24,11 +24,14 @@ from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .errors import PoolError, WorkerCrashed
 from .freight import Freight
+from .log import get_logger
 from .policy import RetryPolicy
 from .streams import Chunks
 from .supervisor import Supervisor
 from .taking import OneRun
 from .worker import Worker
+
+logger = get_logger("snakepit.calls")
 
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
@@ -120,10 +123,11 @@ class Caller:
             self.cancelled += not call.is_over
             raise
         finally:
-            call.leave_parent()
-            self._deadlines.remove(call)
-            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
-            self._unload(call)
+            try:
+                await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            finally:
+                self._forget(call)
+                self._unload(call)
 
     def _new_call(
         self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
@@ -177,20 +181,26 @@ class Caller:
             self._freight.unload(call.cargo)
 
     async def _finish(self, call: Call) -> None:
-        await self._submit(call)
         try:
+            await self._submit(call)
             call.join_parent()
             while not call.is_over and not call.is_late:
                 await call.wait()
-        except BaseException:
-            self.cancelled += 1
+            if not call.is_over:
+                await self._time_out(call)
+        except BaseException as error:
+            self.cancelled += isinstance(error, trio.Cancelled)
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             raise
         finally:
-            call.leave_parent()
+            self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        """Nobody waits for it any more."""
+        try:
             self._deadlines.remove(call)
-        if not call.is_over:
-            await self._time_out(call)
+        finally:
+            call.leave_parent()
 
     async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
         """Run a failed call again as often as that may help. Raises its failure when it does not."""
@@ -231,8 +241,12 @@ class Caller:
                 await self._dispatcher.workers_changed.wait()
 
     async def _abandon(self, call: Call) -> None:
-        if not call.is_over:
-            with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):
+            try:
+                if not call.is_over:
+                    await self._dispatcher.abandon(call)
+            except Exception:
+                logger.exception("%r could not be stopped, and it is tried again", call.name)
                 await self._dispatcher.abandon(call)
 
     async def _time_out(self, call: Call) -> NoReturn:

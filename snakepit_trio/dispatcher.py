@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -95,11 +95,18 @@ class Dispatcher:
         if self._taint.has_suspects:
             self.check_taint(call)
         try:
-            slot = self._scheduler.submit(call, trio.current_time())
+            self._submit(call)
         except LineFull:
             raise self._saturated(call) from None
         except PlaceTaken:
             raise self._busy(call) from None
+        except Exception as error:
+            self._mend(error, call)
+            if not call.is_over and not _is_sent(call):
+                raise _failure(call, error) from error
+
+    def _submit(self, call: Call) -> None:
+        slot = self._scheduler.submit(call, trio.current_time())
         self.submitted += 1
         call.state = CallState.QUEUED
         if slot is not None:
@@ -144,7 +151,7 @@ class Dispatcher:
         """
         call.abandoned = True
         call.chunks.clear()
-        if call.state is CallState.QUEUED and self._scheduler.withdraw(call):
+        if call.state is CallState.QUEUED and self._withdraw(call):
             call.finish(None)
         if call.is_over or call.worker is None:
             return
@@ -162,6 +169,14 @@ class Dispatcher:
         if worker.must_be_killed_to_stop(call):
             return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
         return f"{call.name!r} did not end within {self._grace} s of its cancellation"
+
+    def _withdraw(self, call: Call) -> bool:
+        """Take a call out of the line, whatever is raised; False if it does not wait."""
+        try:
+            return self._scheduler.withdraw(call)
+        except Exception as error:
+            self._mend(error, call)
+            return call.worker is None
 
     async def _until_over_or_to_be_killed(self, call: Call, worker: WorkerCalls) -> None:
         # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
@@ -182,13 +197,12 @@ class Dispatcher:
         self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
         self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
         self.workers_changed.notify()
-        self._carry_out(self._scheduler.add(worker.slot, trio.current_time()))
+        self._assign(self._scheduler.add, worker.slot)
 
     def worker_leaving(self, worker: Worker) -> None:
         """A worker takes no more calls; those it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
-            _, assignments = self._scheduler.remove(worker.slot, trio.current_time())
-            self._carry_out(assignments)
+            self._assign(lambda slot, now: self._scheduler.remove(slot, now)[1], worker.slot)
             self.workers_changed.notify()
 
     def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerCrashed | None) -> None:
@@ -248,27 +262,27 @@ class Dispatcher:
         elif not call.abandoned:
             self.failed += 1
         call.finish(final, failure)
-        self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
+        self._assign(self._scheduler.release, worker.slot, call)
 
     def call_returned(self, worker: WorkerCalls, call: Call) -> None:
         """A worker has given a call back that it had not started."""
-        call.worker, call.id, call.state = None, 0, CallState.QUEUED
         if self._closed:
             call.finish(None, stopped(call))
-        elif worker.slot in self._workers:
-            self._note_nested(call)
-            self._carry_out(self._scheduler.give_back(worker.slot, call, trio.current_time()))
         else:
-            self._return(call)
+            self._return(call, worker.slot)
 
-    def _return(self, call: Call) -> None:
+    def _return(self, call: Call, slot: Slot[Call] | None = None) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
         try:
             self._note_nested(call)
-            self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+            if slot in self._workers:
+                self._carry_out(self._scheduler.give_back(slot, call, trio.current_time()))
+            else:
+                self._carry_out(self._scheduler.requeue(call, trio.current_time()))
         except Exception as error:
-            logger.exception("%r could not go back in line", call.name)
-            call.finish(None, _failure(call, error))
+            self._mend(error, call)
+            if not call.is_over and not _is_sent(call):
+                call.finish(None, _failure(call, error))
 
     def _blame(self, suspects: set[tuple[str, str]]) -> None:
         for key in sorted(suspects):
@@ -285,9 +299,10 @@ class Dispatcher:
             await self._sent_ahead.wait()
             while self._scheduler.has_sent_ahead:
                 await trio.sleep(PATIENCE)
-                for slot, calls in self._scheduler.stalled(trio.current_time()):
-                    for call in calls:
-                        self._workers[slot].recall(call)
+                with logger.tolerates("calling back what was sent ahead"):
+                    for slot, calls in self._scheduler.stalled(trio.current_time()):
+                        for call in calls:
+                            self._workers[slot].recall(call)
             self._sent_ahead = trio.Event()
 
     async def watch_deadlocks(self, missing: Callable[[], int]) -> None:
@@ -334,6 +349,23 @@ class Dispatcher:
         for call in self._scheduler.clear():
             call.finish(None, stopped(call))
 
+    def _assign(self, change: Callable[..., Assignments], *what: Any) -> None:
+        """Change the books, and carry out what comes of that."""
+        try:
+            self._carry_out(change(*what, trio.current_time()))
+        except Exception as error:
+            self._mend(error)
+
+    def _mend(self, error: Exception, lost: Call | None = None) -> None:
+        """Something was raised in the middle of a change: `lost`, if it was not sent, is dropped; all else goes on."""
+        logger.error("the books of the pool are made up again", exc_info=error)
+
+        def forget(call: Call) -> bool:
+            return call.state in (CallState.OVER, CallState.NEW) or (call is lost and not _is_sent(call))
+
+        self._scheduler.mend(trio.current_time(), forget)
+        self._carry_out([(slot, call) for slot, call in self._scheduler.held() if not _is_sent(call)])
+
     def _carry_out(self, assignments: Assignments) -> None:
         waiting = deque(assignments)
         while waiting:
@@ -349,11 +381,16 @@ class Dispatcher:
             worker.start(call)
         except Exception as error:
             # This call alone has failed, whose caller may be another one than whoever makes it start.
-            call.finish(None, _failure(call, error))
-            return self._scheduler.unassign(slot, call, trio.current_time())
+            if not _is_sent(call):
+                call.finish(None, _failure(call, error))
+                return self._scheduler.unassign(slot, call, trio.current_time())
         if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
             self._sent_ahead.set()
         return ()
+
+
+def _is_sent(call: Call) -> bool:
+    return call.worker is not None and call.id in call.worker.calls
 
 
 def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:

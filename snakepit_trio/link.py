@@ -94,15 +94,24 @@ class Link(Line):
 
     def open(self, call: Call, timeout_us: int) -> int:
         """See `Line`."""
-        call_id = self.conversation.open(
-            call.name,
-            call.body,
-            session_id=call.session_id,
-            timeout_us=timeout_us,
-            credit=call.credit,
-            area=self.transfers.load(call.cargo),
-        )
-        self.flush()
+        area = self.transfers.load(call.cargo)
+        try:
+            call_id = self.conversation.open(
+                call.name,
+                call.body,
+                session_id=call.session_id,
+                timeout_us=timeout_us,
+                credit=call.credit,
+                area=area,
+            )
+        except BaseException:
+            self.transfers.unload(area)
+            raise
+        try:
+            self.flush()
+        except Exception:
+            # It is said, and goes out with what is said next, a ping at the latest.
+            logger.exception("what was said to a worker goes out later")
         return call_id
 
     def cancel(self, call_id: int) -> list[Frame]:

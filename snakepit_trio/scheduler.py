@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Generic
 
 from .affinity import NEVER, C, Group, Line, Sessions
@@ -96,9 +97,9 @@ class Scheduler(Generic[C]):
 
         Returns those it held, in the order of their assignment, and assignments.
         """
+        slot.is_gone = True
         self._slots.pop(slot, None)
         self._put(slot, None)
-        slot.is_gone = True
         self._sessions.unbind(slot)
         calls = list(slot.calls.values())
         slot.calls.clear()
@@ -170,6 +171,29 @@ class Scheduler(Generic[C]):
                 self._place(slot)
                 found.append((slot, list(slot.calls.values())[self._concurrency :]))
         return found
+
+    def mend(self, now: float, forget: Callable[[C], bool]) -> list[tuple[Slot[C], C]]:
+        """Something was raised in the middle of a change: make up the books again from what is certain.
+
+        That is which calls each worker holds, and which wait; those that `forget` names are dropped. Returns
+        assignments.
+        """
+        for slot in self._slots:
+            slot.calls = OrderedDict((order, call) for order, call in slot.calls.items() if not forget(call))
+        for call in [call for call in (*self._line, *self._sessions) if forget(call)]:
+            self._line.remove(call)
+            self._sessions.drop(call)
+        self._sessions.mend(self._slots)
+        self._queued = len(self._line) + self._sessions.queued
+        assigned: list[tuple[Slot[C], C]] = []
+        for slot in self._slots:
+            self._place(slot)
+            assigned += self._fill(slot, now)
+        return assigned + self._spread(now)
+
+    def held(self) -> list[tuple[Slot[C], C]]:
+        """All calls that workers hold."""
+        return [(slot, call) for slot in self._slots for call in slot.calls.values()]
 
     def is_ahead(self, slot: Slot[C]) -> bool:
         """Whether a worker holds more calls than it has places."""
@@ -243,6 +267,7 @@ class Scheduler(Generic[C]):
     def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         assigned = []
         while self._queued and self._has_room(slot) and (call := self._take_for(slot)) is not None:
+            slot.calls[call.order] = call  # at once: whatever is raised from here on, it is somewhere
             self._assign(slot, call, now)
             assigned.append((slot, call))
         return assigned
@@ -252,6 +277,7 @@ class Scheduler(Generic[C]):
         while (self._line or self._sessions.unbound) and (slot := self._choose()) is not None:
             call = self._take_for(slot)
             assert call is not None
+            slot.calls[call.order] = call
             self._assign(slot, call, now)
             assigned.append((slot, call))
             if slot.group:  # the session has come with more calls, which no other worker may take

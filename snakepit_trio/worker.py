@@ -172,7 +172,8 @@ class Worker(WorkerCalls):
                     nursery.start_soon(self._watch_exit, process)
                     nursery.start_soon(self._run_line, self._line)
                     nursery.start_soon(self._watch_health, process)
-                    nursery.start_soon(self._watch_memory)
+                    if (most := self._config.recycle.max_resident_bytes) is not None:
+                        nursery.start_soon(self._watch_memory, most)
                     await self._until_over()
                     with trio.CancelScope(shield=True):
                         await self._end(process)
@@ -203,12 +204,9 @@ class Worker(WorkerCalls):
                     self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
-    async def _watch_memory(self) -> None:
-        if (most := self._config.recycle.max_resident_bytes) is not None:
-            held = await beyond(most, self.resident_bytes)
-            self._finish(
-                f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)"
-            )
+    async def _watch_memory(self, most: int) -> None:
+        held = await beyond(most, self.resident_bytes)
+        self._finish(f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)")
 
     def _ping(self, number: int) -> None:
         if self._is_ready and self._line is not None:

@@ -159,15 +159,17 @@ def test_a_worker_that_does_not_start(how: Any) -> None:
 
     with pytest.raises(snakepit.WorkerStartError) as caught:
         with_faults(test, testing.RefuseStart(how=how), start_timeout=5.0)
-    assert {"launch": "no process can be started", "exit": "exit code 1", "hang": "not ready within 5.0 s"}[how] in str(
-        caught.value
-    )
+    assert {
+        "launch": "no process can be started",
+        "exit": "could not start: RuntimeError: a fault",
+        "hang": "not ready within 5.0 s",
+    }[how] in str(caught.value)
 
 
 def test_a_restart_that_fails_some_times() -> None:
     async def test(pool: snakepit.Pool) -> None:
         with pytest.raises(snakepit.WorkerCrashed):
-            await pool.execute("nap")
+            await pool.execute("nap", {"seconds": 1})
         assert await pool.execute("nap", timeout=1000) == "awake"
         assert pool.get_stats().restarts == 4
 

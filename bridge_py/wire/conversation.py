@@ -130,12 +130,13 @@ class Conversation:
             raise LocalProtocolError("calls are opened between hello and goodbye only")
         call_id = self._next_id
         kind = Kind.CALL if credit is None else Kind.STREAM
-        self._send(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))
+        said = [self._encode(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))]
+        if credit:
+            said.append(self._encode(Frame(Kind.CREDIT, call_id, number=credit)))
+        # From here on nothing can fail: a call is opened whole, or not at all.
+        self._out += said
         self._next_id += 2
-        self._opened[call_id] = _PLAIN
-        if credit is not None:
-            self._opened[call_id] = 0
-            self.grant(call_id, credit)
+        self._opened[call_id] = _PLAIN if credit is None else credit
         return call_id
 
     def grant(self, call_id: int, chunks: int) -> None:

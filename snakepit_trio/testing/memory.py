@@ -23,6 +23,7 @@ import trio.testing
 
 from bridge_py.adapter import BaseAdapter
 from bridge_py.executor import completed
+from bridge_py.ledger import in_words
 from bridge_py.tool_loop import of_call
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.worker import load_adapter, make_adapter
@@ -154,6 +155,7 @@ class MemoryProcess:
     ) -> None:
         self.pid = next(_pids)
         self.exit_code: int | None = None
+        self.last_words = ""
         self.secret = secrets.token_hex(8)
         self.to_worker = Wire(faults, worker_id, "to_worker", self.die)
         self.to_host = Wire(faults, worker_id, "to_host", self.die)
@@ -166,7 +168,7 @@ class MemoryProcess:
         self._exited = trio.Event()
         self._executor: InlineExecutor | None = None
         self._loop = loop
-        self._stderr, self._last_words = trio.testing.memory_stream_one_way_pair()
+        self._stderr, self._output = trio.testing.memory_stream_one_way_pair()
 
     async def run(self, refusal: RefuseStart | None) -> None:
         """Be the worker, from its start to its end."""
@@ -179,7 +181,8 @@ class MemoryProcess:
                 await self._serve(adapter)
                 await self._complete(adapter.close())
                 code = 0
-        except Exception:
+        except Exception as error:
+            self.last_words = in_words(error)
             await self._stderr.send_all(traceback.format_exc().encode())
         finally:
             self.exit_code = -self._killed_by if self._killed_by else code
@@ -223,17 +226,12 @@ class MemoryProcess:
     # See `WorkerProcess`.
 
     @property
-    def last_words(self) -> str:
-        """See `WorkerProcess`."""
-        return ""
-
-    @property
     def last_started(self) -> int:
         return 0 if self._executor is None else self._executor.last_started
 
     @property
     def outputs(self) -> Sequence[Output]:
-        return [Output(self._last_words, logging.WARNING, True)]
+        return [Output(self._output, logging.WARNING, True)]
 
     def line(self, surroundings: Surroundings) -> Line:
         return MemoryLink(surroundings, self)
@@ -262,7 +260,7 @@ class MemoryProcess:
             self._scope.cancel()
 
     async def release(self) -> None:
-        await self._last_words.aclose()
+        await self._output.aclose()
 
 
 class MemoryLink(Link):

@@ -1,0 +1,81 @@
+"""Something raised at one step of a call's way through the host. A step is the entry of a function of ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import trio
+
+import bridge_py
+import snakepit_trio
+
+_HOST: Final = Path(snakepit_trio.__file__).parent
+_BOTH: Final = Path(bridge_py.__file__).parent
+#: The code that a call goes through on the host.
+WAY: Final = frozenset(
+    str(folder / name)
+    for folder, names in (
+        (
+            _HOST,
+            "calling call_checks call dispatcher scheduler affinity deadlines freight link worker_calls streams taking",
+        ),
+        (_BOTH, "cargo transfers shared compression wire/codec wire/conversation wire/loans wire/owning wire/frames"),
+    )
+    for name in (f"{each}.py" for each in names.split())
+)
+# A coroutine's or a generator's frame is entered each time that it goes on, and what is raised there skips its
+# `finally` blocks, which nothing in the world does.
+_GOES_ON: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR: inspect
+
+
+class Steps:
+    """Counts the steps of a task, and of calls that others start, and raises at one of them."""
+
+    def __init__(self, at: int, make: Callable[[], BaseException]) -> None:
+        self.count = 0
+        self.where = ""  # it has raised
+        self._at = at
+        self._make = make
+        self._task = trio.lowlevel.current_task()
+
+    def __call__(self, frame: FrameType, event: str, _argument: Any) -> None:
+        """What `sys.setprofile` wants."""
+        code = frame.f_code
+        if event != "call" or code.co_filename not in WAY or code.co_flags & _GOES_ON:
+            return
+        if not self._is_on_its_way(frame):
+            return
+        self.count += 1
+        if self.count == self._at:
+            self.where = code.co_qualname
+            raise self._make()
+
+    def _is_on_its_way(self, frame: FrameType) -> bool:
+        try:
+            if trio.lowlevel.current_task() is self._task:
+                return True
+        except RuntimeError:
+            return False  # trio's own turn, in which nothing may be raised
+        above: FrameType | None = frame
+        while above is not None:
+            if above.f_code.co_qualname == "Dispatcher._start":
+                return True
+            above = above.f_back
+        return False
+
+
+@contextmanager
+def raising_at(step: int, make: Callable[[], BaseException]) -> Iterator[Steps]:
+    """Raise what `make` makes at the step of that number, from 1 on; 0 for none."""
+    steps = Steps(step, make)
+    before = sys.getprofile()
+    sys.setprofile(steps)
+    try:
+        yield steps
+    finally:
+        sys.setprofile(before)
