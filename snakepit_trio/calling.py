@@ -22,7 +22,7 @@ from .call_checks import check_call, check_retries, seconds_of
 from .config import PoolConfig
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .errors import PoolError, WorkerCrashed
+from .errors import OutOfResources, PoolError, WorkerCrashed
 from .freight import Freight
 from .log import get_logger
 from .policy import RetryPolicy
@@ -141,7 +141,10 @@ class Caller:
         if self._has_say:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
-        load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+        try:
+            load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+        except MemoryError as error:
+            raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
         affinity = self.affinities.get(session, self._config.affinity)
         if session and affinity == "hint" and self._dispatcher.keeps_session(session):
             affinity = "strict"
@@ -283,6 +286,8 @@ class Caller:
             return codec.decode(frame.body, frame.attached)
         except CodecError:
             raise
+        except MemoryError as error:
+            raise OutOfResources(f"what {call.name!r} sent back could not be read: out of memory") from error
         except DecodeError as error:
             raise DecodeError(f"{call.name!r} sent back what cannot be read: {error}") from error
 

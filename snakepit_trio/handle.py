@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import trio
 
 from bridge_py.wire.errors import UsageError
+from bridge_py.wire.owning import own
 
 from .affinity import Affinity
 from .calling import DEFAULT, Arguments, Timeout
@@ -43,7 +44,7 @@ class SessionHandle(SessionView):
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """`Pool.execute` in this session."""
-        await self.info()
+        args = await self._ask_first(name, args)
         return await self._pool.execute(name, args, timeout=timeout, session=self.id, retries=retries)
 
     @asynccontextmanager
@@ -51,7 +52,7 @@ class SessionHandle(SessionView):
         self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
     ) -> AsyncIterator[Chunks]:
         """`Pool.stream` in this session."""
-        await self.info()
+        args = await self._ask_first(name, args)
         async with self._pool.stream(name, args, timeout=timeout, session=self.id) as chunks:
             yield chunks
 
@@ -64,8 +65,15 @@ class SessionHandle(SessionView):
         timeout: Timeout = DEFAULT,
     ) -> None:
         """`Pool.execute_stream` in this session."""
-        await self.info()
+        args = await self._ask_first(name, args)
         await self._pool.execute_stream(name, args, callback, timeout=timeout, session=self.id)
+
+    async def _ask_first(self, name: str, args: Arguments | None) -> Arguments | None:
+        """Raise if the session is gone. Returns the arguments as they were before that, which may take its time."""
+        if self._may_wait:
+            args = own(args, f"{name}: args")
+        await self.info()
+        return args
 
     def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
         """`Pool.expose`, for the calls of this session, as long as it lives. It hides the pool's tool of that name."""

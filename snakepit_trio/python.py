@@ -12,6 +12,7 @@ import trio
 
 from bridge_py.references import RemoteRef, check_name, references_in
 from bridge_py.wire.errors import UsageError
+from bridge_py.wire.owning import own
 
 from . import python_names
 from .call import Displaced
@@ -268,6 +269,8 @@ class PythonAPI(DspyAPI):
         if session is None:
             return (await self._caller.execute(tool, arguments, timeout, None))["value"]
         session_id = session if isinstance(session, str) else session.id
+        if self._store.may_wait:  # what is sent is what it was when the call was made
+            arguments, value = own((dict(arguments), value), f"{tool}: args")
         names = [check_name(name) for name in stores if name is not None]
         call = _Call(tool, arguments, names, durable, value)
         budget = self._caller.budget(tool, arguments, timeout, None)

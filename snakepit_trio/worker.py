@@ -223,7 +223,7 @@ class Worker(WorkerCalls):
             self._finish(f"broke the protocol: {error}")
         except Exception as error:
             logger.exception("the link of worker %s failed", self.id)
-            self._finish(f"lost its link: {told(error)}")
+            self.kill(f"lost its link by a fault of the host: {told(error)}")  # so nothing that it runs is to blame
 
     async def _until_over(self) -> None:
         if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):

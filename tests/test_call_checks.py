@@ -62,3 +62,32 @@ async def test_a_limit_beyond_what_the_wire_holds_is_no_limit(timeout: float) ->
         async with pool.stream("count", {"n": 2}, timeout=timeout) as chunks:
             assert [chunk async for chunk in chunks] == [0, 1]
         assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_what_cannot_be_encoded_for_want_of_memory(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr("bridge_py.wire.codec.encode", _starve)
+            with pytest.raises(snakepit.OutOfResources, match="the arguments of 'add' could not be encoded"):
+                await pool.execute("add", {"a": "x" * size})
+        with monkeypatch.context() as patch:
+            patch.setattr("bridge_py.wire.codec.decode", _starve)
+            with pytest.raises(snakepit.OutOfResources, match="what 'add' sent back could not be read"):
+                await pool.execute(**ADD)
+        stats = pool.get_stats()
+        assert (stats.queued, stats.running) == (0, 0)
+        assert await pool.execute(**ADD) == 2
+
+
+def _starve(*_args: Any, **_kwargs: Any) -> None:
+    raise MemoryError
+
+
+async def test_a_fault_of_the_host_is_blamed_on_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr("snakepit_trio.dispatcher.Dispatcher.call_over", _starve)
+            with pytest.raises(snakepit.WorkerCrashed, match="lost its link by a fault of the host: MemoryError"):
+                await pool.execute(**ADD)
+        assert await pool.execute(**ADD) == 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,59 @@ MOMENTS = "tests.moment_tools:MomentTools"
 WAYS = pytest.mark.parametrize("config", [{}, {"shared_memory": 0}], ids=["shared", "link"])
 KINDS = ["numpy", "bytearray", "array"]
 SIZES = [1_000, 12_000, 24_000, 100_000]  # inside the message, attached to the frame, lent
+
+
+class SlowStore(snakepit.MemoryStore):
+    """A store that lets others run, as one does that is elsewhere."""
+
+    may_wait = True
+
+    async def read_session(self, session_id: str, read: Callable[[snakepit.Session], Any]) -> Any:
+        """See `SessionStore`."""
+        await trio.sleep(0.05)
+        return await super().read_session(session_id, read)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_arguments_that_change_while_a_store_is_asked_for_their_session(size: int) -> None:
+    found: dict[str, Any] = {}
+    buffer = buffer_of("numpy", size)
+    async with (
+        snakepit.open_pool(MOMENTS, workers=1, store=SlowStore()) as pool,
+        pool.session() as session,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def call() -> None:
+            found["call"] = await session.execute("look", {"buffer": fill(buffer, 1)})
+
+        async def stream() -> None:
+            async with session.stream("look_later", {"seconds": 0.0, "buffer": fill(buffer, 2)}) as chunks:
+                found["stream"] = [chunk async for chunk in chunks]
+
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        fill(buffer, 3)
+    assert found == {"call": 1, "stream": [2]}
+
+
+async def test_values_that_change_while_a_store_is_asked_for_their_session_by_python_calls() -> None:
+    buffer, items = buffer_of("numpy", 12_000), [1]
+    kinds = "bridge_py.adapters.python_calls:PythonCalls"
+    async with (
+        snakepit.open_pool(kinds, workers=1, store=SlowStore()) as pool,
+        pool.session() as session,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(partial(pool.python.store, "kept", [fill(buffer, 1), items], durable=True, session=session))
+        await trio.testing.wait_all_tasks_blocked()
+        fill(buffer, 2)
+        items.append(2)
+        await trio.sleep(0.2)
+        kept, kept_items = await pool.python.retrieve("kept", session=session)
+        assert (number_of(kept), kept_items) == (1, [1])
 
 
 @WAYS

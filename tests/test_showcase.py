@@ -391,6 +391,30 @@ def test_bad_ticks_are_named(tick: Any, message: str) -> None:
         next(found)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_prices_are_read_as_people_have_them(encoding: str, pack: Any, tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_bytes(pack('symbol,price\r\nA,1\r\n"Ä,B",2\r\n'.encode(encoding)))
+    assert list(stocks.read_csv(str(path))) == [{"symbol": "A", "price": "1"}, {"symbol": "Ä,B", "price": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK\x03\x04zip", "a ZIP archive"),
+        (gzip.compress(b"symbol,price\nA,1\n" * 1000)[:60], "broken, or cut off"),
+        (b'symbol,price\n"A,1\n' + b"B,2\n" * 100_000, "line [0-9]+: field larger than field limit"),
+        (b"", "is empty"),
+    ],
+)
+def test_prices_that_cannot_be_read_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=message):
+        list(stocks.read_csv(str(path)))
+
+
 @pytest.mark.parametrize(
     ("args", "parameter", "message"),
     [

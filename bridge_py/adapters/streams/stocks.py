@@ -6,11 +6,13 @@ import csv
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Final
 
 from bridge_py import InvalidArguments, UsageError
 
 from .configs import AlertThresholds
+from .files import TextSource
 from .indicators import Ema, Macd, Rsi, Sma
 
 Record = dict[str, Any]
@@ -51,9 +53,13 @@ def choose_ticks(
 
 
 def read_csv(path: str) -> Iterator[Record]:
-    """Ticks of a CSV file whose header names at least symbol and price."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+    """Ticks of a CSV file, as `TextSource` reads it, whose header names at least symbol and price."""
+    with closing(TextSource(path, _TOOL)) as file:
+        reader = csv.DictReader(line.decode("utf-8", "replace") for line in iter(file.readline, b""))
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise UsageError(f"{_TOOL}: {path}, line {reader.line_num}: {error}") from None
 
 
 def read_tick(number: int, tick: Any) -> tuple[str, float, float | None]:
