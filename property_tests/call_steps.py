@@ -28,13 +28,15 @@ WAY: Final = frozenset(
     )
     for name in (f"{each}.py" for each in names.split())
 )
+# What others do for a call: they start it when a place is free, and hear of its end.
+_FOR_CALLS: Final = ("Dispatcher._start", "WorkerCalls._ends")
 # A coroutine's or a generator's frame is entered each time that it goes on, and what is raised there skips its
 # `finally` blocks, which nothing in the world does.
 _GOES_ON: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR: inspect
 
 
 class Steps:
-    """Counts the steps of a task, and of calls that others start, and raises at one of them."""
+    """Counts the steps of a task, and those at which others start and end calls, and raises at one of them."""
 
     def __init__(self, at: int, make: Callable[[], BaseException]) -> None:
         self.count = 0
@@ -63,7 +65,7 @@ class Steps:
             return False  # trio's own turn, in which nothing may be raised
         above: FrameType | None = frame
         while above is not None:
-            if above.f_code.co_qualname == "Dispatcher._start":
+            if above.f_code.co_qualname in _FOR_CALLS and above is not frame:
                 return True
             above = above.f_back
         return False

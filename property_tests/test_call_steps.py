@@ -247,5 +247,4 @@ def test_what_is_raised_on_the_way_of_a_call_fails_that_call_alone(
 def test_each_step_of_a_call(way: Way) -> None:
     steps = testing.run(live, SHAPES[0], [(way, 0.0, "memory")])[way]
     assert steps > 5
-    for step in range(steps):
-        testing.run(live, SHAPES[0], [(way, step / steps, "unforeseen")])
+    testing.run(live, SHAPES[0], [(way, step / steps, "unforeseen") for step in range(steps)])

@@ -264,6 +264,12 @@ class Dispatcher:
         call.finish(final, failure)
         self._assign(self._scheduler.release, worker.slot, call)
 
+    def call_failed(self, call: Call, error: Exception) -> None:
+        """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
+        if not call.is_over:
+            call.finish(None, _failure(call, error, "what became of it could not be told"))
+        self._mend(error)
+
     def call_returned(self, worker: WorkerCalls, call: Call) -> None:
         """A worker has given a call back that it had not started."""
         if self._closed:
@@ -403,10 +409,10 @@ def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:
     return f"while it ran {call.name!r}{others}"
 
 
-def _failure(call: Call, error: Exception) -> SnakepitError:
+def _failure(call: Call, error: Exception, what: str = "it could not be sent") -> SnakepitError:
     if isinstance(error, SnakepitError):
         return error
-    failure = OutOfResources(f"{call.name!r} could not be sent: {told(error)}")
+    failure = OutOfResources(f"{call.name!r} failed: {what}: {told(error)}")
     failure.__cause__ = error
     return failure
 

@@ -10,7 +10,15 @@ import trio
 
 from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CANCELLED, NOT_STARTED, RemoteProtocolError, error_of, raised_by
+from bridge_py.wire.errors import (
+    CANCELLED,
+    NOT_STARTED,
+    DecodeError,
+    Fault,
+    RemoteProtocolError,
+    error_of,
+    raised_by,
+)
 from bridge_py.wire.frames import Frame, Kind
 
 from .call import Call, stopped
@@ -120,26 +128,34 @@ class WorkerCalls(ABC):
         if self._is_stopped:
             return  # its calls have been settled
         match frame.kind:
-            case Kind.RESULT | Kind.END:
-                if (call := self.calls.pop(frame.call_id, None)) is not None:
-                    self._call_ended(call, frame, None)
+            case Kind.RESULT | Kind.END | Kind.ERROR:
+                self._ends(frame)
             case Kind.CHUNK:
                 call = self.calls.get(frame.call_id)
                 if call is not None and not call.abandoned:
                     call.chunks.append(frame)
                     call.wake()
-            case Kind.ERROR:
-                self._handle_error(frame)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:
                 raise RemoteProtocolError(f"a frame of kind {frame.kind}, which a worker does not send")
 
-    def _handle_error(self, frame: Frame) -> None:
-        fault = codec.decode_fault(frame.body)
+    def _ends(self, frame: Frame) -> None:
         call = self.calls.pop(frame.call_id, None)
         if call is None:
-            return  # it could not be sent as it should have been, and has failed
+            return
+        try:
+            if frame.kind == Kind.ERROR:
+                self._ends_by(call, frame, codec.decode_fault(frame.body))
+            else:
+                self._call_ended(call, frame, None)
+        except DecodeError:
+            self.calls[frame.call_id] = call  # settled with the worker, which ends by this
+            raise
+        except Exception as error:
+            self._dispatcher.call_failed(call, error)
+
+    def _ends_by(self, call: Call, frame: Frame, fault: Fault) -> None:
         if fault.code == NOT_STARTED and not call.abandoned:
             self._dispatcher.call_returned(self, call)
             self._stop_if_drained()
@@ -158,7 +174,10 @@ class WorkerCalls(ABC):
 
     def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         self.calls_served += 1
-        self._dispatcher.call_over(self, call, frame, failure)
+        try:
+            self._dispatcher.call_over(self, call, frame, failure)
+        except Exception as error:
+            self._dispatcher.call_failed(call, error)
         if self.due.is_by_calls(self.calls_served):
             self._check_due()
         self._stop_if_drained()

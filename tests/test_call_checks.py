@@ -84,10 +84,24 @@ def _starve(*_args: Any, **_kwargs: Any) -> None:
     raise MemoryError
 
 
+@pytest.mark.parametrize("where", ["dispatcher.Dispatcher.call_over", "worker_calls.WorkerCalls._call_ended"])
+async def test_a_fault_of_the_host_when_a_call_ends_fails_that_call_alone(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"snakepit_trio.{where}", _starve)
+            with pytest.raises(snakepit.OutOfResources, match="'add' failed: what became of it .*: MemoryError"):
+                await pool.execute(**ADD)
+        assert await pool.execute(**ADD) == 2
+        stats = pool.get_stats()
+        assert (stats.queued, stats.running, stats.restarts) == (0, 0, 0)
+
+
 async def test_a_fault_of_the_host_is_blamed_on_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr("snakepit_trio.dispatcher.Dispatcher.call_over", _starve)
+            patch.setattr("snakepit_trio.worker_calls.WorkerCalls._ends", _starve)
             with pytest.raises(snakepit.WorkerCrashed, match="lost its link by a fault of the host: MemoryError"):
                 await pool.execute(**ADD)
         assert await pool.execute(**ADD) == 2
