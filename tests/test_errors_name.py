@@ -111,8 +111,10 @@ async def test_a_timeout_of_a_call_that_was_sent_and_waited_there(tmp_path: Path
             await pool.execute("add", {"a": 1})
         async with trio.open_nursery() as nursery:
             # It holds the GIL, and so no call can be called back.
-            nursery.start_soon(pool.execute, "hold_the_gil", {"seconds": 1.5, "path": str(tmp_path / "log")})
-            await trio.lowlevel.checkpoint()
+            log = tmp_path / "log"
+            nursery.start_soon(pool.execute, "hold_the_gil", {"seconds": 1.5, "path": str(log)})
+            while not log.exists():
+                await trio.sleep(0.001)
             with pytest.raises(snakepit.CallTimeout, match=r"'add' never started"):
                 await pool.execute("add", {"a": 1}, timeout=0.5)
 

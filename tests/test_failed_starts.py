@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import snakepit_trio as snakepit
 
+from .conftest import TOOLS
+
+CONTRACT = snakepit.GrpcBridge(script=Path(__file__).parent / "google_peer" / "worker.py")
 NO_DATABASE = "could not start: ValueError: no database"
 
 
@@ -82,3 +86,20 @@ async def test_a_replacement_that_cannot_start_says_why(tmp_path: Path, caplog: 
         lock.unlink()
         assert await pool.execute("one", timeout=60) == 1
     assert "worker pool-1 could not start: RuntimeError: it is locked" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [TOOLS, snakepit.StdioJson(Path(__file__).with_name("stdio_worker.py")), CONTRACT],
+    ids=["link", "stdio", "grpc"],
+)
+async def test_a_fault_right_after_the_process_was_started_ends_it(
+    adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(*_args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("snakepit_trio.launchers.process.OomWatch", starve)
+    with pytest.raises(snakepit.WorkerStartError, match="could not be started: MemoryError"):
+        async with snakepit.open_pool(adapter, workers=1):
+            pytest.fail("the block was entered")

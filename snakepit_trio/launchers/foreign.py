@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import bridge_py.limited
@@ -31,13 +32,13 @@ class ForeignProcess(OwnProcess):
 
     def __init__(
         self,
-        process: KeptProcess,
         registry: ProcessRegistry,
         key: str,
         listener: socket.socket,
         folder: Path,
         adapter: GrpcBridge,
         loop: AsyncioLoop,
+        process: KeptProcess,
     ) -> None:
         super().__init__(process, registry, key)
         self._loop = loop
@@ -88,9 +89,10 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener = undo.enter_context(listen("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id)]
-        process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"))
+        make = partial(ForeignProcess, registry, key, listener, folder, adapter, loop)
+        process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"), make)
         undo.pop_all()
-    return ForeignProcess(process, registry, key, listener, folder, adapter, loop)
+    return process
 
 
 def within_limits(config: PoolConfig) -> list[str]:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -34,13 +35,13 @@ class LocalProcess(OwnProcess):
 
     def __init__(
         self,
-        process: KeptProcess,
+        registry: ProcessRegistry,
+        key: str,
         folder: Path,
         ledger: mmap.mmap,
         secret: str,
-        registry: ProcessRegistry,
-        key: str,
         loop: AsyncioLoop,
+        process: KeptProcess,
     ) -> None:
         super().__init__(process, registry, key)
         self._loop = loop
@@ -100,9 +101,10 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener.listen(1)
         command = _command(place.config, worker_id, listener.fileno(), ledger_fd)
         variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
-        process = await spawn(place, registry, key, command, variables, pass_fds=(listener.fileno(), ledger_fd))
+        make = partial(LocalProcess, registry, key, folder, ledger, secret, loop)
+        process = await spawn(place, registry, key, command, variables, make, pass_fds=(listener.fileno(), ledger_fd))
         undo.pop_all()
-    return LocalProcess(process, folder, ledger, secret, registry, key, loop)
+    return process
 
 
 def _make_ledger() -> int:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from snakepit_trio.guardian import RUN_VARIABLE, WORKER_VARIABLE
 from snakepit_trio.health import is_stopped, resident_bytes
+from snakepit_trio.log import get_logger
 from snakepit_trio.oom import OomWatch
 from snakepit_trio.processes import ProcessRegistry
 
 from .keeping import KeptProcess
 from .place import Place
+
+logger = get_logger("snakepit.processes")
+P = TypeVar("P")
 
 
 class OwnProcess:
@@ -49,7 +54,8 @@ class OwnProcess:
     def is_ready(self) -> None:
         """See `WorkerProcess`."""
         # It may have moved itself to another control group while it started.
-        self._oom = OomWatch(self.pid)
+        with logger.tolerates("finding out who counts its memory"):
+            self._oom = OomWatch(self.pid)
 
     def is_stopped(self) -> bool:
         """See `WorkerProcess`."""
@@ -77,16 +83,20 @@ async def spawn(
     key: str,
     command: Sequence[str],
     variables: dict[str, str],
+    make: Callable[[KeptProcess], P],
     *,
     pass_fds: Sequence[int] = (),
     with_stdin: bool = False,
-) -> KeptProcess:
-    """Start a process of a run. Raises `OSError`; the process has ended then, if there was one."""
+) -> P:
+    """Start a process of a run, and `make` a worker's process of it.
+
+    Raises `OSError`, and what `make` raises; the process has ended then, if there was one.
+    """
     marks = {RUN_VARIABLE: registry.run_id, WORKER_VARIABLE: f"{registry.run_id}/{key}"}
     process = await KeptProcess.start(place, command, {**variables, **marks}, pass_fds=pass_fds, with_stdin=with_stdin)
     try:
         registry.activate(key, process.pid, process.keeper)
+        return make(process)
     except BaseException:
         await process.end_now()  # noqa: ASYNC102 - shielded and bounded in there
         raise
-    return process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from snakepit_trio.lines import Line, Output, Surroundings
 from snakepit_trio.loop import AsyncioLoop
@@ -20,7 +21,7 @@ from .process import OwnProcess, spawn
 class StdioProcess(OwnProcess):
     """One such process."""
 
-    def __init__(self, process: KeptProcess, registry: ProcessRegistry, key: str, adapter: StdioJson) -> None:
+    def __init__(self, registry: ProcessRegistry, key: str, adapter: StdioJson, process: KeptProcess) -> None:
         super().__init__(process, registry, key)
         self._adapter = adapter
         self._line: StdioLine | None = None
@@ -56,9 +57,9 @@ async def launch(
     key = registry.reserve(worker_id)
     program = [part for part in (adapter.executable_path(config.python), adapter.script_path()) if part]
     command = [*within_limits(config), *program, *adapter.script_args()]
+    make = partial(StdioProcess, registry, key, adapter)
     try:
-        process = await spawn(place, registry, key, command, {}, with_stdin=True)
+        return await spawn(place, registry, key, command, {}, make, with_stdin=True)
     except BaseException:
         registry.forget(key)
         raise
-    return StdioProcess(process, registry, key, adapter)
