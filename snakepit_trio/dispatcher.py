@@ -396,7 +396,7 @@ class Dispatcher:
 
 
 def _is_sent(call: Call) -> bool:
-    return call.worker is not None and call.id in call.worker.calls
+    return call.id != 0  # also when it has ended there, and what the host does for it goes on
 
 
 def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:

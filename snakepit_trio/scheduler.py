@@ -250,9 +250,9 @@ class Scheduler(Generic[C]):
         return home if ahead_at_home else other
 
     def _assign(self, slot: Slot[C], call: C, now: float) -> None:
-        if not slot.calls:
-            slot.last_progress = now
         slot.calls[call.order] = call
+        if len(slot.calls) == 1:
+            slot.last_progress = now
         call.assigned_at = now
         self._place(slot)
         if call.session_id:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import time
 from typing import Any
 
 import pytest
+import trio
 
 import snakepit_trio as snakepit
+from bridge_py import BaseAdapter, SessionContext, tool
 
 from .conftest import TOOLS
 
@@ -82,6 +87,50 @@ async def test_what_cannot_be_encoded_for_want_of_memory(size: int, monkeypatch:
 
 def _starve(*_args: Any, **_kwargs: Any) -> None:
     raise MemoryError
+
+
+class Leaver(BaseAdapter):
+    """Leaves a thread behind that calls the host."""
+
+    @tool
+    def leave(self, ctx: SessionContext) -> int:
+        """Have a thread call the host, and return."""
+        threading.Thread(target=ctx.call_host_tool, args=("linger",)).start()
+        time.sleep(0.2)
+        return os.getpid()
+
+    @tool
+    def one(self) -> int:
+        """The number 1."""
+        return 1
+
+
+async def test_a_fault_of_the_host_runs_no_call_again_that_it_still_works_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = 0
+    may_end = trio.Event()
+
+    async def linger() -> None:
+        nonlocal begun
+        begun += 1
+        with trio.CancelScope(shield=True):
+            await may_end.wait()
+
+    async with (
+        snakepit.open_pool(f"{__name__}:Leaver", workers=1, concurrency=2) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        pool.expose(linger)
+        nursery.start_soon(pool.execute, "leave")
+        while not begun:
+            await trio.sleep(0.01)
+        await trio.sleep(0.5)  # the tool has ended by now
+        with monkeypatch.context() as patch:
+            patch.setattr("snakepit_trio.dispatcher.Dispatcher.call_over", _starve)
+            with pytest.raises(snakepit.OutOfResources):
+                await pool.execute("one")
+        assert await pool.execute("one") == 1
+        may_end.set()
+    assert begun == 1
 
 
 @pytest.mark.parametrize("where", ["dispatcher.Dispatcher.call_over", "worker_calls.WorkerCalls._call_ended"])
