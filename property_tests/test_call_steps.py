@@ -193,9 +193,8 @@ async def check_whole(pool: snakepit.Pool, workers: list[int | None]) -> None:
     assert [worker.pid for worker in pool.list_workers()] == workers, "a worker was blamed"
 
 
-async def live(shape: dict[str, Any], plan: list[tuple[Way, float, str]]) -> dict[Way, int]:
-    """Open a pool, and have a fault happen in each of several calls. Returns how many steps they have."""
-    seen: dict[Way, int] = {}
+async def live(shape: dict[str, Any], plan: list[tuple[Way, float, str]], seen: dict[Way, int]) -> None:
+    """Open a pool, and have a fault happen in each of several calls. `seen`: how many steps a call has."""
     async with snakepit.open_pool(Tools, launcher=testing.InMemory(), **shape) as pool:
 
         async def deeper() -> int:
@@ -216,7 +215,6 @@ async def live(shape: dict[str, Any], plan: list[tuple[Way, float, str]]) -> dic
             except BaseException as error:
                 error.add_note(f"after {kind} at step {step} of {way.__name__}: {where}")
                 raise
-    return seen
 
 
 SHAPES: list[dict[str, Any]] = [
@@ -231,6 +229,7 @@ plans = st.lists(
 )
 
 
+_seen: list[dict[Way, int]] = [{} for _ in SHAPES]
 EXAMPLES = settings().max_examples
 
 
@@ -240,11 +239,13 @@ EXAMPLES = settings().max_examples
 def test_what_is_raised_on_the_way_of_a_call_fails_that_call_alone(
     shape: dict[str, Any], plan: list[tuple[Way, float, str]]
 ) -> None:
-    testing.run(live, shape, plan)
+    testing.run(live, shape, plan, _seen[SHAPES.index(shape)])
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_each_step_of_a_call(way: Way) -> None:
-    steps = testing.run(live, SHAPES[0], [(way, 0.0, "memory")])[way]
+    seen: dict[Way, int] = {}
+    testing.run(live, SHAPES[0], [(way, 0.0, "memory")], seen)
+    steps = seen[way]
     assert steps > 5
-    testing.run(live, SHAPES[0], [(way, step / steps, "unforeseen") for step in range(steps)])
+    testing.run(live, SHAPES[0], [(way, step / steps, "unforeseen") for step in range(steps)], seen)
