@@ -403,10 +403,11 @@ def test_prices_are_read_as_people_have_them(encoding: str, pack: Any, tmp_path:
     ("data", "message"),
     [
         (b"PK\x03\x04zip", "a ZIP archive"),
-        (gzip.compress(b"symbol,price\nA,1\n" * 1000)[:60], "broken, or cut off"),
+        (gzip.compress(b"symbol,price\nA,1\n" * 1000, mtime=0)[:60], "broken, or cut off"),
         (b'symbol,price\n"A,1\n' + b"B,2\n" * 100_000, "line [0-9]+: field larger than field limit"),
         (b"", "is empty"),
     ],
+    ids=["zip", "cut", "quote", "empty"],
 )
 def test_prices_that_cannot_be_read_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "prices.csv"
