@@ -71,6 +71,7 @@ class _Handlers:
     def __init__(self) -> None:
         self._open: list[Interruption] = []
         self._replaced: dict[signal.Signals, Any] = {}
+        self._held = threading.local()  # `mask`: the signals that a thread blocked before it forked
         self._were_told = False
 
     def add(self, interruption: Interruption) -> None:
@@ -126,6 +127,14 @@ class _Handlers:
             frame = frame.f_back
         return frame is not None or not _is_guarded({task for each in self._open for task in each.guarded})
 
+    def hold(self) -> None:
+        """Before a fork: a signal to the child waits until it has handlers of its own; it would be lost with ours."""
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._replaced)
+
+    def release(self) -> None:
+        """After it, on both sides."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
     def forget(self) -> None:
         """In a forked child, which has no pool: signals end it, as they end any program."""
         self._open.clear()
@@ -135,7 +144,9 @@ class _Handlers:
 
 
 _handlers = _Handlers()
-os.register_at_fork(after_in_child=_handlers.forget)
+# In the child they run in this order.
+os.register_at_fork(before=_handlers.hold, after_in_parent=_handlers.release, after_in_child=_handlers.forget)
+os.register_at_fork(after_in_child=_handlers.release)
 
 
 @contextmanager

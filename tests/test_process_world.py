@@ -421,3 +421,38 @@ async def test_the_guardian_dies_while_no_other_can_be_started(
         if what != "thread":  # without one, it may be started all the same
             assert "guardian" in caplog.text
         assert await pool.execute("add", {"a": 1}) == 2
+
+
+SLOWLY_FORKED = """
+import os, signal, time
+is_slow = False
+os.register_at_fork(after_in_child=lambda: is_slow and time.sleep(1))
+import trio
+import snakepit_trio as snakepit
+
+async def main():
+    global is_slow
+    async with snakepit.open_pool("tests.world_tools:Tools", workers=1):
+        is_slow = True
+        pid = os.fork()
+        if not pid:
+            time.sleep(20)
+            os._exit(0)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGTERM)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+trio.run(main)
+"""
+
+
+def test_a_signal_to_a_child_that_is_just_being_forked_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SLOWLY_FORKED],
+        check=False,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{-signal.SIGTERM:d}\n"), done.stderr
