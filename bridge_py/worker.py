@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     try:
         serve = _start(options, ledger)
     except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
-        return _fail(options, ledger, error)  # noqa: ASYNC104
+        return _fail(options, ledger, error)  # noqa: ASYNC104 - no task of a loop: the process ends by it
     return serve()
 
 

@@ -40,7 +40,6 @@ class Steps:
 
     def __init__(self, at: int, make: Callable[[], BaseException]) -> None:
         self.count = 0
-        self.where = ""  # it has raised
         self._at = at
         self._make = make
         self._task = trio.lowlevel.current_task()
@@ -54,8 +53,9 @@ class Steps:
             return
         self.count += 1
         if self.count == self._at:
-            self.where = code.co_qualname
-            raise self._make()
+            error = self._make()
+            error.add_note(f"raised at the entry of {code.co_qualname}")
+            raise error
 
     def _is_on_its_way(self, frame: FrameType) -> bool:
         try:

@@ -19,7 +19,7 @@ from snakepit_trio import testing
 from .call_steps import raising_at
 
 LARGE = b"x" * 100_000  # goes beside the message
-BOUND = 1000  # seconds of trio's clock, which jumps
+BOUND = 10  # seconds of trio's clock, which jumps: less than the 30 that a lost call would wait for nothing
 
 
 class Fault(Exception):
@@ -133,8 +133,9 @@ async def in_line_for_its_worker(pool: snakepit.Pool) -> None:
 
 async def too_late_in_line(pool: snakepit.Pool) -> None:
     async with busy(pool, 0.2):
-        with pytest.raises(snakepit.CallTimeout):
+        with contextlib.suppress(snakepit.CallTimeout):
             await pool.execute("echo", {"value": 1}, timeout=0.1)
+            assert failures, "it got a place while all were taken"
 
 
 WAYS: list[Way] = [
@@ -160,34 +161,44 @@ async def busy(pool: snakepit.Pool, seconds: float) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         for _ in range(PLACES - pool.get_stats().running):
             nursery.start_soon(bystander, pool, seconds)
-        while pool.get_stats().running < PLACES:
+        while pool.get_stats().running < PLACES and not failures:
             await trio.lowlevel.checkpoint()
         yield
 
 
 async def bystander(pool: snakepit.Pool, seconds: float) -> None:
-    assert await pool.execute("nap", {"seconds": seconds}) == "awake"
+    try:
+        assert await pool.execute("nap", {"seconds": seconds}) == "awake"
+    except Exception as error:
+        failures.append(error)
 
 
 PLACES = 2
+failures: list[Exception] = []  # of the present calls
 
 
-async def go(pool: snakepit.Pool, way: Way, step: int, make: Callable[[], BaseException]) -> tuple[int, str]:
-    """One call with something raised at one step. Returns how many steps it took, and at which it was raised."""
-    with raising_at(step, make) as steps, contextlib.suppress(Exception):
-        await way(pool)
-    return steps.count, steps.where
+async def go(pool: snakepit.Pool, way: Way, step: int, make: Callable[[], BaseException]) -> int:
+    """One call with something raised at one step. Returns how many steps it took."""
+    failures.clear()
+    with raising_at(step, make) as steps:
+        try:
+            await way(pool)
+        except Exception as error:
+            failures.append(error)
+    return steps.count
 
 
 async def check_whole(pool: snakepit.Pool, workers: list[int | None]) -> None:
     """Nothing is left of a call, all places serve, and no worker has been blamed."""
     stats = pool.get_stats()
     assert (stats.queued, stats.running) == (0, 0)
+    failures.clear()
     async with trio.open_nursery() as nursery:
         for _ in range(2 * PLACES):
             nursery.start_soon(bystander, pool, 0.01)
         await trio.sleep(0.001)
         assert pool.get_stats().running >= PLACES, "a place is lost"
+    assert failures == []
     assert await pool.execute("echo", {"value": LARGE}, session="s") == LARGE
     assert pool.get_health().status == "healthy"
     assert [worker.pid for worker in pool.list_workers()] == workers, "a worker was blamed"
@@ -204,16 +215,18 @@ async def live(shape: dict[str, Any], plan: list[tuple[Way, float, str]], seen: 
         workers = [worker.pid for worker in pool.list_workers()]
         for way, share, kind in plan:
             if way not in seen:
-                seen[way], _ = await go(pool, way, 0, Fault)
+                seen[way] = await go(pool, way, 0, Fault)
+                assert failures == []
                 await check_whole(pool, workers)
             step = 1 + int(share * seen[way])
-            with trio.fail_after(BOUND):
-                _, where = await go(pool, way, step, FAULTS[kind])
             try:
+                with trio.fail_after(BOUND):
+                    await go(pool, way, step, FAULTS[kind])
+                assert len(failures) <= 1, failures
                 with trio.fail_after(BOUND):
                     await check_whole(pool, workers)
             except BaseException as error:
-                error.add_note(f"after {kind} at step {step} of {way.__name__}: {where}")
+                error.add_note(f"after {kind} at step {step} of {way.__name__}")
                 raise
 
 

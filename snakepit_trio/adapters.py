@@ -14,7 +14,7 @@ import attrs
 import bridge_py
 from bridge_py.adapter import unknown_tool
 
-from .settings import is_text, one_of, refuse
+from .settings import is_text, one_of, refuse, text
 
 _FOR_CALLS: Final = (
     "supported_commands",
@@ -77,8 +77,8 @@ class Adapter(ABC):
 
 def to_args(args: Iterable[str]) -> tuple[str, ...]:
     """The arguments of a program. Raises `UsageError` for what is no list of texts."""
-    texts = () if isinstance(args, (str, bytes)) or not isinstance(args, Iterable) else tuple(args)
-    if not all(map(is_text, texts)) or (args and not texts):
+    is_list = isinstance(args, Iterable) and not isinstance(args, (str, bytes))
+    if not is_list or not all(map(is_text, texts := tuple(args))):
         raise refuse("args", args, "give a list of texts, with no NUL")
     return texts
 
@@ -88,16 +88,6 @@ def to_script(script: str | os.PathLike[str]) -> str:
     if not isinstance(script, (str, os.PathLike)) or not is_text(os.fspath(script)):
         raise refuse("script", script, "give a path")
     return os.path.abspath(script)
-
-
-def _is_text(_adapter: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not is_text(value):
-        raise refuse(field.name, value, "give text, with no NUL")
-
-
-def _is_text_or_none(adapter: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None:
-        _is_text(adapter, field, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -117,8 +107,8 @@ class GrpcBridge(Adapter):
     script: str | os.PathLike[str] = attrs.field(converter=to_script)
     args: Sequence[str] = attrs.field(default=(), converter=to_args)
     contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=one_of(("0.4", "0.13")))
-    python: str | None = attrs.field(default=None, validator=_is_text_or_none)
-    adapter: str = attrs.field(default="", validator=_is_text)
+    python: str | None = attrs.field(default=None, validator=text(or_none="the pool's interpreter"))
+    adapter: str = attrs.field(default="", validator=text())
     allow_pickle: bool = False
 
     def executable_path(self, python: str) -> str:

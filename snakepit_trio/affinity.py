@@ -317,8 +317,8 @@ class Sessions(Generic[C]):
     def _waits_less(self, session: Session[C]) -> None:
         self.queued -= 1
         if not session.line:
+            self._keep(session)  # first: so it is somewhere, whatever is raised
             del self._waiting[session.id]
-            self._keep(session)
 
     def _keep(self, session: Session[C]) -> Session[C]:
         self._idle[session.id] = session

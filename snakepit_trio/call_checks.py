@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from bridge_py.wire.errors import EncodeError, UsageError
 
 from .policy import RetryPolicy
+from .settings import is_utf8, is_whole, refuse
 
 
 def check_call(name: object, args: object, session: object) -> None:
@@ -35,11 +36,8 @@ def _refuse_name(name: object) -> NoReturn:
 
 
 def _check_text(text: str, what: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise EncodeError(f"{what}, {text[:100]!r}, cannot be sent: {error}") from None
+    if not is_utf8(text):
+        raise EncodeError(f"{what}, {text[:100]!r}, cannot be sent: it has half a character, which UTF-8 cannot hold")
 
 
 def seconds_of(timeout: Any, what: str) -> float | None:
@@ -58,5 +56,5 @@ def check_retries(retries: object) -> None:
     """Raise `UsageError` for what is no number of retries, nor a policy."""
     if retries is None or isinstance(retries, RetryPolicy):
         return
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise UsageError(f"retries={retries!r}; give a number from 0 on, a snakepit_trio.RetryPolicy, or None")
+    if not is_whole(retries) or retries < 0:
+        raise refuse("retries", retries, "give a number from 0 on, a snakepit_trio.RetryPolicy, or None")

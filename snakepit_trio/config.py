@@ -26,7 +26,7 @@ from .affinity import Affinity
 from .launcher import Launcher
 from .limits import Limits, share_of_cores
 from .policy import RecyclePolicy, RetryPolicy
-from .settings import environment, instance, name, one_of, path, refuse, seconds, whole
+from .settings import environment, instance, is_whole, name, one_of, path, refuse, seconds, whole
 from .state.quotas import Quotas
 from .state.store import DEFAULT_TTL, SessionStore
 
@@ -61,14 +61,16 @@ def _to_env(env: object) -> Any:
 
 
 def _to_options(options: object) -> Any:
-    return {key: _plain(value) for key, value in options.items()} if isinstance(options, Mapping) else options
+    if not isinstance(options, Mapping):
+        return options
+    return {option: _plain(option, value) for option, value in options.items()}
 
 
-def _plain(value: object) -> object:
+def _plain(option: object, value: object) -> object:
     try:
         return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return value  # `_check_options` refuses it
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"options: {option!r} is no plain JSON value: {error}") from None
 
 
 def _to_bound(bound: float | None) -> float:
@@ -76,7 +78,7 @@ def _to_bound(bound: float | None) -> float:
 
 
 def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) -> None:
-    if bound != math.inf and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 0):
+    if bound != math.inf and (not is_whole(bound) or bound < 0):
         raise refuse(field.name, bound, "give a number of calls from 0 on, or None for no bound")
 
 
@@ -105,11 +107,6 @@ def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None
         raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
     if options and not isinstance(config.adapter, GrpcPython):
         raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
-    for option, value in options.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"options: {option!r} is no plain JSON value: {error}") from None
 
 
 def _to_name(name: object) -> Any:

@@ -266,7 +266,9 @@ class Dispatcher:
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
-        if not call.is_over:
+        if call.is_over:
+            call.wake()  # its caller may not have heard of it
+        else:
             call.finish(None, _failure(call, error, "what became of it could not be told"))
         self._mend(error)
 

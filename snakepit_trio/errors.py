@@ -177,8 +177,8 @@ class PoolDeadlock(PoolError):
 class OutOfResources(PoolError):
     """The host lacks memory, descriptors, threads or room on its disk: a call could not be sent, or a pool not opened.
 
-    No code of the call has run, unless the message says that what it sent back could not be read. Others are unharmed.
-    `__cause__` is what the system said. Try again later.
+    No code of the call has run, unless the message says that what it sent back, or what became of it, could not be
+    told. Others are unharmed. `__cause__` is what the system said. Try again later.
     """
 
 

@@ -39,9 +39,9 @@ def _limits() -> Iterator[tuple[int, str]]:
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if processes != resource.RLIM_INFINITY and os.geteuid() != 0:
         yield processes // _THREADS, f"the {processes} processes and threads of one user (ulimit -u)"
-    for path, each in (("pid_max", _THREADS), ("threads-max", _THREADS)):
+    for path in ("pid_max", "threads-max"):
         if (most := _read(Path("/proc/sys/kernel") / path)) is not None:
-            yield most // each, f"the {most} threads of all processes (kernel.{path})"
+            yield most // _THREADS, f"the {most} threads of all processes (kernel.{path})"
     for path in ("pids.max", "pids/pids.max"):
         if (most := _read(_CGROUPS / path)) is not None:
             yield most // _THREADS, f"the {most} threads of its control group (pids.max)"

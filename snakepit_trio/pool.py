@@ -92,8 +92,8 @@ async def open_pool(
     raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further one
     while the pool closes kills its workers at once; one before that breaks into the block, as it would without a pool.
 
-    Raises `UsageError`, `TypeError` or `ValueError` for an invalid configuration, and, at once, `WorkerStartError` if a
-    worker cannot start and `OutOfResources` if this process lacks room on its disk, descriptors or memory.
+    Raises `UsageError` for an invalid configuration, and, at once, `WorkerStartError` if a worker cannot start and
+    `OutOfResources` if this process lacks room on its disk, descriptors or memory.
     """
     if isinstance(adapters, str) or not isinstance(adapters, Sequence):
         raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")

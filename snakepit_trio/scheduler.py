@@ -172,11 +172,11 @@ class Scheduler(Generic[C]):
                 found.append((slot, list(slot.calls.values())[self._concurrency :]))
         return found
 
-    def mend(self, now: float, forget: Callable[[C], bool]) -> list[tuple[Slot[C], C]]:
+    def mend(self, now: float, forget: Callable[[C], bool]) -> None:
         """Something was raised in the middle of a change: make up the books again from what is certain.
 
-        That is which calls each worker holds, and which wait; those that `forget` names are dropped. Returns
-        assignments.
+        That is which calls each worker holds, and which wait; those that `forget` names are dropped. Who has room takes
+        what waits: `held` tells what there is to carry out.
         """
         for slot in self._slots:
             slot.calls = OrderedDict((order, call) for order, call in slot.calls.items() if not forget(call))
@@ -185,11 +185,10 @@ class Scheduler(Generic[C]):
             self._sessions.drop(call)
         self._sessions.mend(self._slots)
         self._queued = len(self._line) + self._sessions.queued
-        assigned: list[tuple[Slot[C], C]] = []
         for slot in self._slots:
             self._place(slot)
-            assigned += self._fill(slot, now)
-        return assigned + self._spread(now)
+            self._fill(slot, now)
+        self._spread(now)
 
     def held(self) -> list[tuple[Slot[C], C]]:
         """All calls that workers hold."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from typing import Any, Final, TypeGuard
 
 from bridge_py.wire.errors import UsageError
@@ -32,11 +32,9 @@ def check_whole(name: str, value: object, least: int, most: int | None = None, *
     """Raise `UsageError` for what is no whole number within bounds. `or_none` says what None means, where it may be."""
     if value is None and or_none:
         return
-    # bool is an int to Python, but "workers=True" is a mistake.
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if is_whole and most is None and value > _LARGEST:  # type: ignore[operator]
+    if is_whole(value) and most is None and value > _LARGEST:
         most = _LARGEST
-    if not is_whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+    if not is_whole(value) or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise refuse(name, value, f"give a whole number {bounds}{or_none and f', or None for {or_none}'}")
 
@@ -45,17 +43,22 @@ def check_seconds(name: str, value: object, *, or_zero: bool = False, or_none: s
     """Raise `UsageError` for what is no time in seconds."""
     if value is None and or_none:
         return
-    if not is_number(value) or not (value >= 0 if or_zero else value > 0):  # type: ignore[operator]
+    if not is_number(value) or not (value >= 0 if or_zero else value > 0):
         bounds = "0 or more" if or_zero else "more than 0"
         raise refuse(name, value, f"give seconds, {bounds}{or_none and f', or None for {or_none}'}")
 
 
-def is_number(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number. A bool is one to Python, but "workers=True" is a mistake."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_whole(value) and not isinstance(value, float):
         return False
     try:
-        return float(value) == value or isinstance(value, int)
+        return not math.isnan(value)
     except OverflowError:
         return False
 
@@ -96,8 +99,18 @@ def path(*, or_none: str = "") -> Validator:
     def check(_instance: object, field: Any, value: object) -> None:
         if value is None and or_none:
             return
-        if not isinstance(value, (str, PurePath, os.PathLike)) or not is_text(plain := os.fspath(value)) or not plain:
+        if not isinstance(value, (str, os.PathLike)) or not is_text(plain := os.fspath(value)) or not plain:
             raise refuse(field.name, value, f"give a path{or_none and f', or None for {or_none}'}")
+
+    return check
+
+
+def text(*, or_none: str = "") -> Validator:
+    """The validator of text that a program is given."""
+
+    def check(_instance: object, field: Any, value: object) -> None:
+        if not is_text(value) and not (value is None and or_none):
+            raise refuse(field.name, value, f"give text, with no NUL{or_none and f', or None for {or_none}'}")
 
     return check
 
@@ -114,21 +127,28 @@ def environment(_instance: object, field: Any, value: object) -> None:
         return
     if not isinstance(value, Mapping):
         raise refuse(field.name, value, "give a dict of texts by the names of variables")
-    for key, text in value.items():
+    for key, content in value.items():
         if not is_text(key) or not key or "=" in key:
-            raise refuse(field.name, {key: text}, "give names that are text, with no '=' and no NUL")
-        if not isinstance(text, str):
-            raise refuse(field.name, {key: text}, f"give text, such as {str(text)!r}")
-        if not is_text(text):
-            raise refuse(field.name, {key: text}, "give text with no NUL, that the file system's encoding can hold")
+            raise refuse(field.name, {key: content}, "give names that are text, with no '=' and no NUL")
+        if not isinstance(content, str):
+            raise refuse(field.name, {key: content}, f"give text, such as {str(content)!r}")
+        if not is_text(content):
+            raise refuse(field.name, {key: content}, "give text with no NUL, that the file system's encoding can hold")
 
 
-def is_text(text: object) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether it is text that the kernel can take, as an argument or a path."""
-    if not isinstance(text, str) or "\0" in text:
-        return False
+    return isinstance(value, str) and "\0" not in value and _can(os.fsencode, value)
+
+
+def is_utf8(value: object) -> TypeGuard[str]:
+    """Whether it is text that the wire can hold."""
+    return isinstance(value, str) and (value.isascii() or _can(str.encode, value))
+
+
+def _can(encode: Callable[[str], bytes], value: str) -> bool:
     try:
-        os.fsencode(text)
+        encode(value)
     except UnicodeEncodeError:
         return False
     return True

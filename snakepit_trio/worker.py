@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from bridge_py.specs import ToolSpec
-from bridge_py.wire.errors import (
-    DecodeError,
-    ProtocolError,
-)
+from bridge_py.wire.errors import DecodeError, ProtocolError
 
 from .bridge.bridge import Bridge
 from .config import PoolConfig

@@ -10,15 +10,7 @@ import trio
 
 from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
-from bridge_py.wire.errors import (
-    CANCELLED,
-    NOT_STARTED,
-    DecodeError,
-    Fault,
-    RemoteProtocolError,
-    error_of,
-    raised_by,
-)
+from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, Fault, RemoteProtocolError, error_of, raised_by
 from bridge_py.wire.frames import Frame, Kind
 
 from .call import Call, stopped

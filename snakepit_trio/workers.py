@@ -75,7 +75,7 @@ class Workers:
 
     def get(self, worker_id: str) -> WorkerInfo | None:
         """The worker of that id, or None."""
-        starter = self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
+        starter = self._find(worker_id)
         return None if starter is None else _describe(starter)[-1]
 
     def by_pid(self, pid: int) -> WorkerInfo | None:
@@ -122,11 +122,14 @@ class Workers:
         await self._supervisor.renew(starter)
 
     def _starter(self, worker_id: str) -> WorkerStarter:
-        starter = self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
+        starter = self._find(worker_id)
         if starter is None:
             known = ", ".join(self._supervisor.starters)
             raise UsageError(f"there is no worker {worker_id!r}; there are: {known}")
         return starter
+
+    def _find(self, worker_id: object) -> WorkerStarter | None:
+        return self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
 
 
 async def _until_up(starter: WorkerStarter, places: trio.Semaphore, scope: trio.CancelScope) -> None:

@@ -155,8 +155,9 @@ async def test_what_is_no_host_tool(function: Any, message: str) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, launcher=InMemory()) as pool:
         with pytest.raises(snakepit.UsageError, match=message):
             pool.expose(function)
+        wrong: Any = 3
         with pytest.raises(snakepit.UsageError, match="cannot be called 3"):
-            pool.expose(len, name=3)  # type: ignore[arg-type]
+            pool.expose(len, name=wrong)
 
 
 async def test_settings_are_those_of_the_opening() -> None:

@@ -128,6 +128,8 @@ class Conversation:
         """
         if not self._heard_hello or not self._said_hello or self._said_goodbye:
             raise LocalProtocolError("calls are opened between hello and goodbye only")
+        if credit is not None and credit < 0:
+            raise LocalProtocolError(f"a stream cannot begin with a credit of {credit}")
         call_id = self._next_id
         kind = Kind.CALL if credit is None else Kind.STREAM
         said = [self._encode(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))]

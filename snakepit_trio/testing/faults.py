@@ -22,7 +22,7 @@ Direction = Literal["to_host", "to_worker"]
 
 
 def _share(_fault: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+    if not is_number(value) or not 0 <= value <= 1:
         raise refuse(field.name, value, "give a number from 0 to 1")
 
 
