@@ -36,7 +36,7 @@ def _refuse_name(name: object) -> NoReturn:
 
 
 def _check_text(text: str, what: str) -> None:
-    if not is_utf8(text):
+    if not text.isascii() and not is_utf8(text):
         raise EncodeError(f"{what}, {text[:100]!r}, cannot be sent: it has half a character, which UTF-8 cannot hold")
 
 

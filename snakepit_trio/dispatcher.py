@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -95,7 +95,13 @@ class Dispatcher:
         if self._taint.has_suspects:
             self.check_taint(call)
         try:
-            self._submit(call)
+            slot = self._scheduler.submit(call, trio.current_time())
+            self.submitted += 1
+            call.state = CallState.QUEUED
+            if slot is not None:
+                self._carry_out(self._start(slot, call))
+            else:
+                self._note_nested(call)
         except LineFull:
             raise self._saturated(call) from None
         except PlaceTaken:
@@ -104,15 +110,6 @@ class Dispatcher:
             self._mend(error, call)
             if not call.is_over and not _is_sent(call):
                 raise _failure(call, error) from error
-
-    def _submit(self, call: Call) -> None:
-        slot = self._scheduler.submit(call, trio.current_time())
-        self.submitted += 1
-        call.state = CallState.QUEUED
-        if slot is not None:
-            self._carry_out(self._start(slot, call))
-        else:
-            self._note_nested(call)
 
     def _saturated(self, call: Call) -> PoolSaturated:
         return PoolSaturated(
@@ -262,7 +259,7 @@ class Dispatcher:
         elif not call.abandoned:
             self.failed += 1
         call.finish(final, failure)
-        self._assign(self._scheduler.release, worker.slot, call)
+        self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
@@ -357,10 +354,10 @@ class Dispatcher:
         for call in self._scheduler.clear():
             call.finish(None, stopped(call))
 
-    def _assign(self, change: Callable[..., Assignments], *what: Any) -> None:
+    def _assign(self, change: Callable[[Slot[Call], float], Assignments], slot: Slot[Call]) -> None:
         """Change the books, and carry out what comes of that."""
         try:
-            self._carry_out(change(*what, trio.current_time()))
+            self._carry_out(change(slot, trio.current_time()))
         except Exception as error:
             self._mend(error)
 

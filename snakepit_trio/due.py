@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,7 @@ class Due:
     def __init__(self, policy: RecyclePolicy) -> None:
         self.reason: str | None = None
         self.turn = trio.Event()  # there is a reason, or the worker has ended
+        self.most_calls = math.inf if policy.calls is None else policy.calls
         self._policy = policy
         self._born = trio.current_time()
         self._not_before = 0.0
@@ -40,7 +42,3 @@ class Due:
         age = trio.current_time() - self._born
         if reason := self._policy.reason(calls=calls, age=age, resident_bytes=resident):
             self.ask(reason)
-
-    def is_by_calls(self, calls: int) -> bool:
-        """Whether so many calls are a reason."""
-        return self._policy.calls is not None and calls >= self._policy.calls

@@ -143,7 +143,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 def is_utf8(value: object) -> TypeGuard[str]:
     """Whether it is text that the wire can hold."""
-    return isinstance(value, str) and (value.isascii() or _can(str.encode, value))
+    return isinstance(value, str) and _can(str.encode, value)
 
 
 def _can(encode: Callable[[str], bytes], value: str) -> bool:

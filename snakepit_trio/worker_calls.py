@@ -170,6 +170,6 @@ class WorkerCalls(ABC):
             self._dispatcher.call_over(self, call, frame, failure)
         except Exception as error:
             self._dispatcher.call_failed(call, error)
-        if self.due.is_by_calls(self.calls_served):
+        if self.calls_served >= self.due.most_calls:
             self._check_due()
         self._stop_if_drained()
