@@ -34,6 +34,7 @@ from .running_loops import RunningLoop, is_cancellation
 from .tool_loop import CallTasks, ToolLoop
 from .wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
 _END: Final = object()
 Pack = Callable[[Any, str], Load]
 Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted

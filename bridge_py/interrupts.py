@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from .running_loops import RunningLoop, is_loops_own, loop_of, running_here
 from .wire.errors import ToolCancelled
 
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
 _SIGURG: Final = int(signal.SIGURG)
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
 # Not to be left while they are anywhere on the stack: imports, and the finalizers of weakref.
@@ -35,7 +36,6 @@ _WHOLE: Final = frozenset({"importlib", "weakref"})
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
 _LOOP_ATTEMPTS: Final = 15  # until a loop that has not heard counts as blocked
-_POSTING: Final = frozenset({"bridge_py.worker_end", "bridge_py.contract.host", "bridge_py.stored_objects"})
 
 
 class Interruptible(Protocol):
@@ -142,7 +142,7 @@ def _is_interrupted(
     if call.loop is not None and call.loop.is_told:
         call.interrupted = True
         return False
-    loop = loop_of(frame) or find()
+    loop = loop_of(frame, __name__) or find()
     if loop is not None and not _is_blocked(call, loop, frame):
         return False
     if _may_be_left(call, frame):
@@ -164,7 +164,7 @@ def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
     if call.attempts <= _CAREFUL_ATTEMPTS and (is_loops_own(frame) or _handles_a_lock(frame)):
         return False
     while frame is not None:
-        if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__" or _is_posting(frame):
+        if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__" or _is_uninterruptible(frame):
             return False
         frame = frame.f_back
     return True
@@ -177,9 +177,9 @@ def _handles_a_lock(frame: FrameType | None) -> bool:
     return package == "coverage" or (package == "logging" and frame.f_code.co_name in _LOCKS_OF_LOGGING)
 
 
-def _is_posting(frame: FrameType) -> bool:
+def _is_uninterruptible(frame: FrameType) -> bool:
     # A question to the host that is half in the outbox would stop all that comes after it.
-    return frame.f_globals.get("__name__") in _POSTING
+    return frame.f_globals.get("__uninterruptible__") is True
 
 
 def _package_of(frame: FrameType) -> str:

@@ -17,7 +17,6 @@ from .wire.errors import ToolCancelled
 
 _LOOPS: Final = frozenset({"asyncio", "uvloop", "trio"})
 _HELPERS: Final = frozenset({"outcome", "selectors"})
-_INTERRUPTS: Final = "bridge_py.interrupts"
 
 
 class RunningLoop(Protocol):
@@ -112,10 +111,10 @@ class TrioRun:
             main.parent_nursery.cancel_scope.cancel()
 
 
-def loop_of(frame: FrameType | None) -> RunningLoop | None:
-    """The outermost loop that the code of a call runs, by its innermost frame."""
+def loop_of(frame: FrameType | None, caller: str) -> RunningLoop | None:
+    """The outermost loop that the code of a call runs, by its innermost frame. `caller`: the module that runs calls."""
     found: RunningLoop | None = None
-    while frame is not None and frame.f_globals.get("__name__") != _INTERRUPTS:
+    while frame is not None and frame.f_globals.get("__name__") != caller:
         found = _run_of(frame) or found
         frame = frame.f_back
     return found

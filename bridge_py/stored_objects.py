@@ -16,6 +16,7 @@ from .references import RemoteRef
 from .wire.errors import QuotaExceeded, SessionNotFound
 
 #: What a worker keeps for one session, in bytes, unless its adapter is told otherwise.
+__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
 STORED_BYTES: Final = 1 << 30
 
 

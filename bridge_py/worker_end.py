@@ -27,6 +27,7 @@ from .wire.conversation import PROTOCOL_VERSION, Conversation, Side
 from .wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from .wire.frames import Frame, Kind
 
+__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
 _Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
 

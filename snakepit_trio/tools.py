@@ -18,6 +18,7 @@ from .state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]
 
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
 F = TypeVar("F", bound=Callable[..., Any])
 Execute = Callable[..., Awaitable[Any]]
 _END: Final = object()

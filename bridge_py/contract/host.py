@@ -27,6 +27,7 @@ from bridge_py.wire.frames import Frame, Kind
 
 from .client import AsyncioClient
 
+__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
 _ALONE: Final = SessionError("this worker was started without a host: give it --elixir-address")
 
 

@@ -195,7 +195,6 @@ class Fault(msgspec.Struct, omit_defaults=True):
     parameter: str = ""
 
 
-_CALLERS = ("bridge_py.executor", "bridge_py.interrupts", "snakepit_trio.tools", "snakepit_trio.bridge.host_calls")
 _LONGEST_TEXT = 20_000
 CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
@@ -300,9 +299,9 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    # The outermost frames are those that called the tool; they tell a user nothing.
+    # The outermost frames are those that called the tool; they tell a user nothing. Their modules say so.
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__name__") in _CALLERS:
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__calls_tools__") is True:
         trace = trace.tb_next
     try:
         return _clip("".join(traceback.format_exception(type(error), error, trace)))

@@ -24,6 +24,7 @@ from .bridge import Bridge
 
 logger = get_logger("snakepit.bridge")
 
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
 _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import trio
 
@@ -21,8 +21,7 @@ from .place import Place
 
 logger = get_logger("snakepit.processes")
 
-#: Modules, which are loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
-_BY_PROTOCOL: Final = {"link": ".local", "grpc": ".foreign", "stdio": ".stdio"}
+Launch = Callable[[Place, str, ProcessRegistry, AsyncioLoop], Awaitable[WorkerProcess]]
 
 
 class Local(Launcher):
@@ -39,7 +38,7 @@ class Local(Launcher):
 class _LocalSite(Site):
     def __init__(self, config: PoolConfig) -> None:
         self._loop = AsyncioLoop()
-        self._module = importlib.import_module(_BY_PROTOCOL[config.adapter.protocol], __name__)
+        self._launch = _launch_of(config.adapter.protocol)
         self._place = Place.of(config)
         try:
             self._registry = ProcessRegistry.open(config.name)
@@ -62,14 +61,28 @@ class _LocalSite(Site):
             task_status.started()
 
     async def launch(self, worker_id: str) -> WorkerProcess:
-        process: WorkerProcess = await self._module.launch(self._place, worker_id, self._registry, self._loop)
-        return process
+        return await self._launch(self._place, worker_id, self._registry, self._loop)
 
     def close(self) -> None:
         try:
             self._registry.close()
         finally:
             self._place.close()
+
+
+def _launch_of(protocol: Literal["link", "grpc", "stdio"]) -> Launch:
+    # Loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
+    if protocol == "grpc":
+        from . import foreign
+
+        return foreign.launch
+    if protocol == "stdio":
+        from . import stdio
+
+        return stdio.launch
+    from . import local
+
+    return local.launch
 
 
 async def _sweep() -> None:
