@@ -7,8 +7,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from snakepit_trio.affinity import Affinity
-from snakepit_trio.scheduler import Scheduler, Slot
+from snakepit_trio.affinity import Slot
+from snakepit_trio.policy import Affinity
+from snakepit_trio.scheduler import Scheduler
 
 WAITING = (100, 10_000, 100_000)
 SESSIONS = 5_000

@@ -17,8 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_trio.affinity import Affinity
-from snakepit_trio.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler, Slot
+from snakepit_trio.affinity import Slot
+from snakepit_trio.policy import Affinity
+from snakepit_trio.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 

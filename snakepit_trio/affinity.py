@@ -10,12 +10,9 @@ import heapq
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from .scheduler import Slot
-
-Affinity = Literal["hint", "strict", "strict_fail_fast"]
+from .policy import Affinity
 
 NEVER: Final = float("inf")
 _SPARE: Final = 16  # outdated entries that a heap may have before it is worth a look
@@ -88,6 +85,21 @@ class Line(Generic[C]):
             return False
         del self._back_orders[bisect_left(self._back_orders, call.order)]
         return True
+
+
+class Slot(Generic[C]):
+    """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
+
+    __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
+
+    def __init__(self) -> None:
+        self.calls: OrderedDict[int, C] = OrderedDict()
+        self.pace = NEVER  # smoothed seconds between two ends of calls while it was busy
+        self.last_progress = 0.0
+        self.recalled = False
+        self.is_gone = False
+        self.group: Group[C] = Group()  # sessions whose calls wait for this worker
+        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
 
 
 class Session(Generic[C]):

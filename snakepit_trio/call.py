@@ -7,21 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
 from bridge_py.cargo import Load
+from bridge_py.specs import ToolSpec
 from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 
-from .affinity import Affinity
-from .errors import PoolClosed
-
-if TYPE_CHECKING:
-    from .worker import Worker
-    from .worker_calls import WorkerCalls
-
+from .affinity import Slot
+from .errors import PoolClosed, WorkerCrashed
+from .policy import Affinity
 
 #: The call that a host tool runs for, in its tasks and threads.
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
@@ -91,13 +88,13 @@ class Call:
         self.is_unwanted = False  # the call has been stopped that it was made for
         self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: chunks granted at the start
-        self.claim: Callable[[Worker], bool] | None = None  # asked whether a worker may start it, just before
+        self.claim: Callable[[CallWorker], bool] | None = None  # asked whether a worker may start it, just before
         self.parent = parent  # the call whose host tool made this one
         self.order = 0  # place in the line of all calls, given by the scheduler
         self.assigned_at = 0.0
         self.id = 0  # on the link, of its worker; 0 until sent
         self.state = CallState.NEW
-        self.worker: WorkerCalls | None = None
+        self.worker: CallWorker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
         self.returns = 0  # how often a worker died before it had started it
         self.chunks: deque[Frame] = deque()
@@ -171,6 +168,66 @@ class Call:
     def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class CallWorker(Protocol):
+    """What a worker is for its calls, and for whoever decides about them."""
+
+    id: str
+    slot: Slot[Call]
+    calls: dict[int, Call]  # by their ids, which grow
+    tools: dict[str, ToolSpec]  # by name
+    failure: WorkerCrashed | None  # what its calls fail with, once it has crashed
+    is_killed_by_us: bool
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before there is a process."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it takes no more calls, and never will again."""
+
+    @property
+    def farewell(self) -> str:
+        """Why it has left."""
+
+    @property
+    def kills_to_cancel(self) -> bool:
+        """Whether its calls can be stopped in no other way than by killing it."""
+
+    def is_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call's tool is one that is stopped by killing its worker."""
+
+    def must_be_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+
+    def has_started(self, call: Call) -> bool:
+        """Whether a call that was sent has started, by the ledger."""
+
+    def start(self, call: Call) -> None:
+        """Send a call."""
+
+    def cancel(self, call: Call) -> None:
+        """Ask for the end of a call, and end what the host does for it."""
+
+    def recall(self, call: Call) -> None:
+        """Ask for a call back if it has not started."""
+
+    def grant(self, call: Call, chunks: int) -> None:
+        """Let a stream go on."""
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
+
+    def end_session(self, session_id: str) -> None:
+        """Tell it that a session has ended of which it may hold something."""
+
+    def kill(self, problem: str, *, for_a_call: bool = False) -> None:
+        """Kill its process group at once; `problem` goes into the error of its calls.
+
+        `for_a_call`: the worker itself is well, but only its end stops a call.
+        """
 
 
 class Displaced(SnakepitError):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import attrs
 import trio
@@ -16,8 +16,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled
 from bridge_py.wire.frames import Frame
 
-from .affinity import Affinity
-from .call import Call, CallState, serving
+from .call import Call, CallState, CallWorker, serving
 from .call_checks import check_call, check_retries, seconds_of
 from .config import PoolConfig
 from .deadlines import Deadlines
@@ -25,11 +24,9 @@ from .dispatcher import Dispatcher
 from .errors import OutOfResources, PoolError, WorkerCrashed
 from .freight import Freight
 from .log import get_logger
-from .policy import RetryPolicy
+from .policy import Affinity, RetryPolicy
 from .streams import Chunks
-from .supervisor import Supervisor
 from .taking import OneRun
-from .worker import Worker
 
 logger = get_logger("snakepit.calls")
 
@@ -49,6 +46,15 @@ Timeout = float | Default | None
 Arguments = Mapping[str, Any]
 
 
+class Strength(Protocol):
+    """How many workers a pool should have, and how many of them do not take calls."""
+
+    target: int
+
+    def missing(self) -> int:
+        """How many workers are not ready that should be."""
+
+
 class Caller:
     """Makes the calls of a pool: encode, budget, wait, decode."""
 
@@ -56,7 +62,7 @@ class Caller:
         self,
         config: PoolConfig,
         dispatcher: Dispatcher,
-        supervisor: Supervisor,
+        strength: Strength,
         deadlines: Deadlines,
         freight: Freight,
     ) -> None:
@@ -67,7 +73,7 @@ class Caller:
         self._adapter = config.adapter
         self._has_say = config.adapter.has_a_say
         self._dispatcher = dispatcher
-        self._supervisor = supervisor
+        self._strength = strength
         self._deadlines = deadlines
         self._freight = freight
         self._run = OneRun()
@@ -81,7 +87,7 @@ class Caller:
         timeout: Timeout,
         session: str | None,
         retries: int | RetryPolicy | None = None,
-        claim: Callable[[Worker], bool] | None = None,
+        claim: Callable[[CallWorker], bool] | None = None,
     ) -> Any:
         """See `Pool.execute`. `claim` is asked whether a worker may start the call; else it fails with `Displaced`."""
         check_retries(retries)
@@ -105,7 +111,7 @@ class Caller:
         args: Arguments | None,
         timeout: Timeout,
         session: str | None,
-        claim: Callable[[Worker], bool] | None = None,
+        claim: Callable[[CallWorker], bool] | None = None,
     ) -> AsyncIterator[Chunks]:
         """See `Pool.stream`, and for `claim` see `execute`."""
         window = self._config.stream_window
@@ -240,7 +246,7 @@ class Caller:
         # What may kill one worker after another does not get the next while the last is missing: so others
         # are served throughout.
         with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
-            while self._supervisor.missing():
+            while self._strength.missing():
                 await self._dispatcher.workers_changed.wait()
 
     async def _abandon(self, call: Call) -> None:
@@ -270,7 +276,7 @@ class Caller:
             dispatcher = self._dispatcher
             return (
                 f"never started: it was not at the head of the line within {call.timeout} s"
-                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._supervisor.target})"
+                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target})"
             )
         there = trio.current_time() - call.assigned_at
         if not call.worker.has_started(call):

@@ -78,7 +78,8 @@ def demo(path: Path | None, workers: int, chaos: bool, top: int) -> None:
 
 def _demo(path: Path | None, workers: int, chaos: bool, top: int) -> NoReturn:
     from . import WorkerStartError
-    from .demo import Progress, files_of_demo, run
+    from .demo import files_of_demo, run
+    from .demo_progress import Progress
 
     root, files = files_of_demo(path)
     if not files:

@@ -22,10 +22,9 @@ from bridge_py.wire.errors import UsageError
 from bridge_py.worker import LOADING, SCRIPT_MODULE
 
 from .adapters import Adapter, GrpcPython
-from .affinity import Affinity
 from .launcher import Launcher
 from .limits import Limits, share_of_cores
-from .policy import RecyclePolicy, RetryPolicy
+from .policy import Affinity, RecyclePolicy, RetryPolicy
 from .settings import environment, instance, is_whole, name, one_of, path, refuse, seconds, whole
 from .state.quotas import Quotas
 from .state.store import DEFAULT_TTL, SessionStore

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import random
@@ -14,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import psutil
 import trio
 
 import snakepit_trio as snakepit
 from bridge_py.adapters.source_metrics import source_files
 
+from .demo_progress import Progress
 from .demo_view import counted, make_console, report, show
 
 ADAPTER: Final = "bridge_py.adapters.source_metrics:SourceMetrics"
@@ -30,64 +28,6 @@ _FILE_TIMEOUT: Final = 120.0
 _SAMPLE_EVERY: Final = 0.5
 _KILL_EVERY: Final = 0.3
 _ALIVE: Final = (snakepit.WorkerState.READY, snakepit.WorkerState.BUSY)
-
-Record = dict[str, Any]
-
-
-@attrs.define
-class Progress:
-    """A run as it goes on; a view reads it whenever it likes.
-
-    `records` are those of the adapter and `failed` error texts, both by file; `seen` has each worker
-    process that was noticed. `began` is a reading of `time.monotonic`, `seconds` 0 until the last file.
-    """
-
-    root: Path
-    files: list[str]
-    records: dict[str, Record] = attrs.field(factory=dict)
-    failed: dict[str, str] = attrs.field(factory=dict)
-    killed: int = 0
-    run_again: int = 0
-    workers: list[snakepit.WorkerInfo] = attrs.field(factory=list)
-    seen: set[psutil.Process] = attrs.field(factory=set)
-    began: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def done(self) -> int:
-        """Files that are measured or given up."""
-        return len(self.records) + len(self.failed)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the first file was handed out, until the last was done."""
-        return self.seconds or time.monotonic() - self.began
-
-    def left_over(self) -> list[int]:
-        """Pids of the seen workers that are still there, be it as zombies; psutil compares creation times too."""
-        return sorted(process.pid for process in self.seen if process.is_running())
-
-    def totals(self) -> dict[str, int | str]:
-        """What was found. The same for the same files, however the run went."""
-        records = [self._relative(path) for path in sorted(self.records)]
-        digest = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
-        sums = {key: sum(record[key] for record in records) for key in ("lines", "functions", "branches", "complexity")}
-        bad = sum("error" in record for record in records)
-        return {"files": len(records), **sums, "files that do not parse": bad, "sha256 of the records": digest[:16]}
-
-    def functions(self, key: str, top: int) -> list[tuple[str, Record]]:
-        """The `top` functions with the most of `complexity` or `length`, with the paths of their files."""
-        found = [(path, function) for path, record in self.records.items() for function in record["measured"]]
-        found.sort(key=lambda pair: (-pair[1][key], pair[0], pair[1]["line"]))
-        return found[:top]
-
-    def name_of(self, path: str) -> str:
-        """A file's path from the root of the tree."""
-        return os.path.relpath(path, self.root)
-
-    def _relative(self, path: str) -> Record:
-        # So that copies of a tree in different places have the same checksum.
-        return {**self.records[path], "path": self.name_of(path)}
 
 
 def files_of_demo(path: Path | None) -> tuple[Path, list[str]]:

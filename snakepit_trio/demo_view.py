@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 import trio
 from rich.console import Console, Group, RenderableType
@@ -12,8 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from .demo import Progress
+from .demo_progress import Progress
 
 _FRAMES_A_SECOND: Final = 8
 _LINE_EVERY: Final = 2.0

@@ -14,7 +14,8 @@ from bridge_py.specs import ToolSpec
 from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 
-from .call import Call, CallState, Displaced, stopped
+from .affinity import Slot
+from .call import Call, CallState, CallWorker, Displaced, stopped
 from .changes import Changes
 from .config import PoolConfig
 from .errors import OutOfResources, PoolClosed, PoolDeadlock, PoolSaturated, Tainted, WorkerBusy, WorkerCrashed
@@ -22,10 +23,8 @@ from .log import get_logger
 from .nurseries import told
 from .patience import comes_within
 from .policy import TaintPolicy
-from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler, Slot
+from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler
 from .telemetry import Events
-from .worker import Worker
-from .worker_calls import WorkerCalls
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
@@ -48,7 +47,7 @@ class Dispatcher:
             most=config.max_queue,
             sessions=config.affinity_sessions,
         )
-        self._workers: dict[Slot[Call], Worker] = {}
+        self._workers: dict[Slot[Call], CallWorker] = {}
         self._closed = False
         self._sent_ahead = trio.Event()
         self._nested: dict[Call, None] = {}  # calls in line that host tools have made, oldest first
@@ -160,7 +159,7 @@ class Dispatcher:
             worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
         await self._until_over(call)
 
-    def _why_killed(self, call: Call, worker: WorkerCalls) -> str:
+    def _why_killed(self, call: Call, worker: CallWorker) -> str:
         if worker.kills_to_cancel:
             return f"{call.name!r} was cancelled, and its protocol has no other way to stop it"
         if worker.must_be_killed_to_stop(call):
@@ -175,7 +174,7 @@ class Dispatcher:
             self._mend(error, call)
             return call.worker is None
 
-    async def _until_over_or_to_be_killed(self, call: Call, worker: WorkerCalls) -> None:
+    async def _until_over_or_to_be_killed(self, call: Call, worker: CallWorker) -> None:
         # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
         look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
         while not call.is_over and not worker.must_be_killed_to_stop(call):
@@ -188,7 +187,7 @@ class Dispatcher:
 
     # What workers report.
 
-    def worker_ready(self, worker: Worker) -> None:
+    def worker_ready(self, worker: CallWorker) -> None:
         """A worker takes calls from now on."""
         self._workers[worker.slot] = worker
         self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
@@ -196,13 +195,13 @@ class Dispatcher:
         self.workers_changed.notify()
         self._assign(self._scheduler.add, worker.slot)
 
-    def worker_leaving(self, worker: Worker) -> None:
+    def worker_leaving(self, worker: CallWorker) -> None:
         """A worker takes no more calls; those it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
             self._assign(lambda slot, now: self._scheduler.remove(slot, now)[1], worker.slot)
             self.workers_changed.notify()
 
-    def worker_gone(self, worker: Worker, last_started: int | None, failure: WorkerCrashed | None) -> None:
+    def worker_gone(self, worker: CallWorker, last_started: int | None, failure: WorkerCrashed | None) -> None:
         """A worker's process is no more: settle the calls it had.
 
         Those it never started, by the id of the last one that it has, go back in line; `None` if that is
@@ -230,14 +229,14 @@ class Dispatcher:
         if failure is not None and not worker.is_killed_by_us:
             self._blame(suspects)
 
-    def _settle(self, worker: WorkerCalls, call: Call, failure: Exception) -> None:
+    def _settle(self, worker: CallWorker, call: Call, failure: Exception) -> None:
         try:
             worker.when_over(call, partial(call.finish, None, failure))
         except Exception:
             logger.exception("stopping what the host does for %r failed", call.name)
             call.finish(None, failure)
 
-    def tell_end(self, worker: Worker, exit_code: int | None) -> None:
+    def tell_end(self, worker: CallWorker, exit_code: int | None) -> None:
         """A worker's process is gone, and its calls are settled."""
         self.events.emit(
             "worker.ended",
@@ -249,7 +248,7 @@ class Dispatcher:
             },
         )
 
-    def call_over(self, worker: WorkerCalls, call: Call, final: Frame, failure: Exception | None) -> None:
+    def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
         if self._taint.has_suspects:
             for key in _keys(call):
@@ -269,7 +268,7 @@ class Dispatcher:
             call.finish(None, _failure(call, error, "what became of it could not be told"))
         self._mend(error)
 
-    def call_returned(self, worker: WorkerCalls, call: Call) -> None:
+    def call_returned(self, worker: CallWorker, call: Call) -> None:
         """A worker has given a call back that it had not started."""
         if self._closed:
             call.finish(None, stopped(call))

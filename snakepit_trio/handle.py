@@ -11,9 +11,8 @@ import trio
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 
-from .affinity import Affinity
 from .calling import DEFAULT, Arguments, Timeout
-from .policy import RetryPolicy
+from .policy import Affinity, RetryPolicy
 from .state.checks import check_new_session
 from .state.view import SessionView
 from .streams import Chunks

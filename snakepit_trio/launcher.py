@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from snakepit_trio.lines import WorkerProcess
-
 if TYPE_CHECKING:
     from snakepit_trio.config import PoolConfig
+    from snakepit_trio.lines import WorkerProcess
     from snakepit_trio.loop import AsyncioLoop
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .bridge.bridge import Bridge
     from .call import Call
-    from .config import PoolConfig
-    from .telemetry import Events
 
 
 @attrs.frozen
@@ -38,10 +36,8 @@ class Surroundings:
     """
 
     worker_id: str
-    config: PoolConfig
     bridge: Bridge
     calls: dict[int, Call]
-    events: Events
     on_ready: Callable[[Introduction], None]
     on_tools: Callable[[Sequence[ToolSpec]], None]
     on_frame: Callable[[Frame], None]

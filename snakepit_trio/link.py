@@ -41,7 +41,7 @@ class Link(Line):
     """
 
     def __init__(self, surroundings: Surroundings, secret: str, pid: int, connected: Callable[[], None]) -> None:
-        sizes = surroundings.config.sizes
+        sizes = surroundings.bridge.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid

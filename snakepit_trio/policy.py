@@ -6,11 +6,14 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
 from .settings import seconds, whole
+
+#: How calls of a session keep to the worker that has served it.
+Affinity = Literal["hint", "strict", "strict_fail_fast"]
 
 _MOST_SUSPECTS: Final = 10_000
 

@@ -30,7 +30,6 @@ from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
 
 from .adapters import Adapter
-from .affinity import Affinity
 from .bridge.bridge import Bridge
 from .calling import DEFAULT, Arguments, Caller, Default, Timeout
 from .config import PoolConfig
@@ -42,7 +41,7 @@ from .handle import SessionHandle, open_session
 from .launchers import Local
 from .log import get_logger
 from .nurseries import background_nursery
-from .policy import RetryPolicy
+from .policy import Affinity, RetryPolicy
 from .python import PythonAPI
 from .settings import check_seconds, check_whole, refuse
 from .signals import for_the_application, interruption
@@ -173,7 +172,7 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
-        self._bridge = Bridge(self.sessions, self.tools, config.sizes)
+        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor, self._site.check_room)
         #: What happens in the pool, as it happens.

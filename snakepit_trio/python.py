@@ -15,7 +15,7 @@ from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 
 from . import python_names
-from .call import Displaced
+from .call import CallWorker, Displaced
 from .calling import DEFAULT, Caller, Default, Timeout
 from .python_dspy import DspyAPI, Models, split_settings
 from .shelves import Copy, Shelf, Shelves, Step, new_copy_id
@@ -24,7 +24,6 @@ from .state.store import SessionStore
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
     from .state.view import SessionView
-    from .worker import Worker
 
 Arguments = Mapping[str, Any]
 StepLike = Step | tuple[Any, ...]
@@ -258,7 +257,7 @@ class PythonAPI(DspyAPI):
         *stores: str | None,
         durable: bool = False,
         value: Any = None,
-        claimed: Callable[[Worker], object] | None = None,
+        claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
         """Call a tool whose worker's side is a `Workbench`, and return the value of its reply.
 
@@ -283,11 +282,11 @@ class PythonAPI(DspyAPI):
                 return await self._run_in(shelf, call, left, claimed)
 
     async def _run_in(
-        self, shelf: Shelf, call: _Call, timeout: float | None, claimed: Callable[[Worker], object] | None
+        self, shelf: Shelf, call: _Call, timeout: float | None, claimed: Callable[[CallWorker], object] | None
     ) -> Any:
         placement = shelf.placement()
 
-        def claim(worker: Worker) -> bool:
+        def claim(worker: CallWorker) -> bool:
             is_ours = shelf.claim(worker, placement.number)
             if is_ours and claimed is not None:
                 claimed(worker)

@@ -18,7 +18,7 @@ from bridge_py.language_models import Model
 from bridge_py.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
 
-from .call import Displaced
+from .call import CallWorker, Displaced
 from .calling import DEFAULT, Caller, Timeout
 from .shelves import Shelf, Shelves
 from .state.session import Session
@@ -27,7 +27,6 @@ from .state.store import SessionStore
 if TYPE_CHECKING:
     from .state.view import SessionView
     from .state.watching import Hub
-    from .worker import Worker
 
 _IS_DSPY: Final = "dspy"
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -129,7 +128,7 @@ class DspyAPI:
         """
         recipe = _recipe(check_name(store_as), kind, params, state)
         session_id = _id_of(session)
-        workers: list[Worker] = []
+        workers: list[CallWorker] = []
         found = await self.run("dspy_create", {"program": recipe}, session, timeout, claimed=workers.append)
         made = {"model": self._models.name(session_id), "created_at": time.time(), "worker": workers[-1].id}
         entry = {"type": _IS_DSPY, **recipe, **found, **made}
@@ -214,7 +213,7 @@ class DspyAPI:
             placement = shelf.placement()
             sent = {**arguments, "placement": msgspec.structs.asdict(placement)}
 
-            def claim(worker: Worker, number: int = placement.number, shelf: Shelf = shelf) -> bool:
+            def claim(worker: CallWorker, number: int = placement.number, shelf: Shelf = shelf) -> bool:
                 return shelf.claim(worker, number)
 
             with self._shelves.call(shelf, ()):
@@ -239,7 +238,7 @@ class DspyAPI:
         *stores: str | None,
         durable: bool = False,
         value: Any = None,
-        claimed: Callable[[Worker], object] | None = None,
+        claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
         """See `PythonAPI`."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .health import resident_bytes
+from .proc import resident_bytes
 from .processes import RunInfo, Swept, WorkerEntry
 
 _COLUMNS = ("run", "pool", "host", "worker", "pid", "state", "age", "memory")

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic
 
-from .affinity import NEVER, C, Group, Line, Sessions
+from .affinity import NEVER, C, Group, Line, Sessions, Slot
 
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01
@@ -35,21 +35,6 @@ class LineFull(Exception):
 
 class PlaceTaken(Exception):
     """The worker of a call's session has no free place, and the call is not to wait for it."""
-
-
-class Slot(Generic[C]):
-    """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
-
-    __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
-
-    def __init__(self) -> None:
-        self.calls: OrderedDict[int, C] = OrderedDict()
-        self.pace = NEVER  # smoothed seconds between two ends of calls while it was busy
-        self.last_progress = 0.0
-        self.recalled = False
-        self.is_gone = False
-        self.group: Group[C] = Group()  # sessions whose calls wait for this worker
-        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
 
 
 class Scheduler(Generic[C]):

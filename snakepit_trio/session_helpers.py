@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge_py.wire.errors import InvalidArguments, ProgramNotFound, UsageError
 
+from .call import CallWorker
 from .calling import DEFAULT, Arguments, Timeout
 from .state.view import SessionView
 
 if TYPE_CHECKING:
     from .pool import Pool
-    from .worker import Worker
 
 __all__ = ["execute_program_command"]
 
@@ -74,7 +74,7 @@ class _Request:
         """Run the worker's tool, and note which worker it was."""
         return await self.pool._caller.execute(self.command, args, self.timeout, self.view.id, claim=self._note)
 
-    def _note(self, worker: Worker) -> bool:
+    def _note(self, worker: CallWorker) -> bool:
         self.worker_id = worker.id
         return True
 

@@ -17,10 +17,11 @@ import trio
 from bridge_py.stored_objects import Placement
 from bridge_py.wire import codec
 
+from .call import CallWorker
+
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
     from .state.watching import Hub
-    from .worker import Worker
 
 _copy_ids: Final = itertools.count(1)
 _HISTORY: Final = 100  # lost names of a session that are remembered
@@ -52,8 +53,8 @@ class Shelf:
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
         self.number = 1  # of the present placement
-        self.worker: Worker | None = None  # that has claimed it
-        self.visited: set[Worker] = set()  # workers that may hold something of the session
+        self.worker: CallWorker | None = None  # that has claimed it
+        self.visited: set[CallWorker] = set()  # workers that may hold something of the session
         self.objects: dict[str, int] = {}  # by name, with the id of its copy, or 0
         # Names that calls which were given up may have stored, with the number of calls made until then.
         self.unsure: dict[str, int] = {}
@@ -80,7 +81,7 @@ class Shelf:
         self._made += 1
         return Placement(self.number, self._made, not self._has_begun, restore, self.lost)
 
-    def claim(self, worker: Worker, number: int) -> bool:
+    def claim(self, worker: CallWorker, number: int) -> bool:
         """Whether a call of a placement may start on a worker. The first one that may decides which worker it is."""
         if self.is_over or number != self.number:
             return False

@@ -103,7 +103,7 @@ class StdioLine(Line):
         self._adapter = adapter
         self._stdin = stdin
         self._stdout = stdout
-        self._max_frame = min(surroundings.config.sizes.max_frame, _LONGEST)
+        self._max_frame = min(surroundings.bridge.sizes.max_frame, _LONGEST)
         self._on_ready = surroundings.on_ready
         self._on_frame = surroundings.on_frame
         self._desk = ForeignDesk(surroundings.bridge, surroundings.worker_id)

@@ -125,8 +125,8 @@ class UnaryLine(Line):
 
     def _service(self) -> BridgeService:
         around = self._surroundings
-        access = WorkerAccess(around.bridge, self._desk, around.config.session_ttl, self._allow_pickle, around.on_tools)
-        return BridgeService(access, around.events)
+        access = WorkerAccess(around.bridge, self._desk, around.bridge.session_ttl, self._allow_pickle, around.on_tools)
+        return BridgeService(access, around.bridge.events)
 
     async def _until_ready(self) -> None:
         while not self._port:

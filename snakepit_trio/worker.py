@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -27,11 +26,8 @@ from .log import get_logger
 from .nurseries import told
 from .output import log_lines
 from .patience import comes_within
-from .worker_calls import WorkerCalls
+from .worker_calls import WorkerCalls, WorkerEvents
 from .worker_state import WorkerState
-
-if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
 
 logger = get_logger("snakepit.worker")
 
@@ -46,12 +42,10 @@ _HURRIED_REAP = 2.0  # the same, when the pool must end now
 class Worker(WorkerCalls):
     """One worker process and its link."""
 
-    def __init__(self, id: str, config: PoolConfig, site: Site, dispatcher: Dispatcher, bridge: Bridge) -> None:
-        super().__init__(id, config, dispatcher)
+    def __init__(self, id: str, config: PoolConfig, site: Site, reports: WorkerEvents, bridge: Bridge) -> None:
+        super().__init__(id, config, reports)
         self.started_at = site.clock()
         self.python = ""  # its version
-        self.is_killed_by_us = False
-        self.failure: WorkerCrashed | None = None
         self.ended = trio.Event()  # `run` is over
         self._config = config
         self._site = site
@@ -68,11 +62,6 @@ class Worker(WorkerCalls):
         self._is_trusted = True  # until it breaks the protocol
         self._last_words = ""  # why it could not start
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, or None before there is a process."""
-        return None if self._process is None else self._process.pid
 
     def resident_bytes(self) -> int:
         """The memory of its process; 0 if there is none."""
@@ -155,10 +144,8 @@ class Worker(WorkerCalls):
                     # The line first: it may have to hear the first words.
                     here = Surroundings(
                         worker_id=self.id,
-                        config=self._config,
                         bridge=self._bridge,
                         calls=self.calls,
-                        events=self._dispatcher.events,
                         on_ready=self._hear_introduction,
                         on_tools=self._hear_of_tools,
                         on_frame=self._handle,
@@ -305,8 +292,8 @@ class Worker(WorkerCalls):
         with logger.tolerates("looking for its last call"):
             last_started = process.last_started if self._is_trusted else None
             self._last_words = process.last_words
-        self._dispatcher.worker_gone(self, last_started, self.failure)
-        self._dispatcher.tell_end(self, process.exit_code)
+        self._reports.worker_gone(self, last_started, self.failure)
+        self._reports.tell_end(self, process.exit_code)
 
     def _finish(self, problem: str | None, patience: float = 0.0) -> None:
         # The first reason counts: what follows is its consequence.
@@ -315,14 +302,14 @@ class Worker(WorkerCalls):
             self._patience = patience
             self._over.set()
             self._ready_or_over.set()
-            self._dispatcher.worker_leaving(self)
+            self._reports.worker_leaving(self)
 
     def drain(self) -> None:
         """Take no more calls, give back what has not started, and stop when the others are over."""
         if self.has_left:
             return
         self._is_draining = True
-        self._dispatcher.worker_leaving(self)
+        self._reports.worker_leaving(self)
         for call in list(self.calls.values()):
             self.recall(call)
         self._stop_if_drained()
@@ -367,8 +354,8 @@ class Worker(WorkerCalls):
         self._is_ready = True
         self._ready_or_over.set()
         if not self._over.is_set():
-            self._dispatcher.worker_ready(self)
+            self._reports.worker_ready(self)
 
     def _hear_of_tools(self, tools: Sequence[ToolSpec]) -> None:
         self.tools.update((tool.name, tool) for tool in tools)
-        self._dispatcher.tools = {**self._dispatcher.tools, **self.tools}
+        self._reports.tools = {**self._reports.tools, **self.tools}

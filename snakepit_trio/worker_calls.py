@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
@@ -13,21 +13,46 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, Fault, RemoteProtocolError, error_of, raised_by
 from bridge_py.wire.frames import Frame, Kind
 
-from .call import Call, stopped
+from .affinity import Slot
+from .call import Call, CallWorker, stopped
 from .config import PoolConfig
 from .due import Due
+from .errors import WorkerCrashed
 from .health import Heartbeat
 from .lines import Line, WorkerProcess
-from .scheduler import Slot
 
-if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
+
+class WorkerEvents(Protocol):
+    """To whom a worker reports what becomes of it, and of its calls."""
+
+    tools: dict[str, ToolSpec]  # by name, as the workers describe them
+
+    def worker_ready(self, worker: CallWorker) -> None:
+        """A worker takes calls from now on."""
+
+    def worker_leaving(self, worker: CallWorker) -> None:
+        """A worker takes no more calls; those it has may still end."""
+
+    def worker_gone(self, worker: CallWorker, last_started: int | None, failure: WorkerCrashed | None) -> None:
+        """A worker's process is no more: settle the calls it had. `last_started`: None if that is not known."""
+
+    def tell_end(self, worker: CallWorker, exit_code: int | None) -> None:
+        """A worker's process is gone, and its calls are settled."""
+
+    def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
+        """A call has ended on its worker."""
+
+    def call_failed(self, call: Call, error: Exception) -> None:
+        """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
+
+    def call_returned(self, worker: CallWorker, call: Call) -> None:
+        """A worker has given a call back that it had not started."""
 
 
 class WorkerCalls(ABC):
     """What a worker is for its calls. Its life is that of a `Worker`."""
 
-    def __init__(self, id: str, config: PoolConfig, dispatcher: Dispatcher) -> None:
+    def __init__(self, id: str, config: PoolConfig, reports: WorkerEvents) -> None:
         self.id = id
         self.slot: Slot[Call] = Slot()
         self.calls: dict[int, Call] = {}
@@ -35,11 +60,23 @@ class WorkerCalls(ABC):
         self.tools: dict[str, ToolSpec] = {}  # by name
         self.health = Heartbeat(config)
         self.due = Due(config.recycle)
-        self._dispatcher = dispatcher
+        self.failure: WorkerCrashed | None = None  # what its calls fail with, once it has crashed
+        self.is_killed_by_us = False
+        self._reports = reports
         self._process: WorkerProcess | None = None
         self._line: Line | None = None
         self._over = trio.Event()  # it ends: nothing is said to it any more
         self._is_stopped = False  # it has ended, and its calls have been settled
+
+    @property
+    @abstractmethod
+    def has_left(self) -> bool:
+        """Whether it takes no more calls, and never will again."""
+
+    @property
+    @abstractmethod
+    def farewell(self) -> str:
+        """Why it has left."""
 
     @abstractmethod
     def kill(self, problem: str, *, for_a_call: bool = False) -> None:
@@ -53,6 +90,11 @@ class WorkerCalls(ABC):
 
     @abstractmethod
     def _check_due(self) -> None: ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before there is a process."""
+        return None if self._process is None else self._process.pid
 
     @property
     def kills_to_cancel(self) -> bool:
@@ -145,11 +187,11 @@ class WorkerCalls(ABC):
             self.calls[frame.call_id] = call  # settled with the worker, which ends by this
             raise
         except Exception as error:
-            self._dispatcher.call_failed(call, error)
+            self._reports.call_failed(call, error)
 
     def _ends_by(self, call: Call, frame: Frame, fault: Fault) -> None:
         if fault.code == NOT_STARTED and not call.abandoned:
-            self._dispatcher.call_returned(self, call)
+            self._reports.call_returned(self, call)
             self._stop_if_drained()
         elif fault.code == CANCELLED:
             # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
@@ -167,9 +209,9 @@ class WorkerCalls(ABC):
     def _call_over(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         self.calls_served += 1
         try:
-            self._dispatcher.call_over(self, call, frame, failure)
+            self._reports.call_over(self, call, frame, failure)
         except Exception as error:
-            self._dispatcher.call_failed(call, error)
+            self._reports.call_failed(call, error)
         if self.calls_served >= self.due.most_calls:
             self._check_due()
         self._stop_if_drained()

@@ -7,16 +7,21 @@ from typing import Any
 from bridge_py.cargo import Load, Sizes, load_of
 from bridge_py.shared import Segments
 from snakepit_trio.state.store import SessionStore
+from snakepit_trio.telemetry import Events
 from snakepit_trio.tools import ToolRegistry
 
 
 class Bridge:
     """The store, the tools, and shared memory for large answers."""
 
-    def __init__(self, store: SessionStore, tools: ToolRegistry, sizes: Sizes) -> None:
+    def __init__(
+        self, store: SessionStore, tools: ToolRegistry, sizes: Sizes, session_ttl: float, events: Events
+    ) -> None:
         self.store = store
         self.tools = tools
         self.sizes = sizes
+        self.session_ttl = session_ttl  # seconds, of sessions that workers make
+        self.events = events
         self._segments = Segments()
 
     def encode(self, value: Any, what: str) -> Load:

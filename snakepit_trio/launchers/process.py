@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from snakepit_trio.guardian import RUN_VARIABLE, WORKER_VARIABLE
-from snakepit_trio.health import is_stopped, resident_bytes
 from snakepit_trio.log import get_logger
 from snakepit_trio.oom import OomWatch
+from snakepit_trio.proc import is_stopped, resident_bytes
 from snakepit_trio.processes import ProcessRegistry
 
 from .keeping import KeptProcess
