@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import snakepit_trio as snakepit
-from snakepit_trio.processes import runs_folder
+from snakepit_trio._processes.registry import runs_folder
 from snakepit_trio.testing.replay import translated, watch
 
 from . import host_chaos, host_faults, scenarios

@@ -21,7 +21,7 @@ import attrs
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio.processes import FOLDER_VARIABLE
+from snakepit_trio._processes.registry import FOLDER_VARIABLE
 
 TOOLS: Final = "benchmarks.chaos_tools:Tools"
 _AT_A_TIME: Final = 4  # pools

@@ -31,7 +31,7 @@ import psutil
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio import processes
+from snakepit_trio._processes import registry
 from snakepit_trio.testing.leaks import LeakCheck
 from snakepit_trio.testing.replay import Hanging, translated, watch
 
@@ -278,9 +278,9 @@ def _walk(walk: Walk, fails: Callable[[Step], Exception | None]) -> Walk:
 def _left(leaks: LeakCheck) -> list[str]:
     gc.collect()
     # Files that could not be removed may wait for the next opening, which sweeps what is not new.
-    for path in processes.runs_folder().iterdir():
+    for path in registry.runs_folder().iterdir():
         os.utime(path, (0, 0))
-    processes.sweep()
+    registry.sweep()
     left = leaks.left(5)
     for process in psutil.Process().children(recursive=True) if left else []:
         process.kill()

@@ -19,7 +19,7 @@ import psutil
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio import processes
+from snakepit_trio._processes import registry
 
 ROOT = Path(__file__).parent.parent
 TOOLS = "tests.tools:Tools"
@@ -75,7 +75,7 @@ async def kill_a_busy_host(folder: Path) -> tuple[int, float]:
     assert all(map(is_alive, host.pids))
     host.kill()
     seconds = await seconds_until(lambda: not any(map(is_alive, host.pids)))
-    await seconds_until(lambda: not processes.runs() and not is_alive(host.guardian))
+    await seconds_until(lambda: not registry.runs() and not is_alive(host.guardian))
     return len(host.pids), seconds
 
 
@@ -98,9 +98,9 @@ async def sweep_ten_dead_hosts(folder: Path) -> Sweep:
             host.kill_with_helpers()
         pids = [pid for host in hosts for pid in host.pids[2:]]
         assert all(map(is_alive, pids))
-        dead = [run for run in processes.runs() if not run.is_alive]
+        dead = [run for run in registry.runs() if not run.is_alive]
         async with snakepit.open_pool(TOOLS, workers=1):
-            seconds = await seconds_until(lambda: not any(map(is_alive, pids)) and len(processes.runs()) == 2)
+            seconds = await seconds_until(lambda: not any(map(is_alive, pids)) and len(registry.runs()) == 2)
         assert [worker.pid for worker in living.list_workers()] == before
         assert await living.execute("pid") in before
         return Sweep(len(pids), len(dead), seconds)

@@ -7,9 +7,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from snakepit_trio.affinity import Slot
-from snakepit_trio.policy import Affinity
-from snakepit_trio.scheduler import Scheduler
+from snakepit_trio._calls.queues import Slot
+from snakepit_trio._calls.scheduler import Scheduler
+from snakepit_trio._config.policies import Affinity
 
 WAITING = (100, 10_000, 100_000)
 SESSIONS = 5_000

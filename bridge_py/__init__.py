@@ -4,8 +4,8 @@ This package imports neither trio nor snakepit_trio, so that a worker starts lig
 any interpreter from Python 3.11 on.
 """
 
-from .adapter import BaseAdapter, tool
-from .context import AsyncSessionContext, SessionContext
+from .tools.adapter import BaseAdapter, tool
+from .tools.context import AsyncSessionContext, SessionContext
 from .wire.errors import CodecError, HostToolError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
 from .wire.registry import register_codec
 

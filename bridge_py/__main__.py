@@ -27,7 +27,7 @@ if not __package__:
 
 # Children of multiprocessing run this module too, by another name.
 if __name__ == "__main__":
-    from bridge_py.ending import leave
-    from bridge_py.worker import main
+    from bridge_py.execution.ending import leave
+    from bridge_py.main import main
 
     leave(main(sys.argv[1:]))

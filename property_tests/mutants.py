@@ -47,13 +47,13 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "a lost credit",
-        "snakepit_trio/streams.py",
+        "snakepit_trio/_calls/streams.py",
         "call.worker.grant(call, self._taken)",
         "call.worker.grant(call, self._taken - 1)",
     ),
     Mutant(
         "a double release of a worker",
-        "snakepit_trio/scheduler.py",
+        "snakepit_trio/_calls/scheduler.py",
         "        sample = now - max(slot.last_progress, call.assigned_at)\n",
         "        slot.calls.pop(next(iter(slot.calls), 0), None)\n"
         "        sample = now - max(slot.last_progress, call.assigned_at)\n",
@@ -61,44 +61,44 @@ MUTANTS = [
     ),
     Mutant(
         "an unshielded reap",
-        "snakepit_trio/worker.py",
+        "snakepit_trio/_workers/worker_process.py",
         "with trio.CancelScope(shield=True):\n                    await self._bury(process)",
         "with trio.CancelScope():\n                    await self._bury(process)",
     ),
     Mutant(
         "a missed invalidation",
-        "snakepit_trio/bridge/desk.py",
+        "snakepit_trio/_requests/worker_requests.py",
         "        self._link.conversation.link(Kind.INVALIDATE",
         "        0 and self._link.conversation.link(Kind.INVALIDATE",
     ),
     Mutant(
         "a dropped cancel",
-        "snakepit_trio/link.py",
+        "snakepit_trio/_connections/link.py",
         "            self.conversation.cancel(call_id)\n",
         "            pass\n",
         (POOL, MACHINE),
     ),
     Mutant(
         "a ledger that is not looked at",
-        "snakepit_trio/dispatcher.py",
+        "snakepit_trio/_calls/dispatcher.py",
         "last_started is not None and call_id > last_started and",
         "last_started is not None and",
     ),
     Mutant(
         "a deadline that nobody watches",
-        "snakepit_trio/deadlines.py",
+        "snakepit_trio/_calls/deadlines.py",
         "                call.is_late = True\n",
         "",
     ),
     Mutant(
         "host tools that outlive their call",
-        "snakepit_trio/bridge/host_calls.py",
+        "snakepit_trio/_requests/host_tool_runs.py",
         "            self._waiting[call.id] = then\n            self.cancel_for(call)\n",
         "            then()\n",
     ),
     Mutant(
         "a worker that is not replaced",
-        "snakepit_trio/supervisor.py",
+        "snakepit_trio/_workers/supervisor.py",
         "                    await self._restart(nursery)\n",
         "                    return\n",
     ),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_py.credit import AsyncCredit, SyncCredit
+from bridge_py.execution.credit import AsyncCredit, SyncCredit
 from bridge_py.wire.errors import ToolCancelled
 
 GRANTS = st.lists(st.integers(0, 5), max_size=12)

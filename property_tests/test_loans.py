@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from bridge_py import transfers
-from bridge_py.cargo import ATTACH_BYTES, Cargo, Sizes, copy_at_once
-from bridge_py.shared import Segments
-from bridge_py.transfers import Transfers
+from bridge_py.buffers import transfers
+from bridge_py.buffers.buffer_sets import ATTACH_BYTES, Cargo, Sizes, copy_at_once
+from bridge_py.buffers.shared_memory import Segments
+from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire.conversation import Area, Conversation, Side
 from bridge_py.wire.errors import LocalProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind, encode_batch

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_trio.policy import Circuit, RecyclePolicy, RestartPolicy, RetryPolicy, TaintPolicy
+from snakepit_trio._config.policies import Circuit, RecyclePolicy, RestartPolicy, RetryPolicy, TaintPolicy
 
 FIRST, LONGEST, QUARANTINE = 0.05, 1.0, 5.0
 

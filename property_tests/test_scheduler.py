@@ -17,9 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_trio.affinity import Slot
-from snakepit_trio.policy import Affinity
-from snakepit_trio.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler
+from snakepit_trio._calls.queues import Slot
+from snakepit_trio._calls.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler
+from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 

@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bridge_py.allowed import Anything
-from bridge_py.stored_objects import Placement, Shelves
+from bridge_py.dynamic.allow_list import Anything
+from bridge_py.dynamic.dynamic_call import Workbench
+from bridge_py.dynamic.stored_objects import Placement, Shelves
 from bridge_py.wire.errors import StoredObjectLost, StoredObjectNotFound
-from bridge_py.workbench import Workbench
-from snakepit_trio.shelves import Copy, Shelf, new_copy_id
+from snakepit_trio._python.placements import Copy, Shelf, new_copy_id
 
 NAMES = ["a", "a", "a", "b"]
 LOST, ABSENT = "lost", "absent"

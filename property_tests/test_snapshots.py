@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import snakepit_trio as snakepit
-from bridge_py.cache import Caches
-from bridge_py.session_state import SessionState
+from bridge_py.host.cache import Caches
+from bridge_py.host.session_state import SessionState
 from bridge_py.wire.variable import Variable
 from snakepit_trio.state.exports import export_session, export_variables, import_session, import_variables
 

@@ -37,8 +37,8 @@ from bridge_py.wire.errors import (
     VersionConflict,
 )
 from bridge_py.wire.variable import AccessRules
-from snakepit_trio.handle import SessionHandle
-from snakepit_trio.pool import Pool, open_pool
+from snakepit_trio._pool.pool import Pool, open_pool
+from snakepit_trio._pool.session import SessionHandle
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.store import MemoryStore
 from snakepit_trio.state.watching import Watcher

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import snakepit_trio as snakepit
 from bridge_py import AsyncSessionContext, BaseAdapter, SessionContext, tool
-from bridge_py.specs import ToolSpec
 from bridge_py.wire import codec
 from bridge_py.wire.errors import InvalidArguments, InvalidValue, UnknownTool, UsageError
+from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.types import get_type, list_types, validate
 from snakepit_trio.testing import InMemory
 from snakepit_trio.testing import strategies as ours

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge_py.adapter import Tool
-from bridge_py.hints.own import of_parts, union_of
+from bridge_py.tools.adapter import Tool
+from bridge_py.tools.hints.own import of_parts, union_of
 from bridge_py.wire import codec
 from bridge_py.wire.errors import DecodeError, EncodeError, InvalidArguments
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bridge_py.references import RemoteRef, Verbatim
+from bridge_py.dynamic.references import RemoteRef, Verbatim
 from bridge_py.wire.errors import (
     AccessDenied,
     CallTimeout,
@@ -35,9 +35,26 @@ from bridge_py.wire.errors import (
 from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
-from . import session_helpers, variables
-from .adapters import Adapter, GrpcBridge, GrpcPython
-from .config import PoolConfig
+from . import variables
+from ._calls.streams import Chunks, Results
+from ._config.adapters import Adapter, GrpcBridge, GrpcPython
+from ._config.config import PoolConfig
+from ._config.launcher import Launcher, Site
+from ._config.limits import Limits
+from ._config.policies import RecyclePolicy, RetryPolicy
+from ._config.stdio_adapters import StdioJson, StdioMsgpack
+from ._pool.context import BridgedState, Context, LocalState
+from ._pool.pool import Pool, open_pool
+from ._pool.scripts import run_as_script
+from ._pool.session import SessionHandle
+from ._pool.stats import PoolStats
+from ._pool.worker_info import PoolHealth, WorkerInfo
+from ._processes.registry import force_cleanup_all
+from ._python import programs as session_helpers
+from ._python.api import PythonAPI
+from ._python.placements import Step
+from ._requests.tool_registry import HostCall, RegisteredTool, ToolRegistry, ToolSpec
+from ._workers.worker_state import WorkerState
 from .errors import (
     OutOfResources,
     PoolClosed,
@@ -51,28 +68,13 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
-from .handle import SessionHandle
-from .launcher import Launcher, Site
-from .limits import Limits
-from .policy import RecyclePolicy, RetryPolicy
-from .pool import Pool, open_pool
-from .python import PythonAPI
-from .scripts import run_as_script
-from .shelves import Step
-from .state.context import BridgedState, Context, LocalState
 from .state.provider import StateProvider
 from .state.quotas import Quotas
 from .state.session import Change, Session
 from .state.store import MemoryStore, SessionStore, StoreStats
 from .state.view import SessionInfo, SessionView
 from .state.watching import Update, Watcher
-from .stats import PoolStats
-from .stdio import StdioJson, StdioMsgpack
-from .streams import Chunks, Results
 from .telemetry import Event
-from .tools import HostCall, RegisteredTool, ToolRegistry, ToolSpec
-from .worker_state import WorkerState
-from .workers import PoolHealth, WorkerInfo
 
 __all__ = [
     "AccessDenied",
@@ -160,6 +162,7 @@ __all__ = [
     "WorkerStartError",
     "WorkerState",
     "WrongCallKind",
+    "force_cleanup_all",
     "open_client",
     "open_pool",
     "register_codec",
@@ -170,13 +173,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .bridge.client import Client, open_client
+    from ._contract.client import Client, open_client
 
 
 def __getattr__(name: str) -> Any:
     """The client of the wire contract, whose messages take a fifth of what all else takes to import."""
     if name not in ("Client", "open_client"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .bridge import client
+    from ._contract import client
 
     return getattr(client, name)

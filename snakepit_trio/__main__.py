@@ -1,6 +1,6 @@
 """`python -m snakepit_trio` is `snakepit`."""
 
-from .cli import main
+from ._cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="snakepit")

@@ -11,7 +11,7 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
-from bridge_py.server import LINK_METHOD, RawCodec
+from bridge_py.link.server import LINK_METHOD, RawCodec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch

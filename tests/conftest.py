@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio.processes import FOLDER_VARIABLE
+from snakepit_trio._processes.registry import FOLDER_VARIABLE
 from snakepit_trio.testing.leaks import LeakCheck
 from tests.openai_server import Server, serving
 

@@ -23,7 +23,7 @@ import psutil
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio import processes
+from snakepit_trio._processes import registry
 
 TOOLS = "benchmarks.chaos_tools:Tools"
 BOUND = 30.0  # seconds that anything may take
@@ -88,7 +88,7 @@ def _kill_all(pool: snakepit.Pool) -> None:
 
 
 def _tell(**facts: Any) -> None:
-    facts["left"] = os.listdir(processes.runs_folder())
+    facts["left"] = os.listdir(registry.runs_folder())
     facts["children"] = [" ".join(child.cmdline())[:100] for child in psutil.Process().children(recursive=True)]
     print(json.dumps(facts), flush=True)
 
@@ -232,7 +232,7 @@ async def cleaned(what: str) -> None:
         async def clean() -> None:
             for _ in range(3):
                 await trio.sleep(0.2)
-                folder = processes.runs_folder()
+                folder = registry.runs_folder()
                 for path in [folder] if what == "all" else list(folder.iterdir()):
                     shutil.rmtree(path, ignore_errors=True)
                 _kill_all(pool)
@@ -241,7 +241,7 @@ async def cleaned(what: str) -> None:
 
         await load.run_beside(clean)
         await _ready_again(pool, load)
-        runs = [run.is_alive for run in processes.runs()]
+        runs = [run.is_alive for run in registry.runs()]
     _tell(outcomes=load.outcomes, problems=load.problems, runs=runs)
 
 

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 
 import snakepit_trio as snakepit
-from snakepit_trio.stdio import StdioJson, StdioMsgpack
+from snakepit_trio._config.stdio_adapters import StdioJson, StdioMsgpack
 
 WORKER = str(Path(__file__).with_name("stdio_worker.py"))
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples" / "stdio"

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.running_loops import is_loops_own
+from bridge_py.execution.running_loops import is_loops_own
 from snakepit_trio.testing import InMemory
 
 from .conftest import is_alive
@@ -209,8 +209,8 @@ def test_an_application_has_asyncios_loops_before_and_after_a_pool() -> None:
     [
         (["tool", "trio._core._run", "tool"], False),
         (["tool", "trio._core._run", "trio.x"], True),
-        (["tool", "trio._core._run", "tool", "snakepit_trio.processes", "tempfile"], True),
-        (["snakepit_trio.scripts", "trio._core._run", "tool"], False),
+        (["tool", "trio._core._run", "tool", "snakepit_trio._processes.registry", "tempfile"], True),
+        (["snakepit_trio._pool.scripts", "trio._core._run", "tool"], False),
     ],
 )
 def test_code_of_a_pool_inside_the_worker_is_not_left_half_way(modules: list[str], is_own: bool) -> None:

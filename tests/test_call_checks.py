@@ -125,7 +125,7 @@ async def test_a_fault_of_the_host_runs_no_call_again_that_it_still_works_for(mo
             await trio.sleep(0.01)
         await trio.sleep(0.5)  # the tool has ended by now
         with monkeypatch.context() as patch:
-            patch.setattr("snakepit_trio.dispatcher.Dispatcher.call_over", _starve)
+            patch.setattr("snakepit_trio._calls.dispatcher.Dispatcher.call_over", _starve)
             with pytest.raises(snakepit.OutOfResources):
                 await pool.execute("one")
         assert await pool.execute("one") == 1
@@ -133,7 +133,9 @@ async def test_a_fault_of_the_host_runs_no_call_again_that_it_still_works_for(mo
     assert begun == 1
 
 
-@pytest.mark.parametrize("where", ["dispatcher.Dispatcher.call_over", "worker_calls.WorkerCalls._call_ended"])
+@pytest.mark.parametrize(
+    "where", ["_calls.dispatcher.Dispatcher.call_over", "_workers.worker_calls.WorkerCalls._call_ended"]
+)
 async def test_a_fault_of_the_host_when_a_call_ends_fails_that_call_alone(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +152,7 @@ async def test_a_fault_of_the_host_when_a_call_ends_fails_that_call_alone(
 async def test_a_fault_of_the_host_is_blamed_on_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr("snakepit_trio.worker_calls.WorkerCalls._ends", _starve)
+            patch.setattr("snakepit_trio._workers.worker_calls.WorkerCalls._ends", _starve)
             with pytest.raises(snakepit.WorkerCrashed, match="lost its link by a fault of the host: MemoryError"):
                 await pool.execute(**ADD)
         assert await pool.execute(**ADD) == 2

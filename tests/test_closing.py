@@ -17,8 +17,8 @@ import trio.testing
 
 import snakepit_trio as snakepit
 from bridge_py import BaseAdapter, SessionContext, tool
-from snakepit_trio.python import PythonAPI
-from snakepit_trio.supervisor import Supervisor
+from snakepit_trio._python.api import PythonAPI
+from snakepit_trio._workers.supervisor import Supervisor
 from snakepit_trio.testing import InMemory
 
 from .conftest import TOOLS

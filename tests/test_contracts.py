@@ -13,7 +13,7 @@ import pytest
 
 import snakepit_trio as snakepit
 from snakepit_trio.launchers import Local
-from snakepit_trio.testing import InMemory, contract
+from snakepit_trio.testing import InMemory, conformance
 
 from .stdio_tools import CANCELS, EXAMPLES, JSON, MSGPACK, WORKER
 from .test_contract import OUR_TOOLS, OWN
@@ -63,28 +63,30 @@ async def awaited_store() -> snakepit.MemoryStore:
 
 
 STORES: Final = {
-    "memory": contract.store(snakepit.MemoryStore),
-    "memory-of-real-time": contract.store(awaited_store, ttl=0.3),
+    "memory": conformance.store(snakepit.MemoryStore),
+    "memory-of-real-time": conformance.store(awaited_store, ttl=0.3),
 }
 LAUNCHERS: Final = {
-    "local": contract.launcher(Local),
-    "in-memory": contract.launcher(InMemory),
+    "local": conformance.launcher(Local),
+    "in-memory": conformance.launcher(InMemory),
 }
-ADAPTERS: Final[dict[str, Sequence[contract.Check]]] = {
-    "json": contract.adapter(JSON, **STDIO),
-    "json-that-cancels": [contract.adapter(CANCELS, **STDIO).named("an_endless_call_can_be_cancelled")],
-    "msgpack": contract.adapter(MSGPACK, **STDIO),
-    "four-lines": contract.adapter(snakepit.StdioJson(str(EXAMPLES / "four_lines.py")), [("add", {"a": 2, "b": 3}, 5)]),
-    "bridge-0.4": contract.adapter(snakepit.GrpcBridge(script=OWN, adapter=OUR_TOOLS), **CONTRACT),
+ADAPTERS: Final[dict[str, Sequence[conformance.Check]]] = {
+    "json": conformance.adapter(JSON, **STDIO),
+    "json-that-cancels": [conformance.adapter(CANCELS, **STDIO).named("an_endless_call_can_be_cancelled")],
+    "msgpack": conformance.adapter(MSGPACK, **STDIO),
+    "four-lines": conformance.adapter(
+        snakepit.StdioJson(str(EXAMPLES / "four_lines.py")), [("add", {"a": 2, "b": 3}, 5)]
+    ),
+    "bridge-0.4": conformance.adapter(snakepit.GrpcBridge(script=OWN, adapter=OUR_TOOLS), **CONTRACT),
     "bridge-0.13": [
-        contract.adapter(snakepit.GrpcBridge(script=OWN, adapter=OUR_TOOLS, contract="0.13"), **CONTRACT).named(
+        conformance.adapter(snakepit.GrpcBridge(script=OWN, adapter=OUR_TOOLS, contract="0.13"), **CONTRACT).named(
             "many_calls_at_a_time_return_what_is_expected"
         )
     ],
-    "hooks": contract.adapter(Polite(WORKER), [("echo", {"words": ["hello", "you"]}, "hello you !")]),
-    "link": contract.adapter(OUR_TOOLS, **CONTRACT),
+    "hooks": conformance.adapter(Polite(WORKER), [("echo", {"words": ["hello", "you"]}, "hello you !")]),
+    "link": conformance.adapter(OUR_TOOLS, **CONTRACT),
     "showcase": [
-        contract.adapter("bridge_py.adapters.showcase:Showcase", **SHOWCASE).named("calls_return_what_is_expected")
+        conformance.adapter("bridge_py.adapters.showcase:Showcase", **SHOWCASE).named("calls_return_what_is_expected")
     ],
 }
 
@@ -124,33 +126,33 @@ LEFT_OUT: Final[Mapping[str, set[str]]] = {
 }
 
 
-def each(contracts: Mapping[str, Sequence[contract.Check]]) -> Any:
+def each(contracts: Mapping[str, Sequence[conformance.Check]]) -> Any:
     found = [pytest.param(name, check, id=f"{name}-{check}") for name, checks in contracts.items() for check in checks]
     return pytest.mark.parametrize(("name", "check"), found)
 
 
-async def holds(name: str, check: contract.Check) -> None:
+async def holds(name: str, check: conformance.Check) -> None:
     """A check passes, or is one that does not apply."""
     applies = check.name not in LEFT_OUT.get(name, ())
     if applies:
         await check.attempt()  # `LeftOut` is a failure here
     else:
-        with pytest.raises(contract.LeftOut):
+        with pytest.raises(conformance.LeftOut):
             await check.attempt()
 
 
 @each(STORES)
-async def test_stores(name: str, check: contract.Check) -> None:
+async def test_stores(name: str, check: conformance.Check) -> None:
     await holds(name, check)
 
 
 @each(LAUNCHERS)
-async def test_launchers(name: str, check: contract.Check) -> None:
+async def test_launchers(name: str, check: conformance.Check) -> None:
     await holds(name, check)
 
 
 @each(ADAPTERS)
-async def test_adapters(name: str, check: contract.Check) -> None:
+async def test_adapters(name: str, check: conformance.Check) -> None:
     await holds(name, check)
 
 
@@ -158,15 +160,15 @@ async def test_adapters(name: str, check: contract.Check) -> None:
 
 
 async def test_what_does_not_apply_is_left_out_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    found = contract.launcher(InMemory)
+    found = conformance.launcher(InMemory)
     for name in ("a_tool_that_resists_costs_its_worker", "a_worker_that_was_stopped_is_replaced"):
-        with pytest.raises(contract.LeftOut, match="runs_inline"):
+        with pytest.raises(conformance.LeftOut, match="runs_inline"):
             await found.named(name).attempt()
         with pytest.raises(pytest.skip.Exception, match="runs_inline"):
             await found.named(name)()
         assert f"{name} is left out: its site says runs_inline" in caplog.text
-    only_here = contract.launcher(Local, is_here=False).named("what_a_worker_started_dies_with_it")
-    with pytest.raises(contract.LeftOut, match="is_here=False"):
+    only_here = conformance.launcher(Local, is_here=False).named("what_a_worker_started_dies_with_it")
+    with pytest.raises(conformance.LeftOut, match="is_here=False"):
         await only_here.attempt()
 
 
@@ -177,18 +179,18 @@ async def opened_store(clock: Callable[[], float]) -> AsyncIterator[snakepit.Mem
 
 @pytest.mark.parametrize("make", [opened_store, awaited_store])
 async def test_kinds_of_makers(make: Any) -> None:
-    await contract.store(make).named("a_session_lives_until_it_is_deleted")()
+    await conformance.store(make).named("a_session_lives_until_it_is_deleted")()
 
 
 async def test_what_is_misused() -> None:
     with pytest.raises(snakepit.UsageError, match="has no check 'nope'; there are: a_new_store"):
-        contract.store(snakepit.MemoryStore).named("nope")
+        conformance.store(snakepit.MemoryStore).named("nope")
     with pytest.raises(snakepit.UsageError, match="give at least one"):
-        contract.adapter(JSON, [])
+        conformance.adapter(JSON, [])
     with pytest.raises(snakepit.UsageError, match="where args is a dict"):
-        contract.adapter(JSON, [("echo",)])  # type: ignore[list-item]
+        conformance.adapter(JSON, [("echo",)])  # type: ignore[list-item]
     with pytest.raises(AssertionError, match="the maker gave .*: let it give a SessionStore"):
-        await contract.store(InMemory)[0].attempt()  # type: ignore[arg-type]
+        await conformance.store(InMemory)[0].attempt()  # type: ignore[arg-type]
 
 
 def test_it_needs_no_pytest_and_the_example_of_the_docs_runs() -> None:

@@ -14,15 +14,15 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio.launcher import Launcher, Site
+from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._processes.registry import FOLDER_VARIABLE
 from snakepit_trio.launchers import Local
-from snakepit_trio.processes import FOLDER_VARIABLE
-from snakepit_trio.testing import InMemory, contract
+from snakepit_trio.testing import InMemory, conformance
 
 from .stdio_tools import JSON, WORKER
 
 
-async def is_found_out(check: contract.Check, *says: str) -> None:
+async def is_found_out(check: conformance.Check, *says: str) -> None:
     """A check fails, and says what is wrong, and which rule that breaks."""
     with pytest.raises(AssertionError) as caught:
         await check.attempt()
@@ -164,7 +164,7 @@ class TakesAnIdTwice(snakepit.MemoryStore):
     ],
 )
 async def test_a_broken_store_is_found_out(broken: Any, name: str, says: str) -> None:
-    await is_found_out(contract.store(broken, patience=0.2).named(name), says)
+    await is_found_out(conformance.store(broken, patience=0.2).named(name), says)
 
 
 class Broken(Launcher):
@@ -248,11 +248,11 @@ class NeverEnds(Process):
     ],
 )
 async def test_a_broken_launcher_is_found_out(broken: Any, name: str, says: str, autojump_clock: Any) -> None:
-    await is_found_out(contract.launcher(lambda: Broken(InMemory(), broken)).named(name), says)
+    await is_found_out(conformance.launcher(lambda: Broken(InMemory(), broken)).named(name), says)
 
 
 async def test_a_launcher_that_spares_the_group_is_found_out() -> None:
-    check = contract.launcher(lambda: Broken(Local(), KillsNoChildren)).named("what_a_worker_started_dies_with_it")
+    check = conformance.launcher(lambda: Broken(Local(), KillsNoChildren)).named("what_a_worker_started_dies_with_it")
     await is_found_out(check, "a killed worker had started is gone, but pid")
     # They are nobody's children any more: the leak check does not see them.
     mine = {name: os.environ[name] for name in ("PYTEST_CURRENT_TEST", FOLDER_VARIABLE)}
@@ -330,7 +330,7 @@ class SaysNothingOfItsHooks(Swallows):
     ],
 )
 async def test_a_broken_adapter_is_found_out(broken: Any, name: str, says: str) -> None:
-    await is_found_out(contract.adapter(broken(WORKER), [("echo", {"value": "x"}, "x")]).named(name), says)
+    await is_found_out(conformance.adapter(broken(WORKER), [("echo", {"value": "x"}, "x")]).named(name), says)
 
 
 class ClearsAnswers(snakepit.StdioJson):
@@ -359,15 +359,15 @@ class ClearsAnswers(snakepit.StdioJson):
 )
 async def test_a_wrong_worker_is_found_out(adapter: Any, name: str, options: Any, says: str) -> None:
     await is_found_out(
-        contract.adapter(adapter, **{"calls": [("echo", {"value": ["x"]}, ["x"])], **options}).named(name), says
+        conformance.adapter(adapter, **{"calls": [("echo", {"value": ["x"]}, ["x"])], **options}).named(name), says
     )
 
 
 async def test_running_all_at_once() -> None:
-    report = await contract.store(snakepit.MemoryStore)[:10].without("values_survive", "texts only").run()
+    report = await conformance.store(snakepit.MemoryStore)[:10].without("values_survive", "texts only").run()
     assert len(report.passed) == 9
     assert str(report) == "9 checks passed, 1 were left out\n  values_survive: texts only"
     with pytest.raises(ExceptionGroup, match="IsSilent breaks [0-9]+ of [0-9]+ rules") as caught:
-        await contract.store(IsSilent, patience=0.01).run()
+        await conformance.store(IsSilent, patience=0.01).run()
     notes = [note for error in caught.value.exceptions for note in error.__notes__]
     assert any("Tools in workers see and change its variables" in note for note in notes)

@@ -18,7 +18,7 @@ import trio
 import snakepit_trio as snakepit
 from bridge_py import BaseAdapter
 from bridge_py.adapters.python_calls import PythonCalls
-from bridge_py.language_models import PROVIDERS, Model
+from bridge_py.dynamic.language_models import PROVIDERS, Model
 from snakepit_trio import InvalidArguments, NotAllowed, ProgramNotFound, SessionNotFound, ToolError, UsageError
 from tests.dspy_tools import Looking
 from tests.openai_server import Server

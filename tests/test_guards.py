@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import snakepit_trio as snakepit
-from bridge_py.limits import apply_limits
-from snakepit_trio.limits import THREAD_VARIABLES, share_of_cores, thread_variables
+from bridge_py.execution.limits import apply_limits
+from snakepit_trio._config.limits import THREAD_VARIABLES, share_of_cores, thread_variables
 
 from .conftest import TOOLS
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from bridge_py import InvalidArguments, UsageError
-from bridge_py.adapter import Tool
+from bridge_py.tools.adapter import Tool
 from bridge_py.wire import codec
 
 from .hint_kinds import (

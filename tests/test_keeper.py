@@ -17,7 +17,7 @@ import trio
 import snakepit_trio as snakepit
 from benchmarks.scenarios import is_alive, seconds_until
 from bridge_py import BaseAdapter, tool
-from snakepit_trio.children import interpreter
+from snakepit_trio._processes.children import interpreter
 from snakepit_trio.launchers.place import Place
 
 from .conftest import TOOLS, kill_worker

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio import oom
-from snakepit_trio.oom import Mount, OomWatch
+from snakepit_trio._processes import oom
+from snakepit_trio._processes.oom import Mount, OomWatch
 
 from .conftest import TOOLS
 

@@ -22,8 +22,8 @@ import trio
 
 import snakepit_trio as snakepit
 from benchmarks.scenarios import is_alive, seconds_until
-from snakepit_trio import processes
-from snakepit_trio.guardian import start_ticks
+from snakepit_trio._processes import registry
+from snakepit_trio._processes.guardian import start_ticks
 
 from .world_tools import START
 
@@ -127,7 +127,7 @@ def test_a_forked_child_does_not_keep_the_workers_of_its_dead_parent() -> None:
         process.wait()
         try:
             ends(lambda: not alive_of(told["pids"]), f"workers live on: {alive_of(told['pids'])}")
-            ends(lambda: not processes.runs(), "the run's files are there")
+            ends(lambda: not registry.runs(), "the run's files are there")
             assert is_alive(told["child"])
         finally:
             os.kill(told["child"], signal.SIGKILL)
@@ -224,7 +224,7 @@ def test_what_a_tool_has_started_is_gone_soon_after_its_host_is_killed(how: str,
         assert len(alive_of(pids)) == len(pids)
         process.kill()
         ends(lambda: not alive_of(pids), f"they live on: {alive_of(pids)}")
-        ends(lambda: not processes.runs(), "the run's files are there")
+        ends(lambda: not registry.runs(), "the run's files are there")
 
 
 @pytest.mark.parametrize("end", ["killed", "closed"])
@@ -269,15 +269,15 @@ def left_of_its_group() -> Iterator[tuple[int, int]]:
 
 def dead_run(pid: int, ticks: int | None, host: dict[str, object], entry: dict[str, object]) -> str:
     """A dead run whose files name a process as its worker, with changes to what they say of host and worker."""
-    registry = processes.ProcessRegistry.open("other life")
-    registry.reserve("other-1")
-    (path,) = (registry.folder / "workers").glob("*.json")
+    run = registry.ProcessRegistry.open("other life")
+    run.reserve("other-1")
+    (path,) = (run.folder / "workers").glob("*.json")
     recorded = {"state": "active", "pid": pid, "start_ticks": ticks, "keeper": pid, "keeper_start_ticks": ticks}
     _change(path, {**recorded, **entry})
-    _change(registry.folder / "host.json", host)
-    run_id = registry.run_id
-    os.close(registry._lock)
-    processes._open_here.discard(registry)
+    _change(run.folder / "host.json", host)
+    run_id = run.run_id
+    os.close(run._lock)
+    registry._open_here.discard(run)
     return run_id
 
 
@@ -295,7 +295,7 @@ OTHER_LIVES: dict[str, dict[str, object]] = {
 def test_a_run_of_another_boot_or_namespace_names_no_process_of_ours(life: str, stranger: int) -> None:
     change = OTHER_LIVES[life]
     run_id = dead_run(stranger, start_ticks(stranger), change, change)
-    swept = [one for one in processes.sweep() if one.run.id == run_id]
+    swept = [one for one in registry.sweep() if one.run.id == run_id]
     assert [one.killed for one in swept] in ([0], [])
     time.sleep(0.1)  # the fixture looks whether it lives
 
@@ -303,7 +303,7 @@ def test_a_run_of_another_boot_or_namespace_names_no_process_of_ours(life: str, 
 def test_a_missing_leader_proves_nothing_about_its_group(left_of_its_group: tuple[int, int]) -> None:
     leader, pid = left_of_its_group
     run_id = dead_run(leader, 12345, {}, {})
-    (swept,) = [one for one in processes.sweep() if one.run.id == run_id]
+    (swept,) = [one for one in registry.sweep() if one.run.id == run_id]
     assert swept.killed == 0
     assert is_alive(pid)
 
@@ -320,10 +320,10 @@ async def test_two_containers_that_share_the_folder_of_runs_leave_each_other_alo
     ) as container:
         try:
             await seconds_until(ready.exists, BOUND)
-            assert [one.killed for one in processes.sweep()] == []
+            assert [one.killed for one in registry.sweep()] == []
             async with snakepit.open_pool(TOOLS, workers=1) as pool:
                 assert await pool.execute("add", {"a": 1}) == 2
-                assert processes.sweep() == []
+                assert registry.sweep() == []
             end.touch()
             assert container.stdout is not None
             told = json.loads(await trio.to_thread.run_sync(container.stdout.readline))
@@ -331,9 +331,9 @@ async def test_two_containers_that_share_the_folder_of_runs_leave_each_other_alo
             assert told["own_pid"] != 1
         finally:
             container.kill()
-    await seconds_until(lambda: all(not run.is_alive for run in processes.runs()), BOUND)
-    assert [one.killed for one in processes.sweep()] == [0]
-    assert processes.runs() == []
+    await seconds_until(lambda: all(not run.is_alive for run in registry.runs()), BOUND)
+    assert [one.killed for one in registry.sweep()] == [0]
+    assert registry.runs() == []
 
 
 # As the first process, with exec, and frozen.
@@ -377,9 +377,9 @@ def test_a_frozen_program_is_told_to_name_an_interpreter() -> None:
 def test_workers_are_replaced_though_the_ground_moves(
     how: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = Path(os.environ[processes.FOLDER_VARIABLE], "of-its-own")
+    runs = Path(os.environ[registry.FOLDER_VARIABLE], "of-its-own")
     runs.mkdir(mode=0o700)
-    monkeypatch.setenv(processes.FOLDER_VARIABLE, str(runs))
+    monkeypatch.setenv(registry.FOLDER_VARIABLE, str(runs))
     try:
         told = run_host("ground", how, str(tmp_path))
         assert told["codes"] == [7, 7], "the deaths of two workers, one after the other"

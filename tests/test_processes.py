@@ -19,8 +19,8 @@ import trio
 
 import snakepit_trio as snakepit
 from benchmarks.scenarios import Host, is_alive, kill_a_busy_host, seconds_until, sweep_ten_dead_hosts
-from snakepit_trio import processes
-from snakepit_trio.children import Child
+from snakepit_trio._processes import registry
+from snakepit_trio._processes.children import Child
 
 from .conftest import TOOLS
 
@@ -103,7 +103,7 @@ async def test_a_host_that_only_loses_its_guardian_and_is_killed_later(host: Hos
     await seconds_until(lambda: guardians_of(host.process.pid) not in ([], [host.guardian]), 60)
     host.kill()
     await seconds_until(lambda: not any(map(is_alive, host.pids)), 60)
-    await seconds_until(lambda: not processes.runs(), 60)
+    await seconds_until(lambda: not registry.runs(), 60)
 
 
 async def test_ps_shows_pools_and_sweep_removes_dead_ones(tmp_path: Path) -> None:
@@ -135,28 +135,28 @@ async def snakepit_command(*arguments: str) -> str:
 
 def test_an_entry_that_was_only_reserved_is_found_by_its_run() -> None:
     """The host died between the spawn of a worker and the note of its pid."""
-    registry = processes.ProcessRegistry.open("half")
-    registry.reserve("half-1")
-    environment = {**os.environ, "SNAKEPIT_RUN_ID": registry.run_id}
+    run = registry.ProcessRegistry.open("half")
+    run.reserve("half-1")
+    environment = {**os.environ, "SNAKEPIT_RUN_ID": run.run_id}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment) as orphan:
-        os.close(registry._lock)  # as the kernel does when a host dies
-        (swept,) = processes.sweep()
-        assert (swept.run.id, swept.killed) == (registry.run_id, 1)
+        os.close(run._lock)  # as the kernel does when a host dies
+        (swept,) = registry.sweep()
+        assert (swept.run.id, swept.killed) == (run.run_id, 1)
         assert orphan.wait(60) == -signal.SIGKILL
 
 
 def test_a_recorded_pid_that_belongs_to_another_process_now_is_left_alone() -> None:
-    registry = processes.ProcessRegistry.open("old")
+    run = registry.ProcessRegistry.open("old")
     with subprocess.Popen(["sleep", "600"], process_group=0) as stranger:
-        key = registry.reserve("old-1")
+        key = run.reserve("old-1")
         ours, theirs = socket.socketpair()
-        registry.activate(key, stranger.pid, Child(stranger, ours))
+        run.activate(key, stranger.pid, Child(stranger, ours))
         theirs.close()
         ours.close()
-        (path,) = (registry.folder / "workers").iterdir()
+        (path,) = (run.folder / "workers").iterdir()
         path.write_text(path.read_text().replace('start_ticks": ', 'start_ticks": 1'))
-        os.close(registry._lock)
-        (swept,) = processes.sweep()
+        os.close(run._lock)
+        (swept,) = registry.sweep()
         assert swept.killed == 0
         assert stranger.poll() is None
         stranger.kill()
@@ -165,16 +165,16 @@ def test_a_recorded_pid_that_belongs_to_another_process_now_is_left_alone() -> N
 @pytest.fixture
 def dead_runs() -> list[str]:
     """The ids of a hundred runs whose hosts are dead."""
-    registries = [processes.ProcessRegistry.open("dead") for _ in range(100)]
-    for registry in registries:
-        os.close(registry._lock)
-    return [registry.run_id for registry in registries]
+    runs = [registry.ProcessRegistry.open("dead") for _ in range(100)]
+    for run in runs:
+        os.close(run._lock)
+    return [run.run_id for run in runs]
 
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep looks for processes again at once."""
-    monkeypatch.setattr("snakepit_trio.guardian._PASS", 0)
+    monkeypatch.setattr("snakepit_trio._processes.guardian._PASS", 0)
 
 
 @pytest.mark.usefixtures("no_pause")
@@ -184,11 +184,11 @@ def test_who_looks_at_runs_does_not_keep_a_sweep_off(dead_runs: list[str]) -> No
 
     def look() -> None:
         while not over.is_set():
-            assert not any(run.is_alive for run in processes.runs())
+            assert not any(run.is_alive for run in registry.runs())
 
     with ThreadPoolExecutor() as threads:
         looking = [threads.submit(look) for _ in range(3)]
-        swept = processes.sweep()
+        swept = registry.sweep()
         over.set()
     assert [one.run.id for one in swept] == dead_runs
     assert all(thread.exception() is None for thread in looking)
@@ -197,10 +197,10 @@ def test_who_looks_at_runs_does_not_keep_a_sweep_off(dead_runs: list[str]) -> No
 @pytest.mark.usefixtures("no_pause")
 def test_several_sweeps_at_once_find_each_run_once(dead_runs: list[str]) -> None:
     with ThreadPoolExecutor() as threads:
-        sweeps = [threads.submit(processes.sweep) for _ in range(3)]
+        sweeps = [threads.submit(registry.sweep) for _ in range(3)]
         found = [swept.run.id for sweep in sweeps for swept in sweep.result()]
     assert sorted(found) == sorted(dead_runs)
-    assert processes.runs() == []
+    assert registry.runs() == []
 
 
 def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,13 +210,13 @@ def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path, monkeypa
     for name in ("open", "link"):
         monkeypatch.setenv("SNAKEPIT_RUN_DIR", str(tmp_path / name))
         with pytest.raises(snakepit.UsageError, match=f"{name} must be a folder of your own .* SNAKEPIT_RUN_DIR"):
-            processes.runs_folder()
+            registry.runs_folder()
 
 
 async def test_force_cleanup_kills_all_workers_at_once() -> None:
     async with snakepit.open_pool(TOOLS, workers=2) as one, snakepit.open_pool(TOOLS, workers=1) as other:
         pids = [worker.pid for pool in (one, other) for worker in pool.list_workers()]
-        processes.force_cleanup_all()
+        registry.force_cleanup_all()
         with trio.fail_after(60):
             while any(is_alive(pid or 0) for pid in pids):
                 await trio.sleep(0.01)

@@ -229,7 +229,7 @@ def test_the_leak_check_says_what_is_left(project: pytest.Pytester) -> None:
         import os, subprocess, sys, threading
         from pathlib import Path
         import pytest
-        from snakepit_trio.processes import ProcessRegistry
+        from snakepit_trio._processes.registry import ProcessRegistry
 
         @pytest.fixture
         def end():

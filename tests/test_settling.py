@@ -15,12 +15,12 @@ import trio
 import trio.testing
 
 import snakepit_trio as snakepit
-from bridge_py.shared import Segments
+from bridge_py.buffers.shared_memory import Segments
 from snakepit_trio import testing
+from snakepit_trio._calls.scheduler import Scheduler
+from snakepit_trio._config.policies import TaintPolicy
+from snakepit_trio._connections.link import Link
 from snakepit_trio.launchers import _LocalSite
-from snakepit_trio.link import Link
-from snakepit_trio.policy import TaintPolicy
-from snakepit_trio.scheduler import Scheduler
 
 from .conftest import TOOLS
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_trio.processes import FOLDER_VARIABLE
+from snakepit_trio._processes.registry import FOLDER_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 30

@@ -13,7 +13,7 @@ import trio.testing
 
 import snakepit_trio as snakepit
 from snakepit_trio import testing
-from snakepit_trio.patience import comes_within
+from snakepit_trio._util.patience import comes_within
 
 from .conftest import TOOLS, is_alive
 

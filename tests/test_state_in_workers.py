@@ -15,8 +15,8 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.cache import Caches
-from snakepit_trio.pool import Pool
+from bridge_py.host.cache import Caches
+from snakepit_trio._pool.pool import Pool
 
 TOOLS = "tests.state_tools:StateTools"
 STRICT = "tests.state_tools:StrictTools"

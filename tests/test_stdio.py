@@ -14,7 +14,7 @@ import trio
 import trio.lowlevel
 
 import snakepit_trio as snakepit
-from snakepit_trio.stdio import StdioJson, StdioMsgpack
+from snakepit_trio._config.stdio_adapters import StdioJson, StdioMsgpack
 
 from .conftest import is_alive
 from .stdio_tools import BOTH, CANCELS, JSON, MSGPACK, PERL, WORKER, lines_of, open_it, pid_of, until_lines

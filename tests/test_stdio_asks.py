@@ -10,9 +10,9 @@ import trio.lowlevel
 
 import snakepit_trio as snakepit
 from snakepit_trio import testing
-from snakepit_trio.bridge.foreign_desk import ForeignDesk
-from snakepit_trio.call import Call
-from snakepit_trio.stdio import StdioJson
+from snakepit_trio._calls.call import Call
+from snakepit_trio._config.stdio_adapters import StdioJson
+from snakepit_trio._requests.contract_requests import ForeignDesk
 
 from .stdio_tools import BOTH, CANCELS, EXAMPLES, JSON, PERL, open_it, pid_of
 

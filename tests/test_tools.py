@@ -12,7 +12,7 @@ import pytest
 
 import snakepit_trio as snakepit
 from bridge_py import BaseAdapter, InvalidArguments, SessionContext, UsageError, tool
-from bridge_py.adapter import Tool
+from bridge_py.tools.adapter import Tool
 from bridge_py.wire import codec
 
 CONTEXT = SessionContext(1, None, None)

@@ -18,8 +18,8 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.compression import compress, decompress
-from bridge_py.shared import Mappings, Segments
+from bridge_py.buffers.compression import compress, decompress
+from bridge_py.buffers.shared_memory import Mappings, Segments
 from bridge_py.wire import arrays, codec
 
 from .value_tools import Box, Celsius, Color, Point, Sample, Unreadable

@@ -16,8 +16,8 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.worker import OPTIONS_VARIABLE, PATH_VARIABLE
-from snakepit_trio.launcher import Launcher, Site
+from bridge_py.main import OPTIONS_VARIABLE, PATH_VARIABLE
+from snakepit_trio._config.launcher import Launcher, Site
 from snakepit_trio.launchers import Local
 
 TOOLS = "tests.ending_tools:EndingTools"

@@ -22,7 +22,7 @@ import psutil
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio import processes
+from snakepit_trio._processes import registry
 
 TOOLS = "tests.world_tools:Tools"
 
@@ -54,7 +54,7 @@ def _sleep_until_interrupted() -> None:
 
 def _end_in_order() -> None:
     """What an interpreter does at its end."""
-    processes.force_cleanup_all()
+    registry.force_cleanup_all()
     atexit._run_exitfuncs()
 
 
@@ -85,10 +85,10 @@ async def forks() -> None:
         await trio.to_thread.run_sync(child.join, 20)
         codes["multiprocessing"] = child.exitcode
         child.kill()
-        runs = [run.is_alive for run in processes.runs()]
+        runs = [run.is_alive for run in registry.runs()]
         after = await pool.execute("pid")
         restarts = pool.get_stats().restarts
-    tell(codes=codes, is_same=before == after, runs=runs, runs_left=len(processes.runs()), restarts=restarts)
+    tell(codes=codes, is_same=before == after, runs=runs, runs_left=len(registry.runs()), restarts=restarts)
 
 
 async def forks_and_waits() -> None:
@@ -208,10 +208,10 @@ async def execs() -> None:
 async def was_executed() -> None:
     """Tell of children that we have without having started any, of open descriptors and of runs."""
     with trio.move_on_after(10):
-        while psutil.Process().children(recursive=True) or processes.runs():
+        while psutil.Process().children(recursive=True) or registry.runs():
             await trio.sleep(0.05)
     children = [f"{child.name()} {child.status()}" for child in psutil.Process().children(recursive=True)]
-    tell(children=children, runs=len(processes.runs()))
+    tell(children=children, runs=len(registry.runs()))
 
 
 async def frozen() -> None:
@@ -256,17 +256,17 @@ async def ground(how: str, folder: str) -> None:
         if how == "deleted":
             shutil.rmtree(Path(folder, "here"))
         if how == "run folder":
-            for run in processes.runs():
+            for run in registry.runs():
                 shutil.rmtree(run.folder)
         if how == "folder of runs":
-            shutil.rmtree(processes.runs_folder())
+            shutil.rmtree(registry.runs_folder())
         if how not in ("deleted", "deleted before"):
             os.chdir(Path(folder, "elsewhere"))
         codes = [await _code_of(pool, "exit", {"code": 7}) for _ in range(2)]
         await pool.await_ready(20)
         result = await pool.execute("add", {"a": 1})
         imported = await pool.execute("import_it", {"name": "of_ours"}) if how == "relative path" else ""
-    left = os.listdir(processes.runs_folder())
+    left = os.listdir(registry.runs_folder())
     tell(codes=codes, result=result, imported=imported, left=left, children=len(psutil.Process().children()))
 
 

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from bridge_py import dspy_programs
-from bridge_py.adapter import tool
-from bridge_py.allowed import Anything
-from bridge_py.context import AsyncSessionContext, CallContext, SessionContext
-from bridge_py.dspy_programs import Recipe
-from bridge_py.language_models import Model, hiding
-from bridge_py.workbench import Workbench
+from bridge_py.dynamic import dspy_programs
+from bridge_py.dynamic.allow_list import Anything
+from bridge_py.dynamic.dspy_programs import Recipe
+from bridge_py.dynamic.dynamic_call import Workbench
+from bridge_py.dynamic.language_models import Model, hiding
+from bridge_py.tools.adapter import tool
+from bridge_py.tools.context import AsyncSessionContext, CallContext, SessionContext
 
 _TIMEOUT: Final = 300.0  # seconds; language models take their time
 

@@ -14,16 +14,17 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.adapter import BaseAdapter, tool
-from bridge_py.adapters.dspy_programs import DspyPrograms, DspyTools
-from bridge_py.allowed import Anything, Guard
-from bridge_py.context import CallContext, SessionContext
-from bridge_py.frameworks import configure
-from bridge_py.references import RemoteRef
-from bridge_py.sqlite_frames import read_sqlite
-from bridge_py.stored_objects import STORED_BYTES, Placement, Shelves
+from bridge_py.dynamic.allow_list import Anything, Guard
+from bridge_py.dynamic.dynamic_call import Workbench
+from bridge_py.dynamic.frameworks import configure
+from bridge_py.dynamic.references import RemoteRef
+from bridge_py.dynamic.stored_objects import STORED_BYTES, Placement, Shelves
+from bridge_py.tools.adapter import BaseAdapter, tool
+from bridge_py.tools.context import CallContext, SessionContext
 from bridge_py.wire.errors import SnakepitError, UsageError, tool_error
-from bridge_py.workbench import Workbench
+
+from .dspy_programs import DspyPrograms, DspyTools
+from .sqlite_frames import read_sqlite
 
 _LIBRARIES: Final = (
     *("numpy", "pandas", "polars", "pyarrow", "scipy", "scikit-learn", "torch", "tensorflow", "transformers", "dspy"),
@@ -192,7 +193,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """A CSV file as a frame."""
-        from bridge_py.csv_frames import csv_options
+        from .csv_frames import csv_options
 
         bench = self.workbench(context, placement)
         self.guard.check_module("pandas", "csv")

@@ -14,9 +14,9 @@ from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import StreamClosedError
 
-from bridge_py.specs import ToolSpec
 from bridge_py.wire.errors import RemoteError, SnakepitError, ToolError, error_of
 from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import HistoryEntry, Variable
 
 from . import values

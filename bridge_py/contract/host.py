@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.asking import Answer, Asked, Deliver, check_process
-from bridge_py.cache import Caches
+from bridge_py.host.asking import Answer, Asked, Deliver, check_process
+from bridge_py.host.cache import Caches
 from bridge_py.wire import codec
 from bridge_py.wire.errors import (
     HostToolError,

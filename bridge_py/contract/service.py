@@ -16,9 +16,9 @@ import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from bridge_py.adapter import BaseAdapter, Tool, unknown_tool
-from bridge_py.executor import Call, Executor
-from bridge_py.server import die
+from bridge_py.execution.executor import Call, Executor
+from bridge_py.link.server import die
+from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.messages.snakepit import bridge as messages

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge_py.specs import ParameterSpec, ToolSpec
 from bridge_py.wire.any_values import AnyValue, decode_any, encode_any, encode_parameter
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
 from bridge_py.wire.messages.google import protobuf as google
 from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from bridge_py.wire.types import load_json
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 

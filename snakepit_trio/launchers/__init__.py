@@ -7,15 +7,15 @@ from typing import Literal
 
 import trio
 
-from snakepit_trio.config import PoolConfig
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._connections.base import WorkerProcess
+from snakepit_trio._processes.capacity import check_room
+from snakepit_trio._processes.guardian_client import Guard
+from snakepit_trio._processes.registry import ProcessRegistry, sweep_at_start
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from snakepit_trio._util.log import get_logger
 from snakepit_trio.errors import OutOfResources
-from snakepit_trio.guard import Guard
-from snakepit_trio.launcher import Launcher, Site
-from snakepit_trio.lines import WorkerProcess
-from snakepit_trio.log import get_logger
-from snakepit_trio.loop import AsyncioLoop
-from snakepit_trio.machine import check_room
-from snakepit_trio.processes import ProcessRegistry, sweep_at_start
 
 from .place import Place
 

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import bridge_py.limited
+import bridge_py.execution.limited
 from bridge_py.contract.listening import listen
-from snakepit_trio.adapters import GrpcBridge
-from snakepit_trio.config import PoolConfig
-from snakepit_trio.lines import Line, Output, Surroundings
-from snakepit_trio.loop import AsyncioLoop
-from snakepit_trio.processes import ProcessRegistry
-from snakepit_trio.unary import UnaryLine
+from snakepit_trio._config.adapters import GrpcBridge
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._connections.base import Line, Output, Surroundings
+from snakepit_trio._connections.contract import UnaryLine
+from snakepit_trio._processes.registry import ProcessRegistry
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
-from .keeping import KeptProcess
+from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
 
@@ -99,4 +99,4 @@ def within_limits(config: PoolConfig) -> list[str]:
     """What a command begins with so that it lives within the limits of the pool."""
     if config.limits is None:
         return []
-    return [sys.executable, bridge_py.limited.__file__, json.dumps(config.limits.chosen())]
+    return [sys.executable, bridge_py.execution.limited.__file__, json.dumps(config.limits.chosen())]

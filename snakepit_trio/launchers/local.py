@@ -17,15 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from bridge_py.ledger import LEDGER_BYTES, failure_of, last_started
-from bridge_py.worker import OPTIONS_VARIABLE, SECRET_VARIABLE
-from snakepit_trio.channel import ChannelLink
-from snakepit_trio.config import PoolConfig
-from snakepit_trio.lines import Line, Output, Surroundings
-from snakepit_trio.loop import AsyncioLoop
-from snakepit_trio.processes import ProcessRegistry
+from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, last_started
+from bridge_py.main import OPTIONS_VARIABLE, SECRET_VARIABLE
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._connections.base import Line, Output, Surroundings
+from snakepit_trio._connections.grpc_link import ChannelLink
+from snakepit_trio._processes.registry import ProcessRegistry
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
-from .keeping import KeptProcess
+from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
 

@@ -9,11 +9,11 @@ from typing import Self
 
 import attrs
 
-from bridge_py.worker import PATH_VARIABLE
-from snakepit_trio import guardian, keeper
-from snakepit_trio.children import interpreter, script
-from snakepit_trio.config import PoolConfig
-from snakepit_trio.limits import thread_variables
+from bridge_py.main import PATH_VARIABLE
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.limits import thread_variables
+from snakepit_trio._processes import guardian, keeper
+from snakepit_trio._processes.children import interpreter, script
 
 
 @attrs.frozen

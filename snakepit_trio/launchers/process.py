@@ -6,13 +6,13 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from snakepit_trio.guardian import RUN_VARIABLE, WORKER_VARIABLE
-from snakepit_trio.log import get_logger
-from snakepit_trio.oom import OomWatch
-from snakepit_trio.proc import is_stopped, resident_bytes
-from snakepit_trio.processes import ProcessRegistry
+from snakepit_trio._processes.guardian import RUN_VARIABLE, WORKER_VARIABLE
+from snakepit_trio._processes.oom import OomWatch
+from snakepit_trio._processes.proc import is_stopped, resident_bytes
+from snakepit_trio._processes.registry import ProcessRegistry
+from snakepit_trio._util.log import get_logger
 
-from .keeping import KeptProcess
+from .kept_process import KeptProcess
 from .place import Place
 
 logger = get_logger("snakepit.processes")

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from snakepit_trio.lines import Line, Output, Surroundings
-from snakepit_trio.loop import AsyncioLoop
-from snakepit_trio.processes import ProcessRegistry
-from snakepit_trio.stdio import StdioJson
-from snakepit_trio.stdio_line import StdioLine
+from snakepit_trio._config.stdio_adapters import StdioJson
+from snakepit_trio._connections.base import Line, Output, Surroundings
+from snakepit_trio._connections.stdio import StdioLine
+from snakepit_trio._processes.registry import ProcessRegistry
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from .foreign import within_limits
-from .keeping import KeptProcess
+from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bridge_py.wire.errors import SessionError
-from snakepit_trio.settings import is_number, is_utf8
+from snakepit_trio._util.validation import is_number, is_utf8
 
 
 def check_new_session(session_id: object, ttl: object, metadata: object) -> None:

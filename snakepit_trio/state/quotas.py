@@ -8,7 +8,7 @@ import attrs
 
 from bridge_py.wire import codec
 from bridge_py.wire.errors import QuotaExceeded
-from snakepit_trio.settings import whole
+from snakepit_trio._util.validation import whole
 
 
 def _bound(most: int | None) -> Any:

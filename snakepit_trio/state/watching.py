@@ -9,8 +9,8 @@ import attrs
 import trio
 
 from bridge_py.wire.variable import Variable
-from snakepit_trio.log import get_logger
-from snakepit_trio.taking import OneTaker
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.turns import OneTaker
 
 from .session import Change
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from snakepit_trio.log import get_logger
+from snakepit_trio._util.log import get_logger
 
 logger = get_logger("snakepit.telemetry")
 

@@ -1,10 +1,10 @@
 """For the tests of applications: pools whose workers run in the test's own process and trio run, on its clock.
 
-`contract` has checks for stores, launchers and adapters that an application has of its own. `machines`, `strategies`
+`conformance` has checks for stores, launchers and adapters that an application has of its own. `machines`, `strategies`
 and `pytest_plugin` are modules to import for themselves: they take Hypothesis or pytest.
 """
 
-from . import contract
+from . import conformance
 from .faults import (
     BatchFault,
     Cut,
@@ -37,6 +37,6 @@ __all__ = [
     "Silence",
     "Slow",
     "Split",
-    "contract",
+    "conformance",
     "run",
 ]

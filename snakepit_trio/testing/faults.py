@@ -16,7 +16,7 @@ import trio
 
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.wire.frames import decode_batch
-from snakepit_trio.settings import is_number, one_of, refuse, seconds, whole
+from snakepit_trio._util.validation import is_number, one_of, refuse, seconds, whole
 
 Direction = Literal["to_host", "to_worker"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import greenback
 import trio
 
-from bridge_py.cargo import Load
-from bridge_py.executor import Call, Executor, Pack, Replies
+from bridge_py.buffers.buffer_sets import Load
+from bridge_py.execution.executor import Call, Executor, Pack, Replies
 from bridge_py.wire.errors import ToolCancelled
-from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from .faults import Die, Faults, IgnoreCancel
 from .mortal import run_mortal

@@ -11,7 +11,7 @@ from typing import Final
 
 import psutil
 
-from snakepit_trio.processes import FOLDER_VARIABLE, runs, runs_folder
+from snakepit_trio._processes.registry import FOLDER_VARIABLE, runs, runs_folder
 
 Found = dict[Hashable, str]
 _SHARED: Final = Path("/dev/shm")  # noqa: S108 - where shared memory with names is

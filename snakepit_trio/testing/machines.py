@@ -27,10 +27,10 @@ import trio.testing
 
 from bridge_py import BaseAdapter
 from bridge_py.wire.errors import UsageError
-from snakepit_trio.adapters import Adapter
-from snakepit_trio.launcher import Launcher
-from snakepit_trio.nurseries import background_nursery
-from snakepit_trio.pool import Pool, open_pool
+from snakepit_trio._config.adapters import Adapter
+from snakepit_trio._config.launcher import Launcher
+from snakepit_trio._pool.pool import Pool, open_pool
+from snakepit_trio._util.nurseries import background_nursery
 
 from .extra import MissingPackage
 from .memory import InMemory

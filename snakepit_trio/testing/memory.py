@@ -21,20 +21,20 @@ from typing import Any, Final, NoReturn
 import trio
 import trio.testing
 
-from bridge_py.adapter import BaseAdapter
-from bridge_py.executor import completed
-from bridge_py.ledger import in_words
-from bridge_py.tool_loop import of_call
+from bridge_py.execution.executor import completed
+from bridge_py.execution.ledger import in_words
+from bridge_py.execution.tool_loop import of_call
+from bridge_py.link.endpoint import WorkerEnd
+from bridge_py.main import load_adapter, make_adapter
+from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
-from bridge_py.worker import load_adapter, make_adapter
-from bridge_py.worker_end import WorkerEnd
-from snakepit_trio.adapters import GrpcPython
-from snakepit_trio.config import PoolConfig
-from snakepit_trio.launcher import Launcher, Site
-from snakepit_trio.lines import Line, Output, Surroundings
-from snakepit_trio.link import Link, LinkLost
-from snakepit_trio.loop import AsyncioLoop
-from snakepit_trio.settings import check_whole
+from snakepit_trio._config.adapters import GrpcPython
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._connections.base import Line, Output, Surroundings
+from snakepit_trio._connections.link import Link, LinkLost
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from snakepit_trio._util.validation import check_whole
 
 from .faults import Faults, RefuseStart
 from .inline import CallFaults, InlineExecutor, TrioQueue

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from snakepit_trio.loop import AsyncioLoop
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 _AGONY: Final = 1.0  # seconds of trio's clock that the `finally` clauses of a killed worker's code may take
 

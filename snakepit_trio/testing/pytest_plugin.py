@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from bridge_py.wire.errors import UsageError
-from snakepit_trio.pool import Pool, open_pool
+from snakepit_trio._pool.pool import Pool, open_pool
 
 from .extra import MissingPackage
 from .leaks import LeakCheck

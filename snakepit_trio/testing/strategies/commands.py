@@ -11,7 +11,7 @@ import trio
 from hypothesis import strategies as st
 
 from bridge_py.wire.errors import SnakepitError
-from snakepit_trio.pool import Pool
+from snakepit_trio._pool.pool import Pool
 
 from .tool_calls import Adapted, Call, calls, tools_of
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from hypothesis import strategies as st
 from msgspec import inspect as info
 
-from bridge_py.hints import convert, enforced, objects, own
+from bridge_py.tools.hints import convert, enforced, objects, own
 from bridge_py.wire import codec
 
 from .sendable import Values, arrays, floats, paths, values

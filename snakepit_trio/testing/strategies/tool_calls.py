@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, get_args
 
 from hypothesis import strategies as st
 
-from bridge_py.adapter import BaseAdapter, Tool, unknown_tool
-from bridge_py.specs import Cancel, ParameterSpec, ToolSpec
+from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire.errors import UsageError
+from bridge_py.wire.specs import Cancel, ParameterSpec, ToolSpec
 
 from .hints import fitting, not_fitting
 

@@ -1,0 +1,216 @@
+"""Values ready to be sent: a message, and the large buffers that travel beside it.
+
+What is sent is what it was when it was encoded: a small cargo is copied at once, a large one by whoever knows where to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import MAX_FRAME_BYTES
+from bridge_py.wire.errors import EncodeError
+from bridge_py.wire.loans import PIECE_BYTES
+
+from .shared_memory import Buffer, Segment, Segments
+
+ATTACH_BYTES: Final = 24 * 1024  # up to here an area is attached; docs/design.md has the measurement
+COPY_STEP: Final = 16 * 1024 * 1024
+FRAME_OVERHEAD: Final = 256
+
+logger = logging.getLogger("snakepit.link")
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """The sizes that both ends of a link go by, in bytes."""
+
+    max_frame: int = MAX_FRAME_BYTES
+    max_area: int = 1 << 33  # of the large buffers of one value
+    beside: int = codec.BESIDE_BYTES  # a buffer from here on is a large one
+    shared: int = 1 << 31  # that the other side may hold in shared memory
+    compress_from: int | None = None  # an area from here on is compressed, if it travels over the link
+
+
+class Cargo:
+    """The large buffers of a value that is sent: the sender's own until `copy` has run, which may change."""
+
+    __slots__ = ("_is_copied", "buffers", "segment", "size")
+
+    def __init__(self, buffers: Sequence[Buffer], size: int) -> None:
+        self.buffers = buffers
+        self.size = size
+        self.segment: Segment | None = None
+        self._is_copied = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is lent rather than attached."""
+        return self.size > ATTACH_BYTES
+
+    @property
+    def attached_size(self) -> int:
+        """Bytes that it adds to its frame."""
+        return 0 if self.is_large else self.size
+
+    def copy(self, segments: Segments | None) -> Generator[int, None, None]:
+        """Copy it, a step at a time; yields the bytes copied so far. Then the sender's buffers may change.
+
+        The copy is in shared memory, or in memory of this process if `segments` is None or has none to give.
+        """
+        if segments is not None:
+            yield from self._share(segments)
+        if self.segment is None:
+            yield from self._keep()
+        self._is_copied = True
+
+    def _share(self, segments: Segments) -> Generator[int, None, None]:
+        segment = None
+        try:
+            segment = segments.get(self.size)
+            yield from segment.write(self.buffers)
+            self.segment, segment = segment, None
+            self._let_go()
+        except OSError as error:
+            logger.debug("%d bytes cannot be shared, and will be sent over the link: %s", self.size, error)
+        finally:
+            if segment is not None:
+                segment.retire()
+                segment.release()
+
+    def _keep(self) -> Generator[int, None, None]:
+        if all(type(buffer) is bytes for buffer in self.buffers):
+            return  # nobody can change them
+        area, at = memoryview(bytearray(self.size)), 0
+        for buffer in self.buffers:
+            # Of bytes, whatever their items are: Arrow's are signed.
+            with memoryview(buffer).cast("B") as view:
+                for start in range(0, len(view), COPY_STEP):
+                    step = min(COPY_STEP, len(view) - start)
+                    area[at : at + step] = view[start : start + step]
+                    at += step
+                    if step == COPY_STEP:
+                        yield at
+        self._let_go()
+        self.buffers = (area.toreadonly(),)
+
+    def joined(self) -> bytes:
+        """All of it, of a cargo that is not in shared memory."""
+        return b"".join(self.buffers)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, in pieces of equal size but for the last. For as long as a loan holds its shared memory."""
+        if self.segment is not None:
+            return _pieces_of_segment(self.segment, self.size)
+        return _pieces_of(self.buffers)
+
+    def release(self) -> None:
+        """Whoever made it needs it no more; loans may still."""
+        if self.segment is not None:
+            self.segment.release()
+            self.segment = None
+        if not self._is_copied:
+            self._let_go()
+        self.buffers = ()
+
+    def _let_go(self) -> None:
+        codec.let_go(self.buffers)
+        self.buffers = ()
+
+
+def _pieces_of(buffers: Sequence[Buffer]) -> Iterator[bytes]:
+    piece = bytearray()
+    for buffer in buffers:
+        view = memoryview(buffer)
+        while view:
+            room = PIECE_BYTES - len(piece)
+            piece += view[:room]
+            view = view[room:]
+            if len(piece) == PIECE_BYTES:
+                yield bytes(piece)
+                piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _pieces_of_segment(segment: Segment, size: int) -> Iterator[bytes]:
+    for at in range(0, size, PIECE_BYTES):
+        yield os.pread(segment.descriptor, min(PIECE_BYTES, size - at), at)
+
+
+Load = tuple[bytes, Cargo | None]
+
+
+def load_of(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Load:
+    """Encode a value. `what` names it in the message of the `EncodeError` if it cannot be sent, or is too large.
+
+    `overhead` is what else its frame must hold, in bytes. A large cargo is still to be copied: until then it is made
+    of the value's own buffers.
+    """
+    packed = codec.encode(value, what, beside=sizes.beside)
+    if not packed.size:
+        _check_size(packed, 0, what, sizes, overhead)
+        return packed.body, None
+    cargo = Cargo(packed.buffers, packed.size)
+    try:
+        _check_size(packed, cargo.attached_size, what, sizes, overhead)
+    except BaseException:
+        cargo.release()
+        raise
+    if not cargo.is_large:
+        copy_at_once(cargo, None)
+    return packed.body, cargo
+
+
+def copy_at_once(cargo: Cargo, segments: Segments | None) -> None:
+    """All steps of `Cargo.copy`."""
+    try:
+        for _ in cargo.copy(segments):
+            pass
+    except BaseException:
+        cargo.release()
+        raise
+
+
+def drop(load: Any) -> None:
+    """What a `Packer`, or the like, has made will not be sent."""
+    if isinstance(load, tuple) and isinstance(cargo := load[1], Cargo):
+        cargo.release()
+
+
+def _check_size(packed: codec.Packed, attached: int, what: str, sizes: Sizes, overhead: int) -> None:
+    size = len(packed.body) + overhead + attached
+    if size > sizes.max_frame - FRAME_OVERHEAD:
+        raise EncodeError(f"{what}: {size} bytes; a frame takes {sizes.max_frame - FRAME_OVERHEAD} (max_frame_bytes)")
+    if packed.size > sizes.max_area:
+        raise EncodeError(
+            f"{what}: {packed.size} bytes in arrays and the like; {sizes.max_area} may be sent (max_buffer_bytes)"
+        )
+
+
+class HasRoom(Protocol):
+    """Who may be sent shared memory."""
+
+    @property
+    def room(self) -> int:
+        """Bytes."""
+
+
+class Packer:
+    """Makes loads of what a worker sends, with copies of large buffers: in shared memory if the host may hold more."""
+
+    def __init__(self, sizes: Sizes, host: HasRoom) -> None:
+        self._sizes = sizes
+        self._segments = Segments()
+        self._host = host
+
+    def __call__(self, value: Any, what: str, overhead: int = 0) -> Load:
+        """See `load_of`."""
+        body, cargo = load_of(value, what, self._sizes, overhead)
+        if cargo is not None and cargo.is_large:
+            copy_at_once(cargo, self._segments if cargo.size <= self._host.room else None)
+        return body, cargo

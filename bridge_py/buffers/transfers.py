@@ -1,0 +1,224 @@
+"""The areas of one link: lends those of what this side sends, and gets those of what it receives.
+
+An area is where the large buffers of a value are, one behind the other. A small one is attached to its frame.
+A large one is lent: in shared memory if the other side can open that, else piece by piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import mmap
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from bridge_py.wire.conversation import NO_AREA, Area, Conversation
+from bridge_py.wire.errors import RemoteProtocolError
+from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.loans import PIECE_BYTES
+
+from .buffer_sets import Cargo, Sizes
+from .compression import compress, decompress
+from .shared_memory import Mappings
+
+_WINDOW: Final = 8  # pieces under way
+
+logger = logging.getLogger("snakepit.link")
+
+
+class _Lent:
+    """A cargo on loan. Its shared memory is held, also where the other side is not to map it but to fetch pieces."""
+
+    def __init__(self, cargo: Cargo, *, is_shared: bool) -> None:
+        self.size = cargo.size
+        self.segment = cargo.segment
+        self.is_shared = is_shared
+        self.is_taken = False
+        self.pieces = cargo.pieces()
+        if self.segment is not None:
+            self.segment.hold()
+
+    def let_go(self) -> None:
+        """The loan is over."""
+        if self.segment is not None:
+            if self.is_taken:
+                self.segment.unmap()
+            else:
+                self.segment.release()
+
+
+class Transfers:
+    """Lends and borrows on one link. For the thread of that link only.
+
+    `deliver` is called with each frame that `receive` took, in the order of its call, when its area is in its
+    `attached`.
+    """
+
+    def __init__(self, conversation: Conversation, sizes: Sizes, deliver: Callable[[Frame], None]) -> None:
+        self.peer_pid = 0
+        self.peer_decompresses = False
+        self._loans = conversation.loans
+        self._limit = sizes.shared
+        self._compress_from = sizes.compress_from
+        self._deliver = deliver
+        self._lent: dict[int, _Lent] = {}
+        self._shared_bytes = 0
+        self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
+        self._lines: dict[int, deque[Frame]] = {}  # by call: frames that wait for an area, theirs or an earlier one's
+        self._mappings = Mappings()
+        self._returned: deque[int] = deque()
+        self._is_closed = False
+
+    # What this side sends.
+
+    def load(self, cargo: Cargo | None) -> Area:
+        """How a cargo is sent, to be told to the conversation with its frame."""
+        # Who sends learns of the link's end a little later; what it lends meanwhile nobody would give back.
+        if cargo is None or self._is_closed:
+            return NO_AREA
+        if not cargo.is_large:
+            return Area(cargo.joined())
+        segment = cargo.segment if cargo.size <= self.room else None
+        lent = _Lent(cargo, is_shared=segment is not None)
+        try:
+            loan = self._loans.lend(cargo.size)
+        except BaseException:
+            lent.let_go()
+            raise
+        self._lent[loan] = lent
+        if segment is None:
+            return Area(loan=loan, size=cargo.size)
+        self._shared_bytes += cargo.size
+        return Area(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
+
+    def unload(self, area: Area) -> None:
+        """The frame of an area was not sent."""
+        if area.loan:
+            self._loans.withdraw(area.loan)
+            self._end(area.loan)
+
+    # What it receives.
+
+    def receive(self, frame: Frame) -> None:
+        """Deliver a frame of a call, now or when its area, and what came before it, is here."""
+        if frame.call_id in self._lines:
+            self._lines[frame.call_id].append(frame)
+            self._fetch(frame)
+        elif not self._fetch(frame):
+            self._deliver(frame)
+        else:
+            self._lines[frame.call_id] = deque([frame])
+
+    def discard(self, call_id: int) -> list[Frame]:
+        """Forget the frames of a call that have not been delivered, and return them without their areas."""
+        line = self._lines.pop(call_id, ())
+        for frame in line:
+            if frame.loan in self._arriving:
+                del self._arriving[frame.loan]
+                self._loans.give_back(frame.loan)
+            frame.attached = b""
+        return list(line)
+
+    def waits(self, call_id: int) -> bool:
+        """Whether frames of a call have not been delivered."""
+        return call_id in self._lines
+
+    def handle(self, frame: Frame) -> None:
+        """Take a frame that is about a loan."""
+        match frame.kind:
+            case Kind.BUFFER:
+                self._store(frame)
+            case Kind.FETCH:
+                self._send_pieces(frame.loan, self._lent[frame.loan])
+            case Kind.TAKEN:
+                self._took(self._lent[frame.loan])
+            case Kind.RETURNED:
+                self._end(frame.loan)
+
+    @property
+    def room(self) -> int:
+        """Bytes of shared memory that the other side may still get. From any thread."""
+        return self._limit - self._shared_bytes
+
+    def tend(self) -> None:
+        """Give back what nobody refers to any more. To be called before each writing."""
+        while self._returned:
+            self._loans.give_back(self._returned.popleft())
+
+    def close(self) -> None:
+        """The link has ended."""
+        self._is_closed = True
+        self._mappings.close()
+        self._arriving.clear()
+        self._lines.clear()
+        for loan, lent in list(self._lent.items()):
+            if lent.segment is not None:
+                lent.segment.retire()
+            self._end(loan)
+
+    def _send_pieces(self, loan: int, lent: _Lent) -> None:
+        compresses = self.peer_decompresses and lent.size >= (self._compress_from or math.inf)
+        for _ in range(self._loans.wanted(loan)):
+            if (piece := next(lent.pieces, None)) is None:
+                break
+            if compresses and (shorter := compress(piece)) is not None:
+                self._loans.piece(loan, shorter, len(piece))
+            else:
+                self._loans.piece(loan, piece)
+
+    def _took(self, lent: _Lent) -> None:
+        if lent.segment is None or not lent.is_shared:
+            raise RemoteProtocolError("what is not in shared memory was opened there")
+        lent.is_taken = True
+        lent.segment.take()
+
+    def _end(self, loan: int) -> None:
+        lent = self._lent.pop(loan)
+        if lent.is_shared:
+            self._shared_bytes -= lent.size
+        lent.let_go()
+
+    def _fetch(self, frame: Frame) -> bool:
+        """Get the area of a frame. Returns whether it must be waited for."""
+        loan = frame.loan
+        if not loan:
+            return False
+        if frame.descriptor and self._map(frame):
+            return False
+        self._arriving[loan] = frame, mmap.mmap(-1, frame.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._loans.fetch(loan, _WINDOW)
+        return True
+
+    def _map(self, frame: Frame) -> bool:
+        loan = frame.loan
+        try:
+            view = self._mappings.open(
+                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self._returned.append(loan)
+            )
+        except OSError as error:
+            logger.debug("shared memory cannot be opened, and is fetched: %s", error)
+            return False
+        self._loans.take(loan)
+        frame.attached = view
+        return True
+
+    def _store(self, piece: Frame) -> None:
+        if piece.loan not in self._arriving:
+            return  # given back on account of a frame in the same batch
+        frame, area = self._arriving[piece.loan]
+        area.write(decompress(piece.body, piece.number) if piece.number else piece.body)
+        if area.tell() == frame.size:
+            del self._arriving[piece.loan]
+            self._loans.give_back(piece.loan)
+            frame.attached = memoryview(area).toreadonly()
+            self._deliver_line(frame.call_id)
+        elif area.tell() // PIECE_BYTES % (_WINDOW // 2) == 0:
+            self._loans.fetch(piece.loan, _WINDOW // 2)
+
+    def _deliver_line(self, call_id: int) -> None:
+        line = self._lines[call_id]
+        while line and line[0].loan not in self._arriving:
+            self._deliver(line.popleft())
+        if not line:
+            del self._lines[call_id]

@@ -1,0 +1,185 @@
+"""Language models of DSPy: their providers, how one is made, and how its secrets stay out of what is said.
+
+Imports DSPy when a model is made, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+from bridge_py.wire.errors import InvalidCall, SnakepitError, ToolError, UsageError, tool_error
+
+#: Providers by name, with the name that DSPy and LiteLLM have for each.
+PROVIDERS: Final[Mapping[str, str]] = {
+    "anthropic": "anthropic",
+    "azure": "azure",
+    "bedrock": "bedrock",
+    "cohere": "cohere_chat",
+    "databricks": "databricks",
+    "deepseek": "deepseek",
+    "gemini": "gemini",
+    "google": "gemini",
+    "groq": "groq",
+    "huggingface": "huggingface",
+    "mistral": "mistral",
+    "ollama": "ollama_chat",
+    "openai": "openai",
+    "openrouter": "openrouter",
+    "together": "together_ai",
+    "vertex": "vertex_ai",
+    "xai": "xai",
+}
+DUMMY: Final = "dummy"
+_SECRET: Final = re.compile(r"key|token|secret|password|credential|auth|header", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 6  # characters; less is a placeholder, and would be found in any text
+_HIDDEN: Final = "[hidden]"
+
+
+class Model(msgspec.Struct, weakref=True, eq=False):
+    """What a language model is made of. Its repr tells no settings; `number` tells it from others of its process."""
+
+    number: int
+    provider: str
+    config: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<language model {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """As "openai/gpt-4o". Raises `InvalidCall` for an unknown provider, and for settings that cannot be."""
+        if self.provider == DUMMY:
+            _check_dummy(self.config)
+            return DUMMY
+        if self.provider not in PROVIDERS:
+            there = ", ".join([*PROVIDERS, DUMMY])
+            raise InvalidCall(f"there is no provider {self.provider!r:.100} of language models; there are: {there}")
+        prefix, model = PROVIDERS[self.provider], self.config.get("model")
+        if not isinstance(model, str) or not model:
+            raise InvalidCall(f'{self.provider}: say which model, as in config={{"model": "..."}}')
+        return model if model.startswith(f"{prefix}/") else f"{prefix}/{model}"
+
+    def secrets(self) -> list[str]:
+        """What must not be told: texts of settings whose names speak of keys, tokens, headers and the like."""
+        return sorted(_secrets_in(self.config), key=len, reverse=True)
+
+    def make(self) -> Any:
+        """The language model itself, for a worker. Raises `InvalidCall` if DSPy does not take the settings."""
+        dspy = library()
+        name = self.name
+        if self.provider == DUMMY:
+            return dspy.utils.DummyLM(self.config["answers"])
+        settings = {key: value for key, value in self.config.items() if key != "model"}
+        keep_out_of_logs(self)
+        try:
+            # DSPy's cache would share answers between sessions, and write files.
+            return dspy.LM(name, **{"cache": False, **settings})
+        except Exception as error:
+            raise InvalidCall(f"{name}: DSPy does not take these settings: {hide(str(error), self)}") from None
+
+
+def library() -> Any:
+    """DSPy. Raises `InvalidCall` if the worker does not have it."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM asks the network when it is imported
+    try:
+        return importlib.import_module("dspy")
+    except ModuleNotFoundError as error:
+        if error.name != "dspy":
+            raise
+        raise InvalidCall("there is no package 'dspy' in the worker: pip install 'snakepit-trio[dspy]'") from None
+
+
+@contextmanager
+def hiding(model: Model | None) -> Iterator[None]:
+    """Errors that have secrets of a model in their text leave without them."""
+    try:
+        yield
+    except Exception as error:
+        if model is None:
+            raise
+        shown = tool_error(error, "")
+        if not any(secret in shown.message + shown.remote_traceback for secret in model.secrets()):
+            raise
+        raise _without_secrets(error, shown, model) from None
+
+
+def hide(text: str, *models: Model) -> str:
+    """A text without the secrets of models."""
+    for model in models:
+        for secret in model.secrets():
+            text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def keep_out_of_logs(model: Model) -> None:
+    """From now on, as long as there is the model, no log record of this process has its secrets."""
+    with _lock:
+        _hidden[:] = [each for each in _hidden if each() is not None] + [weakref.ref(model)]
+        factory = logging.getLogRecordFactory()
+        if not isinstance(factory, _RecordFactory):
+            logging.setLogRecordFactory(_RecordFactory(factory))
+
+
+_lock: Final = threading.Lock()
+_hidden: Final[list[weakref.ref[Model]]] = []
+
+
+class _RecordFactory:
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record: logging.LogRecord = self._make(*args, **kwargs)
+        models = [model for each in tuple(_hidden) if (model := each()) is not None]
+        if models:
+            _hide_in(record, models)
+        return record
+
+
+def _hide_in(record: logging.LogRecord, models: list[Model]) -> None:
+    try:
+        text = record.getMessage()
+    except Exception:  # logging itself reports a record whose arguments do not fit
+        return
+    if (shown := hide(text, *models)) != text:
+        record.msg, record.args = shown, ()
+    if record.exc_info:
+        text = logging.Formatter().formatException(record.exc_info)
+        if (shown := hide(text, *models)) != text:
+            record.exc_info, record.exc_text = None, shown
+
+
+def _without_secrets(error: Exception, shown: ToolError, model: Model) -> SnakepitError:
+    if isinstance(error, UsageError):
+        return InvalidCall(hide(str(error), model))
+    return ToolError(hide(shown.message, model), shown.type, hide(shown.remote_traceback, model))
+
+
+def _secrets_in(config: Any, is_secret: bool = False) -> set[str]:
+    if isinstance(config, str):
+        return {config} if is_secret and len(config) >= _SHORTEST_SECRET else set()
+    if isinstance(config, Mapping):
+        parts = [_secrets_in(value, is_secret or bool(_SECRET.search(str(key)))) for key, value in config.items()]
+    elif isinstance(config, (list, tuple)):
+        parts = [_secrets_in(value, is_secret) for value in config]
+    else:
+        parts = []
+    return set().union(*parts)
+
+
+def _check_dummy(config: Mapping[str, Any]) -> None:
+    if config.keys() != {"answers"} or not isinstance(config["answers"], (list, dict)):
+        raise InvalidCall(
+            'the provider "dummy" takes one setting, "answers": a list of dicts of output fields, taken in order, or a'
+            ' dict of such dicts by a text in the input: {"answers": {"colour of the sky": {"answer": "blue"}}}'
+        )

@@ -1,0 +1,154 @@
+"""The objects that a worker keeps for sessions between dynamic calls.
+
+Changes are made whole, under a lock, in this module and without calling anybody else's code: `interrupts` raises
+nothing in here, so a call that is cancelled leaves the objects as they were before or as they are after.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from bridge_py.wire.errors import QuotaExceeded, SessionNotFound
+
+from .references import RemoteRef
+
+#: What a worker keeps for one session, in bytes, unless its adapter is told otherwise.
+__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
+STORED_BYTES: Final = 1 << 30
+
+
+class Placement(msgspec.Struct, omit_defaults=True):
+    """What the host says of a session's objects with each call.
+
+    `number` grows whenever they begin anew in another worker; the first calls there are `first`. `restore` has copies,
+    by name, with the id of each, that the worker has not had as far as the host knows; `lost` the messages for names
+    whose objects are lost. `order` counts the session's calls.
+    """
+
+    number: int
+    order: int = 0
+    first: bool = False
+    restore: dict[str, tuple[int, Any]] = {}
+    lost: dict[str, str] = {}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A stored object. `copy_id` is that of the host's copy, 0 if there is none."""
+
+    value: Any
+    ref: RemoteRef
+    copy_id: int = 0
+
+
+class Shelf:
+    """The objects of one session, since its placement has come here.
+
+    `version` counts its changes; `names` has all names, and `seen` the ids of all copies, that it has ever had.
+    """
+
+    __slots__ = ("entries", "is_over", "names", "number", "seen", "session_id", "version")
+
+    def __init__(self, session_id: str, number: int) -> None:
+        self.session_id = session_id
+        self.number = number
+        self.entries: dict[str, Entry] = {}
+        self.names: set[str] = set()
+        self.seen: set[int] = set()
+        self.version = 0
+        self.is_over = False
+
+    @property
+    def bytes(self) -> int:
+        """The estimated sizes of its objects together."""
+        return sum(entry.ref.size for entry in tuple(self.entries.values()))
+
+
+class Shelves:
+    """Those of all sessions. `quota` is what one session may keep, in bytes."""
+
+    def __init__(self, quota: int) -> None:
+        self.quota = quota
+        self._shelves: dict[str, Shelf] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._shelves)
+
+    @property
+    def count(self) -> int:
+        """Objects of all sessions."""
+        return sum(len(shelf.entries) for shelf in tuple(self._shelves.values()))
+
+    @property
+    def bytes(self) -> int:
+        """The estimated sizes of all objects together."""
+        return sum(shelf.bytes for shelf in tuple(self._shelves.values()))
+
+    def open(self, session_id: str, placement: Placement) -> Shelf:
+        """That of a session, made anew if its placement has come here just now.
+
+        Raises `SessionNotFound` if it was here before: the session has ended then.
+        """
+        with self._lock:
+            shelf = self._shelves.get(session_id)
+            if shelf is None or shelf.number < placement.number:
+                if not placement.first:
+                    raise _has_ended(session_id)
+                shelf = self._shelves[session_id] = Shelf(session_id, placement.number)
+            return shelf
+
+    def restore(self, shelf: Shelf, entries: Mapping[str, Entry]) -> None:
+        """Put objects made of copies in their place, unless the shelf has had them before. Raises `SessionNotFound`."""
+        with self._lock:
+            missing = {name: entry for name, entry in entries.items() if entry.copy_id not in shelf.seen}
+            if missing:
+                self._put(shelf, {**shelf.entries, **missing}, missing)
+
+    def change(self, shelf: Shelf, added: Mapping[str, Entry], removed: str = "") -> None:
+        """Add objects in place of those of the same names, or remove one; all or nothing.
+
+        Raises `QuotaExceeded`, and `SessionNotFound` if the session has ended meanwhile.
+        """
+        with self._lock:
+            before = shelf.entries
+            entries = {**before, **added}
+            entries.pop(removed, None)
+            if added:
+                self._check_quota(shelf, entries, added)
+            self._put(shelf, entries, added)
+        del before  # what is not needed any more goes when the lock is free: it may run code of its own
+
+    def _put(self, shelf: Shelf, entries: dict[str, Entry], added: Mapping[str, Entry]) -> None:
+        if shelf.is_over:
+            raise _has_ended(shelf.session_id)
+        shelf.names.update(added)
+        shelf.seen.update(entry.copy_id for entry in added.values() if entry.copy_id)
+        shelf.version += 1
+        shelf.entries = entries
+
+    def end(self, session_id: str) -> None:
+        """A session has ended: nothing is kept for it from now on, not by calls that run either."""
+        with self._lock:
+            shelf = self._shelves.pop(session_id, None)
+            if shelf is None:
+                return
+            shelf.is_over = True
+            gone, shelf.entries = shelf.entries, {}
+        del gone
+
+    def _check_quota(self, shelf: Shelf, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
+        total = sum(entry.ref.size for entry in entries.values())
+        if total > self.quota:
+            new = ", ".join(f"{name!r}: {entry.ref.size} bytes" for name, entry in added.items())
+            raise QuotaExceeded(
+                f"session {shelf.session_id!r} would keep {total} bytes in this worker, and may keep {self.quota} "
+                f"(stored_bytes); new are {new}. Delete what is not needed, or open the pool with more"
+            )
+
+
+def _has_ended(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"session {session_id!r} has ended: nothing is stored for it any more")

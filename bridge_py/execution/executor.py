@@ -1,0 +1,397 @@
+"""Runs tools. The link's thread submits and cancels calls; they run in the order of submission.
+
+A worker with one call at a time runs sync tools on the main thread, where many libraries insist to
+be, and coroutines on the main thread's event loop. With more at a time the main thread belongs to the
+event loop and sync tools get a thread each.
+
+Before a call starts, its id goes into the ledger: memory shared with the host, which outlives the
+process. Calls start in order, so the ledger tells the host exactly which calls of a dead
+worker never started; those it may run elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
+from queue import SimpleQueue
+from typing import Any, Final, Protocol
+
+from bridge_py.buffers.buffer_sets import Load, drop
+from bridge_py.tools.adapter import Tool
+from bridge_py.tools.context import StateHost
+from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
+
+from .credit import AsyncCredit, SyncCredit
+from .ending import end_forked
+from .interrupts import MainThreadInterrupts, ThreadInterrupt
+from .ledger import note_start
+from .running_loops import RunningLoop, is_cancellation
+from .tool_loop import CallTasks, ToolLoop
+
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+_END: Final = object()
+Pack = Callable[[Any, str], Load]
+Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
+
+
+class Replies(Protocol):
+    """Where outcomes go. Callable from any thread; each call gets one of result, error, end."""
+
+    def result(self, call_id: int, load: Load) -> None:
+        """The call returned."""
+
+    def error(self, call_id: int, fault: Fault) -> None:
+        """The call raised, was cancelled or never started."""
+
+    def chunk(self, call_id: int, load: Load) -> None:
+        """The stream yielded."""
+
+    def end(self, call_id: int) -> None:
+        """The stream is over."""
+
+
+class Call:
+    """One call in the worker."""
+
+    __slots__ = (
+        "area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "loop", "stop", "tool",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: int,
+        tool: Tool,
+        body: bytes,
+        area: bytes | memoryview,
+        session_id: str,
+        timeout_us: int,
+        host: StateHost | None = None,
+    ) -> None:
+        self.id = id
+        self.tool = tool
+        self.body = body
+        self.area = area
+        clock = time.monotonic if host is None else host.clock
+        deadline = clock() + timeout_us / 1e6 if timeout_us else None
+        self.context = tool.context_class(id, session_id or None, deadline, host)
+        self.credit: SyncCredit | AsyncCredit | None = None
+        if tool.streaming:
+            queue = SimpleQueue() if host is None else host.make_queue()
+            self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
+        self.cancelled = False
+        self.interrupted = False  # the running code has been told
+        self.attempts = 0  # to tell it
+        self.loop: RunningLoop | None = None  # that it runs, and that was asked to cancel it
+        self.stop: Callable[[], object] | None = None  # tells the running code
+
+    def arguments(self) -> dict[str, Any]:
+        """Its arguments, once: what they refer to in shared memory goes when the tool lets go of it."""
+        body, area = self.body, self.area
+        self.body = self.area = b""
+        return self.tool.arguments(body, area, self.context)
+
+    def cancel(self) -> None:
+        """Mark as cancelled, and stop the code if it runs. From the link's thread."""
+        self.cancelled = self.context._cancelled = True
+        # First: while an asynchronous exception is pending for a thread that waits in C, a traced thread of
+        # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
+        if isinstance(self.credit, SyncCredit):
+            self.credit.close()
+        if self.tool.spec.cancel == "interrupt":
+            self.context._give_up()
+        if self.stop is not None and not self.interrupted:
+            self.stop()
+
+    def note_told(self) -> None:
+        """The running code learns of its cancellation from its context, and in no other way."""
+        self.interrupted = True
+
+
+def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run user code that is never interrupted; raises `ToolCancelled` before it, if the call is cancelled already."""
+    if call.cancelled:
+        raise ToolCancelled
+    return function(*args, **kwargs)
+
+
+class Executor:
+    """What both executors share: the queue, the ledger, and the road from outcome to reply."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
+        self._replies = replies
+        self._ledger = ledger
+        self._last_started = 0
+        self._pack = pack
+        self._calls: dict[int, Call] = {}
+        self._waiting: dict[int, Call] = {}
+        self._pid = os.getpid()
+
+    def submit(self, call: Call) -> None:
+        """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
+        self._calls[call.id] = self._waiting[call.id] = call
+        self._wake(call.id)
+
+    def cancel(self, call_id: int) -> bool:
+        """Stop a call: at once if it waits, by interrupting its code if it runs.
+
+        Returns False if it cannot be interrupted right now: try again soon.
+        """
+        if self._withdraw(call_id, CANCELLED) or (call := self._calls.get(call_id)) is None:
+            return True
+        call.cancel()
+        return call.interrupted
+
+    def recall(self, call_id: int) -> None:
+        """Give a call back if it has not started."""
+        self._withdraw(call_id, NOT_STARTED)
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """Pass credit on to a stream."""
+        call = self._calls.get(call_id)
+        if call is not None and call.credit is not None:
+            call.credit.grant(chunks)
+
+    def run(self) -> None:
+        """Run calls on the main thread until `stop`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Make `run` return after the running calls."""
+        raise NotImplementedError
+
+    def complete(self, returned: object) -> None:
+        """Await what an `async def setup` or `close` has returned, where coroutine tools run. Not while `run` runs."""
+        raise NotImplementedError
+
+    def _wake(self, call_id: int) -> None:
+        raise NotImplementedError
+
+    def _withdraw(self, call_id: int, code: str) -> bool:
+        # dict.pop decides between this thread and the one that starts calls: only one gets the call.
+        if self._waiting.pop(call_id, None) is None:
+            return False
+        self._calls.pop(call_id, None)
+        self._replies.error(call_id, Fault(code, "the call had not started"))
+        return True
+
+    def _take(self, call_id: int) -> Call | None:
+        call = self._waiting.pop(call_id, None)
+        # Calls may start out of turn, when arguments are fetched. Then the ledger keeps the largest id: a call
+        # that never started may fail, but none that did may run again.
+        if call is not None and call_id > self._last_started:
+            self._last_started = call_id
+            if self._ledger is not None:
+                note_start(self._ledger, call_id)
+        return call
+
+    def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
+        self._calls.pop(call.id, None)
+        if error is not None:
+            stopped = call.cancelled and is_cancellation(error)
+            fault = Fault(CANCELLED, "the call was cancelled") if stopped else fault_of(error)
+            self._replies.error(call.id, fault)
+        elif load is None:
+            self._replies.end(call.id)
+        else:
+            self._replies.result(call.id, load)
+
+    def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
+        if call.tool.spec.cancel != "interrupt":
+            run, stop = _run_whole, call.note_told
+        call.stop = stop
+        error: BaseException | None = None
+        load = None
+        try:
+            kwargs = call.arguments()
+            if call.tool.streaming:
+                self._drain(call, run, call.tool.function(**kwargs))
+            else:
+                load = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
+        except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
+            error = raised
+        self._finish(call, error, load)
+        del error  # its traceback refers to this frame, and to shared memory that the host wants back
+
+    def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
+        """Send what a generator yields, each chunk for a credit."""
+        # Interrupts may hit only what runs inside `run`: one in the middle of posting a chunk would leave the
+        # outbox half-done.
+        assert isinstance(call.credit, SyncCredit)
+        with contextlib.closing(generator):
+            while (value := run(call, self._call_here, next, generator, _END)) is not _END:
+                # First: while this waits for credit, other calls and threads may change the value.
+                load = self._pack(value, "chunk")
+                try:
+                    run(call, call.credit.take)
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
+
+    def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of user code. A child that it forks ends with it, and has no part in what follows."""
+        try:
+            return function(*args, **kwargs)
+        finally:
+            end_forked(self._pid, sys.exception())
+
+    async def _run_async(self, call: Call) -> None:
+        tasks = CallTasks()
+        error: BaseException | None = None
+        load = None
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            call.interrupted = True
+            loop.call_soon_threadsafe(task.cancel)
+
+        call.stop = stop
+        try:
+            load = await self._await_tool(call, tasks)
+        except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
+            error = raised
+        self._finish(call, error, load)
+        del error  # see `_run_sync`
+
+    async def _await_tool(self, call: Call, tasks: CallTasks) -> Load | None:
+        """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
+        tasks.begin()
+        load: Load | None = None
+        try:
+            try:
+                kwargs = call.arguments()
+                if call.tool.streaming:
+                    await self._drain_async(call, call.tool.function(**kwargs))
+                else:
+                    load = self._pack(await call.tool.function(**kwargs), "result")
+            finally:
+                end_forked(self._pid, sys.exception())
+                await tasks.end()
+                if tasks.error is not None:
+                    raise tasks.error from None
+        except BaseException:
+            drop(load)
+            raise
+        return load
+
+    async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
+        assert isinstance(call.credit, AsyncCredit)
+        async with contextlib.aclosing(generator):
+            async for value in generator:
+                end_forked(self._pid)
+                load = self._pack(value, "chunk")
+                try:
+                    await call.credit.take()
+                except BaseException:
+                    drop(load)
+                    raise
+                self._replies.chunk(call.id, load)
+
+
+async def completed(returned: Awaitable[Any]) -> None:
+    """Await it, whatever kind of awaitable it is."""
+    await returned
+
+
+class _MainThreadExecutor(Executor):
+    """One that has the main thread of a process for its event loop."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
+        super().__init__(replies, ledger, pack)
+        self._loop = ToolLoop()
+
+    def complete(self, returned: object) -> None:
+        if inspect.isawaitable(returned):
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_until_complete(completed(returned))
+
+
+class SerialExecutor(_MainThreadExecutor):
+    """One call at a time, on the main thread."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
+        super().__init__(replies, ledger, pack)
+        self._queue: SimpleQueue[int | None] = SimpleQueue()
+        self._interrupts = MainThreadInterrupts()
+
+    def _wake(self, call_id: int) -> None:
+        self._queue.put(call_id)
+
+    def stop(self) -> None:
+        self._queue.put(None)
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        while (call_id := self._queue.get()) is not None:
+            call = self._take(call_id)
+            if call is None:
+                continue
+            if call.tool.is_async:
+                self._run_task(self._loop.create_task(self._run_async(call)))
+            else:
+                self._run_sync(call, self._interrupts.run, self._interrupts.interrupt)
+
+    def _run_task(self, task: asyncio.Task[None]) -> None:
+        task.add_done_callback(lambda _: self._loop.stop())
+        self._loop.run_calls(task.done)
+
+
+class ConcurrentExecutor(_MainThreadExecutor):
+    """Several calls at a time: coroutines on the main thread's event loop, sync tools in threads."""
+
+    def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack, concurrency: int) -> None:
+        super().__init__(replies, ledger, pack)
+        self._free = concurrency
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
+
+    def _wake(self, _call_id: int) -> None:
+        self._loop.call_soon_threadsafe(self._start_waiting)
+
+    def stop(self) -> None:
+        self._is_over = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_calls(lambda: self._is_over)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _start_waiting(self) -> None:
+        while self._free and self._waiting:
+            # Only this thread takes calls, in their order; the link's thread may withdraw any, so
+            # the oldest may be gone between the look and the taking.
+            oldest = next(iter(list(self._waiting)), None)
+            call = None if oldest is None else self._take(oldest)
+            if call is not None:
+                self._start(call)
+
+    def _start(self, call: Call) -> None:
+        self._free -= 1
+        if call.tool.is_async:
+            runner: Coroutine[Any, Any, None] = self._run_async(call)
+        else:
+            interrupt = ThreadInterrupt()
+            runner = self._in_thread(call, interrupt)
+        task = self._loop.create_task(runner)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _in_thread(self, call: Call, interrupt: ThreadInterrupt) -> None:
+        await self._loop.run_in_executor(
+            self._threads, self._run_sync, call, interrupt.run, lambda: interrupt.interrupt(call)
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free += 1
+        self._start_waiting()

@@ -1,0 +1,56 @@
+"""A page of memory that a worker shares with its host, and that outlives it.
+
+It tells which call the worker has started last, and, of a worker that could not start, why: by what no pipe or link
+can lose, and no other death can overtake.
+"""
+
+from __future__ import annotations
+
+import struct
+from mmap import mmap
+from typing import Final
+
+from bridge_py.wire.errors import SnakepitError, type_name
+
+LEDGER_BYTES: Final = 4096
+_CALL: Final = struct.Struct("<Q")
+_SIZE: Final = struct.Struct("<H")
+_TEXT_AT: Final = _CALL.size + _SIZE.size
+_LONGEST: Final = 2000  # bytes
+
+
+def note_start(ledger: mmap, call_id: int) -> None:
+    """A call starts."""
+    _CALL.pack_into(ledger, 0, call_id)
+
+
+def last_started(ledger: mmap) -> int:
+    """The id of the call that was started last; 0 if there was none."""
+    (call_id,) = _CALL.unpack_from(ledger)
+    return int(call_id)
+
+
+def note_failure(ledger: mmap, error: BaseException) -> None:
+    """The worker cannot start."""
+    text = in_words(error).encode("utf-8", "backslashreplace")[:_LONGEST]
+    ledger[_TEXT_AT : _TEXT_AT + len(text)] = text
+    _SIZE.pack_into(ledger, _CALL.size, len(text))  # after the text, for whoever reads it now
+
+
+def failure_of(ledger: mmap) -> str:
+    """Why the worker could not start, in its own words; empty if it has said nothing."""
+    (size,) = _SIZE.unpack_from(ledger, _CALL.size)
+    return ledger[_TEXT_AT : _TEXT_AT + min(size, _LONGEST)].decode("utf-8", "replace")
+
+
+def in_words(error: BaseException) -> str:
+    """Why a worker could not start, given what was raised."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"<its str() raised {type(broken).__name__}>"
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):
+        return f"it called sys.exit({text})"
+    if isinstance(error, (SnakepitError, SystemExit)):
+        return text
+    return f"{type_name(error)}: {text}" if text else type_name(error)

@@ -1,0 +1,117 @@
+"""A session's variables and programs, as the code of a call sees them: asked of the host, or remembered.
+
+Written as `Steps`, so that tools that block and coroutines that await share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from bridge_py.wire import types
+from bridge_py.wire.errors import Fault, VariableNotFound, error_of
+from bridge_py.wire.variable import AccessRules, Variable
+
+from .asking import Steps
+from .cache import SessionCache
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class SessionState:
+    """The state of one call's session."""
+
+    def __init__(self, cache: SessionCache, ttl: float, strict: bool) -> None:
+        self.cache = cache
+        self.ttl = ttl
+        self.strict = strict
+
+    def cached(self, identifier: str) -> Variable | None:
+        """A variable, without asking."""
+        return self.cache.get(identifier, self.ttl)
+
+    def register_variable(
+        self,
+        name: str,
+        type: str | None,
+        value: Any,
+        constraints: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        access_rules: AccessRules | None,
+    ) -> Steps[Variable]:
+        """Add a variable."""
+        kind = types.infer_type(value) if type is None else type
+        rules = None if access_rules is None else [access_rules.read_only, access_rules.owner]
+        answer = yield "register_variable", (name, kind, value, dict(constraints), dict(metadata), rules)
+        return self._keep(answer.value(), answer.stamp)
+
+    def get_variable(self, identifier: str, bypass_cache: bool = False) -> Steps[Variable]:
+        """One variable."""
+        if not bypass_cache and (found := self.cached(identifier)) is not None:
+            return found.detached()
+        answer = yield "get_variable", (identifier,)
+        return self._keep(answer.value(), answer.stamp)
+
+    def get_variables(
+        self, identifiers: Iterable[str], bypass_cache: bool
+    ) -> Steps[tuple[dict[str, Variable], list[str]]]:
+        """Several, in one round trip, or none if all are remembered."""
+        asked = list(dict.fromkeys(identifiers))
+        known = {} if bypass_cache else {name: found for name in asked if (found := self.cached(name)) is not None}
+        unknown = [name for name in asked if name not in known]
+        missing: list[str] = []
+        if unknown:
+            answer = yield "get_variables", (unknown,)
+            found_there, missing = answer.value()
+            known |= {name: self._keep(raw, answer.stamp) for name, raw in found_there.items()}
+        return {name: known[name].detached() for name in asked if name in known}, missing
+
+    def has_variable(self, identifier: str) -> Steps[bool]:
+        """Whether there is such a variable."""
+        if self.cached(identifier) is not None:
+            return True
+        answer = yield "has_variable", (identifier,)
+        return bool(answer.value())
+
+    def list_variables(self, pattern: str) -> Steps[list[Variable]]:
+        """Those whose names match a pattern."""
+        answer = yield "list_variables", (pattern,)
+        return [self._keep(raw, answer.stamp) for raw in answer.value()]
+
+    def update_variable(
+        self, identifier: str, value: Any, expected_version: int | None, metadata: Mapping[str, str]
+    ) -> Steps[Variable]:
+        """Set a value."""
+        answer = yield "update_variable", (identifier, value, expected_version, dict(metadata))
+        return self._keep(answer.value(), answer.stamp)
+
+    def update_variables(
+        self, updates: Mapping[str, Any], atomic: bool, metadata: Mapping[str, str]
+    ) -> Steps[dict[str, Variable | Exception]]:
+        """Set several values, in one round trip."""
+        answer = yield "update_variables", (dict(updates), atomic, dict(metadata))
+        outcome: dict[str, Variable | Exception] = {}
+        for name, (raw, fault) in answer.value().items():
+            outcome[name] = self._keep(raw, answer.stamp) if fault is None else error_of(msgspec.convert(fault, Fault))
+        return outcome
+
+    def assign(self, identifier: str, value: Any) -> Steps[Variable]:
+        """Set a value; a variable that is not there is added, unless the adapter is strict."""
+        try:
+            return (yield from self.update_variable(identifier, value, None, _NOTHING))
+        except VariableNotFound:
+            if self.strict:
+                raise
+        return (yield from self.register_variable(identifier, None, value, _NOTHING, _NOTHING, None))
+
+    def ask(self, verb: str, *arguments: Any) -> Steps[Any]:
+        """Anything that concerns no cache."""
+        return (yield verb, arguments).value()
+
+    def _keep(self, raw: Any, stamp: int) -> Variable:
+        # Detached also from shared memory, which the host wants back, and which would be copied at each reading.
+        found = Variable.unpack(raw).detached()
+        self.cache.put(found, stamp)
+        return found.detached()

@@ -1,0 +1,278 @@
+"""The worker's end of the link, without I/O: frames in, calls of tools, and replies out.
+
+For the thread of the link, but for what tools and executors call, which is for any.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import platform
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from bridge_py.buffers.buffer_sets import Load, Packer, Sizes
+from bridge_py.buffers.compression import is_available
+from bridge_py.buffers.transfers import Transfers
+from bridge_py.execution.ending import forks_end
+from bridge_py.execution.executor import Call, Executor
+from bridge_py.host.asking import Answer, Asked, Deliver, check_process
+from bridge_py.host.cache import Caches
+from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
+from bridge_py.wire.frames import Frame, Kind
+
+__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
+_INTERRUPT_AGAIN: Final = 0.01  # seconds
+_Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
+
+
+class Driver(Protocol):
+    """What moves the bytes of a `WorkerEnd`, and its time on."""
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call a function on the link's thread. From any thread."""
+
+    def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
+        """The same, after some time. From the link's thread."""
+
+    def flush(self) -> None:
+        """There is something to write. From the link's thread."""
+
+    def clock(self) -> float:
+        """Seconds of the clock that deadlines are told in."""
+
+    def make_queue(self) -> Any:
+        """See `Host`."""
+
+
+class WorkerEnd:
+    """That end: serves one host, and posts what the executor says back to it.
+
+    `end` is called when the host says goodbye.
+    """
+
+    def __init__(
+        self, adapter: BaseAdapter, secret: str, sizes: Sizes, driver: Driver, end: Callable[[], None]
+    ) -> None:
+        self._tools: dict[str, Tool] = adapter.tools()
+        self._session_ended = adapter.session_ended
+        self.caches = Caches(driver.clock)
+        self.clock = driver.clock
+        self.make_queue = driver.make_queue
+        self.cache_ttl = adapter.cache_ttl
+        self.strict = adapter.strict
+        self.is_ending = False
+        self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
+        self._secret = secret
+        self._pid = os.getpid()
+        self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
+        self._transfers = Transfers(self._conversation, sizes, self._deliver)
+        #: Encodes what tools return.
+        self.pack = Packer(sizes, self._transfers)
+        self._driver = driver
+        self._end = end
+        self._executor: Executor | None = None
+        self._outbox: deque[tuple[_Verb, int, Any]] = deque()
+        self._waking = False
+
+    # What its driver calls.
+
+    def begin(self, executor: Executor) -> None:
+        """Have an executor, and say hello."""
+        self._executor = executor
+        self._conversation.hello(codec.encode_plain(self._introduction()))
+
+    def receive(self, data: bytes) -> None:
+        """Bytes have come from the host. Raises `ProtocolError` and `DecodeError`: it broke the rules."""
+        for frame in self._conversation.receive(data):
+            self._handle(frame)
+        if self._conversation.has_data_to_send:
+            self._driver.flush()
+
+    def data_to_send(self) -> bytes:
+        """The next batch; nothing if there is none."""
+        self._transfers.tend()
+        return self._conversation.data_to_send()
+
+    def _introduction(self) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "secret": self._secret,
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "zstd": is_available(),
+            "tools": [tool.spec for tool in self._tools.values()],
+        }
+
+    # What the host says.
+
+    def _handle(self, frame: Frame) -> None:
+        executor = self._executor
+        assert executor is not None
+        match frame.kind:
+            case Kind.CALL | Kind.STREAM | Kind.CREDIT | Kind.RESULT | Kind.ERROR | Kind.CHUNK | Kind.END:
+                self._transfers.receive(frame)
+            case Kind.CANCEL | Kind.RECALL if self._transfers.waits(frame.call_id):
+                self._withdraw(frame)
+            case Kind.CANCEL:
+                self._cancel(frame.call_id, executor)
+            case Kind.RECALL:
+                executor.recall(frame.call_id)
+            case Kind.FETCH | Kind.BUFFER | Kind.TAKEN | Kind.RETURNED:
+                self._transfers.handle(frame)
+            case Kind.INVALIDATE:
+                self._invalidate(frame.session_id, msgspec.msgpack.decode(frame.body, type=list[str]))
+            case Kind.PING:
+                self._conversation.link(Kind.PONG, Frame(0, number=frame.number))
+            case Kind.HELLO:
+                self._check_hello(frame)
+            case Kind.GOODBYE:
+                self.is_ending = True
+                self._end()
+            case _:
+                raise ProtocolError(f"the host sent a frame of kind {frame.kind}")
+
+    def _invalidate(self, session_id: str, names: list[str]) -> None:
+        self.caches.invalidate(session_id, names)
+        if not names:
+            with forks_end():
+                self._session_ended(session_id)
+
+    def _check_hello(self, frame: Frame) -> None:
+        hello = codec.decode(frame.body)
+        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
+            raise ProtocolError("its hello has the wrong secret")
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
+        self._transfers.peer_pid = int(hello.get("pid", 0))
+        self._transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
+
+    def _withdraw(self, frame: Frame) -> None:
+        self._transfers.discard(frame.call_id)
+        code = CANCELLED if frame.kind == Kind.CANCEL else NOT_STARTED
+        self._refuse(frame.call_id, Fault(code, "the call had not started"))
+
+    def _deliver(self, frame: Frame) -> None:
+        assert self._executor is not None
+        if frame.kind == Kind.CREDIT:
+            self._executor.grant(frame.call_id, frame.number)
+        elif frame.kind == Kind.CHUNK:
+            session_id, deliver = self._asked[frame.call_id]
+            deliver(Answer(frame, 0))
+        elif frame.kind in (Kind.RESULT, Kind.ERROR, Kind.END):
+            session_id, deliver = self._asked.pop(frame.call_id)
+            deliver(Answer(frame, self.caches.stamp(session_id)))
+        else:
+            self._opened(frame, self._executor)
+
+    def _opened(self, frame: Frame, executor: Executor) -> None:
+        tool = self._tools.get(frame.name)
+        if tool is None:
+            self._refuse(frame.call_id, fault_of(unknown_tool(frame.name, self._tools)))
+        elif tool.streaming != (frame.kind == Kind.STREAM):
+            verb, kind = ("stream", "a stream") if tool.streaming else ("execute", "no stream")
+            error = WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}")
+            self._refuse(frame.call_id, fault_of(error))
+        else:
+            call = Call(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number, self)
+            executor.submit(call)
+
+    def _cancel(self, call_id: int, executor: Executor) -> None:
+        if not executor.cancel(call_id):
+            self._driver.later(_INTERRUPT_AGAIN, self._cancel, call_id, executor)
+
+    def _refuse(self, call_id: int, fault: Fault) -> None:
+        self._conversation.error(call_id, codec.encode_plain(fault))
+
+    # What the executor says, from its own threads.
+
+    def result(self, call_id: int, load: Load) -> None:
+        """See `Replies`."""
+        self._post(("result", call_id, load))
+
+    def error(self, call_id: int, fault: Fault) -> None:
+        """See `Replies`."""
+        self._post(("error", call_id, fault))
+
+    def chunk(self, call_id: int, load: Load) -> None:
+        """See `Replies`."""
+        self._post(("chunk", call_id, load))
+
+    def end(self, call_id: int) -> None:
+        """See `Replies`."""
+        self._post(("end", call_id, None))
+
+    def ask(
+        self,
+        call_id: int,
+        session_id: str,
+        verb: str,
+        arguments: tuple[Any, ...],
+        deliver: Deliver,
+        credit: int | None = None,
+    ) -> Asked:
+        """See `Host`."""
+        check_process(self._pid)
+        load = self.pack([call_id, *arguments], verb, len(verb))
+        asked = Asked()
+        self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
+        return asked
+
+    def grant(self, asked: Asked, chunks: int) -> None:
+        """See `Host`."""
+        self._post(("grant", 0, (asked, chunks)))
+
+    def drop(self, asked: Asked) -> None:
+        """See `Host`."""
+        self._post(("drop", 0, asked))
+
+    def _post(self, reply: tuple[_Verb, int, Any]) -> None:
+        self._outbox.append(reply)
+        # The flag falls before the outbox is emptied, so a reply that sees it up is still taken.
+        if not self._waking:
+            self._waking = True
+            self._driver.soon(self._take_outbox)
+
+    def _take_outbox(self) -> None:
+        self._waking = False
+        while self._outbox:
+            self._reply(*self._outbox.popleft())
+        self._driver.flush()
+
+    def _reply(self, kind: str, call_id: int, content: Any) -> None:
+        conversation = self._conversation
+        if kind == "end":
+            conversation.end(call_id)
+        elif kind == "error":
+            conversation.error(call_id, codec.encode_plain(content))
+        elif kind == "ask":
+            self._ask(*content)
+        elif kind == "grant":
+            self._grant(*content)
+        elif kind == "drop":
+            if conversation.is_open(content.id):
+                conversation.cancel(content.id)
+        else:
+            body, cargo = content
+            send = conversation.result if kind == "result" else conversation.chunk
+            send(call_id, body, self._transfers.load(cargo))
+            if cargo is not None:
+                cargo.release()
+
+    def _ask(self, asked: Asked, session_id: str, verb: str, load: Load, deliver: Deliver, credit: int | None) -> None:
+        body, cargo = load
+        self.caches.trim()
+        asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
+        if cargo is not None:
+            cargo.release()
+        self._asked[asked.id] = session_id, deliver
+
+    def _grant(self, asked: Asked, chunks: int) -> None:
+        if self._conversation.is_open(asked.id):
+            self._conversation.grant(asked.id, chunks)

@@ -1,0 +1,182 @@
+"""The worker's end of the link on a thread that does nothing else, so a busy tool never looks like a dead worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Final
+
+import grpclib.const
+import grpclib.server
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+
+from bridge_py.buffers.buffer_sets import Sizes
+from bridge_py.execution.executor import Executor
+from bridge_py.tools.adapter import BaseAdapter
+from bridge_py.wire.errors import DecodeError, ProtocolError
+
+from .endpoint import WorkerEnd
+
+LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+_STOPS: Final = 2.0  # seconds for the thread to end
+
+logger = logging.getLogger("snakepit.link")
+
+
+class RawCodec(CodecBase):
+    """Hands `Batch` messages to grpclib as bytes; `Conversation` reads and writes them."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """The message, which is bytes already."""
+        data: bytes = message
+        return data
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        """The bytes, as they came."""
+        return data
+
+
+def link_configuration() -> Configuration:
+    """The HTTP/2 settings of both ends: windows large enough that flow control never adds a round trip."""
+    return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
+
+
+class LinkServer:
+    """Serves one host on one listening socket. `end` is called, from the link's thread, when the host says goodbye."""
+
+    def __init__(
+        self, adapter: BaseAdapter, listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
+    ) -> None:
+        self.end = WorkerEnd(adapter, secret, sizes, self, end)
+        self._listener = listener
+        self._executor: Executor | None = None
+        self._open_already = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._to_write: asyncio.Event | None = None
+        self._closed: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def start(self, executor: Executor) -> None:
+        """Serve on a thread of its own until `stop`."""
+        self._executor = executor
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and its thread: in an interpreter that is finalized, a loop in C would crash."""
+        self.end.is_ending = True
+        if self._loop is not None and self._closed is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended on its own
+                self._loop.call_soon_threadsafe(self._closed.set)
+        self._thread.join(_STOPS)
+
+    def _run(self) -> None:
+        # Whatever happens to the link, a worker without its host has no reason to live.
+        try:
+            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException:  # noqa: ASYNC103 - the process ends below
+            logger.exception("the link failed")
+        finally:
+            if not self.end.is_ending:
+                die()
+
+    async def _serve(self) -> None:
+        self._to_write = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        # A reply that cannot be posted would leave its caller waiting for ever.
+        self._loop.set_exception_handler(self._fail)
+        server = grpclib.server.Server([self], codec=RawCodec(), config=link_configuration())
+        await server.start(sock=self._listener)
+        await self._closed.wait()
+
+    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
+        """The service, in grpclib's terms."""
+        cardinality = grpclib.const.Cardinality.STREAM_STREAM
+        return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
+
+    async def _open(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        if self._open_already:
+            raise GRPCError(Status.FAILED_PRECONDITION, "a worker has one host and one link")
+        self._open_already = True
+        self._listener.close()
+        assert self._executor is not None
+        self.end.begin(self._executor)
+        self.flush()
+        writer = asyncio.create_task(self._write(stream))
+        writer.add_done_callback(lambda _: self._close())
+        try:
+            while (data := await stream.recv_message()) is not None:
+                self.end.receive(data)
+        except (ProtocolError, DecodeError) as error:
+            logger.error("the host broke the protocol: %s", error)
+        finally:
+            writer.cancel()
+
+    def _fail(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        logger.error("the link failed: %s", context["message"], exc_info=context.get("exception"))
+        self._close()
+
+    def _close(self) -> None:
+        assert self._closed is not None
+        self._closed.set()
+
+    async def _write(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        assert self._to_write is not None
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            while data := self.end.data_to_send():
+                await stream.send_message(data)
+
+    clock = staticmethod(time.monotonic)
+
+    def make_queue(self) -> SimpleQueue[Any]:
+        """See `Host`."""
+        return SimpleQueue()
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """See `Driver`."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function)
+
+    def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
+        """See `Driver`."""
+        assert self._loop is not None
+        self._loop.call_later(seconds, function, *args)
+
+    def flush(self) -> None:
+        """See `Driver`."""
+        assert self._to_write is not None
+        self._to_write.set()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    # uvloop saves about a third of a call's latency; a worker's environment may lack it.
+    try:
+        import uvloop
+    except ImportError:
+        # By its class: an adapter's module may have set a policy.
+        return asyncio.SelectorEventLoop()
+    return uvloop.new_event_loop()
+
+
+def die() -> None:
+    """End this process and what it has started, at once."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)

@@ -1,0 +1,241 @@
+"""A worker process from its command line to its end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from .buffers.buffer_sets import Sizes
+from .execution.asyncio_policy import restore_asyncio
+from .execution.ending import code_of, forks_end, leave
+from .execution.executor import ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
+from .execution.ledger import LEDGER_BYTES, note_failure
+from .execution.limits import apply_limits
+from .link.server import LinkServer
+from .tools.adapter import BaseAdapter
+from .wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from .contract.service import ContractServer
+
+SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
+PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
+OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
+SCRIPT_MODULE: Final = "__snakepit_main__"
+LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
+
+
+def main(arguments: list[str]) -> int:
+    """Run a worker until its host says goodbye; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    _line_buffered(sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
+    try:
+        serve = _start(options, ledger)
+    except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
+        return _fail(options, ledger, error)  # noqa: ASYNC104 - no task of a loop: the process ends by it
+    return serve()
+
+
+def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[], int]:
+    _limit(options.limits)
+    secret = os.environ.pop(SECRET_VARIABLE, "")
+    _extend_path(os.environ.pop(PATH_VARIABLE, ""))
+    with forks_end():
+        adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
+        restore_asyncio()  # the adapter's module may have imported trio-asyncio
+        starting = adapter.setup()
+    if options.listen_fd is None:
+        return _start_contract(adapter, options, starting)
+    return _start_link(adapter, options, secret, ledger, starting)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    try:
+        apply_limits(limits)
+    except UsageError as error:
+        sys.exit(str(error))  # where in here it was raised helps nobody
+
+
+def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseException) -> int:
+    """The worker cannot start. It leaves without its threads, which might never end."""
+    if ledger is not None:
+        note_failure(ledger, error)
+        with contextlib.suppress(OSError):
+            os.close(options.listen_fd)  # the host learns of it now, whatever is left to do here
+    return code_of(error)
+
+
+def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
+    """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
+
+    Raises `UsageError` if the class is not there, is no adapter, or does not take the options; what the import raises
+    passes.
+    """
+    place, _, name = target.rpartition(":" if ":" in target else ".")
+    if not place or not name:
+        raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
+    found: Any = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
+        raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
+    return make_adapter(found, options)
+
+
+def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
+    """An instance, with options by the names of the constructor's parameters. Raises `UsageError` for a wrong one."""
+    for name in options:
+        if name not in (known := _options_of(adapter)):
+            there = ", ".join(known) or "none"
+            raise UsageError(f"adapter {adapter.__qualname__} has no option {name!r}; there are: {there}")
+    return adapter(**options)
+
+
+def _options_of(adapter: type[BaseAdapter]) -> list[str]:
+    """The parameters of its constructor, and of those that this one passes `**options` on to."""
+    found: list[str] = []
+    for kind in adapter.__mro__[:-1]:
+        if "__init__" not in vars(kind):
+            continue
+        _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found += [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+            break
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bridge_py", description="A worker of snakepit-trio.")
+    parser.add_argument("--adapter", required=True, help="package.module:Class")
+    parser.add_argument("--listen-fd", type=int, help="a listening socket; without it, the worker speaks the contract")
+    parser.add_argument(
+        "--ledger-fd", type=int, help="a page that tells the host which call was started last, or why none can be"
+    )
+    parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
+    parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
+    parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
+    parser.add_argument("--worker-id", default="", help="shows in process listings")
+    contract = parser.add_argument_group("the wire contract, see docs/contract.md")
+    contract.add_argument("--port", type=int, default=0, help="where to serve it, on 127.0.0.1; 0 for any")
+    contract.add_argument("--elixir-address", default="", help="host:port of the host")
+    contract.add_argument("--snakepit-run-id", default="", help="shows in process listings")
+    return parser
+
+
+def _sizes(text: str) -> Sizes:
+    return msgspec.json.decode(text, type=Sizes)
+
+
+def _start_link(
+    adapter: BaseAdapter, options: argparse.Namespace, secret: str, ledger: mmap.mmap | None, starting: object
+) -> Callable[[], int]:
+    executor: Executor
+    listener = socket.socket(fileno=options.listen_fd)
+    server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
+    executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
+    with forks_end():
+        executor.complete(starting)
+    return partial(_serve_link, adapter, server, executor)
+
+
+def _serve_link(adapter: BaseAdapter, server: LinkServer, executor: Executor) -> int:
+    server.start(executor)
+    try:
+        executor.run()
+        return _close(adapter, executor)
+    finally:
+        server.stop()
+
+
+def _close(adapter: BaseAdapter, executor: Executor) -> int:
+    code = 0
+    try:
+        with forks_end():
+            executor.complete(adapter.close())
+    except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
+        code = code_of(error)
+    return code
+
+
+def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object) -> Callable[[], int]:
+    from .contract.service import ContractServer
+
+    ready_file = os.environ.get("SNAKEPIT_READY_FILE")
+    server = ContractServer(
+        adapter, options.port, options.elixir_address, lambda port: _say_ready(port, ready_file), bool(ready_file)
+    )
+    executor = _executor(server, None, server.pack, options.concurrency)
+    # A tool that runs is not waited for: who wants that ends its call first.
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))
+    with forks_end():
+        executor.complete(starting)
+    return partial(_serve_contract, server, executor)
+
+
+def _serve_contract(server: ContractServer, executor: Executor) -> int:
+    """Be a worker of the wire contract until SIGTERM."""
+    server.start(executor)
+    executor.run()
+    return 0
+
+
+def _executor(replies: Replies, ledger: mmap.mmap | None, pack: Pack, concurrency: int) -> Executor:
+    if concurrency == 1:
+        return SerialExecutor(replies, ledger, pack)
+    return ConcurrentExecutor(replies, ledger, pack, concurrency)
+
+
+def _say_ready(port: int, ready_file: str | None) -> None:
+    print(f"GRPC_READY:{port}", flush=True)
+    if ready_file:
+        draft = f"{ready_file}.{os.getpid()}"
+        Path(draft).write_text(str(port), "ascii")
+        os.rename(draft, ready_file)
+
+
+def _load_file(path: Path) -> Any:
+    # The name keeps `if __name__ == "__main__"` of a script from running in its workers.
+    spec = importlib.util.spec_from_file_location(SCRIPT_MODULE, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"adapter file {str(path)!r} is not a Python file that exists")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.append(str(path.resolve().parent))
+    # Processes that tools start import the module by its name.
+    os.environ[SCRIPT_VARIABLE] = str(path.resolve())
+    sys.path.append(str(Path(__file__).resolve().parent / "script"))
+    module.__dict__[LOADING] = True
+    spec.loader.exec_module(module)
+    del module.__dict__[LOADING]
+    return module
+
+
+def _extend_path(entries: str) -> None:
+    known = set(sys.path)
+    sys.path.extend(entry for entry in entries.split(os.pathsep) if entry and entry not in known)
+
+
+def _line_buffered(stream: object) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(line_buffering=True)

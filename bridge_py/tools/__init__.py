@@ -1,0 +1,1 @@
+"""How tools are written: adapters, the context of a call, and type hints that are enforced."""

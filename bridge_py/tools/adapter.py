@@ -1,0 +1,374 @@
+"""Adapters and tools: a class whose marked methods a pool can call.
+
+A tool's parameters, types, defaults and descriptions are read from its signature, hints and
+docstring. Arguments are decoded by msgspec into the hinted types before the tool runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, get_args, overload
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from bridge_py.wire import codec
+from bridge_py.wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
+from bridge_py.wire.specs import Cancel, ParameterSpec, ToolSpec
+
+from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
+from .hints import Unenforceable, convert, enforced, hook, optional
+from .misuse import check_adapter, check_markable
+
+F = TypeVar("F", bound=Callable[..., Any])
+_INNER: Final = re.compile(r"- at `\$([^`]*)` - at `\$([^`]*)`")
+_CANCEL_CHOICES: Final = get_args(Cancel)
+_ASYNC_CANCEL_CHOICES: Final = ("interrupt", "kill")
+
+
+class _Mark(msgspec.Struct):
+    name: str | None
+    description: str | None
+    cancel: Cancel
+    idempotent: bool
+    timeout: float | None
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    cancel: Cancel = "interrupt",
+    idempotent: bool = False,
+    timeout: float | None = None,
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    cancel: Cancel = "interrupt",
+    idempotent: bool = False,
+    timeout: float | None = None,
+) -> F | Callable[[F], F]:
+    """Mark a method of an adapter as a tool.
+
+    The method may be a plain function, a coroutine function, a generator or an async generator; the
+    last two are streams. `name` defaults to the method's name, `description` to the first paragraph
+    of its docstring.
+
+    `cancel` says how a running call is stopped when its caller gives up:
+
+    - `"interrupt"`: `ToolCancelled` is raised inside a sync tool; a coroutine or an async generator is
+      cancelled at its await.
+    - `"cooperative"`: nothing is raised. The tool, which must be sync, looks at `SessionContext.cancelled`
+      itself and returns or raises. A generator is closed at its `yield`.
+    - `"kill"`: its worker is killed and replaced at once, with whatever else it runs. For tools that sit
+      in C code, where waiting has no sense.
+
+    Code that does not end within the pool's `cancel_grace` seconds costs its worker's life in any case;
+    a call that has not started is simply withdrawn. `idempotent=True` says that a call may be run again
+    on another worker after a crash. `timeout`, in seconds, is for calls that name none.
+
+    An adapter whose tools are marked with what cannot be, or written in a way that cannot work (without `self`, as a
+    static method, in place of a method of `BaseAdapter`), raises `UsageError` when its worker starts.
+    """
+
+    def mark(function: F) -> F:
+        check_markable(function)
+        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout)  # type: ignore[attr-defined]
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class BaseAdapter:
+    """Base of all adapters. One instance is made in each worker process.
+
+    Override `setup` and `close` for what belongs to the process and not to a call. Both run on the
+    worker's main thread, as sync tools do. They may be coroutine functions: these run on the event loop of
+    coroutine tools.
+    """
+
+    #: Seconds for which a variable that a tool has read is remembered, if the host does not say that it has changed.
+    cache_ttl: float = 60.0
+    #: Whether `context["x"] = value` is refused if there is no variable `x`.
+    strict: bool = False
+
+    def setup(self) -> Any:
+        """Called once before the worker says that it is ready; what it raises stops the start."""
+
+    def close(self) -> Any:
+        """Called once when the worker ends in order; not when it is killed."""
+
+    def session_ended(self, session_id: str) -> None:
+        """A session has ended of which the host knows that this worker holds something; let go of it.
+
+        Called on the link's thread, beside tools that run: it must neither wait nor take long, and what it raises
+        ends the worker.
+        """
+
+    def tools(self) -> dict[str, Tool]:
+        """The tools of this adapter by name. Raises `UsageError` if two share one, or if one is written wrongly."""
+        check_adapter(type(self), BaseAdapter)
+        tools: dict[str, Tool] = {}
+        for attribute, marked in sorted(_attributes(type(self)).items()):
+            if getattr(marked, "__snakepit_tool__", None) is None:
+                continue
+            found = _tool_of(marked, attribute, getattr(self, attribute))
+            if found.name in tools:
+                raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
+            tools[found.name] = found
+        return tools
+
+
+class Tool:
+    """A callable with what is needed to call it from outside.
+
+    A parameter annotated with `context_type`, by default one of the contexts of a worker's tools, is not the
+    caller's: it gets the context.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        description: str | None = None,
+        cancel: Cancel = "interrupt",
+        idempotent: bool = False,
+        *,
+        timeout: float | None = None,
+        context_type: type | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        _check_cancel(name, cancel, self.is_async)
+        self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
+        self._context_parameter = ""
+        self.context_class: type[CallContext] = CallContext
+        #: Whether it takes arguments of other names too: it has a `**parameter`.
+        self.takes_any = False
+        #: What arguments are checked against, by parameter.
+        self.hints: dict[str, Any] = {}
+        doc = inspect.getdoc(function) or ""
+        parameters = self._read_signature(_parameter_docs(doc))
+        description = description or doc.partition("\n\n")[0]
+        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout)
+
+    def of(self, function: Callable[..., Any]) -> Tool:
+        """The same tool with another function of the same signature."""
+        tool = copy.copy(self)
+        tool.function = function
+        return tool
+
+    def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
+        hints = _hints_of(self.function, self.name)
+        fields: list[Any] = []
+        specs = []
+        for parameter in inspect.signature(self.function).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self.takes_any = True
+                self._rest = self._rest_hint(parameter.name, hints.get(parameter.name, Any))
+            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
+            elif (hint := hints.get(parameter.name)) in self._context_types:
+                self._context_parameter = parameter.name
+                self.context_class = self._context_class(hint)
+            else:
+                hint = _hint_of(parameter, hints)
+                self.hints[parameter.name] = hint
+                found = self._enforced(parameter.name, hint)
+                fields.append(_field_of(parameter, found))
+                specs.append(_spec_of(parameter, hints.get(parameter.name, Any), docs.get(parameter.name, "")))
+        self._reserved = {self._context_parameter, _owner_name(self.function)}
+        self._fields = frozenset(spec.name for spec in specs)
+        self._optional = frozenset(spec.name for spec in specs if not spec.required)
+        self._shape = self._shape_of(fields)
+        return specs
+
+    def _shape_of(self, fields: list[Any]) -> Any:
+        name = f"{self.name}_arguments"
+        return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=not self.takes_any)
+
+    def _enforced(self, parameter: str, hint: Any, *, special: bool = False) -> Any:
+        try:
+            return enforced(hint, special=special)
+        except Unenforceable as error:
+            raise UsageError(
+                f"tool {self.name!r}: the hint of parameter {parameter!r} cannot be enforced: {error}"
+            ) from None
+
+    def _rest_hint(self, parameter: str, hint: Any) -> Any:
+        """The hint of each other argument, or, for `Unpack`, of all as a dict; plain and special."""
+        self._unpacks = typing.get_origin(hint) is typing.Unpack
+        hint = get_args(hint)[0] if self._unpacks else hint
+        return [self._enforced(parameter, hint, special=special) for special in (False, True)]
+
+    def _convert_rest(self, given: dict[str, Any], is_special: bool) -> dict[str, Any]:
+        hint, found = self._rest[is_special], {}
+        rest = {key: value for key, value in given.items() if key not in self._fields}
+        for key in rest.keys() & self._reserved:
+            raise InvalidArguments(f"{self.name}: there is no parameter {key!r}", key)
+        if self._unpacks:
+            return dict(convert(rest, hint))
+        for key, value in rest.items():
+            try:
+                found[key] = convert(value, hint)
+            except ValueError as error:
+                raise InvalidArguments(f"{self.name}: the argument {key!r} does not fit: {error}", key) from None
+        return found
+
+    @functools.cached_property
+    def _special_shape(self) -> Any:
+        # Most tools never need it.
+        fields: list[Any] = []
+        for name, hint in self.hints.items():
+            found = self._enforced(name, hint, special=True)
+            fields.append((name, optional(found), msgspec.UNSET) if name in self._optional else (name, found))
+        return self._shape_of(fields)
+
+    def _context_class(self, hint: Any) -> Any:
+        if hint is AsyncSessionContext and not self.is_async:
+            raise UsageError(f"tool {self.name!r} is no coroutine: annotate SessionContext, not AsyncSessionContext")
+        return BlockedContext if hint is SessionContext and self.is_async else hint
+
+    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
+        """Decode the arguments of a call, and see `bind`. Raises `InvalidArguments` and `CodecError`."""
+        try:
+            given, is_special = codec.decode_marked(body, area)
+        except CodecError as error:
+            raise CodecError(f"{self.name}: {error}") from None
+        except DecodeError as error:
+            raise InvalidArguments(f"{self.name}: the arguments cannot be read: {error}") from None
+        return self.bind(given, context, is_special=is_special)
+
+    def bind(self, given: Any, context: object, *, is_special: bool = True) -> dict[str, Any]:
+        """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter.
+
+        `is_special` is what `codec.decode_marked` says; False is faster.
+        """
+        try:
+            converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
+            values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
+            if self.takes_any:
+                values.update(self._convert_rest(given, is_special))
+        except InvalidArguments:
+            raise
+        except (msgspec.ValidationError, ValueError) as error:
+            raise _explain(self.name, str(error), self.spec) from None
+        except Exception as error:  # what a class does when it is made, or hashed
+            raise InvalidArguments(f"{self.name}: the arguments do not fit: {type(error).__name__}: {error}") from None
+        if self._context_parameter:
+            values[self._context_parameter] = context
+        return values
+
+
+def _attributes(kind: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        found.update(vars(base))
+    return found
+
+
+# Reading a signature costs as much as the rest of a worker in memory, of which tests make thousands.
+_read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by what was marked; bound to no adapter
+
+
+def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
+    mark: _Mark = marked.__snakepit_tool__
+    name = mark.name or attribute
+    known = _read.get(marked)
+    if known is None or known.name != name:
+        known = Tool(function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout)
+        _read[marked] = known.of(_unbound)
+    return known.of(function)
+
+
+def _unbound() -> None:
+    raise AssertionError("a tool of no adapter")
+
+
+def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
+    """The error for a tool that is not there, with the names that come near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return UnknownTool(f"no tool {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    return UnknownTool(f"no tool {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def _check_cancel(name: str, cancel: str, is_async: bool) -> None:
+    choices = _ASYNC_CANCEL_CHOICES if is_async else _CANCEL_CHOICES
+    if cancel not in choices:
+        kind = "an async tool is cancelled at its awaits; " if is_async else ""
+        raise UsageError(f"tool {name!r}: cancel={cancel!r} cannot be: {kind}give one of {', '.join(choices)}")
+
+
+def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise UsageError(f"tool {name!r}: its type hints cannot be resolved: {error}") from error
+
+
+def _owner_name(function: Any) -> str:
+    """What a method calls its object, by convention "self"."""
+    return next(iter(inspect.signature(function.__func__).parameters), "") if inspect.ismethod(function) else ""
+
+
+def _hint_of(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    hint = hints.get(parameter.name, Any)
+    return hint | None if parameter.default is None and hint is not Any else hint
+
+
+def _field_of(parameter: inspect.Parameter, hint: Any) -> Any:
+    if parameter.default is parameter.empty:
+        return (parameter.name, hint)
+    return (parameter.name, optional(hint), msgspec.UNSET)
+
+
+def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> ParameterSpec:
+    type_name = inspect.formatannotation(hint).removeprefix("typing.")
+    if parameter.default is parameter.empty:
+        return ParameterSpec(parameter.name, type_name, description)
+    return ParameterSpec(parameter.name, type_name, description, required=False, default=repr(parameter.default))
+
+
+def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
+    while (merged := _INNER.sub(r"- at `$\2\1`", message, count=1)) != message:
+        message = merged  # what a class of its own has found in a part
+    inside = re.search(r"(?:at|in) `\$\.(\w+)", message)
+    found = inside or re.search(r"field `([^`]+)`", message)
+    parameter = found.group(1) if found else ""
+    if not inside and message.startswith("Object missing required field"):
+        text = f"{name}: the argument {parameter!r} is missing"
+    elif not inside and message.startswith("Object contains unknown field"):
+        there = ", ".join(each.name for each in spec.parameters) or "none"
+        text = f"{name}: there is no parameter {parameter!r}; there are: {there}"
+    else:
+        text = (
+            f"{name}: the argument {parameter!r} does not fit: {message.replace('`$.', '`').replace('`$`', 'its top')}"
+        )
+    return InvalidArguments(text, parameter)
+
+
+def _parameter_docs(doc: str) -> dict[str, str]:
+    """Descriptions of parameters in a docstring, in Google's (`name: text`) or Sphinx's (`:param name: text`) form."""
+    docs = dict(re.findall(r"^:param (?:\w+ )?(\w+): *(.+)$", doc, re.MULTILINE))
+    section = re.search(r"^(?:Args|Arguments|Parameters):\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    if section:
+        lines = inspect.cleandoc("\n" + section.group(1))
+        docs.update(re.findall(r"^\*{0,2}(\w+)(?: \([^)]*\))?: *(.+(?:\n[ \t]+.+)*)", lines, re.MULTILINE))
+    return {name: " ".join(text.split()) for name, text in docs.items()}

@@ -1,0 +1,381 @@
+"""What a tool may know about the call it serves, and the state of its session."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from bridge_py.host.asking import Asker, Host, Steps, T
+from bridge_py.host.cache import Caches
+from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
+from bridge_py.host.session_state import SessionState
+from bridge_py.wire.errors import SessionError, UsageError
+from bridge_py.wire.owning import own
+from bridge_py.wire.variable import AccessRules, Variable
+
+_logger = logging.getLogger("snakepit.tool")
+_NOTHING: Final[Mapping[str, Any]] = {}
+_BLOCKED: Final = "a coroutine must not block: annotate its parameter with bridge_py.AsyncSessionContext, and await"
+
+
+class StateHost(Host, Protocol):
+    """A host, what is remembered of it, and how the adapter wants that."""
+
+    caches: Caches
+    cache_ttl: float
+    strict: bool
+
+    def clock(self) -> float:
+        """Seconds of the clock that deadlines are told in: `time.monotonic`, as a rule."""
+
+
+class CallContext:
+    """What both kinds of contexts share: the call."""
+
+    __slots__ = (
+        "_asker",
+        "_call_id",
+        "_cancelled",
+        "_host",
+        "_host_tools",
+        "_session_id",
+        "_state",
+        "deadline",
+        "logger",
+    )
+
+    def __init__(
+        self, call_id: int, session_id: str | None, deadline: float | None, host: StateHost | None = None
+    ) -> None:
+        self._call_id = call_id
+        self._session_id = session_id
+        #: When the call's budget ends, in seconds of `time.monotonic()`, or None.
+        self.deadline = deadline
+        #: A logger whose records the host passes on as its own.
+        self.logger = _logger
+        self._cancelled = False
+        self._host = host
+        self._asker: Asker | None = None
+        self._host_tools: Any = None
+        self._state: SessionState | None = None
+
+    @property
+    def call_id(self) -> int:
+        """Number of this call, unique in this worker process."""
+        return self._call_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session the caller named, or None."""
+        return self._session_id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has given up. A loop that cannot be interrupted should look at it."""
+        return self._cancelled
+
+    def time_left(self) -> float | None:
+        """Seconds until the deadline (negative when it has passed), or None without one."""
+        clock = time.monotonic if self._host is None else self._host.clock
+        return None if self.deadline is None else self.deadline - clock()
+
+    def clear_cache(self) -> None:
+        """Forget what is remembered of the session's variables."""
+        self._session.cache.forget()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} call={self.call_id} session={self.session_id!r} cancelled={self._cancelled}>"
+
+    @property
+    def _session(self) -> SessionState:
+        if self._state is None:
+            host, session_id = self._host, self._session_id
+            if session_id is None or host is None:
+                raise SessionError("this call has no session: make it through pool.session(), or name one")
+            self._state = SessionState(host.caches.of(session_id), host.cache_ttl, host.strict)
+        return self._state
+
+    @property
+    def _questions(self) -> Asker:
+        if self._asker is None:
+            if self._host is None:
+                raise SessionError("this call has no host")
+            self._asker = Asker(self._host, self._call_id, self._session_id or "")
+        return self._asker
+
+    def _give_up(self) -> None:
+        """The call is cancelled: nobody waits any more. From any thread."""
+        if self._asker is not None:
+            self._asker.close()
+
+
+class SessionContext(CallContext):
+    """The call that a sync tool serves, and its session's state. A tool gets it by annotating a parameter with it.
+
+    What concerns the call is safe to use in any tool and any thread. What concerns the session blocks until the host
+    has answered; a coroutine, which must not block, takes `AsyncSessionContext`. Reading a variable that is remembered
+    asks nobody: the host tells workers when one changes, and after `BaseAdapter.cache_ttl` seconds it is asked for
+    again. Variables are found by name or id, and are those of the call's session, whatever the worker claims.
+
+    What concerns the session raises `SessionError` in a call without one, and `SessionNotFound` when it has ended. All
+    that asks the host raises `ToolCancelled` when the call is stopped meanwhile.
+
+    Host tools are functions that the application has exposed, to this session or to all calls. They end before this
+    call does, however it ends.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, identifier: str) -> Any:
+        """The value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
+        return self.get_variable_value(identifier)
+
+    def __setitem__(self, identifier: str, value: Any) -> None:
+        """Set a value. A variable that is not there is added, of its value's type, unless `BaseAdapter.strict`."""
+        self._block(self._session.assign(identifier, value))
+
+    def __delitem__(self, identifier: str) -> None:
+        self.delete_variable(identifier)
+
+    def __contains__(self, identifier: str) -> bool:
+        return self.has_variable(identifier)
+
+    def register_variable(
+        self,
+        name: str,
+        type: str | None = None,
+        value: Any = None,
+        *,
+        constraints: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, str] = _NOTHING,
+        access_rules: AccessRules | None = None,
+    ) -> Variable:
+        """Add a variable; without a type it gets that of its value.
+
+        Raises `VariableExists`, `InvalidValue`, `QuotaExceeded` and `EncodeError`.
+        """
+        return self._block(self._session.register_variable(name, type, value, constraints, metadata, access_rules))
+
+    def get_variable(self, identifier: str, *, bypass_cache: bool = False) -> Variable:
+        """The variable: value, version, type and the rest; `bypass_cache` asks the host. Raises `VariableNotFound`."""
+        state = self._session
+        if not bypass_cache and (found := state.cached(identifier)) is not None:
+            return found.detached()
+        return self._block(state.get_variable(identifier, True))
+
+    def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
+        """The value of a variable. Raises `VariableNotFound`."""
+        if not bypass_cache and (found := self._session.cached(identifier)) is not None:
+            return own(found.value)
+        return self.get_variable(identifier, bypass_cache=True).value
+
+    def get_variables(
+        self, identifiers: Iterable[str], *, bypass_cache: bool = False
+    ) -> tuple[dict[str, Variable], list[str]]:
+        """Those that are there, by what was asked for, and what is missing. One round trip at the most."""
+        return self._block(self._session.get_variables(identifiers, bypass_cache))
+
+    def has_variable(self, identifier: str) -> bool:
+        """Whether there is such a variable; also `identifier in context`."""
+        return self._block(self._session.has_variable(identifier))
+
+    def list_variables(self, pattern: str = "*") -> list[Variable]:
+        """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
+        return self._block(self._session.list_variables(pattern))
+
+    def update_variable(
+        self,
+        identifier: str,
+        value: Any,
+        *,
+        expected_version: int | None = None,
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> Variable:
+        """Set a value; the version goes up by one. When this returns, the host has it.
+
+        Raises `VariableNotFound`, `InvalidValue`, `AccessDenied`, `QuotaExceeded`, `EncodeError`, and
+        `VersionConflict` if the version is not the expected one.
+        """
+        return self._block(self._session.update_variable(identifier, value, expected_version, metadata))
+
+    def update_variables(
+        self, updates: Mapping[str, Any], *, atomic: bool = False, metadata: Mapping[str, str] = _NOTHING
+    ) -> dict[str, Variable | Exception]:
+        """Set several values in one round trip. The outcome of each: the variable, or the error.
+
+        `atomic`: all are set, or none; then only the errors are in the outcome.
+        """
+        return self._block(self._session.update_variables(updates, atomic, metadata))
+
+    def delete_variable(self, identifier: str) -> None:
+        """Remove a variable. Raises `VariableNotFound` and `AccessDenied`."""
+        self._block(self._session.ask("delete_variable", identifier))
+
+    def store_program(self, program_id: str, program: Any) -> None:
+        """Keep a program, which is any value that can be sent. Raises `QuotaExceeded` and `EncodeError`."""
+        self._block(self._session.ask("store_program", program_id, program))
+
+    def get_program(self, program_id: str) -> Any:
+        """A program. Raises `ProgramNotFound`."""
+        return self._block(self._session.ask("get_program", program_id))
+
+    def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
+        """Set some fields of a program that is a dict, and return it. Raises `ProgramNotFound` and `SessionError`."""
+        return self._block(self._session.ask("update_program", program_id, dict(changes)))
+
+    def delete_program(self, program_id: str) -> None:
+        """Remove a program. Raises `ProgramNotFound`."""
+        self._block(self._session.ask("delete_program", program_id))
+
+    def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
+        """Call a function of the host, and return its result.
+
+        Raises `HostToolError` (it raised; `type` and `message` tell what), `InvalidArguments`, `UnknownTool`,
+        `WrongCallKind` (it is a stream) and `EncodeError`.
+        """
+        return self._questions.block(call_host_tool(name, arguments))
+
+    def stream_host_tool(self, name: str, /, **arguments: Any) -> Generator[Any, None, None]:
+        """Call a generator of the host: what it yields, as it yields it, at most 16 items ahead of the caller.
+
+        Closing it stops the generator. Raises, when it is iterated, as `call_host_tool` does.
+        """
+        return self._questions.stream("call_host_tool", (name, arguments))
+
+    @property
+    def host_tools(self) -> HostTools:
+        """The host's functions, as a mapping by name: `context.host_tools["parse"](text=...)`.
+
+        The host is asked for the list when it is first needed. They have a name, a docstring and a signature.
+        """
+        if self._host_tools is None:
+            self._host_tools = HostTools(self._questions)
+        found: HostTools = self._host_tools
+        return found
+
+    def _block(self, steps: Steps[T]) -> T:
+        return self._questions.block(steps)
+
+
+class BlockedContext(SessionContext):
+    """What a coroutine gets that asks for a `SessionContext`: the call, but nothing of the host."""
+
+    __slots__ = ()
+
+    @property
+    def _session(self) -> SessionState:
+        raise UsageError(_BLOCKED)
+
+    @property
+    def _questions(self) -> Asker:
+        raise UsageError(_BLOCKED)
+
+
+class AsyncSessionContext(CallContext):
+    """The call that a coroutine serves, and its session's state: as `SessionContext`, but for awaiting.
+
+    `await context["x"]` is the value of a variable. Cancelling leaves it open whether an update was done.
+    """
+
+    __slots__ = ()
+
+    async def __getitem__(self, identifier: str) -> Any:
+        """See `SessionContext`."""
+        return (await self.get_variable(identifier)).value
+
+    async def assign(self, identifier: str, value: Any) -> Variable:
+        """What `context["x"] = value` is for a `SessionContext`."""
+        return await self._wait(self._session.assign(identifier, value))
+
+    async def register_variable(
+        self,
+        name: str,
+        type: str | None = None,
+        value: Any = None,
+        *,
+        constraints: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, str] = _NOTHING,
+        access_rules: AccessRules | None = None,
+    ) -> Variable:
+        """See `SessionContext`."""
+        return await self._wait(self._session.register_variable(name, type, value, constraints, metadata, access_rules))
+
+    async def get_variable(self, identifier: str, *, bypass_cache: bool = False) -> Variable:
+        """See `SessionContext`."""
+        return await self._wait(self._session.get_variable(identifier, bypass_cache))
+
+    async def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
+        """See `SessionContext`."""
+        return (await self.get_variable(identifier, bypass_cache=bypass_cache)).value
+
+    async def get_variables(
+        self, identifiers: Iterable[str], *, bypass_cache: bool = False
+    ) -> tuple[dict[str, Variable], list[str]]:
+        """See `SessionContext`."""
+        return await self._wait(self._session.get_variables(identifiers, bypass_cache))
+
+    async def has_variable(self, identifier: str) -> bool:
+        """See `SessionContext`."""
+        return await self._wait(self._session.has_variable(identifier))
+
+    async def list_variables(self, pattern: str = "*") -> list[Variable]:
+        """See `SessionContext`."""
+        return await self._wait(self._session.list_variables(pattern))
+
+    async def update_variable(
+        self,
+        identifier: str,
+        value: Any,
+        *,
+        expected_version: int | None = None,
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> Variable:
+        """See `SessionContext`."""
+        return await self._wait(self._session.update_variable(identifier, value, expected_version, metadata))
+
+    async def update_variables(
+        self, updates: Mapping[str, Any], *, atomic: bool = False, metadata: Mapping[str, str] = _NOTHING
+    ) -> dict[str, Variable | Exception]:
+        """See `SessionContext`."""
+        return await self._wait(self._session.update_variables(updates, atomic, metadata))
+
+    async def delete_variable(self, identifier: str) -> None:
+        """See `SessionContext`."""
+        await self._wait(self._session.ask("delete_variable", identifier))
+
+    async def store_program(self, program_id: str, program: Any) -> None:
+        """See `SessionContext`."""
+        await self._wait(self._session.ask("store_program", program_id, program))
+
+    async def get_program(self, program_id: str) -> Any:
+        """See `SessionContext`."""
+        return await self._wait(self._session.ask("get_program", program_id))
+
+    async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
+        """See `SessionContext`."""
+        return await self._wait(self._session.ask("update_program", program_id, dict(changes)))
+
+    async def delete_program(self, program_id: str) -> None:
+        """See `SessionContext`."""
+        await self._wait(self._session.ask("delete_program", program_id))
+
+    async def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
+        """See `SessionContext`. Cancelling stops the host's function."""
+        return await self._questions.wait(call_host_tool(name, arguments))
+
+    def stream_host_tool(self, name: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
+        """See `SessionContext`; an async generator."""
+        return self._questions.stream_async("call_host_tool", (name, arguments))
+
+    @property
+    def host_tools(self) -> AsyncHostTools:
+        """The host's functions: `await context.host_tools["parse"](text=...)`; awaited itself, a dict by name."""
+        if self._host_tools is None:
+            self._host_tools = AsyncHostTools(self._questions)
+        found: AsyncHostTools = self._host_tools
+        return found
+
+    async def _wait(self, steps: Steps[T]) -> T:
+        return await self._questions.wait(steps)

@@ -1,0 +1,239 @@
+"""One call on the host: what was asked, where it is, and who waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from enum import Enum
+from typing import Final, Protocol
+
+import trio
+
+from bridge_py.buffers.buffer_sets import Load
+from bridge_py.wire.errors import SnakepitError
+from bridge_py.wire.frames import Frame
+from bridge_py.wire.specs import ToolSpec
+from snakepit_trio._config.policies import Affinity
+from snakepit_trio.errors import PoolClosed, WorkerCrashed
+
+from .queues import Slot
+
+#: The call that a host tool runs for, in its tasks and threads.
+serving: ContextVar[Call | None] = ContextVar("serving", default=None)
+
+_LONGEST_LIMIT: Final = 1e9  # seconds
+
+
+class CallState(Enum):
+    """Where a call is."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    OVER = "over"
+
+
+class Call:
+    """A call from submission to outcome. One task at a time may wait on it."""
+
+    __slots__ = (
+        "_waiter",
+        "abandoned",
+        "affinity",
+        "assigned_at",
+        "body",
+        "cargo",
+        "children",
+        "chunks",
+        "claim",
+        "credit",
+        "deadline",
+        "failure",
+        "final",
+        "id",
+        "is_late",
+        "is_unwanted",
+        "name",
+        "order",
+        "parent",
+        "returns",
+        "session_id",
+        "state",
+        "timeout",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        session_id: str,
+        timeout: float | None,
+        credit: int | None = None,
+        affinity: Affinity = "hint",
+        parent: Call | None = None,
+    ) -> None:
+        self.name = name
+        self.affinity = affinity  # to the worker of its session
+        self.body, self.cargo = load
+        self.session_id = session_id
+        now = trio.current_time()
+        self.deadline = math.inf if timeout is None else now + timeout
+        if parent is not None and parent.deadline < self.deadline:
+            self.deadline, timeout = parent.deadline, max(0.0, round(parent.deadline - now, 3))
+        self.timeout = timeout
+        self.is_late = False  # its deadline has passed, or it is unwanted
+        self.is_unwanted = False  # the call has been stopped that it was made for
+        self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
+        self.credit = credit  # of a stream: chunks granted at the start
+        self.claim: Callable[[CallWorker], bool] | None = None  # asked whether a worker may start it, just before
+        self.parent = parent  # the call whose host tool made this one
+        self.order = 0  # place in the line of all calls, given by the scheduler
+        self.assigned_at = 0.0
+        self.id = 0  # on the link, of its worker; 0 until sent
+        self.state = CallState.NEW
+        self.worker: CallWorker | None = None
+        self.abandoned = False  # the caller has given up and only waits for the end
+        self.returns = 0  # how often a worker died before it had started it
+        self.chunks: deque[Frame] = deque()
+        self.final: Frame | None = None  # the frame that ended it
+        self.failure: Exception | None = None  # or why there will be none
+        self._waiter: trio.lowlevel.Task | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has its outcome; none of its code runs any more."""
+        return self.state is CallState.OVER
+
+    def ancestors(self) -> Iterator[Call]:
+        """The calls that wait for host tools which wait for this one, the nearest first."""
+        call = self.parent
+        while call is not None:
+            yield call
+            call = call.parent
+
+    def join_parent(self) -> None:
+        """Somebody waits for it."""
+        if self.parent is not None:
+            self.parent.children[self] = None
+
+    def leave_parent(self) -> None:
+        """Nobody does any more."""
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
+
+    def stop_children(self) -> None:
+        """Its host tools are stopped: so are the calls that they wait for in threads, where no cancellation comes."""
+        for child in list(self.children):
+            child.is_unwanted = child.is_late = True
+            child.wake()
+
+    def time_left(self) -> float:
+        """Seconds until its deadline."""
+        return self.deadline - trio.current_time()
+
+    def microseconds_left(self) -> int:
+        """The same for the wire, at least 1; 0 for no limit, as one is that the wire's fields cannot hold."""
+        left = self.time_left()
+        return 0 if left > _LONGEST_LIMIT else max(1, int(left * 1e6))
+
+    def again(self) -> Call:
+        """The same call, to be run once more within the same deadline."""
+        load = self.body, self.cargo
+        call = Call(self.name, load, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
+        call.deadline = self.deadline
+        call.claim = self.claim
+        return call
+
+    def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
+        """Set the outcome, once, and wake who waits."""
+        self.state = CallState.OVER
+        self.final = final
+        self.failure = failure
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake who waits: there is a chunk, or the outcome."""
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(waiter)
+
+    async def wait(self) -> None:
+        """Wait until the next `wake`. Not for a call that is over, nor while chunks are left."""
+        self._waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+
+    def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class CallWorker(Protocol):
+    """What a worker is for its calls, and for whoever decides about them."""
+
+    id: str
+    slot: Slot[Call]
+    calls: dict[int, Call]  # by their ids, which grow
+    tools: dict[str, ToolSpec]  # by name
+    failure: WorkerCrashed | None  # what its calls fail with, once it has crashed
+    is_killed_by_us: bool
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before there is a process."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it takes no more calls, and never will again."""
+
+    @property
+    def farewell(self) -> str:
+        """Why it has left."""
+
+    @property
+    def kills_to_cancel(self) -> bool:
+        """Whether its calls can be stopped in no other way than by killing it."""
+
+    def is_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call's tool is one that is stopped by killing its worker."""
+
+    def must_be_killed_to_stop(self, call: Call) -> bool:
+        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+
+    def has_started(self, call: Call) -> bool:
+        """Whether a call that was sent has started, by the ledger."""
+
+    def start(self, call: Call) -> None:
+        """Send a call."""
+
+    def cancel(self, call: Call) -> None:
+        """Ask for the end of a call, and end what the host does for it."""
+
+    def recall(self, call: Call) -> None:
+        """Ask for a call back if it has not started."""
+
+    def grant(self, call: Call, chunks: int) -> None:
+        """Let a stream go on."""
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
+
+    def end_session(self, session_id: str) -> None:
+        """Tell it that a session has ended of which it may hold something."""
+
+    def kill(self, problem: str, *, for_a_call: bool = False) -> None:
+        """Kill its process group at once; `problem` goes into the error of its calls.
+
+        `for_a_call`: the worker itself is well, but only its end stops a call.
+        """
+
+
+class Displaced(SnakepitError):
+    """A call came to a worker that must not start it (`Call.claim`). Nothing of it has run."""
+
+
+def stopped(call: Call) -> PoolClosed:
+    """Why a call ended that its caller had not given up."""
+    return PoolClosed(f"{call.name!r} was stopped: the pool closed")

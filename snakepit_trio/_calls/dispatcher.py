@@ -1,0 +1,428 @@
+"""Carries out what the scheduler decides, and ends calls."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from bridge_py.wire.errors import SnakepitError
+from bridge_py.wire.frames import Frame
+from bridge_py.wire.specs import ToolSpec
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.policies import TaintPolicy
+from snakepit_trio._util.changes import Changes
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.nurseries import told
+from snakepit_trio._util.patience import comes_within
+from snakepit_trio.errors import (
+    OutOfResources,
+    PoolClosed,
+    PoolDeadlock,
+    PoolSaturated,
+    Tainted,
+    WorkerBusy,
+    WorkerCrashed,
+)
+from snakepit_trio.telemetry import Events
+
+from .call import Call, CallState, CallWorker, Displaced, stopped
+from .queues import Slot
+from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler
+
+Assignments = Sequence[tuple[Slot[Call], Call]]
+_MOST_RETURNS: Final = 3
+_LOOK_AGAIN: Final = 0.005  # seconds
+_DEADLOCK: Final = 0.05  # seconds that one must last
+
+logger = get_logger("snakepit.dispatcher")
+
+
+class Dispatcher:
+    """Brings calls to workers and outcomes to calls. Never blocks, but for `abandon`."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._grace = config.cancel_grace
+        self._concurrency = config.concurrency
+        self._max_queue = config.max_queue
+        self._scheduler: Scheduler[Call] = Scheduler(
+            concurrency=config.concurrency,
+            ahead=config.ahead,
+            most=config.max_queue,
+            sessions=config.affinity_sessions,
+        )
+        self._workers: dict[Slot[Call], CallWorker] = {}
+        self._closed = False
+        self._sent_ahead = trio.Event()
+        self._nested: dict[Call, None] = {}  # calls in line that host tools have made, oldest first
+        self._nested_wait = trio.Event()
+        self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
+        self._taint_after = config.taint_after
+        self.workers_changed = Changes()
+        self.events = Events()
+        self.tools: dict[str, ToolSpec] = {}  # by name, as the workers describe them
+        self.submitted = self.succeeded = self.failed = self.crashed = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls are refused."""
+        return self._closed
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a worker."""
+        return self._scheduler.queued
+
+    @property
+    def running(self) -> int:
+        """Calls that a worker has."""
+        return sum(len(worker.calls) for worker in self._workers.values())
+
+    def is_suspect(self, call: Call) -> bool:
+        """Whether the last call of its command, or of its session, killed its worker."""
+        return self._taint.has_suspects and any(self._taint.suspects(key) for key in _keys(call))
+
+    def check_taint(self, call: Call) -> None:
+        """Raise `Tainted` if calls of its command, or of its session, are refused."""
+        for key in _keys(call):
+            if seconds := self._taint.left(key, trio.current_time()):
+                raise Tainted(*key, self._taint_after, seconds)
+
+    def submit(self, call: Call) -> None:
+        """Bring a call to a worker, or into the line.
+
+        Raises `PoolClosed`, `PoolSaturated`, `WorkerBusy` or `Tainted`; the call is then as if it had never been.
+        """
+        if self._closed:
+            raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
+        if self._taint.has_suspects:
+            self.check_taint(call)
+        try:
+            slot = self._scheduler.submit(call, trio.current_time())
+            self.submitted += 1
+            call.state = CallState.QUEUED
+            if slot is not None:
+                self._carry_out(self._start(slot, call))
+            else:
+                self._note_nested(call)
+        except LineFull:
+            raise self._saturated(call) from None
+        except PlaceTaken:
+            raise self._busy(call) from None
+        except Exception as error:
+            self._mend(error, call)
+            if not call.is_over and not _is_sent(call):
+                raise _failure(call, error) from error
+
+    def _saturated(self, call: Call) -> PoolSaturated:
+        return PoolSaturated(
+            f"{call.name!r} was not taken: the line is full (queued={self.queued}, max_queue={self._max_queue},"
+            f" running={self.running}, workers={len(self._workers)}). Call again later, draw calls through pool.map,"
+            " or open the pool with more workers or a larger max_queue"
+        )
+
+    def _busy(self, call: Call) -> WorkerBusy:
+        slot = self._scheduler.home(call.session_id)
+        assert slot is not None
+        return WorkerBusy(
+            f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has no free"
+            f" place (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
+            " with affinity='strict' to wait for it"
+        )
+
+    def keep_session(self, session_id: str) -> None:
+        """Have a session stay with its worker as long as that takes calls; its calls that may go anywhere wait too."""
+        self._scheduler.keep(session_id)
+
+    def let_session_go(self, session_id: str) -> None:
+        """Undo that."""
+        self._scheduler.let_go(session_id)
+
+    def keeps_session(self, session_id: str) -> bool:
+        """Whether a session is kept."""
+        return self._scheduler.keeps(session_id)
+
+    async def abandon(self, call: Call) -> None:
+        """Stop a call that its caller has given up; returns when none of its code runs.
+
+        A call whose code does not end within `cancel_grace` costs its worker's life, and a running
+        call of a tool with `cancel="kill"` does so at once. Call this
+        shielded: it is bounded by the grace and the time to kill and reap a process.
+        """
+        call.abandoned = True
+        call.chunks.clear()
+        if call.state is CallState.QUEUED and self._withdraw(call):
+            call.finish(None)
+        if call.is_over or call.worker is None:
+            return
+        worker = call.worker
+        if not worker.must_be_killed_to_stop(call):
+            worker.cancel(call)
+            await comes_within(self._grace, partial(self._until_over_or_to_be_killed, call, worker))
+        if not call.is_over and call.id in worker.calls:  # else it has ended there, and the host's own code goes on
+            worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
+        await self._until_over(call)
+
+    def _why_killed(self, call: Call, worker: CallWorker) -> str:
+        if worker.kills_to_cancel:
+            return f"{call.name!r} was cancelled, and its protocol has no other way to stop it"
+        if worker.must_be_killed_to_stop(call):
+            return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
+        return f"{call.name!r} did not end within {self._grace} s of its cancellation"
+
+    def _withdraw(self, call: Call) -> bool:
+        """Take a call out of the line, whatever is raised; False if it does not wait."""
+        try:
+            return self._scheduler.withdraw(call)
+        except Exception as error:
+            self._mend(error, call)
+            return call.worker is None
+
+    async def _until_over_or_to_be_killed(self, call: Call, worker: CallWorker) -> None:
+        # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
+        look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
+        while not call.is_over and not worker.must_be_killed_to_stop(call):
+            with trio.move_on_after(look_again):
+                await call.wait()
+
+    async def _until_over(self, call: Call) -> None:
+        while not call.is_over:
+            await call.wait()
+
+    # What workers report.
+
+    def worker_ready(self, worker: CallWorker) -> None:
+        """A worker takes calls from now on."""
+        self._workers[worker.slot] = worker
+        self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
+        self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
+        self.workers_changed.notify()
+        self._assign(self._scheduler.add, worker.slot)
+
+    def worker_leaving(self, worker: CallWorker) -> None:
+        """A worker takes no more calls; those it has may still end."""
+        if self._workers.pop(worker.slot, None) is not None:
+            self._assign(lambda slot, now: self._scheduler.remove(slot, now)[1], worker.slot)
+            self.workers_changed.notify()
+
+    def worker_gone(self, worker: CallWorker, last_started: int | None, failure: WorkerCrashed | None) -> None:
+        """A worker's process is no more: settle the calls it had.
+
+        Those it never started, by the id of the last one that it has, go back in line; `None` if that is
+        not known for certain.
+        """
+        calls = dict(worker.calls)
+        worker.calls.clear()  # others look into it, and calls that run elsewhere must not be kept here
+        suspects: set[tuple[str, str]] = set()
+        for call_id, call in calls.items():
+            call.returns += 1
+            # The count bounds what a call can do that kills its worker by merely arriving.
+            never_started = last_started is not None and call_id > last_started and call.returns <= _MOST_RETURNS
+            if never_started and not call.abandoned and not self._closed:
+                self._return(call)
+                continue
+            # One at a time: those before the last one had ended, and only their replies are lost.
+            if self._concurrency > 1 or call_id == last_started:
+                suspects.update(_keys(call))
+            self.crashed += failure is not None and not call.abandoned
+            told = None if failure is None else failure.of_call(call.name, _meanwhile(call, last_started, len(calls)))
+            self._settle(worker, call, told or stopped(call))
+        # What else there is to say and to remember comes after the calls.
+        if failure is not None:
+            self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
+        if failure is not None and not worker.is_killed_by_us:
+            self._blame(suspects)
+
+    def _settle(self, worker: CallWorker, call: Call, failure: Exception) -> None:
+        try:
+            worker.when_over(call, partial(call.finish, None, failure))
+        except Exception:
+            logger.exception("stopping what the host does for %r failed", call.name)
+            call.finish(None, failure)
+
+    def tell_end(self, worker: CallWorker, exit_code: int | None) -> None:
+        """A worker's process is gone, and its calls are settled."""
+        self.events.emit(
+            "worker.ended",
+            {
+                "worker": worker.id,
+                "pid": worker.pid,
+                "exit_code": exit_code,
+                "in_order": worker.failure is None,
+            },
+        )
+
+    def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
+        """A call has ended on its worker."""
+        if self._taint.has_suspects:
+            for key in _keys(call):
+                self._taint.succeeded(key)
+        if failure is None:
+            self.succeeded += 1
+        elif not call.abandoned:
+            self.failed += 1
+        call.finish(final, failure)
+        self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
+
+    def call_failed(self, call: Call, error: Exception) -> None:
+        """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
+        if call.is_over:
+            call.wake()  # its caller may not have heard of it
+        else:
+            call.finish(None, _failure(call, error, "what became of it could not be told"))
+        self._mend(error)
+
+    def call_returned(self, worker: CallWorker, call: Call) -> None:
+        """A worker has given a call back that it had not started."""
+        if self._closed:
+            call.finish(None, stopped(call))
+        else:
+            self._return(call, worker.slot)
+
+    def _return(self, call: Call, slot: Slot[Call] | None = None) -> None:
+        call.worker, call.id, call.state = None, 0, CallState.QUEUED
+        try:
+            self._note_nested(call)
+            if slot in self._workers:
+                self._carry_out(self._scheduler.give_back(slot, call, trio.current_time()))
+            else:
+                self._carry_out(self._scheduler.requeue(call, trio.current_time()))
+        except Exception as error:
+            self._mend(error, call)
+            if not call.is_over and not _is_sent(call):
+                call.finish(None, _failure(call, error))
+
+    def _blame(self, suspects: set[tuple[str, str]]) -> None:
+        for key in sorted(suspects):
+            if self._taint.killed(key, trio.current_time()):
+                kind, name = key
+                logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)
+                self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
+
+    # Services.
+
+    async def watch_stalls(self) -> None:
+        """Recall the calls that were sent ahead to a worker which then got stuck."""
+        while True:
+            await self._sent_ahead.wait()
+            while self._scheduler.has_sent_ahead:
+                await trio.sleep(PATIENCE)
+                with logger.tolerates("calling back what was sent ahead"):
+                    for slot, calls in self._scheduler.stalled(trio.current_time()):
+                        for call in calls:
+                            self._workers[slot].recall(call)
+            self._sent_ahead = trio.Event()
+
+    async def watch_deadlocks(self, missing: Callable[[], int]) -> None:
+        """Fail calls of host tools that wait for places which calls hold that wait for them. `missing`: workers."""
+        suspect: Call | None = None
+        while True:
+            await self._nested_wait.wait()
+            while self._nested:
+                await trio.sleep(_DEADLOCK)
+                self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
+                stuck = None if missing() else self._find_stuck()
+                # Calls that were sent ahead look stuck until they have been recalled.
+                if stuck is not None and stuck is suspect and self._scheduler.withdraw(stuck):
+                    stuck.finish(None, self._deadlock(stuck))
+                suspect = stuck
+            self._nested_wait = trio.Event()
+
+    def _find_stuck(self) -> Call | None:
+        """The newest call of a host tool for which no place can become free before it has run."""
+        waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
+        for call in reversed(self._nested):
+            home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)
+            slots = self._workers if home is None else [home]
+            if all(running in waited_for for slot in slots for running in slot.calls.values()):
+                return call
+        return None
+
+    def _deadlock(self, call: Call) -> PoolDeadlock:
+        return PoolDeadlock(
+            f"{call.name!r} was called by a host tool, and would wait for ever: all places that it may have are held by"
+            f" calls that wait for host tools which wait for it (workers={len(self._workers)},"
+            f" concurrency={self._concurrency}, affinity={call.affinity!r}). Open the pool with more workers, or a"
+            " higher concurrency"
+        )
+
+    def _note_nested(self, call: Call) -> None:
+        if call.parent is not None:
+            self._nested[call] = None
+            self._nested_wait.set()
+
+    def close(self) -> None:
+        """Take no more calls, and end those in line with `PoolClosed`."""
+        self._closed = True
+        for call in self._scheduler.clear():
+            call.finish(None, stopped(call))
+
+    def _assign(self, change: Callable[[Slot[Call], float], Assignments], slot: Slot[Call]) -> None:
+        """Change the books, and carry out what comes of that."""
+        try:
+            self._carry_out(change(slot, trio.current_time()))
+        except Exception as error:
+            self._mend(error)
+
+    def _mend(self, error: Exception, lost: Call | None = None) -> None:
+        """Something was raised in the middle of a change: `lost`, if it was not sent, is dropped; all else goes on."""
+        logger.error("the books of the pool are made up again", exc_info=error)
+
+        def forget(call: Call) -> bool:
+            return call.state in (CallState.OVER, CallState.NEW) or (call is lost and not _is_sent(call))
+
+        self._scheduler.mend(trio.current_time(), forget)
+        self._carry_out([(slot, call) for slot, call in self._scheduler.held() if not _is_sent(call)])
+
+    def _carry_out(self, assignments: Assignments) -> None:
+        waiting = deque(assignments)
+        while waiting:
+            waiting.extend(self._start(*waiting.popleft()))
+
+    def _start(self, slot: Slot[Call], call: Call) -> Assignments:
+        """Send a call. Returns what may start in its place, should it have failed."""
+        worker = self._workers[slot]
+        try:
+            if call.claim is not None and not call.claim(worker):
+                raise Displaced(f"{call.name!r} cannot run on worker {worker.id}")
+            call.state = CallState.ASSIGNED
+            worker.start(call)
+        except Exception as error:
+            # This call alone has failed, whose caller may be another one than whoever makes it start.
+            if not _is_sent(call):
+                call.finish(None, _failure(call, error))
+                return self._scheduler.unassign(slot, call, trio.current_time())
+        if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
+            self._sent_ahead.set()
+        return ()
+
+
+def _is_sent(call: Call) -> bool:
+    return call.id != 0  # also when it has ended there, and what the host does for it goes on
+
+
+def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:
+    """What a worker that has died did with a call, as far as that is known."""
+    others = f" and {calls - 1} other{'s' * (calls > 2)}" if calls > 1 else ""
+    if last_started is None:
+        return f"while it had {call.name!r}{others}"
+    if call.id > last_started:
+        return f"before it started {call.name!r}, for which that is the {call.returns}. worker"
+    return f"while it ran {call.name!r}{others}"
+
+
+def _failure(call: Call, error: Exception, what: str = "it could not be sent") -> SnakepitError:
+    if isinstance(error, SnakepitError):
+        return error
+    failure = OutOfResources(f"{call.name!r} failed: {what}: {told(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _keys(call: Call) -> list[tuple[str, str]]:
+    keys = [("command", call.name)]
+    return [*keys, ("session", call.session_id)] if call.session_id else keys

@@ -1,0 +1,340 @@
+"""Which calls wait for which worker: lines in order of arrival, and sessions that keep to a worker.
+
+Plain state, as in `scheduler`: no await, no I/O, no clock. A line costs the same however long it is.
+Where calls of many sessions wait for one worker, a heap finds the session whose call is the oldest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Final, Generic, Protocol, TypeVar
+
+from snakepit_trio._config.policies import Affinity
+
+NEVER: Final = float("inf")
+_SPARE: Final = 16  # outdated entries that a heap may have before it is worth a look
+
+
+class Schedulable(Protocol):
+    """What the scheduler reads and writes on a call."""
+
+    order: int
+    assigned_at: float
+
+    @property
+    def session_id(self) -> str:
+        """The session it belongs to, or nothing."""
+
+    @property
+    def affinity(self) -> Affinity:
+        """How it keeps to the worker of its session. The same for all calls of a session that wait."""
+
+
+C = TypeVar("C", bound=Schedulable)
+
+
+class Line(Generic[C]):
+    """Waiting calls, oldest first.
+
+    Calls leave a line in their order, so one that comes back is older than all that never left. Those
+    that came back are apart, sorted; they are never more than workers can hold at a time.
+    """
+
+    __slots__ = ("_back", "_back_orders", "_new")
+
+    def __init__(self) -> None:
+        self._new: OrderedDict[int, C] = OrderedDict()
+        self._back: dict[int, C] = {}
+        self._back_orders: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._back)
+
+    def __iter__(self) -> Iterator[C]:
+        yield from (self._back[order] for order in self._back_orders)
+        yield from self._new.values()
+
+    @property
+    def head(self) -> float:
+        """The order of the oldest call; `NEVER` if none waits."""
+        return self._back_orders[0] if self._back else next(iter(self._new), NEVER)
+
+    def append(self, call: C) -> None:
+        """A new call, younger than all others."""
+        self._new[call.order] = call
+
+    def put_back(self, call: C) -> None:
+        """A call that has been at the head before."""
+        self._back[call.order] = call
+        insort(self._back_orders, call.order)
+
+    def pop(self) -> C | None:
+        """Take the oldest call, if there is one."""
+        if self._back:
+            return self._back.pop(self._back_orders.pop(0))
+        return self._new.popitem(last=False)[1] if self._new else None
+
+    def remove(self, call: C) -> bool:
+        """Take out a call; False if it is not here."""
+        if self._new.pop(call.order, None) is not None:
+            return True
+        if self._back.pop(call.order, None) is None:
+            return False
+        del self._back_orders[bisect_left(self._back_orders, call.order)]
+        return True
+
+
+class Slot(Generic[C]):
+    """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
+
+    __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
+
+    def __init__(self) -> None:
+        self.calls: OrderedDict[int, C] = OrderedDict()
+        self.pace = NEVER  # smoothed seconds between two ends of calls while it was busy
+        self.last_progress = 0.0
+        self.recalled = False
+        self.is_gone = False
+        self.group: Group[C] = Group()  # sessions whose calls wait for this worker
+        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
+
+
+class Session(Generic[C]):
+    """A session: the worker that served it last, and its calls that wait for one worker and no other."""
+
+    __slots__ = ("group", "id", "key", "line", "slot")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.slot: Slot[C] | None = None
+        self.line: Line[C] = Line()
+        self.group: Group[C] | None = None  # where its line is, while a call waits
+        self.key = NEVER  # its entry in the group's heap: never above the order of its oldest call
+
+    @property
+    def home(self) -> Slot[C] | None:
+        """The worker it is bound to, as long as that takes calls."""
+        return None if self.slot is None or self.slot.is_gone else self.slot
+
+
+class Group(Generic[C]):
+    """Sessions whose calls wait for the same worker, or for any. Finds the oldest call."""
+
+    __slots__ = ("_heap", "_size")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, Session[C]]] = []  # also entries that are outdated
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def head(self) -> float:
+        """The order of the oldest call; `NEVER` if none waits."""
+        heap = self._heap
+        while heap:
+            key, session = heap[0]
+            if not self._is_valid(key, session):
+                heapq.heappop(heap)
+            elif (oldest := session.line.head) != key:  # its oldest call was withdrawn
+                session.key = oldest
+                heapq.heapreplace(heap, (oldest, session))
+            else:
+                return key
+        return NEVER
+
+    def pop(self) -> Session[C]:
+        """Take out the session with the oldest call; there must be one."""
+        assert self.head is not NEVER
+        session = heapq.heappop(self._heap)[1]
+        self.leave(session)
+        return session
+
+    def join(self, session: Session[C]) -> None:
+        """Calls of a session wait here from now on."""
+        session.group = self
+        self._size += 1
+        self._list(session)
+
+    def renew(self, session: Session[C]) -> None:
+        """An older call has come back to a session."""
+        if session.line.head < session.key:
+            self._list(session)
+
+    def leave(self, session: Session[C]) -> None:
+        """No call of a session waits here any more."""
+        session.group = None
+        self._size -= 1
+        if len(self._heap) > 2 * self._size + _SPARE:
+            self._heap = [*{entry for entry in self._heap if self._is_valid(*entry)}]
+            heapq.heapify(self._heap)
+
+    def merge(self, other: Group[C]) -> Group[C]:
+        """Both in one; only the entries of the smaller are moved."""
+        if other._size > self._size:
+            return other.merge(self)
+        for _, session in other._heap:
+            if session.group is other:
+                self.join(session)
+        return self
+
+    def _list(self, session: Session[C]) -> None:
+        session.key = session.line.head
+        heapq.heappush(self._heap, (session.key, session))
+
+    def _is_valid(self, key: float, session: Session[C]) -> bool:
+        return session.group is self and session.key == key
+
+
+class Sessions(Generic[C]):
+    """The sessions of a pool. Of those without waiting calls, the `most` that were used last are kept."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._idle: OrderedDict[str, Session[C]] = OrderedDict()  # no call waits; the one used last is at the end
+        self._waiting: dict[str, Session[C]] = {}
+        self._kept: dict[str, Slot[C] | None] = {}  # sessions that stay, with the worker that they have been bound to
+        self.unbound: Group[C] = Group()  # for whichever worker is next
+        self.queued = 0
+
+    def __len__(self) -> int:
+        return len(self._idle) + len(self._waiting)
+
+    def __iter__(self) -> Iterator[C]:
+        for session in self._waiting.values():
+            yield from session.line
+
+    def home(self, id: str) -> Slot[C] | None:
+        """The worker that a session is bound to, if there is one that takes calls."""
+        if (kept := self._kept.get(id)) is not None and not kept.is_gone:
+            return kept
+        session = self._waiting.get(id) or self._idle.get(id)
+        return None if session is None else session.home
+
+    def keep(self, id: str) -> None:
+        """From now on a session stays with its worker, or the next that serves it, until that takes no more calls.
+
+        It is not forgotten, and calls of it that may go elsewhere do not take it along.
+        """
+        self._kept.setdefault(id, self.home(id))
+
+    def let_go(self, id: str) -> None:
+        """Undo that."""
+        home = self.home(id)
+        if self._kept.pop(id, None) is not None and home is not None and id not in self._waiting:
+            self._keep(self._idle.get(id) or Session(id)).slot = home
+
+    def keeps(self, id: str) -> bool:
+        """Whether a session is kept."""
+        return id in self._kept
+
+    def bind(self, id: str, slot: Slot[C]) -> None:
+        """A worker serves a session. The session's waiting calls are for it too, unless they are kept elsewhere."""
+        if id in self._kept:
+            slot = self._kept[id] = self.home(id) or slot
+        session = self._waiting.get(id)
+        if session is None:
+            self._keep(self._idle.get(id) or Session(id)).slot = slot
+            return
+        session.slot = slot
+        if session.group is not slot.group:
+            if session.group is not None:
+                session.group.leave(session)
+            slot.group.join(session)
+
+    def append(self, call: C) -> None:
+        """A new call waits for its session's worker, or for any if there is none."""
+        session = self._wait(call.session_id)
+        session.line.append(call)
+        self._join(session)
+
+    def put_back(self, call: C) -> Slot[C] | None:
+        """A call that was assigned waits again. Returns the worker that it waits for, or None for any."""
+        session = self._wait(call.session_id)
+        session.line.put_back(call)
+        self._join(session)
+        return session.home
+
+    def take(self, group: Group[C]) -> C:
+        """Take the oldest call of a group that is not empty. The caller binds the session to a worker."""
+        session = group.pop()
+        call = session.line.pop()
+        assert call is not None
+        try:
+            self._waits_less(session)
+        except BaseException:
+            session.line.put_back(call)
+            raise
+        return call
+
+    def remove(self, call: C) -> bool:
+        """Take out a waiting call; False if it is not here."""
+        session = self._waiting.get(call.session_id)
+        if session is None or not session.line.remove(call):
+            return False
+        if not session.line and session.group is not None:
+            session.group.leave(session)
+        self._waits_less(session)
+        return True
+
+    def drop(self, call: C) -> None:
+        """Take out a call that may wait, where the rest need not be right: `mend` follows."""
+        session = self._waiting.get(call.session_id)
+        if session is not None:
+            session.line.remove(call)
+
+    def mend(self, slots: Iterable[Slot[C]]) -> None:
+        """Something was raised in the middle of a change: find out again who waits where, from the sessions' lines."""
+        self.unbound = Group()
+        for slot in slots:
+            slot.group = Group()
+        for session in list(self._waiting.values()):
+            session.group = None
+            if session.line:
+                self._join(session)
+            else:
+                del self._waiting[session.id]
+                self._keep(session)
+        self.queued = sum(len(session.line) for session in self._waiting.values())
+
+    def unbind(self, slot: Slot[C]) -> None:
+        """A worker takes no more calls: those that wait for it may go to any."""
+        self.unbound = self.unbound.merge(slot.group)
+        slot.group = Group()
+
+    def _wait(self, id: str) -> Session[C]:
+        self.queued += 1
+        session = self._waiting.get(id)
+        if session is None:
+            session = self._idle.get(id)
+            if session is None:
+                session = Session(id)
+                session.slot = self._kept.get(id)
+            else:
+                del self._idle[id]
+            self._waiting[id] = session
+        return session
+
+    def _join(self, session: Session[C]) -> None:
+        if session.group is not None:
+            session.group.renew(session)
+        else:
+            home = session.home
+            (self.unbound if home is None else home.group).join(session)
+
+    def _waits_less(self, session: Session[C]) -> None:
+        self.queued -= 1
+        if not session.line:
+            self._keep(session)  # first: so it is somewhere, whatever is raised
+            del self._waiting[session.id]
+
+    def _keep(self, session: Session[C]) -> Session[C]:
+        self._idle[session.id] = session
+        self._idle.move_to_end(session.id)
+        if len(self._idle) > self._most:
+            self._idle.popitem(last=False)
+        return session

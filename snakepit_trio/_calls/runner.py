@@ -1,0 +1,304 @@
+"""One call of an application, from its arguments to its outcome."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, Final, NoReturn, Protocol
+
+import attrs
+import trio
+
+from bridge_py.buffers.buffer_sets import load_of
+from bridge_py.wire import codec
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled
+from bridge_py.wire.frames import Frame
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.turns import OneRun
+from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
+
+from .call import Call, CallState, CallWorker, serving
+from .checks import check_call, check_retries, seconds_of
+from .deadlines import Deadlines
+from .dispatcher import Dispatcher
+from .shared_copies import Freight
+from .streams import Chunks
+
+logger = get_logger("snakepit.calls")
+
+_SUSPECTS_WAIT: Final = 1.0  # seconds
+_TIMEOUT: Final = 30.0
+_STREAM_TIMEOUT: Final = 300.0
+
+
+class Default(Enum):
+    """For parameters where None means something."""
+
+    DEFAULT = "the pool's own"
+
+
+DEFAULT: Final = Default.DEFAULT
+Timeout = float | Default | None
+Arguments = Mapping[str, Any]
+
+
+class Strength(Protocol):
+    """How many workers a pool should have, and how many of them do not take calls."""
+
+    target: int
+
+    def missing(self) -> int:
+        """How many workers are not ready that should be."""
+
+
+class Caller:
+    """Makes the calls of a pool: encode, budget, wait, decode."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        dispatcher: Dispatcher,
+        strength: Strength,
+        deadlines: Deadlines,
+        freight: Freight,
+    ) -> None:
+        self.affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
+        self.cancelled = self.timed_out = self.retried = 0
+        self._config = config
+        self._sizes = config.sizes
+        self._adapter = config.adapter
+        self._has_say = config.adapter.has_a_say
+        self._dispatcher = dispatcher
+        self._strength = strength
+        self._deadlines = deadlines
+        self._freight = freight
+        self._run = OneRun()
+
+    # A KeyboardInterrupt in the middle of the books would leave calls that nobody ends.
+    @trio.lowlevel.enable_ki_protection
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None,
+        timeout: Timeout,
+        session: str | None,
+        retries: int | RetryPolicy | None = None,
+        claim: Callable[[CallWorker], bool] | None = None,
+    ) -> Any:
+        """See `Pool.execute`. `claim` is asked whether a worker may start the call; else it fails with `Displaced`."""
+        check_retries(retries)
+        call = self._new_call(name, args, timeout, session, None)
+        call.claim = claim
+        try:
+            await self._finish(call)
+            if call.failure is not None:
+                call = await self._retry(call, retries)
+        finally:
+            self._unload(call)
+        assert call.final is not None
+        response = self._decode(call, call.final)
+        return self._adapter.process_response(name, response) if self._has_say else response
+
+    @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
+    async def stream(
+        self,
+        name: str,
+        args: Arguments | None,
+        timeout: Timeout,
+        session: str | None,
+        claim: Callable[[CallWorker], bool] | None = None,
+    ) -> AsyncIterator[Chunks]:
+        """See `Pool.stream`, and for `claim` see `execute`."""
+        window = self._config.stream_window
+        call = self._new_call(name, args, timeout, session, window)
+        call.claim = claim
+        try:
+            await self._submit(call)
+            call.join_parent()
+            chunks = Chunks(call, window, self._decode, self._time_out)
+            try:
+                yield chunks
+            finally:
+                chunks.leave()
+        except trio.Cancelled:
+            self.cancelled += not call.is_over
+            raise
+        finally:
+            try:
+                await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            finally:
+                self._forget(call)
+                self._unload(call)
+
+    def _new_call(
+        self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
+    ) -> Call:
+        if not self._dispatcher.is_closed:  # else it says that, to whoever asks
+            self._run.check()
+        check_call(name, args, session)
+        args = args or {}
+        session = session or ""
+        budget = self.budget(name, args, timeout, credit)
+        if self._has_say:
+            self._adapter.validate_command(name, args)
+            args = self._adapter.prepare_args(name, args)
+        try:
+            load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+        except MemoryError as error:
+            raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
+        affinity = self.affinities.get(session, self._config.affinity)
+        if session and affinity == "hint" and self._dispatcher.keeps_session(session):
+            affinity = "strict"
+        return Call(name, load, session, budget, credit, affinity, _parent())
+
+    def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
+        """The seconds that a call has; None for no limit. Raises `UsageError`."""
+        if isinstance(timeout, Default):
+            tool = self._dispatcher.tools.get(name)
+            timeout = None if tool is None else tool.timeout
+            if timeout is None and self._has_say:
+                timeout = self._adapter.command_timeout(name, args)
+            if timeout is None:
+                timeout = _TIMEOUT if credit is None else _STREAM_TIMEOUT
+        return seconds_of(timeout, repr(name))
+
+    async def _submit(self, call: Call) -> None:
+        is_suspect = self._dispatcher.is_suspect(call)
+        if is_suspect:
+            self._dispatcher.check_taint(call)
+        if call.cargo is not None and call.cargo.is_large:
+            await self._copy(call)  # before any waiting: what is sent is what it was when the call was made
+        if is_suspect:
+            await self._until_whole(call)
+        self._dispatcher.submit(call)
+        self._deadlines.add(call)
+
+    async def _copy(self, call: Call) -> None:
+        assert call.cargo is not None
+        with trio.move_on_after(max(0.0, call.time_left())) as budget:
+            await self._freight.load(call.cargo, share=self._config.shares_memory)
+        if budget.cancelled_caught:
+            await self._time_out(call)
+
+    def _unload(self, call: Call) -> None:
+        if call.cargo is not None:
+            self._freight.unload(call.cargo)
+
+    async def _finish(self, call: Call) -> None:
+        try:
+            await self._submit(call)
+            call.join_parent()
+            while not call.is_over and not call.is_late:
+                await call.wait()
+            if not call.is_over:
+                await self._time_out(call)
+        except BaseException as error:
+            self.cancelled += isinstance(error, trio.Cancelled)
+            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            raise
+        finally:
+            self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        """Nobody waits for it any more."""
+        try:
+            self._deadlines.remove(call)
+        finally:
+            call.leave_parent()
+
+    async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
+        """Run a failed call again as often as that may help. Raises its failure when it does not."""
+        policy = self._retry_policy(call, retries)
+        for run in itertools.count(1):
+            failure = call.failure
+            assert failure is not None
+            pause = policy.delay(run)
+            if not isinstance(failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
+                raise failure
+            await trio.sleep(pause)
+            self.retried += 1
+            call = call.again()
+            try:
+                await self._finish(call)
+            except PoolError as refusal:
+                failure.add_note(f"not run again: {refusal}")
+                raise failure from None
+            if call.failure is None:
+                break
+        return call
+
+    def _retry_policy(self, call: Call, retries: int | RetryPolicy | None) -> RetryPolicy:
+        if isinstance(retries, RetryPolicy):
+            return retries
+        if retries is not None:
+            return attrs.evolve(self._config.retry, retries=retries)
+        tool = self._dispatcher.tools.get(call.name)
+        if tool is not None and tool.idempotent:
+            return self._config.retry
+        return attrs.evolve(self._config.retry, retries=0)
+
+    async def _until_whole(self, call: Call) -> None:
+        # What may kill one worker after another does not get the next while the last is missing: so others
+        # are served throughout.
+        with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
+            while self._strength.missing():
+                await self._dispatcher.workers_changed.wait()
+
+    async def _abandon(self, call: Call) -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                if not call.is_over:
+                    await self._dispatcher.abandon(call)
+            except Exception:
+                logger.exception("%r could not be stopped, and it is tried again", call.name)
+                await self._dispatcher.abandon(call)
+
+    async def _time_out(self, call: Call) -> NoReturn:
+        if call.is_unwanted:
+            await self._abandon(call)
+            await trio.lowlevel.checkpoint_if_cancelled()  # a task is cancelled in trio's way
+            raise ToolCancelled
+        self.timed_out += 1
+        told = self._lateness(call)
+        await self._abandon(call)
+        raise CallTimeout(f"{call.name!r} {told}")
+
+    def _lateness(self, call: Call) -> str:
+        """What has become of a call whose time is over."""
+        if call.state is CallState.NEW:
+            return f"never started: there was no room for its large arguments for {call.timeout} s"
+        if call.worker is None:
+            dispatcher = self._dispatcher
+            return (
+                f"never started: it was not at the head of the line within {call.timeout} s"
+                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target})"
+            )
+        there = trio.current_time() - call.assigned_at
+        if not call.worker.has_started(call):
+            return f"never started within {call.timeout} s: worker {call.worker.id} was busy for {there:.3f} s of them"
+        return (
+            f"was stopped: it did not end within {call.timeout} s, of which it was on worker {call.worker.id} for"
+            f" {there:.3f} s"
+        )
+
+    def _decode(self, call: Call, frame: Frame) -> Any:
+        # What cannot be decoded is this call's failure: the link is whole, and so is its worker.
+        try:
+            return codec.decode(frame.body, frame.attached)
+        except CodecError:
+            raise
+        except MemoryError as error:
+            raise OutOfResources(f"what {call.name!r} sent back could not be read: out of memory") from error
+        except DecodeError as error:
+            raise DecodeError(f"{call.name!r} sent back what cannot be read: {error}") from error
+
+
+def _parent() -> Call | None:
+    """The call that this one is made for. Tasks that a host tool has left behind may live longer than it."""
+    call = serving.get()
+    return None if call is None or call.is_over else call

@@ -1,0 +1,299 @@
+"""Which worker runs which call, and when. Plain state: no await, no I/O, and time is an argument.
+
+A call goes to the least loaded worker that has a free place, else it waits in line, where `most`
+calls may wait. Places are reserved on assignment, so two calls never get the same one.
+
+Sessions: a call of a session goes to the worker that served the session last. As a hint, only if that
+has a free place; strictly, it waits for that worker, or fails at once. A worker that has room takes
+the oldest of the calls in the common line, those of its own sessions, and those of sessions without
+a worker.
+
+Sending ahead: a worker that has lately been answering within `QUICK` seconds gets calls beyond its
+places, up to `ahead` of them, so that it never idles for a round trip between two small calls. If
+such a worker then makes no progress for `PATIENCE` seconds, the calls it has not started are
+recalled and go back to the head of the line. A call sent ahead therefore loses `PATIENCE` at the
+most, and where calls take longer than `QUICK` none is sent ahead at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Generic
+
+from .queues import NEVER, C, Group, Line, Sessions, Slot
+
+QUICK: Final = 0.002
+PATIENCE: Final = 0.01
+_SMOOTHING: Final = 0.25
+
+
+class LineFull(Exception):
+    """A new call would have to wait, and as many as may already do."""
+
+
+class PlaceTaken(Exception):
+    """The worker of a call's session has no free place, and the call is not to wait for it."""
+
+
+class Scheduler(Generic[C]):
+    """Assigns calls to slots. Each returned pair is an assignment that the caller now carries out."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        ahead: int,
+        most: float = NEVER,
+        sessions: int = 10_000,
+    ) -> None:
+        self._concurrency = concurrency
+        self._limit = concurrency + ahead
+        self._most = most
+        self._order = itertools.count(1)
+        self._line: Line[C] = Line()  # calls that may go to any worker
+        self._sessions: Sessions[C] = Sessions(sessions)
+        self._queued = 0
+        # Slots by how many calls they hold, as far as they have free places.
+        self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
+        self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, room ahead
+        self._slots: dict[Slot[C], None] = {}  # in the order of their coming, so that runs can be replayed
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a worker."""
+        return self._queued
+
+    @property
+    def has_sent_ahead(self) -> bool:
+        """Whether any worker holds more calls than it has places."""
+        return any(len(slot.calls) > self._concurrency for slot in self._slots)
+
+    def add(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
+        """A worker is ready for calls."""
+        self._slots[slot] = None
+        slot.last_progress = now
+        self._place(slot)
+        return self._fill(slot, now)
+
+    def remove(self, slot: Slot[C], now: float) -> tuple[list[C], list[tuple[Slot[C], C]]]:
+        """A worker takes no more calls, and calls that waited for it need not any longer.
+
+        Returns those it held, in the order of their assignment, and assignments.
+        """
+        slot.is_gone = True
+        self._slots.pop(slot, None)
+        self._put(slot, None)
+        self._sessions.unbind(slot)
+        calls = list(slot.calls.values())
+        slot.calls.clear()
+        return calls, self._spread(now)
+
+    def submit(self, call: C, now: float) -> Slot[C] | None:
+        """A new call: returns the worker it is assigned to, or None if it waits in line.
+
+        Raises `LineFull` or `PlaceTaken` and forgets the call if it may not wait.
+        """
+        call.order = next(self._order)
+        # Who has room has nobody waiting for it: it took all of them when it got the room.
+        slot = self._choose_for(call) if call.session_id else self._choose()
+        if slot is not None:
+            self._assign(slot, call, now)
+            return slot
+        if self._queued >= self._most:
+            raise LineFull
+        self._queued += 1
+        if call.session_id and call.affinity != "hint":
+            self._sessions.append(call)
+        else:
+            self._line.append(call)
+        return None
+
+    def withdraw(self, call: C) -> bool:
+        """Take a waiting call out of the line; False if it does not wait."""
+        found = self._line.remove(call) or self._sessions.remove(call)
+        self._queued -= found
+        return found
+
+    def release(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """A call of a worker has ended; its place may go to the next in line."""
+        if slot.calls.pop(call.order, None) is None:
+            return []
+        sample = now - max(slot.last_progress, call.assigned_at)
+        slot.pace = sample if slot.pace is NEVER else slot.pace + _SMOOTHING * (sample - slot.pace)
+        slot.last_progress = now
+        slot.recalled = False
+        return self._replace(slot, now)
+
+    def unassign(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """A call that was assigned is not to run after all; its place may go to the next in line."""
+        return [] if slot.calls.pop(call.order, None) is None else self._replace(slot, now)
+
+    def give_back(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """A worker has given back a call that it had not started: back to its place in line."""
+        if slot.calls.pop(call.order, None) is None:
+            return []
+        return self.requeue(call, now) + self._replace(slot, now)
+
+    def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """Put a call that was assigned once, and never started, back to its place in line."""
+        self._queued += 1
+        if call.session_id and call.affinity != "hint":
+            slot = self._sessions.put_back(call)
+            return self._spread(now) if slot is None else self._fill(slot, now)
+        self._line.put_back(call)
+        return self._spread(now)
+
+    def stalled(self, now: float) -> list[tuple[Slot[C], list[C]]]:
+        """Workers without progress for `PATIENCE`, and the calls to recall from each."""
+        found = []
+        for slot in self._slots:
+            waiting = len(slot.calls) - self._concurrency
+            if waiting > 0 and not slot.recalled and now - slot.last_progress > PATIENCE:
+                slot.pace = NEVER
+                slot.recalled = True
+                self._place(slot)
+                found.append((slot, list(slot.calls.values())[self._concurrency :]))
+        return found
+
+    def mend(self, now: float, forget: Callable[[C], bool]) -> None:
+        """Something was raised in the middle of a change: make up the books again from what is certain.
+
+        That is which calls each worker holds, and which wait; those that `forget` names are dropped. Who has room takes
+        what waits: `held` tells what there is to carry out.
+        """
+        for slot in self._slots:
+            slot.calls = OrderedDict((order, call) for order, call in slot.calls.items() if not forget(call))
+        for call in [call for call in (*self._line, *self._sessions) if forget(call)]:
+            self._line.remove(call)
+            self._sessions.drop(call)
+        self._sessions.mend(self._slots)
+        self._queued = len(self._line) + self._sessions.queued
+        for slot in self._slots:
+            self._place(slot)
+            self._fill(slot, now)
+        self._spread(now)
+
+    def held(self) -> list[tuple[Slot[C], C]]:
+        """All calls that workers hold."""
+        return [(slot, call) for slot in self._slots for call in slot.calls.values()]
+
+    def is_ahead(self, slot: Slot[C]) -> bool:
+        """Whether a worker holds more calls than it has places."""
+        return len(slot.calls) > self._concurrency
+
+    def clear(self) -> list[C]:
+        """Empty the line. Returns the calls that waited, oldest first."""
+        calls = sorted((*self._line, *self._sessions), key=lambda call: call.order)
+        for call in calls:
+            self.withdraw(call)
+        return calls
+
+    def home(self, session_id: str) -> Slot[C] | None:
+        """The worker that served a session last, as long as it takes calls and the session is not forgotten."""
+        return self._sessions.home(session_id)
+
+    def keep(self, session_id: str) -> None:
+        """Have a session stay with its worker, or the next that serves it, as long as that takes calls.
+
+        Strict calls of it go to no other worker, whatever becomes of its other calls, and it is not forgotten.
+        """
+        self._sessions.keep(session_id)
+
+    def let_go(self, session_id: str) -> None:
+        """Undo that."""
+        self._sessions.let_go(session_id)
+
+    def keeps(self, session_id: str) -> bool:
+        """Whether a session is kept."""
+        return self._sessions.keeps(session_id)
+
+    def _choose(self) -> Slot[C] | None:
+        for slots in self._by_load:
+            if slots:
+                return next(reversed(slots))  # the last one used has the warmest caches
+        slot = next(iter(self._quick), None)
+        if slot is not None:
+            self._quick.move_to_end(slot)  # all of them in turn
+        return slot
+
+    def _choose_for(self, call: C) -> Slot[C] | None:
+        home = self._sessions.home(call.session_id)
+        if home is None:
+            return self._choose()
+        if len(home.calls) < self._concurrency:
+            return home
+        if call.affinity == "strict_fail_fast":
+            raise PlaceTaken
+        if call.affinity == "strict":
+            return home if self._has_room(home) else None
+        # A free place elsewhere comes before being sent ahead, and being sent ahead at home before elsewhere.
+        other = self._choose()
+        ahead_at_home = other is not None and len(other.calls) >= self._concurrency and self._has_room(home)
+        return home if ahead_at_home else other
+
+    def _assign(self, slot: Slot[C], call: C, now: float) -> None:
+        slot.calls[call.order] = call
+        if len(slot.calls) == 1:
+            slot.last_progress = now
+        call.assigned_at = now
+        self._place(slot)
+        if call.session_id:
+            self._sessions.bind(call.session_id, slot)
+
+    def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
+        if slot not in self._slots:
+            return []
+        self._place(slot)
+        return self._fill(slot, now)
+
+    def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
+        assigned = []
+        while self._queued and self._has_room(slot) and (call := self._take_for(slot)) is not None:
+            slot.calls[call.order] = call  # at once: whatever is raised from here on, it is somewhere
+            self._assign(slot, call, now)
+            assigned.append((slot, call))
+        return assigned
+
+    def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
+        assigned: list[tuple[Slot[C], C]] = []
+        while (self._line or self._sessions.unbound) and (slot := self._choose()) is not None:
+            call = self._take_for(slot)
+            assert call is not None
+            slot.calls[call.order] = call
+            self._assign(slot, call, now)
+            assigned.append((slot, call))
+            if slot.group:  # the session has come with more calls, which no other worker may take
+                assigned += self._fill(slot, now)
+        return assigned
+
+    def _take_for(self, slot: Slot[C]) -> C | None:
+        group = self._next_group(slot) if self._sessions.queued else None
+        call = self._line.pop() if group is None or self._line.head <= group.head else self._sessions.take(group)
+        self._queued -= call is not None
+        return call
+
+    def _next_group(self, slot: Slot[C]) -> Group[C]:
+        own, unbound = slot.group, self._sessions.unbound
+        return own if own.head < unbound.head else unbound
+
+    def _has_room(self, slot: Slot[C]) -> bool:
+        load = len(slot.calls)
+        return load < self._concurrency or (load < self._limit and slot.pace < QUICK)
+
+    def _place(self, slot: Slot[C]) -> None:
+        load = len(slot.calls)
+        if load < self._concurrency:
+            self._put(slot, self._by_load[load])
+        else:
+            self._put(slot, self._quick if self._has_room(slot) else None)
+
+    def _put(self, slot: Slot[C], place: OrderedDict[Slot[C], None] | None) -> None:
+        if place is slot.place:
+            return
+        if slot.place is not None:
+            del slot.place[slot]
+        if place is not None:
+            place[slot] = None
+        slot.place = place

@@ -1,0 +1,184 @@
+"""How a worker process is told what to be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import attrs
+
+import bridge_py
+from bridge_py.tools.adapter import unknown_tool
+from snakepit_trio._util.validation import is_text, one_of, refuse, text
+
+_FOR_CALLS: Final = (
+    "supported_commands",
+    "validate_command",
+    "prepare_args",
+    "process_response",
+    "command_timeout",
+)
+
+
+class Adapter(ABC):
+    """Names the program that a worker runs, and may have a say in its calls."""
+
+    #: What that program speaks: our own link, the wire contract over gRPC, or frames on stdin and stdout.
+    protocol: ClassVar[Literal["link", "grpc", "stdio"]] = "link"
+
+    @abstractmethod
+    def executable_path(self, python: str) -> str:
+        """The executable; `python` is the pool's interpreter."""
+
+    @abstractmethod
+    def script_path(self) -> str:
+        """The script that the executable is given."""
+
+    @abstractmethod
+    def script_args(self) -> list[str]:
+        """The arguments of the script; those of the protocol are added to them."""
+
+    @property
+    def has_a_say(self) -> bool:
+        """Whether it overrides any of the methods that are called for each call."""
+        return any(getattr(type(self), name) is not getattr(Adapter, name) for name in _FOR_CALLS)
+
+    def unavailable(self, python: str) -> str | None:
+        """Why its workers cannot be started here, with `python` as the pool's interpreter; None if they can."""
+        return missing_program(self.executable_path(python), "")
+
+    def supported_commands(self) -> Sequence[str] | None:
+        """The tools that may be called, or None for all that its workers have."""
+        return None
+
+    def validate_command(self, name: str, args: Mapping[str, Any]) -> None:
+        """Raise what the caller is to get if a tool may not be called so: before the call waits for a worker."""
+        commands = self.supported_commands()
+        if commands is not None and name not in commands:
+            raise unknown_tool(name, commands)
+
+    def prepare_args(self, name: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments to send in place of those that were given."""
+        return args
+
+    def process_response(self, name: str, response: Any) -> Any:
+        """What the caller gets in place of a result. What it raises goes to the caller."""
+        return response
+
+    def command_timeout(self, name: str, args: Mapping[str, Any]) -> float | None:
+        """The budget, in seconds, of a call that names none; None for the usual one."""
+        return None
+
+
+def to_args(args: Iterable[str]) -> tuple[str, ...]:
+    """The arguments of a program. Raises `UsageError` for what is no list of texts."""
+    is_list = isinstance(args, Iterable) and not isinstance(args, (str, bytes))
+    if not is_list or not all(map(is_text, texts := tuple(args))):
+        raise refuse("args", args, "give a list of texts, with no NUL")
+    return texts
+
+
+def to_script(script: str | os.PathLike[str]) -> str:
+    """The absolute path of a program. Raises `UsageError` for what is no path."""
+    if not isinstance(script, (str, os.PathLike)) or not is_text(os.fspath(script)):
+        raise refuse("script", script, "give a path")
+    return os.path.abspath(script)
+
+
+@attrs.frozen(kw_only=True)
+class GrpcBridge(Adapter):
+    """Any program that follows the wire contract, in any language. See docs/contract.md.
+
+    `script` is its path, and `args` what follows after the contract's own arguments. `contract` says how it tells that
+    it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is what runs it, by default the pool's
+    interpreter; an empty text runs the script itself. `adapter` is passed on as `--adapter`. `allow_pickle` lets it
+    send arrays as pickles, of which nothing but numbers is read.
+
+    A call is stopped by killing its worker: the contract has no word for it.
+    """
+
+    protocol = "grpc"
+
+    script: str | os.PathLike[str] = attrs.field(converter=to_script)
+    args: Sequence[str] = attrs.field(default=(), converter=to_args)
+    contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=one_of(("0.4", "0.13")))
+    python: str | None = attrs.field(default=None, validator=text(or_none="the pool's interpreter"))
+    adapter: str = attrs.field(default="", validator=text())
+    allow_pickle: bool = False
+
+    def executable_path(self, python: str) -> str:
+        """What runs the script."""
+        return python if self.python is None else self.python
+
+    def script_path(self) -> str:
+        """The program."""
+        return str(self.script)
+
+    def script_args(self) -> list[str]:
+        """What follows after the contract's own arguments."""
+        return list(self.args)
+
+    def command(self, python: str, address: str, run_id: str) -> list[str]:
+        """The whole command. `address` is where the host listens."""
+        runner = self.executable_path(python)
+        return [
+            *([runner] if runner else []),
+            self.script_path(),
+            *(["--adapter", self.adapter] if self.adapter else []),
+            *("--elixir-address", address, "--port", "0", "--snakepit-run-id", run_id),
+            *self.script_args(),
+        ]
+
+    def variables(self, ready_file: os.PathLike[str]) -> dict[str, str]:
+        """Variables of its environment."""
+        if self.contract == "0.4":
+            return {}
+        return {
+            "SNAKEPIT_READY_FILE": os.fspath(ready_file),
+            "SNAKEPIT_LOG_LEVEL": "info",
+            "SNAKEPIT_OTEL_CONSOLE": "false",
+        }
+
+    def unavailable(self, python: str) -> str | None:
+        """See `Adapter`."""
+        return missing_program(self.executable_path(python), self.script_path())
+
+
+def missing_program(runner: str, script: str) -> str | None:
+    """Why a program cannot be run, or None. An empty runner: the script runs itself."""
+    if script and not os.path.exists(script):
+        return f"there is no script {script!r}"
+    if shutil.which(runner or script) is None:
+        return f"there is no executable {runner or script!r} on the PATH"
+    return None
+
+
+@attrs.frozen
+class GrpcPython(Adapter):
+    """Our own Python worker, with the adapter class that `target` names as `package.module:Class`."""
+
+    target: str = attrs.field()
+    #: The class itself, where it is known, for launchers that run it here.
+    adapter_class: type[bridge_py.BaseAdapter] | None = attrs.field(default=None, repr=False, eq=False)
+
+    @target.validator
+    def _check(self, _attribute: object, value: str) -> None:
+        place, _, name = value.rpartition(":") if is_text(value) else ("", "", "")
+        if not place or not name:
+            raise bridge_py.UsageError(f"adapter {value!r}: write it as 'package.module:Class'")
+
+    def executable_path(self, python: str) -> str:
+        """The pool's interpreter."""
+        return python
+
+    def script_path(self) -> str:
+        """The worker's main module, by path: the interpreter need not have it installed."""
+        return str(Path(bridge_py.__file__).with_name("__main__.py"))
+
+    def script_args(self) -> list[str]:
+        """Which adapter to load."""
+        return ["--adapter", self.target]

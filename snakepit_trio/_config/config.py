@@ -1,0 +1,287 @@
+"""A pool's configuration: one validated class, and where the adapter comes from when none is named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import attrs
+
+from bridge_py import BaseAdapter
+from bridge_py.buffers.buffer_sets import Sizes
+from bridge_py.buffers.compression import is_available
+from bridge_py.main import LOADING, SCRIPT_MODULE
+from bridge_py.wire.codec import BESIDE_BYTES
+from bridge_py.wire.conversation import MAX_FRAME_BYTES
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.validation import environment, instance, is_whole, name, one_of, path, refuse, seconds, whole
+from snakepit_trio.state.quotas import Quotas
+from snakepit_trio.state.store import DEFAULT_TTL, SessionStore
+
+from .adapters import Adapter, GrpcPython
+from .launcher import Launcher
+from .limits import Limits, share_of_cores
+from .policies import Affinity, RecyclePolicy, RetryPolicy
+
+SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
+ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
+
+
+def _count(default: int, least: int = 1, most: int | None = None) -> Any:
+    return attrs.field(default=default, validator=whole(least, most))
+
+
+def _threads() -> Any:
+    share: Any = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
+    return attrs.field(default=share, validator=whole(1, or_none="what they choose themselves"))
+
+
+def _seconds(default: float) -> Any:
+    return attrs.field(default=default, validator=seconds())
+
+
+def _is(kind: type) -> Any:
+    return instance(kind, remedy=f"give a snakepit_trio.{kind.__name__}")
+
+
+def _is_or_none(kind: type, none: str) -> Any:
+    return instance(kind, type(None), remedy=f"give a snakepit_trio.{kind.__name__}, or None for {none}")
+
+
+def _to_env(env: object) -> Any:
+    # Workers that are started later get what was asked for when the pool opened; so also with the options.
+    return dict(env) if isinstance(env, Mapping) else env
+
+
+def _to_options(options: object) -> Any:
+    if not isinstance(options, Mapping):
+        return options
+    return {option: _plain(option, value) for option, value in options.items()}
+
+
+def _plain(option: object, value: object) -> object:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"options: {option!r} is no plain JSON value: {error}") from None
+
+
+def _to_bound(bound: float | None) -> float:
+    return math.inf if bound is None else bound
+
+
+def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) -> None:
+    if bound != math.inf and (not is_whole(bound) or bound < 0):
+        raise refuse(field.name, bound, "give a number of calls from 0 on, or None for no bound")
+
+
+def _has_zstd(_config: object, _field: object, size: int | None) -> None:
+    if size is not None and not is_available():
+        raise UsageError("compress_from takes the zstandard package: pip install 'snakepit-trio[zstd]'")
+
+
+def _to_adapter(adapter: object) -> Adapter:
+    if adapter is None:
+        adapter = default_adapter()
+    if isinstance(adapter, str):
+        return GrpcPython(adapter)
+    if isinstance(adapter, type) and issubclass(adapter, BaseAdapter):
+        return GrpcPython(_target_of(adapter), adapter)
+    if isinstance(adapter, Adapter):
+        return adapter
+    raise UsageError(
+        f"adapter {adapter!r}: give 'package.module:Class', a class that derives from bridge_py.BaseAdapter, "
+        "or a snakepit_trio.Adapter"
+    )
+
+
+def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None:
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
+    if options and not isinstance(config.adapter, GrpcPython):
+        raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
+
+
+def _to_name(name: object) -> Any:
+    return "pool" if name is None else name
+
+
+def _to_python(python: object) -> Any:
+    return os.fspath(python) if isinstance(python, os.PathLike) else python
+
+
+@attrs.frozen(kw_only=True)
+class PoolConfig:
+    """What `open_pool` takes. Times are in seconds, sizes in bytes."""
+
+    #: Which tools the workers have: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an Adapter.
+    adapter: Adapter = attrs.field(default=None, converter=_to_adapter)
+    #: Worker processes.
+    workers: int = _count(2)
+    #: Calls that one worker runs at a time.
+    concurrency: int = _count(1, 1, 100_000)
+    #: Keyword arguments for the adapter class, where that is a Python class: plain JSON values by name.
+    options: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_options, validator=_check_options)
+    #: Environment variables of the workers, on top of this process's own.
+    env: Mapping[str, str] | None = attrs.field(default=None, converter=_to_env, validator=environment)
+    #: Working directory of the workers; None for this process's own.
+    cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=path(or_none="this process's own"))
+    #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own.
+    umask: int | None = attrs.field(default=None, validator=whole(0, 0o777, or_none="this process's own"))
+    #: The interpreter of the workers.
+    python: str = attrs.field(default=sys.executable, converter=_to_python, validator=path())
+    #: Shows in worker ids, task names and log records.
+    name: str = attrs.field(default=None, converter=_to_name, validator=name)
+    #: From the start of a process until it is ready.
+    start_timeout: float = _seconds(30.0)
+    #: What cancelled code gets to end before its worker is killed.
+    cancel_grace: float = _seconds(1.0)
+    #: The longest that leaving the pool's block takes; split evenly over goodbye, SIGTERM and SIGKILL.
+    shutdown_timeout: float = _seconds(6.0)
+    #: The largest frame on the link: bounds the arguments of a call, a result and a chunk, without large buffers.
+    max_frame_bytes: int = _count(MAX_FRAME_BYTES, 4096)
+    #: Buffers (of arrays, frames, bytes) from this size on travel beside the message, not inside it.
+    buffer_threshold: int = _count(BESIDE_BYTES)
+    #: All buffers of one value together.
+    max_buffer_bytes: int = _count(1 << 33)
+    #: Shared memory that a worker's arguments may occupy at a time, as long as its code refers to them, and as much
+    #: again for its results, as long as the application does. What would be more goes over the link: all, with 0.
+    shared_memory: int = _count(1 << 31, 0)
+    #: Buffers of a value that go over the link are compressed with zstd if they have this size together, or more; None
+    #: for never. Takes the zstandard package on both sides, without which they are sent as they are.
+    compress_from: int | None = attrs.field(default=None, validator=[whole(1, or_none="never"), _has_zstd])
+    #: Chunks of a stream that may be under way before the consumer takes them.
+    stream_window: int = _count(64)
+    #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
+    send_ahead: int = _count(32, 0)
+    #: Between two questions to a worker whether it still answers.
+    ping_interval: float = _seconds(1.0)
+    #: What it gets for the answer.
+    ping_timeout: float = _seconds(1.0)
+    #: Answers missing in a row after which it is killed and replaced.
+    missed_pings: int = _count(2)
+    #: Leave a worker alone that a debugger, or a SIGSTOP, has stopped.
+    allow_debugger: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
+    #: Ends of one worker within `restart_period`, in a row and before it has served a call, that put it in quarantine.
+    max_restarts: int = _count(10)
+    restart_period: float = _seconds(30.0)
+    #: Between two trials to start a worker that is in quarantine.
+    quarantine: float = _seconds(5.0)
+    #: When workers are replaced by fresh ones.
+    recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=_is(RecyclePolicy))
+    #: How calls of idempotent tools are run again after a crash.
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_is(RetryPolicy))
+    #: Workers in a row that calls of one command, or one session, kill before they are refused as tainted.
+    taint_after: int = _count(3)
+    #: For how long they are refused.
+    taint_period: float = _seconds(60.0)
+    #: Calls that may wait for a worker, 0 for none and None for no bound; one more raises `PoolSaturated`. Calls
+    #: that a worker has given back always find their place.
+    max_queue: float = attrs.field(default=10_000, converter=_to_bound, validator=_check_bound)
+    #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any.
+    #: "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise `WorkerBusy`.
+    #: When the worker ends, its sessions go to whichever worker takes their next call.
+    affinity: Affinity = attrs.field(default="hint", validator=one_of(get_args(Affinity)))
+    #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
+    affinity_sessions: int = _count(10_000)
+    #: Bounds of each worker process; None for none.
+    limits: Limits | None = attrs.field(default=None, validator=_is_or_none(Limits, "no bounds"))
+    #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
+    #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
+    threads: int | None = _threads()
+    #: Where sessions are kept; None for a store in this process. Pools may share one.
+    store: SessionStore | None = attrs.field(default=None, validator=_is_or_none(SessionStore, "one in this process"))
+    #: What the sessions in this process may hold.
+    quotas: Quotas = attrs.field(factory=Quotas, validator=_is(Quotas))
+    #: From the last use of a session of `Pool.session` until it expires.
+    session_ttl: float = _seconds(DEFAULT_TTL)
+    #: Between two turns of removing what has expired.
+    cleanup_interval: float = _seconds(60.0)
+    #: Where the workers run; None for processes of this machine.
+    launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
+    #: Serve the wire contract to clients of this machine: True for a port that is free, or "127.0.0.1:50051". Whoever
+    #: can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is where.
+    bridge_server: bool | str = attrs.field(
+        default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
+    )
+    #: Plain functions of the host that run in threads at a time for workers' code.
+    host_threads: int = _count(40)
+    #: Lines of a worker's stderr that are kept for error messages.
+    stderr_lines: int = _count(20)
+
+    @property
+    def ahead(self) -> int:
+        """Calls that a worker may get beyond `concurrency`: those of other protocols have no word to give them back."""
+        return self.send_ahead if self.adapter.protocol == "link" else 0
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether large arguments travel in shared memory."""
+        return bool(self.shared_memory) and self.adapter.protocol == "link" and self.launcher is None
+
+    @property
+    def sizes(self) -> Sizes:
+        """What both ends of a link must know."""
+        return Sizes(
+            self.max_frame_bytes,
+            self.max_buffer_bytes,
+            self.buffer_threshold,
+            self.shared_memory if self.shares_memory else 0,
+            self.compress_from,
+        )
+
+
+def default_adapter() -> str:
+    """The adapter that `SNAKEPIT_ADAPTER` or `[tool.snakepit]` in the nearest pyproject.toml names, else the showcase.
+
+    Raises `UsageError` if the pyproject.toml cannot be read or names something that is not text.
+    """
+    if named := os.environ.get(ADAPTER_VARIABLE):
+        return named
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            return _adapter_in(path) or SHOWCASE
+    return SHOWCASE
+
+
+def _adapter_in(path: Path) -> str | None:
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("snakepit", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read for [tool.snakepit]: {error}") from error
+    adapter = table.get("adapter")
+    if adapter is not None and not isinstance(adapter, str):
+        raise UsageError(f"{path}: [tool.snakepit] adapter is {adapter!r}; write it as 'package.module:Class'")
+    return adapter
+
+
+def _target_of(adapter: type[BaseAdapter]) -> str:
+    # A class of the program's main script has no module that a worker could import by name.
+    if adapter.__module__ == SCRIPT_MODULE:
+        return _target_in_script(adapter)
+    if adapter.__module__ != "__main__":
+        return f"{adapter.__module__}:{adapter.__qualname__}"
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return f"{spec.name}:{adapter.__qualname__}"
+    if (file := getattr(main, "__file__", None)) is None:
+        raise UsageError(f"adapter {adapter.__qualname__} was defined interactively; put it into a module")
+    return f"{Path(file).resolve()}:{adapter.__qualname__}"
+
+
+def _target_in_script(adapter: type[BaseAdapter]) -> str:
+    script = sys.modules[SCRIPT_MODULE]
+    if hasattr(script, LOADING):
+        raise UsageError(
+            f"{script.__file__} opens a pool while its own worker loads it for the class {adapter.__qualname__}: put "
+            'what the program does under `if __name__ == "__main__":`'
+        )
+    return f"{script.__file__}:{adapter.__qualname__}"

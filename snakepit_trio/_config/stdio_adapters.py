@@ -1,0 +1,222 @@
+"""Adapters for workers in any language that speak frames on their stdin and stdout, and what these frames say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from bridge_py.wire.errors import (
+    CANCELLED,
+    DecodeError,
+    EncodeError,
+    Fault,
+    HostToolError,
+    RemoteProtocolError,
+    UsageError,
+    type_name,
+)
+from bridge_py.wire.registry import parts_of
+from snakepit_trio._util.validation import is_text, refuse
+
+from .adapters import Adapter, missing_program, to_args, to_script
+
+_RUNNERS: Final = {".pl": "perl", ".js": "node", ".mjs": "node", ".cjs": "node", ".sh": "bash", ".rb": "ruby"}
+
+
+def _to_script(script: str | os.PathLike[str]) -> str:
+    return "" if script == "" else to_script(script)
+
+
+def _to_executable(executable: str | os.PathLike[str]) -> str:
+    if not isinstance(executable, (str, os.PathLike)) or not is_text(path := os.fspath(executable)):
+        raise refuse("executable", executable, "give the path or the name of a program")
+    return path
+
+
+@attrs.frozen
+class StdioJson(Adapter):
+    """A program in any language that speaks length-prefixed JSON on its stdin and stdout. See docs/stdio.md.
+
+    `script` is its path, and `args` are its arguments. `executable` runs it: by default the pool's interpreter for
+    `.py`, perl, node, bash and ruby for theirs; any other script is run itself. Without a script, `executable` is the
+    program.
+    """
+
+    protocol = "stdio"
+
+    script: str = attrs.field(converter=_to_script)
+    args: Sequence[str] = attrs.field(default=(), converter=to_args)
+    executable: str = attrs.field(default="", converter=_to_executable)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.script and not self.executable:
+            raise UsageError(f"{type(self).__name__} names no program: give a script, or an executable")
+
+    def executable_path(self, python: str) -> str:
+        """What runs the script; empty if it runs itself."""
+        suffix = Path(self.script).suffix
+        return self.executable or (python if suffix == ".py" else _RUNNERS.get(suffix, ""))
+
+    def script_path(self) -> str:
+        """The script; empty if there is none."""
+        return self.script
+
+    def script_args(self) -> list[str]:
+        """What follows it."""
+        return list(self.args)
+
+    def unavailable(self, python: str) -> str | None:
+        """See `Adapter`."""
+        return missing_program(self.executable_path(python), self.script)
+
+    def encode(self, frame: dict[str, Any]) -> bytes:
+        """The bytes of a frame. Raises `EncodeError`, which says where in it that is which cannot be sent."""
+        return _JSON.encode(frame)
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """The frame that bytes are. Raises `DecodeError`."""
+        return _JSON.decode(data)
+
+
+@attrs.frozen
+class StdioMsgpack(StdioJson):
+    """As `StdioJson`, with MessagePack in place of JSON: for bytes, and for what is large."""
+
+    def encode(self, frame: dict[str, Any]) -> bytes:
+        """See `StdioJson`."""
+        return _MSGPACK.encode(frame)
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """See `StdioJson`."""
+        return _MSGPACK.decode(data)
+
+
+class _Form:
+    """A way to write plain values: which types it has, as values and as keys, and how it is written and read."""
+
+    def __init__(
+        self,
+        name: str,
+        leaves: Iterable[type],
+        keys: Iterable[type],
+        write: Callable[[Any], bytes],
+        read: Callable[[bytes], Any],
+    ) -> None:
+        self._name = name
+        self._leaves = frozenset(leaves)
+        self._keys = frozenset(keys)
+        self._write = write
+        self._read = read
+
+    def encode(self, frame: dict[str, Any]) -> bytes:
+        try:
+            return self._encode(frame)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            path, why = self._find(frame, "")
+            raise EncodeError(f"{path.removeprefix('.')}: {why}") from None
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        try:
+            frame = self._read(data)
+        except Exception as error:
+            raise DecodeError(f"a frame of {len(data)} bytes is no {self._name}: {error}") from None
+        if not isinstance(frame, dict):
+            raise DecodeError(f"a frame is no map, but a {type(frame).__name__}")
+        return frame
+
+    def _encode(self, value: Any) -> bytes:
+        if not self._has_only_ours(value):
+            raise TypeError(f"a value of type {type(value).__name__} cannot be sent as {self._name}")
+        return self._write(value)
+
+    def _has_only_ours(self, value: Any) -> bool:
+        if type(value) is dict:
+            return self._keys.issuperset(map(type, value)) and self._have_only_ours(value.values())
+        return type(value) in self._leaves or (type(value) is list and self._have_only_ours(value))
+
+    def _have_only_ours(self, values: Iterable[Any]) -> bool:
+        # Long lists of leaves are the ones that take time.
+        return self._leaves.issuperset(map(type, values)) or all(map(self._has_only_ours, values))
+
+    def _find(self, value: Any, path: str) -> tuple[str, str]:
+        """Where in a value that cannot be sent the culprit is, and what is wrong with it."""
+        if type(value) in (dict, list):
+            for label, part in parts_of(value):
+                if self._complaint(part) is not None:
+                    return self._find(part, path + label)
+        if type(value) is dict:
+            for key in value:
+                if type(key) not in self._keys:
+                    return path, f"{key!r} cannot be a key in {self._name}"
+        return path, self._complaint(value) or "it cannot be sent"
+
+    def _complaint(self, value: Any) -> str | None:
+        try:
+            self._encode(value)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            return str(error)
+        return None
+
+
+_LEAVES: Final = (type(None), bool, int, float, str)
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not of JSON")
+
+
+def _write_json(value: Any) -> bytes:
+    return _to_json(value).encode()
+
+
+def _read_json(data: bytes) -> Any:
+    # Not msgspec's, which takes no lone surrogates, and JavaScript writes them.
+    return json.loads(data.decode(), parse_constant=_refuse_constant)
+
+
+_JSON: Final = _Form("JSON", _LEAVES, {str}, _write_json, _read_json)
+_BINARY: Final = (*_LEAVES, bytes, bytearray)
+_MSGPACK: Final = _Form(
+    "MessagePack", _BINARY, {*_LEAVES, bytes}, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
+)
+
+
+# What frames say.
+
+
+def number_in(frame: dict[str, Any], key: str) -> int:
+    """The number of a call, or of an ask. Raises `RemoteProtocolError`."""
+    number = frame.get(key)
+    if type(number) is not int:
+        raise RemoteProtocolError(f"a frame whose {key!r} is {number!r:.100}, not a number")
+    return number
+
+
+def fault_in(error: Any, *, is_cancelled: bool) -> Fault:
+    """What a worker's error is. Raises `RemoteProtocolError`."""
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        raise RemoteProtocolError(f"an error of type {type(error).__name__}, which is neither text nor a map")
+    message, kind, trace = (text_of(error.get(key)) for key in ("message", "type", "traceback"))
+    # Who was not cancelled has an error of that name of its own.
+    return Fault(CANCELLED if is_cancelled and kind == CANCELLED else "tool", message, kind, trace)
+
+
+def error_answer(error: Exception) -> dict[str, Any]:
+    """What a worker is told of an ask that failed."""
+    if isinstance(error, HostToolError):
+        return {"error": {"type": error.type, "message": text_of(error.message)}}
+    return {"error": {"type": type_name(error), "message": text_of(error)}}
+
+
+def text_of(value: Any) -> str:
+    """A text that can be sent on, without lone surrogates."""
+    return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode()

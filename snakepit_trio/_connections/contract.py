@@ -1,0 +1,274 @@
+"""The line to a foreign worker: the wire contract, an RPC for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from bridge_py.contract.client import AsyncioClient
+from bridge_py.wire import codec
+from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
+from bridge_py.wire.frames import Frame, Kind
+from snakepit_trio._calls.call import Call
+from snakepit_trio._contract.access import WorkerAccess
+from snakepit_trio._contract.server import BridgeService, ContractServer
+from snakepit_trio._requests.contract_requests import ForeignDesk
+from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
+from snakepit_trio._util.log import get_logger
+
+from .base import Introduction, Line, Surroundings
+from .link import LinkLost
+
+_READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
+_LOOK: Final = 0.02  # seconds between two looks for a ready file; what renames it tells nobody
+
+
+logger = get_logger("snakepit.link")
+
+
+class _Served:
+    """A call that the worker has."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.credit = call.credit or 0
+        self.granted = asyncio.Event()
+
+    def grant(self, chunks: int) -> None:
+        self.credit += chunks
+        self.granted.set()
+
+    async def take_credit(self) -> None:
+        while not self.credit:
+            self.granted.clear()
+            await self.granted.wait()
+        self.credit -= 1
+
+
+class UnaryLine(Line):
+    """That line. `listener` is where the worker reaches the host, `ready_file` where it may leave its port."""
+
+    kills_to_cancel = True  # the contract has no word for it
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        loop: AsyncioLoop,
+        listener: socket.socket,
+        ready_file: Path,
+        *,
+        allow_pickle: bool,
+    ) -> None:
+        self.last_opened = 0
+        self._surroundings = surroundings
+        self._loop = loop
+        self._listener = listener
+        self._ready_file = ready_file
+        self._allow_pickle = allow_pickle
+        self._desk = ForeignDesk(surroundings.bridge, surroundings.worker_id)
+        self._numbers = itertools.count(1)
+        self._served: dict[int, _Served] = {}
+        self._to_do: deque[Coroutine[Any, Any, None]] = deque()
+        self._wake: asyncio.Event | None = None
+        self._lost: str | None = None
+        self._pinging = False
+        self._port = 0
+        self._client: AsyncioClient | None = None
+
+    async def run(self) -> None:
+        """See `Line`."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._desk.run)
+            with contextlib.suppress(LinkLost):
+                await self._loop.run_coroutine(self._live())
+            nursery.cancel_scope.cancel()
+        raise LinkLost(self._lost or "the worker closed the connection")
+
+    def hear(self, line: str) -> None:
+        """The worker has printed a line."""
+        if not self._port and (found := _READY.search(line)):
+            self._port = int(found.group(1))
+
+    async def _live(self) -> None:
+        self._wake = asyncio.Event()
+        server = ContractServer(self._service())
+        await server.start(sock=self._listener)
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            await self._until_ready()
+            while self._lost is None:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._to_do:
+                    task = asyncio.ensure_future(self._to_do.popleft())
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+        finally:
+            self._wake = None
+            for coroutine in self._to_do:
+                coroutine.close()
+            for task in tasks:
+                task.cancel()
+            if self._client is not None:
+                self._client.close()
+            await server.end()  # noqa: ASYNC102 - asyncio's turn, once
+        raise LinkLost(self._lost)
+
+    def _service(self) -> BridgeService:
+        around = self._surroundings
+        access = WorkerAccess(around.bridge, self._desk, around.bridge.session_ttl, self._allow_pickle, around.on_tools)
+        return BridgeService(access, around.bridge.events)
+
+    async def _until_ready(self) -> None:
+        while not self._port:
+            await asyncio.sleep(_LOOK)
+            with contextlib.suppress(OSError, ValueError):
+                self._port = int(self._ready_file.read_text("ascii"))
+        self._client = AsyncioClient("127.0.0.1", self._port, allow_pickle=self._allow_pickle)
+        await self._ask_whether_it_is_there()
+        self._surroundings.on_ready(Introduction())
+
+    async def _ask_whether_it_is_there(self) -> None:
+        assert self._client is not None
+        try:
+            await self._client.ping("snakepit-trio")
+        except SnakepitError as error:
+            # Whatever it answers, it is there.
+            if isinstance(error, RemoteError) and error.status == "UNAVAILABLE":
+                self._lost = str(error)
+                raise LinkLost(self._lost) from error
+
+    # Calls.
+
+    def open(self, call: Call, timeout_us: int) -> int:
+        """See `Line`."""
+        call_id = self.last_opened = next(self._numbers)
+        served = self._served[call_id] = _Served(call)
+        session = self._desk.begin(call)
+        metadata = {"timeout_ms": str(timeout_us // 1000)} if timeout_us else {}
+        serve = self._execute if call.credit is None else self._stream
+        self._do(self._serve(call_id, served, serve(call_id, served, session, metadata)))
+        return call_id
+
+    async def _serve(self, call_id: int, served: _Served, work: Coroutine[Any, Any, Frame]) -> None:
+        try:
+            final = await work
+        except RemoteError as error:
+            if error.status == "UNAVAILABLE":
+                self._lose(str(error))
+                return  # its process will be reaped, and that ends its calls
+            final = _failure(call_id, error)
+        except SnakepitError as error:
+            final = _failure(call_id, error)
+        except Exception as error:
+            # A fault of ours must not leave its caller waiting.
+            logger.exception("call %d of worker %s failed", call_id, self._surroundings.worker_id)
+            final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
+        del self._served[call_id]
+        await in_trio(self._desk.finish, served.call)
+        self._surroundings.on_frame(final)
+
+    async def _execute(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
+        assert self._client is not None
+        call = served.call
+        value = await self._client.execute_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
+        return _frame(Kind.RESULT, call_id, value, call.name)
+
+    async def _stream(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
+        assert self._client is not None
+        call = served.call
+        stream = self._client.execute_streaming_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
+        async with contextlib.aclosing(stream) as chunks:
+            async for chunk in chunks:
+                await served.take_credit()
+                self._surroundings.on_frame(_frame(Kind.CHUNK, call_id, chunk, call.name))
+        return Frame(Kind.END, call_id)
+
+    def cancel(self, _call_id: int) -> list[Frame]:
+        """See `Line`. Whoever wants a call of this worker to end kills it."""
+        return []
+
+    def recall(self, _call_id: int) -> None:
+        """See `Line`. What was sent has started."""
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """See `Line`."""
+        self._served[call_id].grant(chunks)
+
+    def is_open(self, call_id: int) -> bool:
+        """See `Line`."""
+        return call_id in self._served
+
+    def ping(self, number: int) -> None:
+        """See `Line`. One at a time: a worker that is busy answers none."""
+        if not self._pinging:
+            self._pinging = True
+            self._do(self._ping(number))
+
+    async def _ping(self, number: int) -> None:
+        try:
+            await self._ask_whether_it_is_there()
+        except LinkLost:
+            self._lose(self._lost)
+        else:
+            self._surroundings.on_frame(Frame(Kind.PONG, number=number))
+        finally:
+            self._pinging = False
+
+    def goodbye(self) -> bool:
+        """See `Line`."""
+        return False
+
+    def cancel_for(self, call: Call) -> None:
+        """See `Line`."""
+        self._desk.cancel_for(call)
+
+    def is_serving(self, call: Call) -> bool:
+        """See `Line`."""
+        return self._desk.is_serving(call)
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """See `Line`."""
+        self._desk.when_over(call, then)
+
+    def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._wake is None:
+            coroutine.close()
+            return
+        self._to_do.append(coroutine)
+        self._wake.set()
+
+    def _lose(self, why: str | None) -> None:
+        self._lost = self._lost or why
+        if self._wake is not None:
+            self._wake.set()
+
+
+def _arguments(call: Call) -> dict[str, Any]:
+    area = b"" if call.cargo is None else call.cargo.joined()
+    args: dict[str, Any] = codec.decode(call.body, area, plain=True)
+    return args
+
+
+def _frame(kind: Kind, call_id: int, value: Any, name: str) -> Frame:
+    packed = codec.encode(value, name, beside=1 << 62)
+    return Frame(kind, call_id, body=packed.body)
+
+
+def _failure(call_id: int, error: SnakepitError) -> Frame:
+    if isinstance(error, ToolError):
+        fault = Fault("tool", error.message, error.type, error.remote_traceback)
+    elif isinstance(error, RemoteError):
+        fault = Fault("tool", str(error), error.status)
+    else:
+        fault = fault_of(error)
+    return Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault))

@@ -1,0 +1,121 @@
+"""The link through a grpclib channel: the carrier of our own worker processes.
+
+Foreign exceptions end here: whoever runs a link sees `LinkLost` or `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn, Self
+
+import grpclib.client
+import grpclib.const
+import grpclib.exceptions
+
+from bridge_py.link.server import LINK_METHOD, RawCodec, link_configuration
+from bridge_py.wire.errors import ProtocolError
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from snakepit_trio._util.log import get_logger
+
+from .base import Surroundings
+from .link import Link, LinkLost
+
+logger = get_logger("snakepit.link")
+
+_FOREIGN = (
+    grpclib.exceptions.GRPCError,
+    grpclib.exceptions.StreamTerminatedError,
+    grpclib.exceptions.ProtocolError,
+    OSError,
+    EOFError,
+    asyncio.CancelledError,
+    asyncio.InvalidStateError,
+    # grpclib deletes its transport when a connection is lost, also while it is about to use it.
+    AttributeError,
+)
+
+
+class ChannelLink(Link):
+    """One channel, to the socket at `path`, and one stream."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        loop: AsyncioLoop,
+        path: str,
+        secret: str,
+        pid: int,
+        connected: Callable[[], None],
+    ) -> None:
+        super().__init__(surroundings, secret, pid, connected)
+        self._loop = loop
+        self._path = path
+        self._to_write: asyncio.Event | None = None
+
+    async def carry(self) -> NoReturn:
+        """See `Link`."""
+        await self._loop.run_coroutine(self._converse())
+        raise LinkLost("the worker closed the link")
+
+    def flush(self) -> None:
+        """See `Link`."""
+        if self._to_write is not None:
+            self._to_write.set()
+
+    async def _converse(self) -> None:
+        channel = grpclib.client.Channel(path=self._path, codec=RawCodec(), config=link_configuration())
+        cardinality = grpclib.const.Cardinality.STREAM_STREAM
+        with _TranslatedErrors():
+            try:
+                async with channel.request(LINK_METHOD, cardinality, bytes, bytes) as stream:
+                    await stream.send_request()
+                    await self._pump(channel, stream)
+            finally:
+                channel.close()
+
+    async def _pump(self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
+        self._to_write = asyncio.Event()
+        self._to_write.set()
+        writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))
+        try:
+            while (data := await stream.recv_message()) is not None:
+                self.receive(data)
+        finally:
+            self._to_write = None
+            writer.cancel()
+            # Without it, leaving the stream would wait for the worker's last word forever.
+            await stream.cancel()  # noqa: ASYNC102 - asyncio's turn: it sends one frame
+
+    async def _write(
+        self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
+    ) -> None:
+        try:
+            while True:
+                await ready.wait()
+                ready.clear()
+                while data := self.next_batch():
+                    await stream.send_message(data)
+        except Exception:
+            # Nobody awaits a writer; the reader sees that the channel has closed.
+            logger.debug("writing to a worker failed", exc_info=True)
+            channel.close()
+
+
+class _TranslatedErrors:
+    """Turns the exceptions of grpclib, asyncio and the system into `LinkLost`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            return
+        if isinstance(error, AttributeError):
+            logger.debug("the link was lost", exc_info=error)
+        if isinstance(error, _FOREIGN) and not isinstance(error, ProtocolError):
+            raise LinkLost(f"the link was lost: {error or type(error).__name__}") from error

@@ -1,0 +1,208 @@
+"""The host's end of a link: what is said on it, and to whom what is heard goes."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import msgspec
+import trio
+
+from bridge_py.buffers.compression import is_available
+from bridge_py.buffers.transfers import Transfers
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
+from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.specs import ToolSpec
+from snakepit_trio._calls.call import Call
+from snakepit_trio._requests.worker_requests import Desk
+from snakepit_trio._util.log import get_logger
+from snakepit_trio.errors import WorkerError
+
+from .base import Introduction, Line, Surroundings
+
+_OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
+
+logger = get_logger("snakepit.link")
+
+
+class LinkLost(WorkerError):
+    """The connection to a worker has ended."""
+
+
+class Link(Line):
+    """The line to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
+
+    `secret` is what the worker must know, and `connected` is called when it has shown that it does.
+    """
+
+    def __init__(self, surroundings: Surroundings, secret: str, pid: int, connected: Callable[[], None]) -> None:
+        sizes = surroundings.bridge.sizes
+        self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
+        self.transfers = Transfers(self.conversation, sizes, self._handle)
+        self.transfers.peer_pid = pid
+        self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
+        self._served = self._desk.served
+        self._secret = secret
+        self._connected = connected
+        self._on_ready = surroundings.on_ready
+        self._on_frame = surroundings.on_frame
+
+    async def run(self) -> None:
+        """See `Line`."""
+        hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
+        self.conversation.hello(codec.encode_plain(hello))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._desk.run)
+            try:
+                await self.carry()
+            except (LinkLost, ProtocolError, DecodeError) as error:
+                problem = error
+            finally:
+                self.transfers.close()
+            nursery.cancel_scope.cancel()
+        raise problem
+
+    @abstractmethod
+    async def carry(self) -> NoReturn:
+        """Give what comes to `receive`, and send what `next_batch` has, until the link ends.
+
+        Raises `LinkLost`, and what `receive` does.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Have what the conversation holds sent, together with all that is said before the sender's turn."""
+
+    def receive(self, data: bytes) -> None:
+        """A batch has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
+        for frame in self.conversation.receive(data):
+            self._route(frame)
+        if self.conversation.has_data_to_send:
+            self.flush()
+
+    def next_batch(self) -> bytes:
+        """What is to be sent; nothing if there is nothing."""
+        self.transfers.tend()
+        return self.conversation.data_to_send()
+
+    # Calls.
+
+    def open(self, call: Call, timeout_us: int) -> int:
+        """See `Line`."""
+        area = self.transfers.load(call.cargo)
+        try:
+            call_id = self.conversation.open(
+                call.name,
+                call.body,
+                session_id=call.session_id,
+                timeout_us=timeout_us,
+                credit=call.credit,
+                area=area,
+            )
+        except BaseException:
+            self.transfers.unload(area)
+            raise
+        try:
+            self.flush()
+        except Exception:
+            # It is said, and goes out with what is said next, a ping at the latest.
+            logger.exception("what was said to a worker goes out later")
+        return call_id
+
+    def cancel(self, call_id: int) -> list[Frame]:
+        """See `Line`."""
+        lost = self.transfers.discard(call_id)
+        if self.conversation.is_open(call_id):
+            self.conversation.cancel(call_id)
+        self.flush()
+        return lost
+
+    def recall(self, call_id: int) -> None:
+        """See `Line`."""
+        self.conversation.recall(call_id)
+        self.flush()
+
+    def grant(self, call_id: int, chunks: int) -> None:
+        """See `Line`."""
+        self.conversation.grant(call_id, chunks)
+        self.flush()
+
+    def is_open(self, call_id: int) -> bool:
+        """See `Line`."""
+        return self.conversation.is_open(call_id)
+
+    def ping(self, number: int) -> None:
+        """See `Line`."""
+        self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
+        self.flush()
+
+    def end_session(self, session_id: str) -> None:
+        """See `Line`."""
+        self._desk.tell(session_id, None)
+
+    def goodbye(self) -> bool:
+        """See `Line`."""
+        self.conversation.goodbye()
+        self.flush()
+        return True
+
+    def cancel_for(self, call: Call) -> None:
+        """See `Line`."""
+        self._desk.cancel_for(call)
+
+    def is_serving(self, call: Call) -> bool:
+        """See `Line`."""
+        return call.id in self._served
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """See `Line`."""
+        self._desk.when_over(call, then)
+
+    # What comes from the worker.
+
+    def _handle(self, frame: Frame) -> None:
+        if frame.kind in _OUTCOMES:
+            self._on_frame(frame)
+            return
+        match frame.kind:
+            case Kind.CALL | Kind.STREAM:
+                self._desk.take(frame)
+            case Kind.CANCEL:
+                self._desk.cancel(frame.call_id)
+            case Kind.CREDIT:
+                self._desk.grant(frame.call_id, frame.number)
+            case Kind.RECALL:
+                raise RemoteProtocolError("a worker does not call anything back")
+            case Kind.HELLO:
+                self._hear_hello(frame)
+            case _:
+                self._on_frame(frame)
+
+    def _hear_hello(self, frame: Frame) -> None:
+        hello = codec.decode(frame.body)
+        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
+            raise RemoteProtocolError("its hello has the wrong secret")
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise RemoteProtocolError(
+                f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
+            )
+        self._connected()
+        self.transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
+        try:
+            tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
+        self._on_ready(Introduction(tools, str(hello.get("python", ""))))
+
+    def _route(self, frame: Frame) -> None:
+        if frame.call_id:
+            self.transfers.receive(frame)
+        elif frame.loan:
+            self.transfers.handle(frame)
+        else:
+            self._handle(frame)

@@ -1,0 +1,80 @@
+"""A client of the wire contract, for trio: any host or worker that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from bridge_py.contract.client import AsyncioClient, ClientBase
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from snakepit_trio._util.nurseries import background_nursery
+
+R = TypeVar("R")
+
+
+class Client(ClientBase):
+    """That client. Made by `open_client`. Cancelling a call cancels it at the peer, as far as that can."""
+
+    def __init__(self, loop: AsyncioLoop, inner: AsyncioClient) -> None:
+        self.allow_pickle = inner.allow_pickle
+        self._loop = loop
+        self._inner = inner
+
+    async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        answer: R = await self._loop.run_coroutine(self._inner._call(rpc, request, response, timeout))
+        return answer
+
+    async def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
+        inner = self._inner._stream(rpc, requests, response)
+        try:
+            while (item := await self._loop.run_coroutine(_next(inner))) is not None:
+                yield item
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._loop.run_coroutine(_close(inner))  # noqa: ASYNC102 - it sends one frame
+
+
+@asynccontextmanager
+async def open_client(
+    address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False
+) -> AsyncIterator[Client]:
+    """Open a client of the peer at an address, "host:port".
+
+    Use it as `async with open_client(pool.bridge_address) as client`. It connects at the first call, and again at the
+    next one when the connection has been lost. `connect_timeout`, in seconds, is for a peer that is not there yet.
+    `allow_pickle` lets the peer send arrays as pickles, of which nothing but numbers is read.
+
+    Raises `UsageError` for an address that cannot be.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f'address {address!r}: write it as "127.0.0.1:50051"')
+    async with background_nursery() as nursery:
+        loop = AsyncioLoop()
+        await nursery.start(loop.run)
+        inner = await loop.run_coroutine(_make(host, int(port), connect_timeout, allow_pickle))
+        try:
+            yield Client(loop, inner)
+        finally:
+            inner.close()
+
+
+async def _make(  # noqa: ASYNC124 - in the loop
+    host: str, port: int, connect_timeout: float, allow_pickle: bool
+) -> AsyncioClient:
+    return AsyncioClient(host, port, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
+
+
+async def _next(items: AsyncGenerator[R, None]) -> R | None:
+    # Asyncio's futures do not take a StopAsyncIteration.
+    async for item in items:
+        return item
+    return None
+
+
+async def _close(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()

@@ -1,0 +1,482 @@
+"""The wire contract, served: what clients and foreign workers may ask of the host.
+
+Statuses: a missing session, variable or tool is NOT_FOUND, a bad value INVALID_ARGUMENT, a version that is not the
+expected one ABORTED, a name that is taken ALREADY_EXISTS, a denied access PERMISSION_DENIED, a full store
+RESOURCE_EXHAUSTED. The failure of a tool is an answer with `success = false`, and ends a stream with INTERNAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import grpclib.server
+import trio
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from bridge_py.contract import values
+from bridge_py.contract.listening import listen
+from bridge_py.contract.serving import ContractService
+from bridge_py.contract.statuses import status_of, text_of
+from bridge_py.contract.telemetry import TelemetryFeed
+from bridge_py.wire.errors import (
+    AccessDenied,
+    InvalidValue,
+    SessionNotFound,
+    SnakepitError,
+    UsageError,
+    VariableNotFound,
+)
+from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.specs import ToolSpec
+from bridge_py.wire.variable import Variable
+from snakepit_trio._requests.tool_registry import RegisteredTool
+from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
+from snakepit_trio._util.log import get_logger
+from snakepit_trio.state.view import SessionView
+from snakepit_trio.state.watching import Update
+from snakepit_trio.telemetry import Event, Events
+
+logger = get_logger("snakepit.bridge")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Access(Protocol):
+    """What a client may reach. All is asked in trio's tasks."""
+
+    allow_pickle: bool
+    ttl: float | None  # of sessions that it makes
+
+    async def check(self, session_id: str) -> None:
+        """Raise `SessionNotFound` unless there is such a session, or it is the empty text, which stands for none."""
+
+    def view(self, session_id: str) -> SessionView:
+        """A session. Raises `SessionNotFound`."""
+
+    async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
+        """A session that it may open, or join. Raises `SessionError`."""
+
+    async def cleanup(self, session_id: str) -> bool:
+        """End a session. Raises `AccessDenied`."""
+
+    def owner(self, session_id: str) -> str | None:
+        """Who it is, for variables that are somebody's."""
+
+    def host_tools(self, session_id: str) -> list[RegisteredTool]:
+        """The host tools that it may call."""
+
+    async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str) -> Any:
+        """Call one of them. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
+
+    def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str) -> None:
+        """It has tools."""
+
+    async def execute(self, name: str, args: dict[str, Any], session_id: str) -> Any:
+        """Run a tool of the pool. Raises `AccessDenied` if that is not its to do."""
+
+    def stream(self, name: str, args: dict[str, Any], session_id: str) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Run a tool of the pool that is a stream."""
+
+
+def _rpc(
+    function: Callable[[Any, Request], Coroutine[Any, Any, Response]],
+) -> Callable[[Any, Request], Coroutine[Any, Any, Response]]:
+    """A function of trio as a method of the service."""
+
+    @functools.wraps(function)
+    async def answer(self: Any, message: Request) -> Response:
+        try:
+            found: Response = await in_trio(function, self, message)
+        except SnakepitError as error:
+            raise status_of(error) from None
+        except GRPCError:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", function.__name__)
+            raise GRPCError(Status.INTERNAL, f"{type(error).__name__}: {error}") from None
+        return found
+
+    return answer
+
+
+class _Item(NamedTuple):
+    value: Any
+
+
+class BridgeService(ContractService):
+    """The service, for one kind of client."""
+
+    def __init__(self, access: Access, events: Events) -> None:
+        self._access = access
+        self._events = events
+
+    # Sessions.
+
+    async def ping(self, message: messages.PingRequest) -> messages.PingResponse:
+        return messages.PingResponse(message=message.message, server_time=values.timestamp(time.time()))
+
+    @_rpc
+    async def initialize_session(
+        self, message: messages.InitializeSessionRequest
+    ) -> messages.InitializeSessionResponse:
+        if not message.session_id:
+            raise InvalidValue("a session has an id: session_id is empty")
+        view = await self._access.initialize(message.session_id, self._access.ttl)
+        for key, text in message.metadata.items():
+            await view.put_metadata(key, text)
+        return messages.InitializeSessionResponse(
+            success=True,
+            available_tools={tool.name: _tool_message(tool) for tool in self._access.host_tools(message.session_id)},
+            initial_variables={each.name: values.variable_message(each) for each in await view.list_variables()},
+        )
+
+    @_rpc
+    async def cleanup_session(self, message: messages.CleanupSessionRequest) -> messages.CleanupSessionResponse:
+        info = await self._access.view(message.session_id).info()
+        tools = [tool for tool in self._access.host_tools(message.session_id) if tool.session_id is not None]
+        gone = await self._access.cleanup(message.session_id)
+        return messages.CleanupSessionResponse(
+            success=gone, resources_cleaned=info.variables + info.programs + len(tools)
+        )
+
+    @_rpc
+    async def get_session(self, message: messages.GetSessionRequest) -> messages.GetSessionResponse:
+        info = await self._access.view(message.session_id).info()
+        return messages.GetSessionResponse(
+            session_id=info.id,
+            metadata=info.metadata,
+            created_at=values.timestamp(info.created_at),
+            variable_count=info.variables,
+            tool_count=len(self._access.host_tools(message.session_id)),
+        )
+
+    @_rpc
+    async def heartbeat(self, message: messages.HeartbeatRequest) -> messages.HeartbeatResponse:
+        try:
+            await self._access.view(message.session_id).info()  # which counts as use
+            valid = True
+        except SnakepitError:
+            valid = False
+        return messages.HeartbeatResponse(server_time=values.timestamp(time.time()), session_valid=valid)
+
+    # Variables.
+
+    @_rpc
+    async def register_variable(self, message: messages.RegisterVariableRequest) -> messages.RegisterVariableResponse:
+        found = await self._access.view(message.session_id).register_variable(
+            message.name,
+            message.type or None,
+            self._value(message.initial_value, message.initial_binary_value),
+            constraints=values.parse_json(message.constraints_json, "constraints_json"),
+            metadata=message.metadata,
+            source="worker",
+        )
+        return messages.RegisterVariableResponse(success=True, variable_id=found.id)
+
+    @_rpc
+    async def get_variable(self, message: messages.GetVariableRequest) -> messages.GetVariableResponse:
+        found = await self._access.view(message.session_id).get_variable(message.variable_identifier)
+        return messages.GetVariableResponse(variable=values.variable_message(found))
+
+    @_rpc
+    async def get_variables(self, message: messages.BatchGetVariablesRequest) -> messages.BatchGetVariablesResponse:
+        found, missing = await self._access.view(message.session_id).get_variables(message.variable_identifiers)
+        return messages.BatchGetVariablesResponse(
+            variables={name: values.variable_message(each) for name, each in found.items()}, missing_variables=missing
+        )
+
+    @_rpc
+    async def set_variable(self, message: messages.SetVariableRequest) -> messages.SetVariableResponse:
+        found = await self._access.view(message.session_id).update_variable(
+            message.variable_identifier,
+            self._value(message.value, message.binary_value),
+            expected_version=message.expected_version or None,
+            metadata=message.metadata,
+            source="worker",
+            owner=self._access.owner(message.session_id),
+        )
+        return messages.SetVariableResponse(success=True, new_version=found.version)
+
+    @_rpc
+    async def set_variables(self, message: messages.BatchSetVariablesRequest) -> messages.BatchSetVariablesResponse:
+        view = self._access.view(message.session_id)
+        updates, errors = self._updates(message)
+        if errors and message.atomic:
+            await view.info()  # raises if there is no such session
+            return messages.BatchSetVariablesResponse(success=False, errors=errors)
+        found = await view.update_variables(
+            updates,
+            atomic=message.atomic,
+            metadata=message.metadata,
+            source="worker",
+            owner=self._access.owner(message.session_id),
+        )
+        errors |= {name: str(each) for name, each in found.items() if not isinstance(each, Variable)}
+        versions = {name: each.version for name, each in found.items() if isinstance(each, Variable)}
+        return messages.BatchSetVariablesResponse(success=not errors, errors=errors, new_versions=versions)
+
+    def _updates(self, message: messages.BatchSetVariablesRequest) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values that can be read, and what is wrong with the others."""
+        updates: dict[str, Any] = {}
+        errors: dict[str, str] = {}
+        for name, value in message.updates.items():
+            try:
+                updates[name] = self._value(value, message.binary_updates.get(name, b""))
+            except InvalidValue as error:
+                errors[name] = str(error)
+        return updates, errors
+
+    @_rpc
+    async def list_variables(self, message: messages.ListVariablesRequest) -> messages.ListVariablesResponse:
+        found = await self._access.view(message.session_id).list_variables(message.pattern or "*")
+        return messages.ListVariablesResponse(variables=[values.variable_message(each) for each in found])
+
+    @_rpc
+    async def delete_variable(self, message: messages.DeleteVariableRequest) -> messages.DeleteVariableResponse:
+        owner = self._access.owner(message.session_id)
+        await self._access.view(message.session_id).delete_variable(message.variable_identifier, owner=owner)
+        return messages.DeleteVariableResponse(success=True)
+
+    @_rpc
+    async def add_dependency(self, message: messages.AddDependencyRequest) -> messages.AddDependencyResponse:
+        view = self._access.view(message.session_id)
+        await view.add_dependency(message.from_variable, message.to_variable, message.dependency_type or "data")
+        return messages.AddDependencyResponse(success=True)
+
+    @_rpc
+    async def start_optimization(
+        self, message: messages.StartOptimizationRequest
+    ) -> messages.StartOptimizationResponse:
+        found = await self._access.view(message.session_id).start_optimization(
+            message.variable_identifier, message.optimizer_id, config=message.optimizer_config
+        )
+        return messages.StartOptimizationResponse(success=True, optimization_id=found.id)
+
+    @_rpc
+    async def stop_optimization(self, message: messages.StopOptimizationRequest) -> messages.StopOptimizationResponse:
+        found = await self._access.view(message.session_id).stop_optimization(message.variable_identifier)
+        value, _ = values.typed_any(found.value, found.type, binary=False)
+        return messages.StopOptimizationResponse(success=True, final_value=value)
+
+    @_rpc
+    async def get_variable_history(
+        self, message: messages.GetVariableHistoryRequest
+    ) -> messages.GetVariableHistoryResponse:
+        view = self._access.view(message.session_id)
+        variable = await view.get_variable(message.variable_identifier)
+        entries = await view.history(message.variable_identifier, message.limit or None)
+        return messages.GetVariableHistoryResponse(
+            entries=[values.history_message(entry, variable.type) for entry in entries]
+        )
+
+    @_rpc
+    async def rollback_variable(self, message: messages.RollbackVariableRequest) -> messages.RollbackVariableResponse:
+        found = await self._access.view(message.session_id).rollback(
+            message.variable_identifier,
+            message.target_version,
+            source="worker",
+            owner=self._access.owner(message.session_id),
+        )
+        return messages.RollbackVariableResponse(success=True, variable=values.variable_message(found))
+
+    async def watch_variables(self, message: messages.WatchVariablesRequest) -> AsyncIterator[messages.VariableUpdate]:
+        watching = contextlib.AsyncExitStack()
+        try:
+            names = await self._names(message)
+            watcher = await in_trio(
+                watching.enter_async_context,
+                self._access.view(message.session_id).watch(*names, initial=message.include_initial_values),
+            )
+            while (update := await in_trio(_next, watcher)) is not None:
+                yield _update_message(update.value)
+        except SnakepitError as error:
+            raise status_of(error) from None
+        finally:
+            await in_trio(watching.aclose)  # noqa: ASYNC102 - asyncio's turn, once
+
+    @_rpc
+    async def _names(self, message: messages.WatchVariablesRequest) -> list[str]:
+        found, missing = await self._access.view(message.session_id).get_variables(message.variable_identifiers)
+        if missing:
+            raise VariableNotFound(f"variable {missing[0]!r} not found in session {message.session_id!r}")
+        return [each.name for each in found.values()]
+
+    def _value(self, value: Any, binary: bytes) -> Any:
+        return values.value_of(value, binary, allow_pickle=self._access.allow_pickle)
+
+    # Tools.
+
+    @_rpc
+    async def register_tools(self, message: messages.RegisterToolsRequest) -> messages.RegisterToolsResponse:
+        await self._access.check(message.session_id)
+        specs = [values.spec_of(each) for each in message.tools]
+        self._access.register_tools(message.session_id, specs, message.worker_id)
+        return messages.RegisterToolsResponse(
+            success=True, tool_ids={spec.name: f"{message.session_id}:{spec.name}" for spec in specs}
+        )
+
+    @_rpc
+    async def get_exposed_elixir_tools(
+        self, message: messages.GetExposedElixirToolsRequest
+    ) -> messages.GetExposedElixirToolsResponse:
+        await self._access.check(message.session_id)
+        tools = self._access.host_tools(message.session_id)
+        return messages.GetExposedElixirToolsResponse(tools=[_tool_message(tool) for tool in tools])
+
+    @_rpc
+    async def execute_elixir_tool(
+        self, message: messages.ExecuteElixirToolRequest
+    ) -> messages.ExecuteElixirToolResponse:
+        response = messages.ExecuteElixirToolResponse()
+        await self._execute(response, message, {}, self._access.call_host_tool)
+        return response
+
+    @_rpc
+    async def execute_tool(self, message: messages.ExecuteToolRequest) -> messages.ExecuteToolResponse:
+        response = messages.ExecuteToolResponse()
+        await self._execute(response, message, message.binary_parameters, self._access.execute)
+        return response
+
+    async def _execute(self, response: Any, message: Any, binaries: Any, run: Callable[..., Any]) -> None:
+        await self._access.check(message.session_id)
+        began = time.monotonic()
+        try:
+            args = values.unpack_parameters(message.parameters, binaries, allow_pickle=self._access.allow_pickle)
+            found = await run(message.tool_name, args, message.session_id)
+            response.result, response.binary_result = values.to_any(found, f"{message.tool_name}: result")
+            response.success = True
+        except AccessDenied:
+            raise
+        except SnakepitError as error:
+            response.error_message = text_of(error)
+        response.execution_time_ms = values.execution_ms(began, time.monotonic())
+
+    async def execute_streaming_tool(self, message: messages.ExecuteToolRequest) -> AsyncIterator[messages.ToolChunk]:
+        running = contextlib.AsyncExitStack()
+        name = message.tool_name
+        number = 0
+        try:
+            await in_trio(self._access.check, message.session_id)
+            args = values.unpack_parameters(
+                message.parameters, message.binary_parameters, allow_pickle=self._access.allow_pickle
+            )
+            chunks = await in_trio(running.enter_async_context, self._access.stream(name, args, message.session_id))
+            while (chunk := await in_trio(_next, chunks)) is not None:
+                yield messages.ToolChunk(chunk_id=f"{name}-{number}", data=values.chunk_data(chunk.value, name))
+                number += 1
+            yield messages.ToolChunk(chunk_id=f"{name}-{number}", is_final=True)
+        except SnakepitError as error:
+            raise _stream_status(error) from None
+        finally:
+            await in_trio(running.aclose)  # noqa: ASYNC102 - asyncio's turn, once
+
+    # Telemetry.
+
+    async def stream_telemetry(
+        self, messages: AsyncIterator[messages.TelemetryControl]
+    ) -> AsyncIterator[messages.TelemetryEvent]:
+        feed = TelemetryFeed()
+
+        def put(event: Event) -> None:
+            feed.put(event.name, event.measurements, {key: str(value) for key, value in event.metadata.items()})
+
+        detach = self._events.attach(put)
+        obeying = asyncio.ensure_future(feed.obey(messages))
+        try:
+            async for event in feed.events():
+                yield event
+        finally:
+            detach()
+            obeying.cancel()
+
+
+async def _next(items: AsyncIterator[Any]) -> _Item | None:
+    # Asyncio's futures do not take a StopAsyncIteration.
+    async for item in items:
+        return _Item(item)
+    return None
+
+
+def _stream_status(error: SnakepitError) -> GRPCError:
+    status = status_of(error)
+    return status if isinstance(error, (AccessDenied, SessionNotFound)) else GRPCError(Status.INTERNAL, text_of(error))
+
+
+def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
+    return values.tool_message(tool.spec, tool.metadata)
+
+
+def _update_message(update: Update) -> messages.VariableUpdate:
+    variable = update.variable
+    return messages.VariableUpdate(
+        variable_id=update.id,
+        variable=messages.Variable(name=update.name) if variable is None else values.variable_message(variable),
+        update_source="" if variable is None else variable.source,
+        update_metadata={} if update.cause is None else {"cause": update.cause},
+        timestamp=values.timestamp(time.time()),
+        update_type=update.kind,
+    )
+
+
+class ContractServer(grpclib.server.Server):
+    """grpclib's server, but one that closes its connections when it ends."""
+
+    def __init__(self, service: BridgeService) -> None:
+        super().__init__([service])
+        self._protocols: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self._protocols.add(protocol)
+        return protocol
+
+    async def end(self) -> None:
+        """Cancel what runs, wait for its end, and close all connections."""
+        self.close()
+        running = [handler.wait_closed() for handler in self._handlers]
+        await asyncio.gather(*running, return_exceptions=True)
+        for protocol in self._protocols:
+            if (connection := getattr(protocol, "connection", None)) is not None:
+                connection.close()
+        await asyncio.sleep(0)  # for the loop to close them
+
+
+class BridgeServer:
+    """A service at an address, "host:port"; port 0 for one that is free. Listens from the start.
+
+    Raises `UsageError` if the address cannot be had.
+    """
+
+    def __init__(self, address: str, service: BridgeService) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(f'bridge_server={address!r}: write it as "127.0.0.1:50051", or True for a free port')
+        try:
+            self._listener = listen(host, int(port))
+        except OSError as error:
+            raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
+        self.address = f"{host}:{self._listener.getsockname()[1]}"
+        self._service = service
+
+    async def run(  # noqa: ASYNC128 - started where it serves
+        self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until cancelled."""
+        with self._listener:
+            await loop.run_coroutine(self._serve(task_status))
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        server = ContractServer(self._service)
+        await server.start(sock=self._listener)
+        task_status.started()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.end()  # noqa: ASYNC102 - asyncio's turn, once

@@ -1,0 +1,1 @@
+"""What an application holds: the pool, its sessions and its workers."""

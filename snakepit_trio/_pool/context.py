@@ -1,0 +1,191 @@
+"""State that begins in this process, goes to a pool when a worker is first needed, and comes back when asked to."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import trio
+
+from bridge_py.wire.errors import SessionError
+from snakepit_trio._calls.runner import Arguments
+from snakepit_trio._calls.streams import Chunks
+from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio.state.quotas import Quotas
+from snakepit_trio.state.session import Session
+from snakepit_trio.state.store import MemoryStore, SessionStore
+from snakepit_trio.state.view import SessionView
+from snakepit_trio.state.watching import Hub
+
+from .pool import Pool, open_pool
+from .session import SessionHandle
+
+T = TypeVar("T")
+_LAST_STEP: Final = 5.0  # seconds that a store gets to delete the session
+
+
+class LocalState(SessionView):
+    """Variables and programs in this process; no pool, and no worker that sees them. Made by `LocalState.open`."""
+
+    @classmethod
+    async def open(cls, session_id: str = "local", *, quotas: Quotas | None = None) -> LocalState:
+        """Make an empty one, which lives as long as somebody refers to it."""
+        store = MemoryStore(quotas=quotas)
+        return cls(store, await store.create_session(session_id, ttl=None))
+
+
+class BridgedState(SessionView):
+    """Variables and programs in a session of a pool, where workers see them."""
+
+    def __init__(self, pool: Pool, session_id: str) -> None:
+        super().__init__(pool.sessions, session_id)
+
+
+class Context(SessionView):
+    """Variables and programs that need no pool until a worker does: `async with snakepit.Context() as context`.
+
+    State begins in this process. The first call, or `to_bridged`, moves it into a session of the pool, and `to_local`
+    moves it back: values, versions, history, dependencies, programs and watchers all go with it, and who uses it
+    meanwhile waits. `pool` is an open pool, or what makes one when it is needed, by default `open_pool`; such a pool
+    ends with the block, and so does the state.
+    """
+
+    def __init__(
+        self,
+        pool: Pool | Callable[[], AbstractAsyncContextManager[Pool]] | None = None,
+        *,
+        quotas: Quotas | None = None,
+    ) -> None:
+        self._switch = _Switch(MemoryStore(quotas=quotas))
+        super().__init__(self._switch, f"context_{secrets.token_hex(8)}")
+        self._local = self._switch.store
+        self._pool = pool if isinstance(pool, Pool) else None
+        self._open_pool = open_pool if pool is None or isinstance(pool, Pool) else pool
+        self._stack = AsyncExitStack()
+        self._nursery: trio.Nursery | None = None
+        self._running = 0
+
+    async def __aenter__(self) -> Self:
+        await self._local.create_session(self.id, ttl=None)
+        self._nursery = await self._stack.enter_async_context(background_nursery())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        with trio.move_on_after(_LAST_STEP, shield=True):
+            await self._switch.store.delete_session(self.id)
+        return await self._stack.__aexit__(kind, error, trace)  # noqa: ASYNC102 - the nursery's own end
+
+    @property
+    def is_bridged(self) -> bool:
+        """Whether the state is in a pool."""
+        return self._switch.store is not self._local
+
+    async def execute(self, name: str, args: Arguments | None = None, **options: Any) -> Any:
+        """`Pool.execute`, with this state. Raises also what opening a pool raises."""
+        async with self._in_pool() as session:
+            return await session.execute(name, args, **options)
+
+    @asynccontextmanager
+    async def stream(self, name: str, args: Arguments | None = None, **options: Any) -> AsyncIterator[Chunks]:
+        """`Pool.stream`, with this state."""
+        async with self._in_pool() as session, session.stream(name, args, **options) as chunks:
+            yield chunks
+
+    async def to_bridged(self) -> None:
+        """Move the state into a pool, if it is not there; opens the pool, if need be."""
+        async with self._switch.moving():
+            if not self.is_bridged:
+                self._pool = self._pool or await self._start_pool()
+                await self._switch.move(self._pool.sessions, self.id)
+
+    async def to_local(self) -> None:
+        """Move the state back into this process. The pool stays. Raises `SessionError` while a call runs."""
+        if self._running:
+            raise SessionError(f"{self._running} calls use this context in the pool: wait for them first")
+        async with self._switch.moving():
+            if self.is_bridged:
+                await self._switch.move(self._local, self.id)
+
+    @asynccontextmanager
+    async def _in_pool(self) -> AsyncIterator[SessionHandle]:
+        self._running += 1
+        try:
+            await self.to_bridged()
+            assert self._pool is not None
+            yield SessionHandle(self._pool, self.id)
+        finally:
+            self._running -= 1
+
+    async def _start_pool(self) -> Pool:
+        if self._nursery is None:
+            raise SessionError("a context opens a pool only inside its block: use `async with Context() as context`")
+        # In a task of its own: whoever needs it first may be in a cancel scope that ends before the pool does.
+        pool: Pool = await self._nursery.start(self._hold_pool)
+        return pool
+
+    async def _hold_pool(self, task_status: trio.TaskStatus[Pool]) -> None:
+        async with self._open_pool() as pool:
+            task_status.started(pool)
+            await trio.sleep_forever()
+
+
+class _Switch:
+    """Whichever store has the session. Who moves it waits for what is under way, and the others for the move."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self._under_way = 0
+        self._idle = trio.Event()
+        self._move: trio.Event | None = None
+
+    @property
+    def hub(self) -> Hub:
+        return self.store.hub
+
+    async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
+        async with self._in_use() as store:
+            return await store.read_session(session_id, read)
+
+    async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
+        async with self._in_use() as store:
+            return await store.update_session(session_id, change)
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[SessionStore]:
+        while self._move is not None:
+            await self._move.wait()
+        self._under_way += 1
+        try:
+            yield self.store
+        finally:
+            self._under_way -= 1
+            self._idle.set()
+
+    @asynccontextmanager
+    async def moving(self) -> AsyncIterator[None]:
+        """For one at a time, while nobody else uses it."""
+        while self._move is not None:
+            await self._move.wait()
+        move = self._move = trio.Event()
+        try:
+            while self._under_way:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            yield
+        finally:
+            self._move = None
+            move.set()
+
+    async def move(self, target: SessionStore, session_id: str) -> None:
+        """Move the session. If that fails, it stays where it is."""
+        source = self.store
+        await target.import_session(await source.export_session(session_id))
+        with trio.CancelScope(shield=True):
+            source.hub.hand_over(session_id, target.hub)
+            self.store = target
+            await source.delete_session(session_id)

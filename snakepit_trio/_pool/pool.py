@@ -1,0 +1,484 @@
+"""The pool: what an application holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+import platform
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import msgspec
+import trio
+
+from bridge_py import BaseAdapter
+from bridge_py.execution.ending import forks_end
+from bridge_py.wire.conversation import PROTOCOL_VERSION
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._calls.deadlines import Deadlines
+from snakepit_trio._calls.dispatcher import Dispatcher
+from snakepit_trio._calls.runner import DEFAULT, Arguments, Caller, Default, Timeout
+from snakepit_trio._calls.shared_copies import Freight
+from snakepit_trio._calls.streams import Chunks, Results
+from snakepit_trio._config.adapters import Adapter
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._python.api import PythonAPI
+from snakepit_trio._requests.services import Bridge
+from snakepit_trio._requests.tool_registry import ToolRegistry
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.signals import for_the_application, interruption
+from snakepit_trio._util.validation import check_seconds, check_whole, refuse
+from snakepit_trio._workers.supervisor import Supervisor
+from snakepit_trio._workers.worker_process import Worker
+from snakepit_trio._workers.worker_state import WorkerState
+from snakepit_trio.errors import PoolClosed, PoolNotReady, WorkerStartError
+from snakepit_trio.launchers import Local
+from snakepit_trio.state.store import MemoryStore
+
+from .session import SessionHandle, open_session
+from .stats import PoolStats
+from .worker_info import PoolHealth, WorkerInfo, Workers
+
+if TYPE_CHECKING:
+    from snakepit_trio._contract.server import BridgeServer
+
+logger = get_logger("snakepit.pool")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_pool(
+    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    *,
+    adapters: Sequence[str | type[BaseAdapter] | Adapter] = (),
+    workers: int = 2,
+    concurrency: int = 1,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    python: str | os.PathLike[str] = sys.executable,
+    name: str | None = None,
+    **config: Any,
+) -> AsyncIterator[Pool]:
+    """Open a pool of worker processes.
+
+    Use it as `async with open_pool("my_app.tools:Tools") as pool`.
+
+    The block is entered when all workers are ready. When it is left, in whatever way, all calls are
+    stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
+    block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or `[tool.snakepit]`
+    in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
+
+    With `adapters` in place of one, they are tried in order, and the first is used whose workers can start. Why others
+    were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
+
+    In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
+    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further one
+    while the pool closes kills its workers at once; one before that breaks into the block, as it would without a pool.
+
+    Raises `UsageError` for an invalid configuration, and, at once, `WorkerStartError` if a worker cannot start and
+    `OutOfResources` if this process lacks room on its disk, descriptors or memory.
+    """
+    if isinstance(adapters, str) or not isinstance(adapters, Sequence):
+        raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")
+    if adapters and adapter is not None:
+        raise UsageError("give adapter= or adapters=, not both")
+    config |= {
+        "workers": workers,
+        "concurrency": concurrency,
+        "env": env,
+        "cwd": cwd,
+        "python": python,
+        "name": name,
+    }
+    try:
+        settings = [PoolConfig(adapter=each, **config) for each in (*adapters, adapter) if each or not adapters]
+    except TypeError as error:
+        raise _better(error) from None
+    async with AsyncExitStack() as stack:
+        yield await (_open_first(stack, settings) if adapters else _open_only(stack, settings[0]))
+
+
+@trio.lowlevel.enable_ki_protection
+async def _open_only(stack: AsyncExitStack, settings: PoolConfig) -> Pool:
+    if settings.adapter.protocol != "link" and (reason := settings.adapter.unavailable(settings.python)):
+        raise UsageError(f"{settings.adapter!r} cannot be used here: {reason}")
+    return await stack.enter_async_context(_opened(Pool(settings)))
+
+
+@trio.lowlevel.enable_ki_protection
+async def _open_first(stack: AsyncExitStack, candidates: Sequence[PoolConfig]) -> Pool:
+    passed_over: list[tuple[Adapter, str]] = []
+    for settings in candidates:
+        reason = settings.adapter.unavailable(settings.python)
+        if reason is None:
+            try:
+                pool = await stack.enter_async_context(_opened(Pool(settings, tuple(passed_over))))
+            except WorkerStartError as error:
+                reason = str(error)
+            else:
+                return pool
+        logger.warning("%r is passed over: %s", settings.adapter, reason)
+        passed_over.append((settings.adapter, reason))
+    raise UsageError("no adapter can be used here: " + "; ".join(f"{each!r}: {why}" for each, why in passed_over))
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def _opened(pool: Pool) -> AsyncIterator[Pool]:
+    with interruption(pool._hurry) as signals, pool._resources():
+        async with background_nursery() as nursery:
+            # Not `nursery.start`, whose cancellation would leave what is shielded behind where nobody ends it.
+            nursery.start_soon(signals.guard, pool._serve)
+            try:
+                # A forked child has a copy of this loop, and must not tell the workers of its parent to end.
+                with signals.scope, forks_end():
+                    await pool._open()
+                    yield pool
+            finally:
+                # In a task of its own, so that no KeyboardInterrupt gets into it: the nursery waits for it.
+                signals.is_closing = True
+                nursery.start_soon(signals.guard, pool._close)
+
+
+class Pool:
+    """A pool of worker processes. Made by `open_pool`."""
+
+    def __init__(self, config: PoolConfig, passed_over: tuple[tuple[Adapter, str], ...] = ()) -> None:
+        self.config = config
+        #: Of several adapters, those that could not be used, and why.
+        self.passed_over = passed_over
+        self._dispatcher = Dispatcher(config)
+        self._deadlines = Deadlines()
+        self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
+        self._site = (config.launcher or Local()).open(config)
+        #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
+        self.sessions = config.store or MemoryStore(quotas=config.quotas, clock=self._site.clock)
+        #: Functions of the application that workers may call, and the workers' tools.
+        threads = None if self._site.runs_inline else config.host_threads
+        self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
+        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events)
+        #: The workers, one by one.
+        self.workers = Workers(self._supervisor, self._site.check_room)
+        #: What happens in the pool, as it happens.
+        self.events = self._dispatcher.events
+        try:
+            self._bridge_server = self._make_bridge_server(config)
+        except BaseException:
+            self._site.close()
+            raise
+        self._services = trio.CancelScope(shield=True)
+        self._serving = trio.Event()
+        self._was_opened = False
+        self._farewells = trio.CancelScope(shield=True)  # what may take its time while the pool closes
+        self._opened_at = time.monotonic()
+        # As many as may run, and one for each worker to go on with.
+        self._freight = Freight(config.workers * (config.concurrency + 1))
+        self._python: PythonAPI | None = None
+        self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
+
+    # Calls.
+
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: str | None = None,
+        retries: int | RetryPolicy | None = None,
+    ) -> Any:
+        """Run a tool in a worker and return its result.
+
+        `timeout`, in seconds, covers queueing, wire and tool; None for no limit, and by default what the tool or the
+        adapter says, else 30. If the call is
+        cancelled or times out, its code is stopped before this returns; code that does not stop
+        within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
+        just leaves the line. Calls of one `session` keep to one worker, as `affinity` says.
+
+        `retries` says how often the call may be run again, on another worker and within the same
+        `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
+        tool is declared idempotent. Nothing else is ever run twice.
+
+        Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
+        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`; without running, `Tainted`,
+        `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
+        """
+        return await self._caller.execute(name, args, timeout, session, retries)
+
+    def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
+        """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
+
+        `timeout` is as for `execute`, but 300 where nobody says otherwise. The tool is never more than `stream_window`
+        chunks ahead of the consumer. Leaving the block
+        early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
+        chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
+        """
+        return self._caller.stream(name, args, timeout, session)
+
+    async def execute_stream(
+        self,
+        name: str,
+        args: Arguments | None,
+        callback: Callable[[Any], Awaitable[object] | object],
+        *,
+        timeout: Timeout = DEFAULT,
+        session: str | None = None,
+    ) -> None:
+        """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
+
+        What the callback raises stops the tool and leaves as itself.
+        """
+        if not callable(callback):
+            raise refuse("callback", callback, "give a function that takes a chunk")
+        async with self.stream(name, args, timeout=timeout, session=session) as chunks:
+            async for chunk in chunks:
+                answer = callback(chunk)
+                if inspect.isawaitable(answer):
+                    await answer
+
+    @asynccontextmanager
+    async def map(
+        self,
+        name: str,
+        args: Iterable[Arguments] | AsyncIterable[Arguments],
+        *,
+        limit: int | None = None,
+        ordered: bool = False,
+        timeout: Timeout = DEFAULT,
+        session: str | None = None,
+    ) -> AsyncIterator[Results[Arguments, Any]]:
+        """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
+
+        Draws from `args`, also an async iterable, only as fast as results are taken: at most `limit`
+        calls (twice the pool's capacity by default) are under way or wait to be taken. Results come as
+        they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
+        would have come; leaving the block stops what is still under way. `timeout` is for each call.
+        """
+        check_whole("limit", limit, 1, or_none="twice the pool's capacity")
+        limit = limit or 2 * self.config.workers * self.config.concurrency
+        results: Results[Arguments, Any] = Results(args, limit, ordered)
+
+        async def call(item: Arguments) -> Any:
+            return await self.execute(name, item, timeout=timeout, session=session)
+
+        async with background_nursery() as nursery:
+            nursery.start_soon(results.feed, call)
+            yield results
+
+    def session(
+        self,
+        session_id: str | None = None,
+        *,
+        ttl: float | Default | None = DEFAULT,
+        affinity: Affinity | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[SessionHandle]:
+        """A session: `async with pool.session() as session`. See `SessionHandle` for what it can do.
+
+        Without an id it is a new one, which ends with the block. With an id it is the one of that id, or a new one, and
+        lives on for `ttl` seconds after its last use (`session_ttl` by default; None: for ever). While the block runs,
+        its calls go to workers as `affinity` says, by default that of the pool.
+
+        Raises `SessionError` for a ttl that cannot be, `UsageError` for such an affinity, and `QuotaExceeded`.
+        """
+        seconds = self.config.session_ttl if isinstance(ttl, Default) else ttl
+        return open_session(self, self._caller.affinities, session_id, seconds, affinity, metadata or {})
+
+    def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
+        """Let the code of all workers call a function: `context.call_host_tool(name, ...)`. Returns it: a decorator.
+
+        It may be a plain function, which runs in one of `host_threads` threads, a coroutine function of trio, a
+        generator or an async generator. It is cancelled when the call ends that it runs for, which is not over before
+        it. Plain functions cannot be cancelled: they are waited for, and calls of the pool that they wait for end with
+        `ToolCancelled`; a pool that closes waits until `shutdown_timeout` is over. Arguments are checked as those of
+        tools are. A parameter annotated with `HostCall` gets who calls.
+
+        Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
+        """
+        return self.tools.register_host_tool(None, function, name=name, description=description)
+
+    @property
+    def python(self) -> PythonAPI:
+        """Dynamic calls: whatever Python can import, by its name. See `PythonAPI` for what the adapter must be."""
+        if self._python is None:
+            self._python = PythonAPI(self._caller, self.sessions, self._dispatcher, self.config.session_ttl)
+        return self._python
+
+    @property
+    def bridge_address(self) -> str:
+        """Where clients of the wire contract reach this pool, as "host:port". Raises `UsageError` if they cannot."""
+        if self._bridge_server is None:
+            raise UsageError("this pool serves no clients: open it with bridge_server=True")
+        return self._bridge_server.address
+
+    # Looking at it.
+
+    def get_stats(self) -> PoolStats:
+        """The pool's counts."""
+        states = [starter.state for starter in self._supervisor.starters.values()]
+        dispatcher = self._dispatcher
+        return PoolStats(
+            workers=self._supervisor.target,
+            ready=states.count(WorkerState.READY) + states.count(WorkerState.BUSY),
+            busy=states.count(WorkerState.BUSY),
+            queued=dispatcher.queued,
+            running=dispatcher.running,
+            calls=dispatcher.submitted,
+            succeeded=dispatcher.succeeded,
+            failed=dispatcher.failed,
+            cancelled=self._caller.cancelled,
+            timed_out=self._caller.timed_out,
+            crashed=dispatcher.crashed,
+            retried=self._caller.retried,
+            restarts=self._supervisor.restarts,
+            recycled=self._supervisor.recycled,
+            uptime=time.monotonic() - self._opened_at,
+        )
+
+    def list_workers(self) -> list[WorkerInfo]:
+        """The workers, in the order of their start; the same as `workers.list()`."""
+        return self.workers.list()
+
+    def get_health(self) -> PoolHealth:
+        """Whether the pool can work, and how its workers answer."""
+        return PoolHealth.of(self.workers.list(), self._supervisor.target, self._dispatcher.is_closed)
+
+    def get_info(self) -> dict[str, Any]:
+        """What this pool is: name, versions, settings and the workers' tools, as plain values."""
+        return {
+            "name": self.config.name,
+            "version": importlib.metadata.version("snakepit-trio"),
+            "python": platform.python_version(),
+            "worker_python": sorted({worker.python for worker in self._supervisor.ready()}),
+            "protocol": PROTOCOL_VERSION,
+            "adapter": str(self.config.adapter),
+            "workers": self._supervisor.target,
+            "concurrency": self.config.concurrency,
+            "tools": msgspec.to_builtins(list(self._dispatcher.tools.values())),
+        }
+
+    async def resize(self, workers: int) -> None:
+        """Change the number of workers; returns when they are ready, or retired after their calls.
+
+        Raises `UsageError` for more than this machine can hold, and `WorkerStartError` if one cannot start; those that
+        can stay.
+        """
+        check_whole("workers", workers, 1)
+        missing = workers - self._supervisor.target
+        if missing > 0:
+            await self.workers.start(missing)
+        else:
+            await self._supervisor.shrink(-missing)
+
+    async def await_ready(self, timeout: float = 30) -> None:
+        """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
+        check_seconds("timeout", timeout, or_zero=True)
+        with trio.move_on_after(timeout) as waiting:
+            while (missing := self._supervisor.missing()) and not self._dispatcher.is_closed:
+                await self._dispatcher.workers_changed.wait()
+        if waiting.cancelled_caught:
+            raise PoolNotReady(f"{missing} of {self._supervisor.target} workers were not ready within {timeout} s")
+        if self._dispatcher.is_closed:
+            raise PoolClosed("the pool is closed")
+
+    # Opening and closing.
+
+    @contextmanager
+    def _resources(self) -> Iterator[None]:
+        """What is given back when nothing of the pool runs any more."""
+        with closing(self._site), closing(self._freight), closing(self._bridge):
+            yield
+
+    async def _serve(self) -> None:
+        # Shielded from the outside, so that bodies unwind while their services still run.
+        try:
+            with self._services:
+                await self._run_services()
+        finally:
+            # However they have ended: without them, a call in line would wait for ever.
+            self._dispatcher.close()
+
+    async def _run_services(self) -> None:
+        async with trio.open_nursery() as outer:
+            await outer.start(self._site.run)
+            if self._bridge_server is not None:
+                await outer.start(self._bridge_server.run, self._site.loop)
+            async with trio.open_nursery() as inner:
+                await inner.start(self._supervisor.run)
+                inner.start_soon(self._dispatcher.watch_stalls)
+                inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
+                inner.start_soon(self._deadlines.run)
+                reaper = partial(self.sessions.run_reaper, self.config.cleanup_interval)
+                inner.start_soon(for_the_application, reaper)
+                self._serving.set()
+            outer.cancel_scope.cancel()
+
+    def _make_bridge_server(self, config: PoolConfig) -> BridgeServer | None:
+        if not config.bridge_server:
+            return None
+        if self._site.runs_inline:
+            raise UsageError("a pool in memory has no connections, and serves no clients: leave bridge_server out")
+        from snakepit_trio._contract.access import PoolAccess
+        from snakepit_trio._contract.server import BridgeServer, BridgeService
+
+        address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
+        access = PoolAccess(self._bridge, self, config.session_ttl)
+        return BridgeServer(address, BridgeService(access, self.events))
+
+    def _make_worker(self, id: str) -> Worker:
+        return Worker(id, self.config, self._site, self._dispatcher, self._bridge)
+
+    async def _open(self) -> None:
+        await self._serving.wait()
+        await self.workers.start(self.config.workers)
+        self._was_opened = True
+
+    async def _close(self) -> None:
+        try:
+            with self._farewells:
+                self._farewells.deadline = trio.current_time() + self.config.shutdown_timeout
+                if not self._was_opened:
+                    self._farewells.cancel()  # its workers have served nothing
+                await self._end_in_order()
+        finally:
+            # Each of these, whatever the others do.
+            with ExitStack() as steps:
+                steps.callback(self._services.cancel)
+                steps.callback(self.tools.abandon_threads)
+                steps.callback(self._supervisor.hurry)
+
+    async def _end_in_order(self) -> None:
+        with ExitStack() as steps:
+            if self._python is not None:
+                steps.callback(self._python.close)
+            steps.callback(self._dispatcher.close)
+        await self._supervisor.stop()
+
+    def _hurry(self) -> None:
+        self._farewells.cancel()
+
+
+def _better(error: TypeError) -> Exception:
+    text = str(error)
+    if "unexpected keyword argument" not in text:
+        return error
+    known = ", ".join(field.name for field in attrs.fields(PoolConfig))
+    return UsageError(f"open_pool {text.partition('() ')[2]}; the settings are: {known}")

@@ -1,0 +1,36 @@
+"""A pool for a plain script."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+from bridge_py import BaseAdapter
+from snakepit_trio._config.adapters import Adapter
+
+from .pool import Pool, open_pool
+
+T = TypeVar("T")
+
+
+def run_as_script(
+    function: Callable[[Pool], Awaitable[T]],
+    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    *,
+    timeout: float = 15,
+    **config: Any,
+) -> T:
+    """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
+
+    Starts trio. When this returns or raises, no process of the pool is left; ending them takes
+    `timeout` seconds at the most. `config` is that of `open_pool`.
+    """
+    config.setdefault("shutdown_timeout", timeout)
+
+    async def main() -> T:
+        async with open_pool(adapter, **config) as pool:
+            return await function(pool)
+
+    return trio.run(main)

@@ -1,0 +1,114 @@
+"""One session of a pool: its state, and calls that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import trio
+
+from bridge_py.wire.errors import UsageError
+from bridge_py.wire.owning import own
+from snakepit_trio._calls.runner import DEFAULT, Arguments, Timeout
+from snakepit_trio._calls.streams import Chunks
+from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio.state.checks import check_new_session
+from snakepit_trio.state.view import SessionView
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SessionHandle(SessionView):
+    """A session of a pool: variables, programs and watching as every `SessionView` has them, and calls.
+
+    The tools of its calls see its state through their `SessionContext`.
+    """
+
+    def __init__(self, pool: Pool, session_id: str) -> None:
+        super().__init__(pool.sessions, session_id)
+        self._pool = pool
+
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        retries: int | RetryPolicy | None = None,
+    ) -> Any:
+        """`Pool.execute` in this session."""
+        args = await self._ask_first(name, args)
+        return await self._pool.execute(name, args, timeout=timeout, session=self.id, retries=retries)
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
+    ) -> AsyncIterator[Chunks]:
+        """`Pool.stream` in this session."""
+        args = await self._ask_first(name, args)
+        async with self._pool.stream(name, args, timeout=timeout, session=self.id) as chunks:
+            yield chunks
+
+    async def execute_stream(
+        self,
+        name: str,
+        args: Arguments | None,
+        callback: Callable[[Any], Awaitable[object] | object],
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """`Pool.execute_stream` in this session."""
+        args = await self._ask_first(name, args)
+        await self._pool.execute_stream(name, args, callback, timeout=timeout, session=self.id)
+
+    async def _ask_first(self, name: str, args: Arguments | None) -> Arguments | None:
+        """Raise if the session is gone. Returns the arguments as they were before that, which may take its time."""
+        if self._may_wait:
+            args = own(args, f"{name}: args")
+        await self.info()
+        return args
+
+    def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
+        """`Pool.expose`, for the calls of this session, as long as it lives. It hides the pool's tool of that name."""
+        return self._pool.tools.register_host_tool(self.id, function, name=name, description=description)
+
+
+@asynccontextmanager
+async def open_session(
+    pool: Pool,
+    affinities: dict[str, Affinity],
+    session_id: str | None,
+    ttl: float | None,
+    affinity: Affinity | None,
+    metadata: Mapping[str, str],
+) -> AsyncIterator[SessionHandle]:
+    """See `Pool.session`. `affinities` is where to note that of the session."""
+    if affinity is not None and affinity not in get_args(Affinity):
+        raise UsageError(f"affinity={affinity!r} cannot be; give one of {', '.join(get_args(Affinity))}")
+    check_new_session(session_id, ttl, metadata)
+    is_ours = session_id is None
+    if session_id is None or not await pool.sessions.session_exists(session_id):
+        session_id = await pool.sessions.create_session(session_id, ttl=ttl, metadata=metadata)
+    before = affinities.get(session_id)
+    if affinity is not None:
+        affinities[session_id] = affinity
+    try:
+        yield SessionHandle(pool, session_id)
+    finally:
+        if affinity is not None:
+            _put_back(affinities, session_id, before)
+        if is_ours:
+            with trio.CancelScope(shield=True):
+                await pool.sessions.delete_session(session_id)  # noqa: ASYNC102 - shielded
+
+
+def _put_back(affinities: dict[str, Affinity], session_id: str, before: Affinity | None) -> None:
+    if before is None:
+        del affinities[session_id]
+    else:
+        affinities[session_id] = before

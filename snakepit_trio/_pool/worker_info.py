@@ -1,0 +1,158 @@
+"""The workers of a pool, as its owner sees and moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+import trio
+
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._processes.capacity import STARTS
+from snakepit_trio._util.validation import check_whole
+from snakepit_trio._workers.supervisor import Supervisor, WorkerStarter
+from snakepit_trio._workers.worker_process import Worker
+from snakepit_trio._workers.worker_state import WorkerState
+
+_WORKING = (WorkerState.READY, WorkerState.BUSY)
+
+
+@attrs.frozen
+class WorkerInfo:
+    """One worker, at the moment of asking.
+
+    `started_at` is Unix time in seconds, `resident_bytes` its memory, `latency` the seconds it took to answer
+    the last ping, `missed_pings` how many it has not answered in a row.
+    """
+
+    id: str
+    pid: int | None
+    state: WorkerState
+    calls_served: int
+    started_at: float
+    resident_bytes: int | None
+    latency: float | None
+    missed_pings: int
+
+
+@attrs.frozen
+class PoolHealth:
+    """`status` is "healthy" when all workers work, "degraded" when some do, "unavailable" when none does."""
+
+    status: Literal["healthy", "degraded", "unavailable"]
+    expected: int
+    working: int
+    workers: tuple[WorkerInfo, ...]
+
+    @classmethod
+    def of(cls, workers: list[WorkerInfo], expected: int, is_closed: bool) -> PoolHealth:
+        """Judge a pool by its workers."""
+        working = 0 if is_closed else sum(worker.state in _WORKING and not worker.missed_pings for worker in workers)
+        status: Literal["healthy", "degraded", "unavailable"] = "degraded"
+        if working >= expected:
+            status = "healthy"
+        elif not working:
+            status = "unavailable"
+        return cls("unavailable" if is_closed else status, expected, working, tuple(workers))
+
+
+class Workers:
+    """A pool's workers: `pool.workers`."""
+
+    def __init__(self, supervisor: Supervisor, check_room: Callable[[int], None]) -> None:
+        self._supervisor = supervisor
+        self._check_room = check_room
+
+    def list(self) -> list[WorkerInfo]:
+        """All workers, in the order of their ids' numbers; those that are being replaced stand twice."""
+        return [info for starter in self._supervisor.starters.values() for info in _describe(starter)]
+
+    def count(self) -> int:
+        """How many there should be."""
+        return self._supervisor.target
+
+    def get(self, worker_id: str) -> WorkerInfo | None:
+        """The worker of that id, or None."""
+        starter = self._find(worker_id)
+        return None if starter is None else _describe(starter)[-1]
+
+    def by_pid(self, pid: int) -> WorkerInfo | None:
+        """The worker whose process has that id, or None."""
+        for starter in self._supervisor.starters.values():
+            if any(worker.pid == pid for worker in starter.workers):
+                return next(info for info in _describe(starter) if info.pid == pid)
+        return None
+
+    async def start(self, number: int = 1) -> tuple[str, ...]:
+        """Add workers; returns their ids when all are ready.
+
+        Many are started a few at a time. Raises `UsageError` for more than this machine can hold, and
+        `WorkerStartError`, at once, if one cannot start; those that can stay. If cancelled, no more are started, and
+        those under way go on.
+        """
+        check_whole("number", number, 0)
+        self._check_room(self._supervisor.target + number)
+        starters: list[WorkerStarter] = []
+        places = trio.Semaphore(STARTS)
+        async with trio.open_nursery() as nursery:
+            for _ in range(number):
+                await places.acquire()
+                starters.append(self._supervisor.add())
+                nursery.start_soon(_until_up, starters[-1], places, nursery.cancel_scope)
+        for starter in starters:
+            if starter.failure is not None:
+                raise starter.failure
+        return tuple(starter.id for starter in starters)
+
+    async def stop(self, worker_id: str) -> None:
+        """Take a worker out of the pool: it takes no more calls, finishes those it has, and ends.
+
+        Raises `UsageError` if there is none of that id. If cancelled, it goes on ending.
+        """
+        await self._supervisor.retire(self._starter(worker_id))
+
+    async def restart(self, worker_id: str) -> None:
+        """Replace a worker by a fresh one: that one is started first, then the old one finishes its calls and ends.
+
+        Returns when the fresh one is ready. Raises `UsageError` if there is none of that id.
+        """
+        starter = self._starter(worker_id)
+        await self._supervisor.renew(starter)
+
+    def _starter(self, worker_id: str) -> WorkerStarter:
+        starter = self._find(worker_id)
+        if starter is None:
+            known = ", ".join(self._supervisor.starters)
+            raise UsageError(f"there is no worker {worker_id!r}; there are: {known}")
+        return starter
+
+    def _find(self, worker_id: object) -> WorkerStarter | None:
+        return self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
+
+
+async def _until_up(starter: WorkerStarter, places: trio.Semaphore, scope: trio.CancelScope) -> None:
+    await starter.up.wait()
+    places.release()
+    if starter.failure is not None:
+        scope.cancel()
+
+
+def _describe(starter: WorkerStarter) -> list[WorkerInfo]:
+    workers = list(starter.workers)
+    if starter.worker not in workers:
+        workers.append(starter.worker)
+    return [_info(worker, starter.state if worker is starter.worker else worker.state) for worker in workers]
+
+
+def _info(worker: Worker, state: WorkerState) -> WorkerInfo:
+    return WorkerInfo(
+        worker.id,
+        worker.pid,
+        state,
+        worker.calls_served,
+        worker.started_at,
+        worker.resident_bytes() or None,
+        worker.health.latency,
+        worker.health.missed,
+    )

@@ -1,0 +1,124 @@
+"""Small helper processes of ours: keepers and guardians. Each has a socket to us, which ends with the process."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Self
+
+import trio
+
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.threads import run_in_thread
+
+_REAP: Final = 1.0  # seconds between the end of its socket and the end of a process, which are one
+_PASS: Final = 0.001
+_CHUNK: Final = 65536
+
+Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
+
+
+class Child:
+    """One helper process, by its socket. `pid` is its process id."""
+
+    def __init__(self, process: subprocess.Popen[bytes], end: socket.socket) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._end = end
+        self._stream = trio.socket.from_stdlib_socket(end)
+        self._reading = trio.Lock()
+        self._read = b""
+        self._has_ended = False
+
+    @classmethod
+    async def start(cls, start: Start) -> Self:
+        """Start one: `start` is called in a thread, with the end of the socket that is to be the process's.
+
+        Raises `OSError`, and what `start` raises. Cancelled, it ends no sooner: a process that was started is not lost.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with trio.CancelScope(shield=True):
+                process = await run_in_thread(start, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    def tell(self, data: bytes) -> None:
+        """Send a few bytes. From any thread, and from signal handlers. Whether they arrive its end will tell."""
+        with contextlib.suppress(OSError):
+            self._end.send(data)
+
+    async def read_line(self) -> bytes | None:
+        """The next line that it writes, or None at its end. Several tasks may wait; one at a time gets each line."""
+        async with self._reading:
+            while b"\n" not in self._read:
+                data = await self._receive()
+                if not data:
+                    return None
+                self._read += data
+            line, _, self._read = self._read.partition(b"\n")
+            return line
+
+    async def _receive(self) -> bytes:
+        if self._has_ended:
+            return b""
+        try:
+            data = await self._stream.recv(_CHUNK)
+        except OSError:
+            data = b""  # it ended without reading what it was told
+        self._has_ended = not data
+        return data
+
+    async def until_reaped(self) -> None:
+        """Wait for its end, and reap it. Also where the application reaps all children itself."""
+        while await self.read_line() is not None:
+            pass
+        with trio.move_on_after(_REAP):
+            while self.process.poll() is None:  # noqa: ASYNC110 - a pidfd would be one more descriptor
+                await trio.sleep(_PASS)
+        if self.process.poll() is None:
+            self.process.kill()
+
+    def let_go(self) -> None:
+        """Close the socket to it, which ends it if it lives. For the process that started it, and for forked ones."""
+        self._end.close()
+
+
+def interpreter(python: str) -> str:
+    """The interpreter that runs helpers, if `python` is that of the workers.
+
+    Raises `UsageError` if there is none: `sys.executable` of a frozen program, or of a server that embeds Python, would
+    start that program once more.
+    """
+    if _is_interpreter():
+        return sys.executable
+    if python == sys.executable:
+        raise UsageError(
+            f"this program, {sys.executable or 'whose executable is not known'}, has no Python interpreter that could"
+            " run workers, as programs have none that PyInstaller and the like have frozen: give python= the path of"
+            " one, such as open_pool(..., python='/usr/bin/python3')"
+        )
+    return python
+
+
+def _is_interpreter() -> bool:
+    return "py" in Path(sys.executable or "").name and not getattr(sys, "frozen", False)
+
+
+def script(module_file: str) -> str:
+    """The path of a helper's source. Raises `UsageError` if it is not there, as in a frozen program."""
+    path = Path(module_file).with_suffix(".py")
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there: a frozen program needs the sources of snakepit_trio and bridge_py beside it"
+            " (PyInstaller: --collect-all snakepit_trio --collect-all bridge_py)"
+        )
+    return str(path)

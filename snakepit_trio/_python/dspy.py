@@ -1,0 +1,280 @@
+"""The part of `pool.python` that is for DSPy: language models of sessions, and programs that any worker can rebuild."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from bridge_py.dynamic.dspy_programs import Recipe, check_kind
+from bridge_py.dynamic.language_models import Model
+from bridge_py.dynamic.references import check_name
+from bridge_py.wire.errors import InvalidArguments, UsageError
+from snakepit_trio._calls.call import CallWorker, Displaced
+from snakepit_trio._calls.runner import DEFAULT, Caller, Timeout
+from snakepit_trio.state.session import Session
+from snakepit_trio.state.store import SessionStore
+
+from .placements import Shelf, Shelves
+
+if TYPE_CHECKING:
+    from snakepit_trio.state.view import SessionView
+    from snakepit_trio.state.watching import Hub
+
+_IS_DSPY: Final = "dspy"
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Models:
+    """Language models by session, in the memory of this process and nowhere else. That of None is the pool's own."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._numbers = itertools.count(1)
+        self._models: dict[str | None, Model] = {}
+
+    def new(self, provider: str, config: Mapping[str, Any]) -> Model:
+        """One that nobody has yet. Raises `UsageError` if it cannot be."""
+        model = Model(next(self._numbers), provider, dict(config))
+        _ = model.name
+        return model
+
+    def put(self, session_id: str | None, model: Model) -> None:
+        """Give it to a session, until that ends, in place of the one it had."""
+        self._models[session_id] = model
+        if session_id is not None:
+            self._hub.subscribe(session_id, self, lambda changes: self._hear(session_id, changes))
+
+    def get(self, session_id: str) -> Model:
+        """That of a session, else that of the pool. Raises `UsageError` if there is neither."""
+        found = self._models.get(session_id) or self._models.get(None)
+        if found is None:
+            raise UsageError(
+                f"session {session_id!r} has no language model in this process: call configure_dspy(provider, config,"
+                " session=...) first, or without a session for all. Models are not kept in the session store"
+            )
+        return found
+
+    def name(self, session_id: str) -> str:
+        """The name of that, or an empty text."""
+        found = self._models.get(session_id) or self._models.get(None)
+        return "" if found is None else found.name
+
+    def close(self) -> None:
+        """The pool has ended."""
+        for session_id in self._models:
+            if session_id is not None:
+                self._hub.unsubscribe(session_id, self)
+        self._models.clear()
+
+    def _hear(self, session_id: str, changes: object) -> None:
+        if changes is None:
+            self._models.pop(session_id, None)
+
+
+class DspyAPI:
+    """Methods of `PythonAPI`. A program is an entry of its session's programs; workers build it when they need it."""
+
+    _caller: Caller
+    _store: SessionStore
+    _shelves: Shelves
+    _models: Models
+
+    async def configure_dspy(
+        self,
+        provider: str,
+        config: Mapping[str, Any] = _NOTHING,
+        *,
+        session: SessionView | str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> str:
+        """Give a session its language model, or without a session all that have none; returns the model's name.
+
+        `provider` is "openai", "anthropic", "gemini", "ollama", ... or "dummy". `config` is {"model": "..."} and
+        whatever `dspy.LM` takes: "api_key", "api_base", "temperature", ... They are kept in this process's memory until
+        the session ends, and are sent along with calls. Nothing is asked of the provider yet. Cancelled, or when it
+        raises, it changes nothing. Raises `UsageError`, which lists the providers, and `SessionNotFound`.
+        """
+        model = self._models.new(provider, config)
+        await self.run("dspy_configure", {"model": msgspec.structs.asdict(model)}, session, timeout)
+        session_id = None if session is None else _id_of(session)
+        if session_id is not None:
+            await self._store.get_session(session_id)  # nobody would tell of an end that has been already
+        self._models.put(session_id, model)
+        return model.name
+
+    async def create_dspy_program(
+        self,
+        kind: str,
+        params: Mapping[str, Any],
+        *,
+        store_as: str,
+        session: SessionView | str,
+        state: Mapping[str, Any] | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> dict[str, Any]:
+        """Make a program, and keep what it is made of as the session's program `store_as`; returns that.
+
+        `kind` is "predict", "chain_of_thought", "react", "program_of_thought" or "module"; see docs/dspy.md for their
+        parameters. `state` is what a program's `dump_state()` gave, for example after it was optimised. Raises
+        `UsageError` for what cannot be, `NotAllowed` for the last two if the adapter is not trusted, `QuotaExceeded`.
+        """
+        recipe = _recipe(check_name(store_as), kind, params, state)
+        session_id = _id_of(session)
+        workers: list[CallWorker] = []
+        found = await self.run("dspy_create", {"program": recipe}, session, timeout, claimed=workers.append)
+        made = {"model": self._models.name(session_id), "created_at": time.time(), "worker": workers[-1].id}
+        entry = {"type": _IS_DSPY, **recipe, **found, **made}
+        await self._store.of(session_id).store_program(store_as, entry)
+        return entry
+
+    async def execute_dspy(
+        self, program: str, inputs: Mapping[str, Any], *, session: SessionView | str, timeout: Timeout = DEFAULT
+    ) -> dict[str, Any]:
+        """Run a program and return its outputs by name, "reasoning" included; those of a module as it returns them.
+
+        Inputs are values: texts such as "stored.x" are texts. Raises `InvalidArguments`, which names inputs that are
+        missing or unknown, before anything runs; `ProgramNotFound`; `ToolError` for what DSPy raises. Cancelling stops
+        it, also in the middle of a request, and leaves the session's programs as they are.
+        """
+        arguments, is_async = await self._prepare(program, inputs, session)
+        tool = "dspy_execute" if is_async else "dspy_execute_blocking"
+        outputs: dict[str, Any] = await self.run(tool, arguments, session, timeout)
+        return outputs
+
+    @asynccontextmanager
+    async def stream_dspy(
+        self, program: str, inputs: Mapping[str, Any], *, session: SessionView | str, timeout: Timeout = DEFAULT
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Run a program: `async with python.stream_dspy(...) as chunks`, then `async for chunk in chunks`.
+
+        Chunks are {"field": "answer", "piece": "Pa", "predictor": "self"}, as the language model says them, for all
+        texts that predictors of the program give; a field that does not come in pieces is one. The last chunk is
+        {"prediction": {...}}. Leaving the block stops it. Raises as `execute_dspy` does.
+        """
+        arguments, _ = await self._prepare(program, inputs, session)
+        async with self._stream("dspy_stream", arguments, _id_of(session), timeout) as chunks:
+            yield chunks
+
+    async def save_dspy(
+        self, program: str, *, session: SessionView | str, timeout: Timeout = DEFAULT
+    ) -> dict[str, Any]:
+        """Keep the state that a program has in its worker (`dump_state`), and return it.
+
+        From now on it is what the program is rebuilt with. Raises `UsageError` if it was created anew meanwhile.
+        """
+        session_id = _id_of(session)
+        recipe = await self._recipe(program, session_id)
+        state: dict[str, Any] = await self.run("dspy_state", {"program": _sent(recipe)}, session, timeout)
+
+        def put(found: Session) -> None:
+            entry = found.get_program(program)
+            if not isinstance(entry, dict) or entry.get("build") != recipe["build"]:
+                raise UsageError(f"program {program!r} was created anew while its state was read: save it again")
+            found.change_program(program, {"state": state, "build": secrets.token_hex(8)})
+
+        await self._store.update_session(session_id, put)
+        return state
+
+    async def _prepare(
+        self, program: str, inputs: Mapping[str, Any], session: SessionView | str
+    ) -> tuple[dict[str, Any], bool]:
+        """The arguments of the tools that run a program, and whether it has a coroutine."""
+        session_id = _id_of(session)
+        recipe = await self._recipe(program, session_id)
+        _check_inputs(program, recipe, inputs)
+        model = msgspec.structs.asdict(self._models.get(session_id))
+        return {"model": model, "program": _sent(recipe), "inputs": dict(inputs)}, recipe["is_async"]
+
+    async def _recipe(self, program: str, session_id: str) -> dict[str, Any]:
+        found = await self._store.of(session_id).get_program(program)
+        if not isinstance(found, dict) or found.get("type") != _IS_DSPY:
+            raise UsageError(f"program {program!r} of session {session_id!r} is none of create_dspy_program")
+        return found
+
+    @asynccontextmanager
+    async def _stream(
+        self, tool: str, arguments: Mapping[str, Any], session_id: str, timeout: Timeout
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """As `run`, for a tool whose first chunk is the reply of its `Workbench`."""
+        self._check_tool(tool)
+        budget = self._caller.budget(tool, arguments, timeout, 1)
+        deadline = math.inf if budget is None else trio.current_time() + budget
+        while True:
+            await self._store.get_session(session_id)
+            shelf = await self._shelves.open(session_id)
+            placement = shelf.placement()
+            sent = {**arguments, "placement": msgspec.structs.asdict(placement)}
+
+            def claim(worker: CallWorker, number: int = placement.number, shelf: Shelf = shelf) -> bool:
+                return shelf.claim(worker, number)
+
+            with self._shelves.call(shelf, ()):
+                left = None if budget is None else max(0.0, deadline - trio.current_time())
+                async with self._caller.stream(tool, sent, left, session_id, claim) as chunks:
+                    try:
+                        shelf.hear(placement, await anext(chunks), {})
+                    except Displaced:  # its worker has ended before it could start there
+                        continue
+                    yield chunks
+                    return
+
+    def _check_tool(self, tool: str) -> None:
+        raise NotImplementedError
+
+    async def run(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        session: SessionView | str | None,
+        timeout: Timeout,
+        *stores: str | None,
+        durable: bool = False,
+        value: Any = None,
+        claimed: Callable[[CallWorker], object] | None = None,
+    ) -> Any:
+        """See `PythonAPI`."""
+        raise NotImplementedError
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The provider, and the rest. Raises `UsageError`."""
+    if not isinstance(settings.get("provider"), str):
+        raise UsageError('dspy: say who provides the language model, as in {"provider": "openai", "model": "..."}')
+    return settings["provider"], {name: value for name, value in settings.items() if name != "provider"}
+
+
+def _id_of(session: SessionView | str) -> str:
+    return session if isinstance(session, str) else session.id
+
+
+def _recipe(id: str, kind: str, params: Mapping[str, Any], state: Mapping[str, Any] | None) -> dict[str, Any]:
+    check_kind(kind, params)
+    saved = None if state is None else dict(state)
+    return msgspec.structs.asdict(
+        Recipe(id=id, kind=kind, params=dict(params), build=secrets.token_hex(8), state=saved)
+    )
+
+
+def _sent(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: recipe[name] for name in Recipe.__struct_fields__}
+
+
+def _check_inputs(program: str, recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    if not isinstance(inputs, Mapping):
+        raise InvalidArguments(f"the inputs of program {program!r} are a {type(inputs).__name__}; give a dict by name")
+    known = [*recipe["inputs"], *recipe["optional"]]
+    there = ", ".join(known) or "none"
+    for name in recipe["inputs"]:
+        if name not in inputs:
+            raise InvalidArguments(f"program {program!r}: the input {name!r} is missing; there are: {there}", name)
+    for name in inputs:
+        if name not in known and not recipe["takes_any"]:
+            raise InvalidArguments(f"program {program!r} has no input {name!r:.100}; there are: {there}", str(name))

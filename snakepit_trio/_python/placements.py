@@ -1,0 +1,231 @@
+"""The host's account of the objects that workers keep for sessions: where they are, and what has become of them.
+
+`Shelf` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims when it is
+brought there; a call that would start anywhere else is refused before it runs, and made anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from bridge_py.dynamic.stored_objects import Placement
+from bridge_py.wire import codec
+from snakepit_trio._calls.call import CallWorker
+
+if TYPE_CHECKING:
+    from snakepit_trio._calls.dispatcher import Dispatcher
+    from snakepit_trio.state.watching import Hub
+
+_copy_ids: Final = itertools.count(1)
+_HISTORY: Final = 100  # lost names of a session that are remembered
+
+
+def new_copy_id() -> int:
+    """An id that no copy has had."""
+    return next(_copy_ids)
+
+
+class Copy:
+    """The host's copy of an object, as bytes."""
+
+    def __init__(self, value: Any, name: str, id: int) -> None:
+        """Raises `EncodeError`."""
+        self.id = id
+        packed = codec.encode(value, f"store: {name}")
+        self._body = packed.body
+        self._area = b"".join(packed.buffers)
+
+    def value(self) -> Any:
+        """The value, made anew; arrays in it refer to the copy's memory, and are read-only."""
+        return codec.decode(self._body, self._area)
+
+
+class Shelf:
+    """What is known of one session's objects."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.number = 1  # of the present placement
+        self.worker: CallWorker | None = None  # that has claimed it
+        self.visited: set[CallWorker] = set()  # workers that may hold something of the session
+        self.objects: dict[str, int] = {}  # by name, with the id of its copy, or 0
+        # Names that calls which were given up may have stored, with the number of calls made until then.
+        self.unsure: dict[str, int] = {}
+        self.copies: dict[str, Copy] = {}
+        self.lost: dict[str, str] = {}  # by name, with the message of the error
+        self.calls = 0
+        self.is_over = False
+        self.idle = trio.Event()  # the session has ended, and no call of it is left
+        self._made = 0  # calls so far
+        self._version = 0
+        self._has_begun = False  # its worker has all that this placement began with
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything to keep the session at its worker for."""
+        return bool(self.objects or self.unsure or self.copies)
+
+    def placement(self) -> Placement:
+        """What a call made now has to say."""
+        self._move_on()
+        restore = {
+            name: (copy.id, copy.value()) for name, copy in self.copies.items() if self.objects.get(name) != copy.id
+        }
+        self._made += 1
+        return Placement(self.number, self._made, not self._has_begun, restore, self.lost)
+
+    def claim(self, worker: CallWorker, number: int) -> bool:
+        """Whether a call of a placement may start on a worker. The first one that may decides which worker it is."""
+        if self.is_over or number != self.number:
+            return False
+        if self.worker is None:
+            self.worker = worker
+            self.visited = {each for each in self.visited if not each.has_left} | {worker}
+        return self.worker is worker
+
+    def hear(self, placement: Placement, reply: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
+        """A call has answered, and has stored objects of which these are the copies."""
+        if self.is_over or "version" not in reply:
+            return
+        if placement.number != self.number:
+            self._hear_late(placement, reply, copies)
+            return
+        self._has_begun = True
+        if reply["version"] <= self._version:
+            # What it has stored may have been replaced or deleted since.
+            self.copies |= {name: copy for name, copy in copies.items() if self.objects.get(name) == copy.id}
+            return
+        self.copies.update(copies)
+        known = {copy.id for copy in copies.values()} | {copy_id for copy_id, _ in placement.restore.values()}
+        known |= set(self.objects.values())
+        self._version = reply["version"]
+        self.objects = dict(reply["objects"])
+        # Only what was asked afterwards tells what those calls have done.
+        self.unsure = {name: made for name, made in self.unsure.items() if made >= placement.order}
+        for name, copy in tuple(self.copies.items()):
+            if copy.id in known and self.objects.get(name) != copy.id:
+                del self.copies[name]  # another object has the name now, or none
+        for name in (*self.objects, *reply["settled"]):
+            self.lost.pop(name, None)
+
+    def _hear_late(self, placement: Placement, reply: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
+        # Its worker was already leaving: of what it has stored, there are only the copies.
+        for name in reply["stored"]:
+            if name in copies and name not in self.objects:
+                self.copies[name] = copies[name]
+                self.lost.pop(name, None)
+            elif name not in self.objects and name not in self.copies:
+                self.lost[name] = self._obituary(name, f"the worker of placement {placement.number} was leaving")
+
+    def doubt(self, names: Iterable[str]) -> None:
+        """A call was given up that may have stored objects of these names."""
+        if self.worker is not None:
+            self.unsure.update(dict.fromkeys(names, self._made))
+
+    def leave(self) -> None:
+        """Nothing keeps the session at its worker: the next call may go anywhere."""
+        if self.worker is not None and not self.holds:
+            self._begin_anew()
+
+    def end(self) -> None:
+        """The session has ended. Its workers are told."""
+        self.is_over = True
+        for worker in self.visited:
+            worker.end_session(self.session_id)
+        self.objects, self.copies, self.lost, self.unsure = {}, {}, {}, {}
+
+    def _move_on(self) -> None:
+        if self.worker is None or not self.worker.has_left:
+            return
+        for name in dict.fromkeys([*self.objects, *self.unsure]):
+            copy = self.copies.get(name)
+            if name in self.unsure or copy is None or copy.id != self.objects[name]:
+                self.copies.pop(name, None)
+                self.lost[name] = self._obituary(name, self.worker.farewell)
+        while len(self.lost) > _HISTORY:
+            del self.lost[next(iter(self.lost))]
+        self._begin_anew()
+
+    def _obituary(self, name: str, why: str) -> str:
+        return (
+            f"the stored object {name!r} of session {self.session_id!r} is lost: {why}. Store it again; objects that"
+            " are stored with durable=True are restored"
+        )
+
+    def _begin_anew(self) -> None:
+        self.number += 1
+        self.worker = None
+        self.objects, self.unsure = {}, {}
+        self._version = 0
+        self._has_begun = False
+
+
+class Shelves:
+    """Those of a pool."""
+
+    def __init__(self, hub: Hub, dispatcher: Dispatcher) -> None:
+        self._hub = hub
+        self._dispatcher = dispatcher
+        self._shelves: dict[str, Shelf] = {}
+
+    async def open(self, session_id: str) -> Shelf:
+        """That of a session which lives. Waits for the calls of an ended one of the same id."""
+        while (shelf := self._shelves.get(session_id)) is not None and shelf.is_over:
+            await shelf.idle.wait()
+        if shelf is None:
+            shelf = self._shelves[session_id] = Shelf(session_id)
+            self._hub.subscribe(session_id, self, lambda changes: self._hear(session_id, changes))
+        return shelf
+
+    @contextmanager
+    def call(self, shelf: Shelf, stores: Iterable[str]) -> Iterator[None]:
+        """One call of its session, which may store objects of these names."""
+        shelf.calls += 1
+        self._dispatcher.keep_session(shelf.session_id)
+        number = shelf.number
+        try:
+            yield
+        except (trio.Cancelled, TimeoutError):
+            if number == shelf.number:
+                shelf.doubt(stores)
+            raise
+        finally:
+            shelf.calls -= 1
+            if not shelf.calls:
+                self._is_idle(shelf)
+
+    def close(self) -> None:
+        """The pool has ended."""
+        for session_id in self._shelves:
+            self._hub.unsubscribe(session_id, self)
+
+    def _is_idle(self, shelf: Shelf) -> None:
+        if not shelf.holds:
+            self._dispatcher.let_session_go(shelf.session_id)
+            shelf.leave()
+        if shelf.is_over:
+            shelf.end()  # calls that had not started yet may have begun it again
+            self._shelves.pop(shelf.session_id, None)
+            shelf.idle.set()
+
+    def _hear(self, session_id: str, changes: object) -> None:
+        if changes is None and (shelf := self._shelves.get(session_id)) is not None:
+            shelf.end()
+            if not shelf.calls:
+                self._is_idle(shelf)
+
+
+@attrs.frozen
+class Step:
+    """One step of a pipeline: a call of `target`, whose result is kept as `store_as`, if that is given."""
+
+    target: str
+    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    args: Sequence[Any] = attrs.field(default=(), kw_only=True)
+    store_as: str | None = attrs.field(default=None, kw_only=True)

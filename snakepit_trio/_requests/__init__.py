@@ -1,0 +1,1 @@
+"""What workers ask of the host while they serve calls: sessions, variables, and host tools."""

@@ -1,0 +1,176 @@
+"""What the host does for one worker that speaks no link of ours: its calls' sessions, and host tools."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import outcome
+import trio
+
+from bridge_py.wire.errors import Fault, SessionError, SessionNotFound, error_of
+from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.owning import own
+from snakepit_trio._calls.call import Call
+from snakepit_trio.state.view import SessionView
+
+from .host_tool_runs import HostCalls
+from .services import Bridge
+
+_LAST_WORDS: Final = 5.0  # seconds for a store to forget the sessions that were made for calls
+
+
+class _Question:
+    """A host tool that a worker waits for."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.found: outcome.Maybe[Any] | None = None
+
+    def settle(self, found: outcome.Maybe[Any]) -> None:
+        self.found = found
+        self.over.set()
+
+
+class ForeignDesk:
+    """That of one worker. It names sessions and no calls, so each of its calls gets one: its own, or a name for it.
+
+    A worker may touch sessions of calls that it runs, and no other.
+    """
+
+    def __init__(self, bridge: Bridge, worker_id: str) -> None:
+        self._bridge = bridge
+        self.worker_id = worker_id
+        self._names: dict[int, str] = {}  # of sessions, by call
+        self._calls: dict[str, list[Call]] = {}  # by such a name
+        self._made: set[str] = set()  # sessions that end with their call
+        self._questions: dict[int, _Question] = {}
+        self._numbers = itertools.count(1)
+        self._host_calls = HostCalls(bridge, worker_id, self)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # soon it takes no tasks any more
+        finally:
+            self._calls.clear()  # so that nothing is made any more
+            with trio.move_on_after(_LAST_WORDS, shield=True):
+                for name in tuple(self._made):
+                    await self._bridge.store.delete_session(name)  # noqa: ASYNC102 - shielded
+
+    # Its calls.
+
+    def begin(self, call: Call) -> str:
+        """A call is sent to the worker; returns the session that it is to name."""
+        name = call.session_id or f"call_{secrets.token_hex(8)}"
+        self._names[id(call)] = name
+        self._calls.setdefault(name, []).append(call)
+        return name
+
+    def end(self, call: Call) -> None:
+        """A call is over, of a worker that cannot make sessions."""
+        name = self._names.pop(id(call))
+        calls = self._calls[name]
+        calls.remove(call)
+        if not calls:
+            del self._calls[name]
+
+    async def finish(self, call: Call) -> None:
+        """A call is over: so is the session that was made for it."""
+        name = self._names[id(call)]
+        self.end(call)
+        if name in self._made:
+            await self._bridge.store.delete_session(name)
+            self._made.remove(name)
+
+    def call_of(self, name: str) -> Call:
+        """The call that a worker acts for, by the session it names: the latest if it runs several.
+
+        Raises `SessionNotFound` if it runs none.
+        """
+        calls = self._calls.get(name)
+        if not calls:
+            raise SessionNotFound(f"session {name!r} not found: it is not that of a call that this worker runs")
+        return calls[-1]
+
+    # What it asks for.
+
+    async def initialize(self, name: str, ttl: float | None) -> SessionView:
+        """The session of a call, which is made if there is none. Raises `SessionError`."""
+        call, store = self.call_of(name), self._bridge.store
+        if not await store.session_exists(name):
+            if not call.session_id:
+                self._made.add(name)
+            await store.create_session(name, ttl=ttl)
+            if name not in self._calls and not call.session_id:
+                await store.delete_session(name)  # the call has ended meanwhile
+        return store.of(name)
+
+    def view(self, name: str) -> SessionView:
+        """The session of a call. Raises `SessionNotFound`."""
+        self.call_of(name)
+        return self._bridge.store.of(name)
+
+    async def call_host_tool(self, call: Call, name: str, args: Any) -> Any:
+        """Run a host tool for a call. Raises what the worker is to be told. Cancelling stops it."""
+        if self._nursery is None or call.abandoned:
+            raise SessionError("the call is being stopped")
+        frame = Frame(Kind.CALL, next(self._numbers))
+        question = self._questions[frame.call_id] = _Question()
+        self._host_calls.open(frame, call, name, args, self._nursery)
+        try:
+            await question.over.wait()
+        finally:
+            del self._questions[frame.call_id]
+            self._host_calls.cancel(frame.call_id)
+        assert question.found is not None
+        return question.found.unwrap()
+
+    def cancel_for(self, call: Call) -> None:
+        """See `Line`."""
+        self._host_calls.cancel_for(call)
+
+    def is_serving(self, call: Call) -> bool:
+        """See `Line`."""
+        return self._host_calls.run_for(call)
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """See `Line`."""
+        self._host_calls.when_over(call, then)
+
+    # How host tools end.
+
+    async def load(self, value: Any, what: str) -> Any:
+        """See `Replies`."""
+        return own(value, what)
+
+    def load_in_thread(self, value: Any, what: str) -> Any:
+        """See `Replies`."""
+        return own(value, what)
+
+    def send(self, frame: Frame, _kind: Kind, load: Any) -> None:
+        """See `Replies`."""
+        self._settle(frame, outcome.Value(load))
+
+    def drop(self, load: Any) -> None:
+        """See `Replies`."""
+
+    def end_stream(self, frame: Frame) -> None:
+        """See `Replies`."""
+        self._settle(frame, outcome.Value(None))
+
+    def fail(self, frame: Frame, fault: Fault) -> None:
+        """See `Replies`."""
+        self._settle(frame, outcome.Error(error_of(fault)))
+
+    def _settle(self, frame: Frame, found: outcome.Maybe[Any]) -> None:
+        if (question := self._questions.get(frame.call_id)) is not None:
+            question.settle(found)

@@ -1,0 +1,198 @@
+"""Host tools while they run for the calls of one worker.
+
+What a host tool does for a call is code of that call: it is cancelled with it, and the call is not over before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final, Protocol
+
+import outcome
+import trio
+
+from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, ToolCancelled, fault_of
+from bridge_py.wire.frames import Frame, Kind
+from snakepit_trio._calls.call import Call, serving
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.signals import for_the_application
+
+from .services import Bridge
+from .tool_registry import HostCall
+
+logger = get_logger("snakepit.bridge")
+
+__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+_CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
+
+
+class Replies(Protocol):
+    """Where outcomes go."""
+
+    async def load(self, value: Any, what: str) -> Any:
+        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+
+    def load_in_thread(self, value: Any, what: str) -> Any:
+        """The same, in any thread."""
+
+    def send(self, frame: Frame, kind: Kind, load: Any) -> None:
+        """Send what was loaded."""
+
+    def drop(self, load: Any) -> None:
+        """Nobody wants it any more."""
+
+    def end_stream(self, frame: Frame) -> None:
+        """The stream is over."""
+
+    def fail(self, frame: Frame, fault: Fault) -> None:
+        """It raised, or was stopped."""
+
+
+class _Running:
+    """One host tool at work."""
+
+    def __init__(self, frame: Frame, call: Call) -> None:
+        self.frame = frame
+        self.call = call
+        self.scope = trio.CancelScope()
+        self.credit = 0
+        self.granted = trio.Event()
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+        self.call.stop_children()
+
+    def grant(self, chunks: int) -> None:
+        self.credit += chunks
+        self.granted.set()
+
+    async def take_credit(self) -> None:
+        while not self.credit:
+            self.granted = trio.Event()
+            await self.granted.wait()
+        self.credit -= 1
+
+
+class _Kept:
+    """What became of a result in the thread where it was made."""
+
+    def __init__(self, replies: Replies, what: str, value: Any) -> None:
+        self.outcome = outcome.capture(replies.load_in_thread, value, what)
+
+
+class HostCalls:
+    """Those of one worker."""
+
+    def __init__(self, bridge: Bridge, worker_id: str, replies: Replies) -> None:
+        self._bridge = bridge
+        self._worker_id = worker_id
+        self._replies = replies
+        self._running: dict[int, _Running] = {}  # by the id of the ask
+        #: The ids of the asks that run, by call.
+        self.served: dict[int, set[int]] = {}
+        self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
+
+    def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
+        """Start a host tool for a call."""
+        running = _Running(frame, call)
+        # First: where it cannot be started, nobody must wait for its end.
+        nursery.start_soon(self._serve, running, name, args)
+        self._running[frame.call_id] = running
+        self.served.setdefault(call.id, set()).add(frame.call_id)
+
+    def cancel(self, ask_id: int) -> None:
+        """Nobody wants its outcome."""
+        if (running := self._running.get(ask_id)) is not None:
+            running.cancel()
+
+    def grant(self, ask_id: int, chunks: int) -> None:
+        """Let a stream go on."""
+        if (running := self._running.get(ask_id)) is not None:
+            running.grant(chunks)
+
+    def cancel_for(self, call: Call) -> None:
+        """Cancel all that run for a call."""
+        for ask_id in self.served.get(call.id, ()):
+            self._running[ask_id].cancel()
+
+    def run_for(self, call: Call) -> bool:
+        """Whether any runs for a call."""
+        return call.id in self.served
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """Cancel all that run for a call, and call `then` when they have ended."""
+        if self.run_for(call):
+            self._waiting[call.id] = then
+            self.cancel_for(call)
+        else:
+            then()
+
+    async def _serve(self, running: _Running, name: str, args: Any) -> None:
+        frame = running.frame
+        serving.set(running.call)
+        fault: Fault | None = _CANCELLED
+        try:
+            with running.scope:
+                try:
+                    await self._run(running, name, args)
+                    fault = None
+                except ToolCancelled:
+                    pass  # of a call that its thread waited for
+                except Exception as error:
+                    fault = fault_of(error)
+        finally:
+            self._forget(running)
+            with logger.tolerates("telling a worker of a host tool's end"):
+                if fault is not None:
+                    self._replies.fail(frame, fault)
+                elif frame.kind == Kind.STREAM:
+                    self._replies.end_stream(frame)
+
+    async def _run(self, running: _Running, name: str, args: Any) -> None:
+        if not isinstance(name, str) or not isinstance(args, Mapping):
+            raise InvalidArguments("a host tool is called by its name, with a dict of arguments")
+        call, frame, tools = running.call, running.frame, self._bridge.tools
+        tool = tools.exposed(call.session_id or None, name)
+        who = HostCall(call.session_id or None, self._worker_id, call.name)
+        nested = call.parent is not None
+        what = f"host tool {name}"
+        # In the thread of a function: when it has returned, another one may change what it returned.
+        keep = partial(_Kept, self._replies, what)
+        if frame.kind == Kind.STREAM:
+            items = tools.stream(tool, args, who, nested=nested, keep=keep)
+            await self._stream(running, items, what)
+        else:
+            value = await for_the_application(partial(tools.run, tool, args, who, nested=nested, keep=keep))
+            self._replies.send(frame, Kind.RESULT, await self._load(value, what))
+
+    async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
+        async with aclosing(items):
+            while True:
+                try:
+                    item = await for_the_application(items.__anext__)
+                except StopAsyncIteration:
+                    return
+                # First: while this waits for credit, other tasks may change the item.
+                load = await self._load(item, what)
+                try:
+                    await running.take_credit()
+                except BaseException:
+                    self._replies.drop(load)
+                    raise
+                self._replies.send(running.frame, Kind.CHUNK, load)
+
+    async def _load(self, value: Any, what: str) -> Any:
+        if isinstance(value, _Kept):
+            return value.outcome.unwrap()
+        return await self._replies.load(value, what)
+
+    def _forget(self, running: _Running) -> None:
+        del self._running[running.frame.call_id]
+        asks = self.served[running.call.id]
+        asks.remove(running.frame.call_id)
+        if not asks:
+            del self.served[running.call.id]
+            if (then := self._waiting.pop(running.call.id, None)) is not None:
+                then()

@@ -1,0 +1,39 @@
+"""What all that serves workers' questions shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge_py.buffers.buffer_sets import Load, Sizes, load_of
+from bridge_py.buffers.shared_memory import Segments
+from snakepit_trio.state.store import SessionStore
+from snakepit_trio.telemetry import Events
+
+from .tool_registry import ToolRegistry
+
+
+class Bridge:
+    """The store, the tools, and shared memory for large answers."""
+
+    def __init__(
+        self, store: SessionStore, tools: ToolRegistry, sizes: Sizes, session_ttl: float, events: Events
+    ) -> None:
+        self.store = store
+        self.tools = tools
+        self.sizes = sizes
+        self.session_ttl = session_ttl  # seconds, of sessions that workers make
+        self.events = events
+        self._segments = Segments()
+
+    def encode(self, value: Any, what: str) -> Load:
+        """A value to be sent, whose large buffers are still to be copied. Raises `EncodeError`."""
+        return load_of(value, what, self.sizes)
+
+    @property
+    def segments(self) -> Segments | None:
+        """Where to copy large buffers to; None if workers can open no shared memory."""
+        return self._segments if self.sizes.shared else None
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._segments.close()

@@ -1,0 +1,232 @@
+"""Where the questions of one worker are answered, and where it hears of variables that have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import outcome
+import trio
+
+from bridge_py.buffers.buffer_sets import Load, copy_at_once
+from bridge_py.wire import codec
+from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
+from bridge_py.wire.frames import Frame, Kind
+from snakepit_trio._calls.call import Call
+from snakepit_trio._calls.shared_copies import copy
+from snakepit_trio._util.log import get_logger
+from snakepit_trio.state.session import Change, Session
+
+from .handlers import handle
+from .host_tool_runs import HostCalls
+from .services import Bridge
+
+if TYPE_CHECKING:
+    from snakepit_trio._connections.link import Link
+
+logger = get_logger("snakepit.bridge")
+
+
+class Desk:
+    """That of one worker.
+
+    A question names the call that it is asked for; which session that is, our own record of the call tells.
+    """
+
+    def __init__(self, bridge: Bridge, worker_id: str, calls: dict[int, Call], link: Link) -> None:
+        self._bridge = bridge
+        self._worker_id = worker_id
+        self._calls = calls
+        self._link = link
+        self._nursery: trio.Nursery | None = None
+        self._sessions: set[str] = set()  # that the worker may remember something of
+        self._host_calls = HostCalls(bridge, worker_id, self)
+        #: The ids of the calls for which the host runs anything.
+        self.served = self._host_calls.served
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # soon it takes no tasks any more
+        finally:
+            for session_id in self._sessions:
+                self._bridge.store.hub.unsubscribe(session_id, self)
+
+    def take(self, frame: Frame) -> None:
+        """A question has come."""
+        if self._nursery is None:
+            return
+        if frame.name == "call_host_tool":
+            self._call_host_tool(frame, self._nursery)
+            return
+        if frame.kind == Kind.STREAM:
+            self.fail(frame, fault_of(WrongCallKind(f"{frame.name} is no stream")))
+        elif self._bridge.store.may_wait:
+            self._nursery.start_soon(self._answer, frame)
+        else:
+            self._answer_at_once(frame, self._nursery)
+
+    def cancel(self, ask_id: int) -> None:
+        """The worker wants no answer any more. What answers at once has done so."""
+        self._host_calls.cancel(ask_id)
+
+    def grant(self, ask_id: int, chunks: int) -> None:
+        """The worker takes more of a stream."""
+        self._host_calls.grant(ask_id, chunks)
+
+    def cancel_for(self, call: Call) -> None:
+        """A call is being stopped: so is what the host does for it."""
+        self._host_calls.cancel_for(call)
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
+        self._host_calls.when_over(call, then)
+
+    def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
+        try:
+            (call_id, name, args), _ = codec.decode_marked(frame.body, frame.attached)
+            call = self._record(call_id, frame.name)
+            if call.abandoned:
+                raise SessionError("call_host_tool: the call is being stopped")
+        except Exception as error:
+            self.fail(frame, fault_of(error))
+        else:
+            self._host_calls.open(frame, call, name, args, nursery)
+
+    def _record(self, call_id: int, verb: str) -> Call:
+        call = self._calls.get(call_id)
+        if call is None:
+            raise SessionError(f"{verb}: the call is over")
+        return call
+
+    def _answer_at_once(self, frame: Frame, nursery: trio.Nursery) -> None:
+        # A task would cost as much as the rest of the answer.
+        found = _run_at_once(self._find(frame))
+        if isinstance(found, outcome.Error) or not _is_large(found.value):
+            self._reply(frame, found)
+        else:
+            nursery.start_soon(self._send_large, frame, found.value)
+
+    async def _answer(self, frame: Frame) -> None:
+        found = await outcome.acapture(self._find, frame)
+        if isinstance(found, outcome.Value) and _is_large(found.value):
+            await self._send_large(frame, found.value)
+        else:
+            self._reply(frame, found)
+
+    async def _find(self, frame: Frame) -> Load:
+        call_id, *arguments = codec.decode(frame.body, frame.attached, plain=True)
+        call = self._record(call_id, frame.name)
+        if frame.name == "list_host_tools":
+            tools = self._bridge.tools.list_exposed_tools(call.session_id or None)
+            return self._bridge.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
+        if not call.session_id:
+            raise SessionError(f"{frame.name}: the call has no session")
+        await self._follow(call.session_id)
+        value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
+        return self._bridge.encode(value, frame.name)
+
+    async def _follow(self, session_id: str) -> None:
+        if session_id in self._sessions:
+            return
+
+        def note(session: Session) -> None:
+            session.bind(self._worker_id)
+
+        await self._bridge.store.update_session(session_id, note)
+        self._sessions.add(session_id)
+        self._bridge.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
+
+    def tell(self, session_id: str, changes: Sequence[Change] | None) -> None:
+        """Tell the worker of changes in a session, or with None that it has ended."""
+        names = [change.name for change in changes or () if change.cause is None]
+        if changes is None:
+            self._sessions.discard(session_id)
+        elif not names:
+            return
+        body = codec.encode_plain(names)
+        self._link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
+        self._link.flush()
+
+    def _reply(self, frame: Frame, found: outcome.Maybe[Load]) -> None:
+        if isinstance(found, outcome.Value):
+            self._say(frame, Kind.RESULT, found.value)
+            return
+        error = found.error
+        if not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, SnakepitError):
+            logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
+        self.fail(frame, fault_of(error))
+
+    async def load(self, value: Any, what: str) -> Load:
+        """See `Replies`."""
+        return await self._copied(self._bridge.encode(value, what))
+
+    def load_in_thread(self, value: Any, what: str) -> Load:
+        """See `Replies`."""
+        load = self._bridge.encode(value, what)
+        if load[1] is not None and load[1].is_large:
+            copy_at_once(load[1], self._bridge.segments)
+        return load
+
+    def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+        """See `Replies`."""
+        self._say(frame, kind, load)
+        self.drop(load)
+
+    def drop(self, load: Load) -> None:
+        """See `Replies`."""
+        if load[1] is not None:
+            load[1].release()
+
+    def end_stream(self, frame: Frame) -> None:
+        """See `Replies`."""
+        self._link.conversation.end(frame.call_id)
+        self._link.flush()
+
+    def fail(self, frame: Frame, fault: Fault) -> None:
+        """See `Replies`."""
+        self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
+        self._link.flush()
+
+    def _say(self, frame: Frame, kind: Kind, load: Load) -> None:
+        body, cargo = load
+        say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
+        say(frame.call_id, body, self._link.transfers.load(cargo))
+        self._link.flush()
+
+    async def _send_large(self, frame: Frame, load: Load) -> None:
+        self.send(frame, Kind.RESULT, await self._copied(load))
+
+    async def _copied(self, load: Load) -> Load:
+        cargo = load[1]
+        if cargo is not None and cargo.is_large:
+            try:
+                await copy(cargo, self._bridge.segments)
+            except BaseException:
+                cargo.release()
+                raise
+        return load
+
+
+def _is_large(load: Load) -> bool:
+    return load[1] is not None and load[1].is_large
+
+
+def _run_at_once(answering: Coroutine[Any, Any, Load]) -> outcome.Maybe[Load]:
+    """Run a coroutine that does not wait."""
+    try:
+        answering.send(None)
+    except StopIteration as stop:
+        return outcome.Value(stop.value)
+    except Exception as error:
+        return outcome.Error(error)
+    answering.close()
+    raise AssertionError("a store that says that it never waits has waited")

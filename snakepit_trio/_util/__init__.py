@@ -1,0 +1,1 @@
+"""What any room may use: logging, nurseries, threads, signals, validation, and the asyncio loop of connections."""

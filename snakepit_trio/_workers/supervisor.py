@@ -1,0 +1,278 @@
+"""Keeps the pool at strength: a starter for each worker restarts it when it ends, and replaces it when it is due."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import trio
+
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.policies import Circuit, RestartPolicy
+from snakepit_trio._util.changes import Changes
+from snakepit_trio._util.log import get_logger
+from snakepit_trio.errors import WorkerStartError
+
+from .worker_process import Worker
+from .worker_state import WorkerState
+
+logger = get_logger("snakepit.supervisor")
+
+_RECONCILE = 1.0  # seconds
+
+
+class WorkerStarter:
+    """Runs one worker after another under one id."""
+
+    def __init__(
+        self,
+        id: str,
+        make_worker: Callable[[str], Worker],
+        policy: RestartPolicy,
+        recycling: trio.Lock,
+        changes: Changes,
+    ) -> None:
+        self.id = id
+        self.worker = make_worker(id)
+        self.workers: list[Worker] = []  # all whose process may live, the present one last
+        self.failure: WorkerStartError | None = None  # of the very first start
+        self.up = trio.Event()  # the very first start has worked, or has failed
+        self.restarts = 0
+        self.recycled = 0
+        self._make_worker = make_worker
+        self._policy = policy
+        self._recycling = recycling  # one at a time in a pool, so that it never runs short
+        self._changes = changes
+        self._stopping = trio.Event()
+
+    @property
+    def state(self) -> WorkerState:
+        """The state of the present worker, or why there is none."""
+        if self.worker.state is WorkerState.STOPPED and not self._stopping.is_set():
+            return WorkerState.RESTARTING if self._policy.circuit is Circuit.CLOSED else WorkerState.QUARANTINED
+        return self.worker.state
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to end."""
+        return self._stopping.is_set()
+
+    async def run(self) -> None:
+        """Run, restart and recycle until `stop` or `retire`, or until the very first start fails."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run, self.worker)
+            nursery.start_soon(self._announce, self.worker)
+            while not self._stopping.is_set() and self.failure is None:
+                await self.worker.due.turn.wait()
+                if self.worker.is_due:
+                    await self._recycle(nursery)
+                else:
+                    await self.worker.ended.wait()
+                    await self._restart(nursery)
+
+    async def _announce(self, worker: Worker) -> None:
+        await worker.until_ready_or_over()
+        if worker.is_ready:
+            self.up.set()
+
+    async def _run(self, worker: Worker) -> None:
+        self.workers.append(worker)
+        try:
+            await worker.run()
+            self._check_start(worker)
+        except WorkerStartError as error:
+            if not self.up.is_set():
+                self.failure = error
+            elif not self._stopping.is_set():
+                logger.error("%s", error)
+        except Exception:
+            # A fault of ours is an end like others: the next start comes after the pause that is due.
+            logger.exception("worker %s failed", worker.id)
+        finally:
+            self.workers.remove(worker)
+            worker.ended.set()
+            worker.due.turn.set()
+        if worker.failure is not None and self.failure is None and not self._stopping.is_set():
+            logger.warning("%s; it is replaced", worker.failure)
+
+    def _check_start(self, worker: Worker) -> None:
+        # It was ready for a moment, in which nobody could see it.
+        if worker.failure is not None and not self.up.is_set():
+            failure = worker.failure
+            raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
+
+    async def _restart(self, nursery: trio.Nursery) -> None:
+        if self.failure is not None:
+            return
+        pause = self._policy.ended(trio.current_time(), served=self.worker.has_served)
+        if self._policy.circuit is Circuit.OPEN:
+            logger.error("worker %s keeps ending before it serves; next trial in %.1f s", self.id, pause)
+        with trio.move_on_after(pause):
+            await self._stopping.wait()
+        if not self._stopping.is_set():
+            self._policy.starting()
+            self.restarts += 1
+            self.worker = self._make_worker(self.id)
+            nursery.start_soon(self._run, self.worker)
+
+    async def _recycle(self, nursery: trio.Nursery) -> None:
+        """Start a replacement, and only when it is ready let the old one finish its calls and go."""
+        old = self.worker
+        async with self._recycling:
+            if not old.is_due or self._stopping.is_set():
+                return
+            logger.info("worker %s is replaced: %s", self.id, old.due.reason)
+            fresh = self._make_worker(self.id)
+            nursery.start_soon(self._run, fresh)
+            await fresh.until_ready_or_over()
+            if fresh.is_ready:
+                self.recycled += 1
+                self.worker = fresh
+                old.drain()
+                self._changes.notify()  # when the fresh one was ready, nobody could see it here
+            else:
+                old.postpone()
+
+    def stop(self) -> None:
+        """End the worker in order and start no other."""
+        self._stopping.set()
+        for worker in [*self.workers, self.worker]:
+            worker.stop()
+
+    def hurry(self) -> None:
+        """Kill the worker, and start no other."""
+        self._stopping.set()
+        for worker in [*self.workers, self.worker]:
+            worker.hurry()
+
+    def retire(self) -> None:
+        """Let the worker finish its calls, end it, and start no other."""
+        self._stopping.set()
+        for worker in [*self.workers, self.worker]:
+            worker.drain()
+
+
+class Supervisor:
+    """All starters of a pool, and how many there should be."""
+
+    def __init__(self, config: PoolConfig, make_worker: Callable[[str], Worker], changes: Changes) -> None:
+        self.starters: dict[str, WorkerStarter] = {}
+        self.target = 0
+        self._restarts_of_gone = self._recycled_of_gone = 0
+        self._config = config
+        self._numbers = itertools.count(1)
+        self._make_worker = make_worker
+        self._changes = changes
+        self._recycling = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def restarts(self) -> int:
+        """How often a worker that ended was started again."""
+        return self._restarts_of_gone + sum(starter.restarts for starter in self.starters.values())
+
+    @property
+    def recycled(self) -> int:
+        """How often a worker that was due was replaced."""
+        return self._recycled_of_gone + sum(starter.recycled for starter in self.starters.values())
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run starters and bring them back to their number, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                await trio.sleep(_RECONCILE)
+                with logger.tolerates("bringing the workers back to their number"):
+                    self.reconcile()
+
+    def add(self) -> WorkerStarter:
+        """Start one more worker."""
+        assert self._nursery is not None
+        self.target += 1
+        return self._add(self._nursery)
+
+    def reconcile(self) -> None:
+        """Start what is missing, retire what is too much: the newest first."""
+        assert self._nursery is not None
+        active = [starter for starter in self.starters.values() if not starter.is_stopping]
+        for _ in range(self.target - len(active)):
+            self._add(self._nursery).up.set()
+        for starter in active[self.target :]:
+            starter.retire()
+
+    def _add(self, nursery: trio.Nursery) -> WorkerStarter:
+        worker_id = f"{self._config.name}-{next(self._numbers)}"
+        starter = WorkerStarter(worker_id, self._make_worker, self._make_policy(), self._recycling, self._changes)
+        self.starters[worker_id] = starter
+        nursery.start_soon(self._run, starter)
+        return starter
+
+    async def _run(self, starter: WorkerStarter) -> None:
+        try:
+            await starter.run()
+        except Exception:
+            # A fault of ours must not take the pool down; `reconcile` starts another one.
+            logger.exception("the starter of worker %s failed", starter.id)
+        finally:
+            del self.starters[starter.id]
+            self._restarts_of_gone += starter.restarts
+            self._recycled_of_gone += starter.recycled
+            self.target -= starter.failure is not None
+            starter.up.set()
+            self._changes.notify()
+
+    def _make_policy(self) -> RestartPolicy:
+        config = self._config
+        return RestartPolicy(
+            max_restarts=config.max_restarts, restart_period=config.restart_period, quarantine=config.quarantine
+        )
+
+    def ready(self) -> list[Worker]:
+        """The workers that take calls."""
+        return [starter.worker for starter in self.starters.values() if starter.worker.is_ready]
+
+    def missing(self) -> int:
+        """How many workers are not ready that should be."""
+        return max(0, self.target - len(self.ready()))
+
+    async def retire(self, starter: WorkerStarter) -> None:
+        """Take one worker out: it finishes its calls first. Returns when it has ended."""
+        if not starter.is_stopping:
+            self.target -= 1
+            starter.retire()
+        await self._until_gone(starter)
+
+    async def renew(self, starter: WorkerStarter) -> None:
+        """Replace a worker by a fresh one. Returns when that one is ready, or the starter is gone."""
+        old = starter.worker
+        old.recycle("its pool's owner asked for it")
+        while starter.id in self.starters and not (starter.worker is not old and starter.worker.is_ready):
+            await self._changes.wait()
+
+    async def shrink(self, number: int) -> None:
+        """Take out that many workers, the newest first. Returns when they have ended."""
+        active = [starter for starter in self.starters.values() if not starter.is_stopping]
+        surplus = active[len(active) - number :]
+        self.target -= len(surplus)
+        for starter in surplus:
+            starter.retire()
+        for starter in surplus:
+            await self._until_gone(starter)
+
+    async def _until_gone(self, starter: WorkerStarter) -> None:
+        while starter.id in self.starters:
+            await self._changes.wait()
+
+    def hurry(self) -> None:
+        """Kill all workers now."""
+        self.target = 0
+        for starter in self.starters.values():
+            starter.hurry()
+
+    async def stop(self) -> None:
+        """End all workers in order, side by side; returns when they have ended."""
+        self.target = 0
+        for starter in self.starters.values():
+            starter.stop()
+        while self.starters:
+            await self._changes.wait()

@@ -1,0 +1,361 @@
+"""One worker: launched, connected, serving, and ended for certain.
+
+A `Worker` stands for one process and is never used again after it. Its calls are reported over only
+when it is known that none of their code runs: by the frame that ends a call, or by the reaped process.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Sequence
+
+import trio
+
+from bridge_py.wire.errors import DecodeError, ProtocolError
+from bridge_py.wire.specs import ToolSpec
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.launcher import Site
+from snakepit_trio._connections.base import Introduction, Line, Surroundings, WorkerProcess
+from snakepit_trio._connections.link import LinkLost
+from snakepit_trio._requests.services import Bridge
+from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.nurseries import told
+from snakepit_trio._util.patience import comes_within
+from snakepit_trio.errors import ENDED_EARLY, WorkerCrashed, WorkerStartError
+
+from .health import MIB, beyond
+from .output import log_lines
+from .worker_calls import WorkerCalls, WorkerEvents
+from .worker_state import WorkerState
+
+logger = get_logger("snakepit.worker")
+
+_LAUNCH = 5.0  # seconds to start a process, which an executable on a dead file system may keep from being one
+_EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
+_EXIT_AT_START = 5.0  # the same while nobody waits for it but who wants to know why it did not start
+_LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
+_REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
+_HURRIED_REAP = 2.0  # the same, when the pool must end now
+
+
+class Worker(WorkerCalls):
+    """One worker process and its link."""
+
+    def __init__(self, id: str, config: PoolConfig, site: Site, reports: WorkerEvents, bridge: Bridge) -> None:
+        super().__init__(id, config, reports)
+        self.started_at = site.clock()
+        self.python = ""  # its version
+        self.ended = trio.Event()  # `run` is over
+        self._config = config
+        self._site = site
+        self._bridge = bridge
+        self._is_ready = False
+        self._is_draining = False
+        self._has_served = False
+        self._ready_or_over = trio.Event()
+        self._exited = trio.Event()
+        self._exited_or_hurried = trio.Event()
+        self._is_hurried = False
+        self._problem: str | None = None  # None: it ends because the pool wants it to
+        self._patience = 0.0  # seconds to wait for its own exit before it is killed
+        self._is_trusted = True  # until it breaks the protocol
+        self._last_words = ""  # why it could not start
+        self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
+
+    def resident_bytes(self) -> int:
+        """The memory of its process; 0 if there is none."""
+        return 0 if self._process is None or self._is_stopped else self._process.resident_bytes()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes calls."""
+        return self._is_ready and not self._is_draining and not self._over.is_set()
+
+    @property
+    def has_served(self) -> bool:
+        """Whether it has shown that it can serve calls."""
+        return self._has_served or self.calls_served > 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it should be replaced, and has not ended by itself."""
+        return self.due.reason is not None and not self._over.is_set()
+
+    @property
+    def state(self) -> WorkerState:
+        """Where it is in its life."""
+        if self._is_stopped:
+            return WorkerState.STOPPED
+        if self.has_left:
+            return WorkerState.DRAINING
+        if not self._is_ready:
+            return WorkerState.STARTING
+        return WorkerState.BUSY if self.calls else WorkerState.READY
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it takes no more calls, and never will again."""
+        return self._over.is_set() or self._is_draining
+
+    @property
+    def farewell(self) -> str:
+        """Why it has left."""
+        if self.failure is not None:
+            return str(self.failure)
+        what = self._problem or (f"was replaced: {self.due.reason}" if self.due.reason else "was stopped")
+        return f"worker {self.id} {what}"
+
+    async def until_ready_or_over(self) -> None:
+        """Wait until it takes calls, or never will."""
+        await self._ready_or_over.wait()
+
+    # Its life.
+
+    async def run(self) -> None:
+        """Start the process, serve until it ends, reap it, and settle its calls.
+
+        Raises `WorkerStartError` if it never became ready, whatever the reason. If cancelled, kills the process first.
+        """
+        try:
+            with trio.fail_after(self._config.start_timeout + _LAUNCH):
+                process = self._process = await self._site.launch(self.id)
+        except Exception as error:
+            self._finish(f"could not be started: {told(error)}")
+            raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
+        try:
+            await self._live(process)
+        except Exception as error:
+            # A fault of ours, or of what the application has given us: its calls have been settled.
+            if not self._is_ready:
+                raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
+            logger.error("worker %s ended by a fault of its host", self.id, exc_info=error)
+        finally:
+            with trio.CancelScope(shield=True), logger.tolerates("giving back what a worker had"):
+                await process.release()
+        if self._problem is not None and not self._is_ready:
+            raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail, self._last_words)
+
+    async def _live(self, process: WorkerProcess) -> None:
+        output = logger.child(self.id)
+        async with trio.open_nursery() as nursery:
+            try:
+                async with trio.open_nursery() as pipes:
+                    # The line first: it may have to hear the first words.
+                    here = Surroundings(
+                        worker_id=self.id,
+                        bridge=self._bridge,
+                        calls=self.calls,
+                        on_ready=self._hear_introduction,
+                        on_tools=self._hear_of_tools,
+                        on_frame=self._handle,
+                    )
+                    self._line = process.line(here)
+                    for stream in process.outputs:
+                        pipes.start_soon(log_lines, stream, output, self._stderr_tail)
+                    nursery.start_soon(self._watch_exit, process)
+                    nursery.start_soon(self._run_line, self._line)
+                    nursery.start_soon(self._watch_health, process)
+                    if (most := self._config.recycle.max_resident_bytes) is not None:
+                        nursery.start_soon(self._watch_memory, most)
+                    await self._until_over()
+                    with trio.CancelScope(shield=True):
+                        await self._end(process)
+                    pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
+            except Exception as error:
+                self._finish(f"failed: {told(error)}")
+                raise
+            finally:
+                # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
+                with trio.CancelScope(shield=True):
+                    await self._bury(process)
+            nursery.cancel_scope.cancel()
+
+    async def _watch_exit(self, process: WorkerProcess) -> None:
+        await process.wait()
+        self._exited.set()
+        self._exited_or_hurried.set()
+        self._finish(self._death())
+
+    async def _watch_health(self, process: WorkerProcess) -> None:
+        while not self._over.is_set():
+            await trio.sleep(self._config.ping_interval)
+            with logger.tolerates("a look at a worker"):
+                # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
+                if await self.health.ask(
+                    self._ping, process.is_stopped, lambda: not self._is_ready or bool(self.calls)
+                ):
+                    self.kill(f"was killed: {self.health.complaint}")
+                self._check_due()
+
+    async def _watch_memory(self, most: int) -> None:
+        held = await beyond(most, self.resident_bytes)
+        self._finish(f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)")
+
+    def _ping(self, number: int) -> None:
+        if self._is_ready and self._line is not None:
+            self._line.ping(number)
+
+    async def _run_line(self, line: Line) -> None:
+        try:
+            await line.run()
+        except LinkLost:
+            patience = _EXIT_AFTER_LINK if self._is_ready else _EXIT_AT_START
+            self._finish("closed its link", patience)
+        except (ProtocolError, DecodeError) as error:
+            self._is_trusted = False
+            self._finish(f"broke the protocol: {error}")
+        except Exception as error:
+            logger.exception("the link of worker %s failed", self.id)
+            self.kill(f"lost its link by a fault of the host: {told(error)}")  # so nothing that it runs is to blame
+
+    async def _until_over(self) -> None:
+        if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):
+            self._finish(f"was not ready within {self._config.start_timeout} s")
+        await self._over.wait()
+
+    async def _end(self, process: WorkerProcess) -> None:
+        step = self._config.shutdown_timeout / 3
+        if self._problem is None:
+            if self._say_goodbye():
+                await self._exits_within(step)
+            self._signal(signal.SIGTERM)
+            await self._exits_within(step)
+        else:
+            await self._exits_within(self._patience)
+            self._name_exit()
+        self._name_oom(process)
+        # Also after its exit: what it started may live on in its group.
+        self._signal(signal.SIGKILL)
+        await self._exits_within(step)
+
+    def _name_exit(self) -> None:
+        # Which of the two a death shows first is a race; they are told as one.
+        if self._patience and self._exited.is_set():
+            self._problem = self._death()
+
+    def _death(self) -> str:
+        return "died" if self._is_ready else ENDED_EARLY
+
+    def _name_oom(self, process: WorkerProcess) -> None:
+        # Before our own SIGKILL, which could not be told from the kernel's.
+        if self._problem is None or process.exit_code != -signal.SIGKILL:
+            return
+        with logger.tolerates("looking for its cause of death"):
+            if process.was_killed_for_memory():
+                self._problem = "was killed by the kernel: out of memory"
+
+    async def _exits_within(self, seconds: float) -> None:
+        if not self._exited_or_hurried.is_set():
+            await comes_within(seconds, self._exited_or_hurried.wait)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with logger.tolerates("signalling it"):
+                self._process.signal_group(number)
+
+    def hurry(self) -> None:
+        """End it now: it is killed, and not waited for as long as it might be."""
+        self._is_hurried = True
+        self._finish(None)
+        self._signal(signal.SIGKILL)
+        self._exited_or_hurried.set()
+
+    def _say_goodbye(self) -> bool:
+        if self._line is None or not self._is_ready:
+            return False
+        for call in list(self.calls.values()):
+            self.cancel(call)
+        return self._line.goodbye()
+
+    async def _bury(self, process: WorkerProcess) -> None:
+        try:
+            self._signal(signal.SIGKILL)
+            with logger.tolerates("waiting for its end"):
+                await self._reap(process)
+        finally:
+            self._settle(process)
+
+    async def _reap(self, process: WorkerProcess) -> None:
+        with trio.move_on_after(_HURRIED_REAP if self._is_hurried else _REAP) as reaping:
+            await process.wait()
+        if reaping.cancelled_caught:
+            logger.error("worker %s (pid %d) does not end after SIGKILL", self.id, process.pid)
+
+    def _settle(self, process: WorkerProcess) -> None:
+        # Whatever of this fails, its calls get their outcome.
+        self._is_stopped, last_started = True, None
+        with logger.tolerates("its leaving"):
+            self._finish("was killed: its pool ended")
+        if self._problem is not None:
+            self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
+        with logger.tolerates("looking for its last call"):
+            last_started = process.last_started if self._is_trusted else None
+            self._last_words = process.last_words
+        self._reports.worker_gone(self, last_started, self.failure)
+        self._reports.tell_end(self, process.exit_code)
+
+    def _finish(self, problem: str | None, patience: float = 0.0) -> None:
+        # The first reason counts: what follows is its consequence.
+        if not self._over.is_set():
+            self._problem = problem
+            self._patience = patience
+            self._over.set()
+            self._ready_or_over.set()
+            self._reports.worker_leaving(self)
+
+    def drain(self) -> None:
+        """Take no more calls, give back what has not started, and stop when the others are over."""
+        if self.has_left:
+            return
+        self._is_draining = True
+        self._reports.worker_leaving(self)
+        for call in list(self.calls.values()):
+            self.recall(call)
+        self._stop_if_drained()
+
+    def recycle(self, reason: str) -> None:
+        """Ask for its replacement."""
+        if self._is_ready:
+            self.due.ask(reason)
+
+    def postpone(self) -> None:
+        """It stays for now: its replacement could not start."""
+        if not self._over.is_set():
+            self.due.postpone()
+
+    def _check_due(self) -> None:
+        if self._is_ready:
+            self.due.look(self.calls_served, self.resident_bytes)
+
+    def _stop_if_drained(self) -> None:
+        if self._is_draining and not self.calls:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
+        self._finish(None)
+
+    def kill(self, problem: str, *, for_a_call: bool = False) -> None:
+        """Kill its process group at once; `problem` goes into the error of its calls.
+
+        `for_a_call`: the worker itself is well, but only its end stops a call.
+        """
+        if not self._over.is_set():
+            self.is_killed_by_us = True
+            self._has_served |= for_a_call
+        self._finish(problem)
+
+    def _hear_introduction(self, introduction: Introduction) -> None:
+        assert self._process is not None
+        self.python = introduction.python
+        self.tools = {tool.name: tool for tool in introduction.tools}
+        self._process.is_ready()
+        self._is_ready = True
+        self._ready_or_over.set()
+        if not self._over.is_set():
+            self._reports.worker_ready(self)
+
+    def _hear_of_tools(self, tools: Sequence[ToolSpec]) -> None:
+        self.tools.update((tool.name, tool) for tool in tools)
+        self._reports.tools = {**self._reports.tools, **self.tools}

@@ -1,1 +1,0 @@
-"""What workers may ask of the host."""

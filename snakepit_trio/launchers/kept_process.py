@@ -1,0 +1,210 @@
+"""The host's side of a keeper: one worker process, what is known of it, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from typing import Final, Self
+
+import trio
+
+from snakepit_trio._processes.children import Child
+from snakepit_trio._processes.guardian import WORKER_VARIABLE, alive, kill, pids_of, start_ticks, with_descendants
+from snakepit_trio._util.log import get_logger
+
+from .place import Place
+
+_PASS: Final = 0.01  # seconds between two looks for processes
+_LONGEST: Final = 2.0
+
+logger = get_logger("snakepit.processes")
+
+
+class Pipes:
+    """The pipes of a worker: this process's ends as streams, the worker's as descriptors, until it has them."""
+
+    def __init__(self, *, with_stdin: bool) -> None:
+        self.given: list[int] = []
+        self._ours: list[trio.lowlevel.FdStream] = []
+        try:
+            self.stdin = self._make(to_worker=True) if with_stdin else None
+            self.stdout = self._make(to_worker=False)
+            self.stderr = self._make(to_worker=False)
+        except BaseException:
+            self.give()
+            self.close()
+            raise
+
+    def _make(self, *, to_worker: bool) -> trio.lowlevel.FdStream:
+        reading, writing = os.pipe()
+        ours, theirs = (writing, reading) if to_worker else (reading, writing)
+        self.given.append(theirs)
+        self._ours.append(trio.lowlevel.FdStream(ours))
+        return self._ours[-1]
+
+    def give(self) -> None:
+        """Close the worker's ends, which it has by now, or never will."""
+        while self.given:
+            os.close(self.given.pop())
+
+    def close(self) -> None:
+        """Close our own."""
+        for stream in self._ours:
+            stream.close()
+
+
+class KeptProcess:
+    """A worker process below its keeper. `mark` is in the environment of whatever it starts."""
+
+    def __init__(self, keeper: Child, pipes: Pipes, mark: str) -> None:
+        self.keeper = keeper
+        self.pipes = pipes
+        self.pid = 0
+        self.exit_code: int | None = None
+        self._mark = mark
+        self._ticks: int | None = None
+        self._is_gone = False
+        self._ending = trio.Lock()
+
+    @classmethod
+    async def start(
+        cls,
+        place: Place,
+        command: Sequence[str],
+        variables: dict[str, str],
+        *,
+        pass_fds: Sequence[int] = (),
+        with_stdin: bool = False,
+    ) -> Self:
+        """Start a worker, whose mark is in `variables`. Raises `OSError`, also if its program cannot be run.
+
+        If cancelled, the worker is killed.
+        """
+        pipes = Pipes(with_stdin=with_stdin)
+        try:
+            start = functools.partial(_spawn, place, command, variables, pass_fds, pipes.given)
+            kept = cls(await Child.start(start), pipes, variables[WORKER_VARIABLE])
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            pipes.give()
+        try:
+            await kept._hear_of_start()
+        except BaseException:
+            await kept.end_now()  # noqa: ASYNC102 - shielded and bounded in there
+            raise
+        return kept
+
+    async def end_now(self) -> None:
+        """Kill it, wait for its end, and close it; two seconds at the most, also if cancelled."""
+        with trio.CancelScope(shield=True):
+            self.signal(signal.SIGKILL)
+            with trio.move_on_after(_LONGEST):
+                await self.wait()
+        self.close()
+
+    async def _hear_of_start(self) -> None:
+        line = await self.keeper.read_line()
+        what, _, said = (line or b"error its keeper ended").partition(b" ")
+        if what != b"pid":
+            self.exit_code = 127
+            raise OSError(said.decode("utf-8", "replace"))
+        self.pid = int(said)
+        with contextlib.suppress(OSError):
+            self._ticks = start_ticks(self.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and those of its descendants that stayed in its group; SIGKILL ends them all."""
+        self.keeper.tell(bytes([number]))
+        if number is signal.SIGKILL and self.keeper.process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.kill(self.keeper.pid, signal.SIGCONT)  # somebody may have stopped it
+
+    async def wait(self) -> None:
+        """Wait until the worker and all that it has started have ended."""
+        async with self._ending:
+            if self._is_gone:
+                return
+            while (line := await self.keeper.read_line()) is not None:
+                what, _, said = line.partition(b" ")
+                if what == b"exit":
+                    self.exit_code = os.waitstatus_to_exitcode(int(said))
+            await self.keeper.until_reaped()
+            if self.exit_code is None:
+                await self._end_without_keeper()
+            self._is_gone = True
+
+    async def _end_without_keeper(self) -> None:
+        """Somebody has killed the keeper: the worker dies with it, but what it has started may live on."""
+        logger.warning("the keeper (pid %d) of worker process %d was killed", self.keeper.pid, self.pid)
+        killed: set[int] = {self.pid}
+        with trio.move_on_after(_LONGEST):
+            while self._kill_what_is_left(killed) or _are_zombies_of_ours(killed):  # noqa: ASYNC110
+                await trio.sleep(_PASS)
+            self.exit_code = -signal.SIGKILL
+            return
+        logger.error("process %d, or one that it has started, does not end after SIGKILL", self.pid)
+
+    def _kill_what_is_left(self, killed: set[int]) -> bool:
+        try:
+            left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive({self.pid: self._ticks}))
+        except OSError:
+            return True  # no descriptor for now: we look again
+        kill(left)
+        killed |= left
+        return bool(left)
+
+    def close(self) -> None:
+        """Close the pipes and the socket. After its end."""
+        try:
+            self.pipes.close()
+        finally:
+            self.keeper.let_go()
+
+
+def _are_zombies_of_ours(pids: set[int]) -> bool:
+    """Reap processes whose parents are gone, and which are ours now if this is the first process of a container."""
+    for pid in list(pids):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except OSError:
+            ended = pid
+        if ended:
+            pids.discard(pid)
+    return bool(pids)
+
+
+def _spawn(
+    place: Place,
+    command: Sequence[str],
+    variables: dict[str, str],
+    pass_fds: Sequence[int],
+    pipes: Sequence[int],
+    theirs: socket.socket,
+) -> subprocess.Popen[bytes]:
+    *stdin, stdout, stderr = pipes
+    descriptors = [*pass_fds, *([] if place.descriptor is None else [place.descriptor])]
+    options = {
+        "descriptors": descriptors,
+        "folder": place.folder,
+        "folder_descriptor": place.descriptor,
+        "umask": place.config.umask,
+    }
+    keeper = [place.python, "-I", "-S", place.keeper, str(theirs.fileno()), str(os.getpid()), json.dumps(options)]
+    return subprocess.Popen(
+        [*keeper, *command],
+        stdin=stdin[0] if stdin else subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=[theirs.fileno(), *descriptors],
+        process_group=0,  # a session of its own would be scheduled as a rival of the host: sched(7), autogroup
+        cwd="/",
+        env=place.environment(variables),
+    )

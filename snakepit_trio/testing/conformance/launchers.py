@@ -1,0 +1,290 @@
+"""The contract of a `Launcher`, and what its rules are given."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+import snakepit_trio._pool.pool
+from bridge_py import BaseAdapter
+from snakepit_trio._config.adapters import GrpcPython
+from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._connections.base import Line, Output, Surroundings, WorkerProcess
+from snakepit_trio._pool.pool import Pool
+from snakepit_trio._util.asyncio_loop import AsyncioLoop
+
+from . import tools
+from .check import Contract, LeftOut, made_by, that, title_of
+
+Made = Launcher | Awaitable[Launcher] | AbstractAsyncContextManager[Launcher]
+
+
+def launcher(
+    make: Callable[[], Made], *, is_here: bool = True, find_tools: str = tools.__file__, **config: Any
+) -> Contract:
+    """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Line`.
+
+    `make` gives a launcher each time it is called: the class, a function, a coroutine function, or what gives an async
+    context manager. `config` are further settings of all pools, as `open_pool` has them. `is_here` says that its
+    workers are processes of this machine, so that checks may look for them by pid and use its paths. `find_tools` is
+    where workers find the tools of the checks, as in `"{find_tools}:Tools"`: a path, or on other machines
+    `"snakepit_trio.testing.conformance.tools"`.
+
+    What needs processes is left out for launchers whose sites say `runs_inline`.
+    """
+    from . import lives, processes, running
+
+    given = Launchers(make, is_here, find_tools, config)
+    rules = (running.rules, processes.rules, lives.rules)
+    return Contract(title_of(make), [check for each in rules for check in each.checks(given)])
+
+
+#: Seconds after which a call should be over that was stopped, or whose worker was.
+_LONGEST_CALL: Final = 15.0
+
+
+class Launchers:
+    """Makes the launchers that rules look at, and pools of them."""
+
+    def __init__(self, make: Callable[..., Any], is_here: bool, find_tools: str, config: dict[str, Any]) -> None:
+        self._make = make
+        self._is_here = is_here
+        self._find_tools = find_tools
+        self._config = config
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[Watched]:
+        """A launcher, and what is known of its processes."""
+        async with made_by(self._make, Launcher) as made:
+            yield Watched(made)
+
+    @asynccontextmanager
+    async def pool(
+        self, adapter: type[BaseAdapter] = tools.Tools, **config: Any
+    ) -> AsyncIterator[tuple[Pool, Watched]]:
+        """An open pool of one worker, unless `config` says otherwise, and its launcher."""
+        async with self.watched() as watched, self.pool_of(watched, adapter, **config) as pool:
+            yield pool, watched
+
+    def pool_of(
+        self, watched: Watched, adapter: type[BaseAdapter] = tools.Tools, **config: Any
+    ) -> AbstractAsyncContextManager[Pool]:
+        """A pool of a launcher, to be opened."""
+        target = GrpcPython(f"{self._find_tools}:{adapter.__qualname__}", adapter)
+        return snakepit_trio._pool.pool.open_pool(target, launcher=watched, **{"workers": 1, **self._config, **config})
+
+    def needs_processes(self, watched: Watched, why: str) -> None:
+        """Leave the check out if the launcher runs workers in this process."""
+        if watched.runs_inline:
+            raise LeftOut(f"its site says runs_inline: {why}")
+
+    def needs_this_machine(self, watched: Watched, why: str) -> None:
+        """Leave the check out if workers are no processes of this machine."""
+        self.needs_processes(watched, why)
+        if not self._is_here:
+            raise LeftOut(f"is_here=False: {why}")
+
+
+class Watched(Launcher):
+    """A launcher, with a record of the processes that it has launched."""
+
+    def __init__(self, inner: Launcher) -> None:
+        self.processes: list[WatchedProcess] = []
+        self.sites: list[WatchedSite] = []
+        self._inner = inner
+        self._launched = trio.Event()
+
+    @property
+    def runs_inline(self) -> bool:
+        """Whether its latest site says so. Only once it has one."""
+        return self.sites[-1].runs_inline
+
+    def open(self, config: PoolConfig) -> Site:
+        """See `Launcher`."""
+        self.sites.append(WatchedSite(self._inner.open(config), self))
+        return self.sites[-1]
+
+    def note(self, process: WorkerProcess) -> WorkerProcess:
+        """A process was launched."""
+        self.processes.append(WatchedProcess(process))
+        self._launched.set()
+        return self.processes[-1]
+
+    async def until_launched(self) -> None:
+        """Wait for the first process."""
+        await self._launched.wait()
+
+    def check_nothing_is_left(self) -> None:
+        """All processes have ended and were released, and all sites were closed."""
+        for process in self.processes:
+            that(
+                process.exit_code is not None,
+                f"expected that process {process.pid} has ended after its pool, but its exit_code is None",
+            )
+            that(process.is_released, f"expected that process {process.pid} is released after its pool")
+        that(all(site.is_closed for site in self.sites), "expected that its site is closed after its pool")
+
+
+class WatchedSite(Site):
+    """A site that notes what it launches."""
+
+    def __init__(self, inner: Site, watched: Watched) -> None:
+        self.runs_inline = inner.runs_inline
+        self.is_closed = False
+        self._inner = inner
+        self._watched = watched
+
+    def clock(self) -> float:
+        """See `Site`."""
+        return self._inner.clock()
+
+    @property
+    def loop(self) -> AsyncioLoop:
+        """See `Site`."""
+        return self._inner.loop
+
+    async def run(  # noqa: ASYNC128 - the inner one says that it has started
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `Site`."""
+        await self._inner.run(task_status)
+
+    async def launch(self, worker_id: str) -> WorkerProcess:
+        """See `Site`."""
+        return self._watched.note(await self._inner.launch(worker_id))
+
+    def close(self) -> None:
+        """See `Site`."""
+        self.is_closed = True
+        self._inner.close()
+
+
+class WatchedProcess:
+    """A process, with what its line was told of its calls, and whether it was released."""
+
+    def __init__(self, inner: WorkerProcess) -> None:
+        self.is_released = False
+        self.surroundings: Surroundings | None = None
+        self._inner = inner
+        self._is_leaving = False
+        self._last_started = 0
+        self.pid = inner.pid
+
+    def call_ids(self) -> list[int]:
+        """The ids of the calls that it has."""
+        return [] if self.surroundings is None else list(self.surroundings.calls)
+
+    @property
+    def exit_code(self) -> int | None:
+        """See `WorkerProcess`."""
+        return self._inner.exit_code
+
+    @property
+    def last_words(self) -> str:
+        """See `WorkerProcess`."""
+        return self._inner.last_words
+
+    @property
+    def last_started(self) -> int:
+        """See `WorkerProcess`; from its release on, what it was."""
+        if not self._is_leaving:
+            self._last_started = self._inner.last_started
+        return self._last_started
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """See `WorkerProcess`."""
+        return self._inner.outputs
+
+    def line(self, surroundings: Surroundings) -> Line:
+        """See `WorkerProcess`."""
+        self.surroundings = surroundings
+        return self._inner.line(surroundings)
+
+    def is_ready(self) -> None:
+        """See `WorkerProcess`."""
+        self._inner.is_ready()
+
+    def is_stopped(self) -> bool:
+        """See `WorkerProcess`."""
+        return self._inner.is_stopped()
+
+    def resident_bytes(self) -> int:
+        """See `WorkerProcess`."""
+        return self._inner.resident_bytes()
+
+    def was_killed_for_memory(self) -> bool:
+        """See `WorkerProcess`."""
+        return self._inner.was_killed_for_memory()
+
+    async def wait(self) -> None:
+        """See `WorkerProcess`."""
+        await self._inner.wait()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """See `WorkerProcess`."""
+        self._inner.signal_group(number)
+
+    async def release(self) -> None:
+        """See `WorkerProcess`."""
+        self._last_started = self._inner.last_started
+        self._is_leaving = True
+        await self._inner.release()
+        self.is_released = True
+
+
+class Meeting:
+    """A host tool that waits until as many calls have come as are expected."""
+
+    def __init__(self, pool: Pool, expected: int, name: str = "meet") -> None:
+        self._left = expected
+        self._all = trio.Event()
+        pool.expose(self.come, name=name)
+
+    async def come(self) -> None:
+        """Wait for the others."""
+        self._left -= 1
+        if self._left <= 0:
+            self._all.set()
+        await self._all.wait()
+
+    async def until_all(self) -> None:
+        """Wait until all have come."""
+        await self._all.wait()
+
+
+class Running:
+    """A call that is made by `nursery.start_soon(running)`, and has begun in its worker when `begun` says so."""
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        self.begun = Meeting(pool, 1, "begun")
+        self.scope = trio.CancelScope()
+        self.outcome: Any = None
+        self.error: Exception | None = None
+        self._pool = pool
+        self._name = name
+        self._over = trio.Event()
+
+    async def __call__(self) -> None:
+        """Make the call."""
+        with self.scope:
+            try:
+                self.outcome = await self._pool.execute(self._name, timeout=None)
+            except Exception as error:
+                self.error = error
+        self._over.set()
+
+    async def over(self, after: str) -> None:
+        """Wait until it is over."""
+        with trio.move_on_after(_LONGEST_CALL) as waiting:
+            await self._over.wait()
+        that(
+            not waiting.cancelled_caught,
+            f"expected that a call of {self._name!r} is over after {after}, but it is under way still after"
+            f" {_LONGEST_CALL:.0f} s",
+        )
