@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bridge_py.buffers import transfers
-from bridge_py.buffers.buffer_sets import ATTACH_BYTES, Cargo, Sizes, copy_at_once
+from bridge_py.buffers.buffer_sets import ATTACH_BYTES, BufferSet, Sizes, copy_at_once
 from bridge_py.buffers.shared_memory import Segments
 from bridge_py.buffers.transfers import Transfers
-from bridge_py.wire.conversation import Area, Conversation, Side
+from bridge_py.wire.conversation import BufferRef, Conversation, Side
 from bridge_py.wire.errors import LocalProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind, encode_batch
 from bridge_py.wire.loans import PIECE_BYTES
@@ -61,7 +61,7 @@ class OneWay(RuleBasedStateMachine):
         # Half of it can be compressed.
         content = (random.Random(size).randbytes(size // 2) + bytes([len(self.sent) % 251 + 1]) * size)[:size]
         changing = bytearray(content)
-        cargo = Cargo([content[: size // 3], memoryview(changing)[size // 3 :]], size)
+        cargo = BufferSet([content[: size // 3], memoryview(changing)[size // 3 :]], size)
         copy_at_once(cargo, self.segments if share and cargo.is_large else None)
         changing.clear()  # which needs that nobody has a view of it
         call_id = self.host.open("tool", b"", area=self.lending.load(cargo))
@@ -146,7 +146,7 @@ def test_any_input_is_taken_or_a_remote_protocol_error(batch: list[Frame]) -> No
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
     lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
-    area = lending.load(Cargo([bytes(ATTACH_BYTES + 1)], ATTACH_BYTES + 1))
+    area = lending.load(BufferSet([bytes(ATTACH_BYTES + 1)], ATTACH_BYTES + 1))
     conversation.open("tool", b"", area=area)
     try:
         for frame in conversation.receive(encode_batch(batch)):
@@ -158,7 +158,7 @@ def test_any_input_is_taken_or_a_remote_protocol_error(batch: list[Frame]) -> No
 
 
 def _lend(conversation: Conversation) -> None:
-    conversation.open("tool", b"", area=Area(loan=conversation.loans.lend(10), size=10))
+    conversation.open("tool", b"", area=BufferRef(loan=conversation.loans.lend(10), size=10))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_batch_holds_one_piece_and_it_is_the_last() -> None:
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
     lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
-    conversation.open("tool", b"", area=lending.load(Cargo([bytes(4 * PIECE_BYTES)], 4 * PIECE_BYTES)))
+    conversation.open("tool", b"", area=lending.load(BufferSet([bytes(4 * PIECE_BYTES)], 4 * PIECE_BYTES)))
     conversation.data_to_send()
     for frame in conversation.receive(encode_batch([Frame(Kind.FETCH, loan=1, number=transfers._WINDOW)])):
         lending.handle(frame)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from snakepit_trio._calls.queues import Slot
-from snakepit_trio._calls.scheduler import PATIENCE, QUICK, LineFull, PlaceTaken, Scheduler
+from snakepit_trio._calls.scheduler import PATIENCE, QUICK, QueueFull, PlaceTaken, Scheduler
 from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
@@ -103,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         has_place = home is not None and len(home.calls) < self.concurrency
         try:
             slot = self.scheduler.submit(call, self.now)
-        except LineFull:
+        except QueueFull:
             assert not can_run
             assert len(self.waiting) >= self.most
         except PlaceTaken:

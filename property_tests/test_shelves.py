@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bridge_py.dynamic.allow_list import Anything
-from bridge_py.dynamic.dynamic_call import Workbench
-from bridge_py.dynamic.stored_objects import Placement, Shelves
+from bridge_py.dynamic.allow_list import AllowAll
+from bridge_py.dynamic.dynamic_call import DynamicCall
+from bridge_py.dynamic.stored_objects import Placement, ObjectStore
 from bridge_py.wire.errors import StoredObjectLost, StoredObjectNotFound
-from snakepit_trio._python.placements import Copy, Shelf, new_copy_id
+from snakepit_trio._python.placements import Copy, ObjectPlacement, new_copy_id
 
 NAMES = ["a", "a", "a", "b"]
 LOST, ABSENT = "lost", "absent"
@@ -27,14 +27,14 @@ LOST, ABSENT = "lost", "absent"
 class FakeWorker:
     """A worker, as far as the host's account goes, with what it keeps."""
 
-    farewell = "worker w died"
+    exit_reason = "worker w died"
 
     def __init__(self) -> None:
         self.has_left = False
-        self.shelves = Shelves(1 << 20)
+        self.store = ObjectStore(1 << 20)
 
     def end_session(self, session_id: str) -> None:
-        self.shelves.end(session_id)
+        self.store.end(session_id)
 
 
 class Call:
@@ -57,7 +57,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.shelf = Shelf("s")
+        self.placement_here = ObjectPlacement("s")
         self.workers: list[FakeWorker] = [FakeWorker(), FakeWorker()]
         self.count = self.order = 0
         self.made: list[Call] = []
@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         self.made.append(call)
 
     def _place(self, call: Call) -> None:
-        call.placement = self.shelf.placement()
+        call.placement = self.placement_here.placement()
         assert call.placement.order > self.order
         self.order = call.placement.order
 
@@ -89,10 +89,10 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(self.made))
-        home = [worker for worker in self.workers if worker is cast("Any", self.shelf.worker)]
+        home = [worker for worker in self.workers if worker is cast("Any", self.placement_here.worker)]
         worker = data.draw(st.sampled_from([*home, *home, *self.workers]))
         assert call.placement is not None
-        if self.shelf.claim(cast("Any", worker), call.placement.number):
+        if self.placement_here.claim(cast("Any", worker), call.placement.number):
             call.worker = worker
             self.made.remove(call)
             self.started.append(call)
@@ -105,31 +105,31 @@ class Machine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.started))
         self.started.remove(call)
         assert call.worker is not None
-        assert call.worker is cast("Any", self.shelf.worker)
-        bench = Workbench(Anything(), call.worker.shelves, "s", call.placement)
+        assert call.worker is cast("Any", self.placement_here.worker)
+        dynamic = DynamicCall(AllowAll(), call.worker.store, "s", call.placement)
         expected = self.there[call.name]
         try:
-            found = self._do(call, bench)
+            found = self._do(call, dynamic)
         except StoredObjectLost:
             assert expected is LOST
         except StoredObjectNotFound:
             assert expected is ABSENT
         else:
             assert call.kind == "store" or found == expected.number
-            call.reply = bench.reply(None)
+            call.reply = dynamic.reply(None)
             if call.kind != "read":
                 self.changes += 1
                 self.there[call.name] = call if call.kind == "store" else ABSENT
             call.seen = {"order": self.changes, "there": dict(self.there)}
             self.answered.append(call)
 
-    def _do(self, call: Call, bench: Workbench) -> Any:
+    def _do(self, call: Call, dynamic: DynamicCall) -> Any:
         if call.kind == "store":
             copy_id = 0 if call.copy is None else call.copy.id
-            return bench.keep(call.name, call.number, copy_id=copy_id, has_copy=True)
-        found = bench.find(call.name).value
+            return dynamic.keep(call.name, call.number, copy_id=copy_id, has_copy=True)
+        found = dynamic.find(call.name).value
         if call.kind == "delete":
-            bench.remove(call.name)
+            dynamic.remove(call.name)
         return found
 
     @precondition(lambda self: self.answered)
@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         assert call.placement is not None
         assert call.reply is not None
         copies = {} if call.copy is None else {call.name: call.copy}
-        self.shelf.hear(call.placement, call.reply, copies)
+        self.placement_here.hear(call.placement, call.reply, copies)
         self.kept |= {call} if copies else set()
         if call.seen["order"] >= self.known_order:
             self.known, self.known_order = call.seen["there"], call.seen["order"]
@@ -152,13 +152,13 @@ class Machine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.answered))
         self.answered.remove(call)
         names = [call.name] if call.kind == "store" else []
-        self.shelf.doubt(names)
+        self.placement_here.doubt(names)
         self.doubted |= dict.fromkeys(names, self.order)
 
-    @precondition(lambda self: self.shelf.worker in self.workers)
+    @precondition(lambda self: self.placement_here.worker in self.workers)
     @rule()
     def worker_dies(self) -> None:
-        dead: Any = self.shelf.worker
+        dead: Any = self.placement_here.worker
         dead.has_left = True
         self.workers[self.workers.index(dead)] = FakeWorker()
         self.started, self.answered = [], []
@@ -173,26 +173,26 @@ class Machine(RuleBasedStateMachine):
 
 def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
     """Also when only the deletion's answer has come, and in the next worker."""
-    shelf = Shelf("s")
+    placement_here = ObjectPlacement("s")
 
-    def call(worker: FakeWorker) -> tuple[Placement, Workbench]:
-        placement = shelf.placement()
-        assert shelf.claim(cast("Any", worker), placement.number)
-        return placement, Workbench(Anything(), worker.shelves, "s", placement)
+    def call(worker: FakeWorker) -> tuple[Placement, DynamicCall]:
+        placement = placement_here.placement()
+        assert placement_here.claim(cast("Any", worker), placement.number)
+        return placement, DynamicCall(AllowAll(), worker.store, "s", placement)
 
     first, second, third = FakeWorker(), FakeWorker(), FakeWorker()
-    placement, bench = call(first)
-    bench.keep("a", 1)
-    shelf.hear(placement, bench.reply(None), {})
+    placement, dynamic = call(first)
+    dynamic.keep("a", 1)
+    placement_here.hear(placement, dynamic.reply(None), {})
     first.has_left = True
     with pytest.raises(StoredObjectLost):
         call(second)[1].find("a")
-    _, bench = call(second)
-    bench.keep("a", 2)
-    bench.reply(None)
-    placement, bench = call(second)
-    bench.remove("a")
-    shelf.hear(placement, bench.reply(None), {})
+    _, dynamic = call(second)
+    dynamic.keep("a", 2)
+    dynamic.reply(None)
+    placement, dynamic = call(second)
+    dynamic.remove("a")
+    placement_here.hear(placement, dynamic.reply(None), {})
     with pytest.raises(StoredObjectNotFound):
         call(second)[1].find("a")
     second.has_left = True
@@ -201,19 +201,19 @@ def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
 
 
 def test_a_copy_that_comes_when_its_object_is_known_to_be_deleted_is_not_kept() -> None:
-    shelf = Shelf("s")
+    placement_here = ObjectPlacement("s")
     worker, copy = FakeWorker(), Copy(1, "a", new_copy_id())
-    stores, deletes = shelf.placement(), shelf.placement()
-    assert shelf.claim(cast("Any", worker), stores.number)
-    bench = Workbench(Anything(), worker.shelves, "s", stores)
-    bench.keep("a", 1, copy_id=copy.id, has_copy=True)
-    stored = bench.reply(None)
-    bench = Workbench(Anything(), worker.shelves, "s", deletes)
-    bench.remove("a")
-    shelf.hear(deletes, bench.reply(None), {})
-    shelf.hear(stores, stored, {"a": copy})
+    stores, deletes = placement_here.placement(), placement_here.placement()
+    assert placement_here.claim(cast("Any", worker), stores.number)
+    dynamic = DynamicCall(AllowAll(), worker.store, "s", stores)
+    dynamic.keep("a", 1, copy_id=copy.id, has_copy=True)
+    stored = dynamic.reply(None)
+    dynamic = DynamicCall(AllowAll(), worker.store, "s", deletes)
+    dynamic.remove("a")
+    placement_here.hear(deletes, dynamic.reply(None), {})
+    placement_here.hear(stores, stored, {"a": copy})
     worker.has_left = True
-    assert shelf.placement().restore == {}
+    assert placement_here.placement().restore == {}
 
 
 TestMachine = Machine.TestCase

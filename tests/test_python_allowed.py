@@ -13,7 +13,7 @@ import pytest
 
 import snakepit_trio as snakepit
 from bridge_py.adapters.python_calls import PythonCalls
-from bridge_py.dynamic.allow_list import Guard, parts_of
+from bridge_py.dynamic.allow_list import AllowList, parts_of
 from bridge_py.wire.errors import NotAllowed, UsageError
 from snakepit_trio.testing import InMemory
 
@@ -404,17 +404,17 @@ async def test_what_is_wanted_goes_through(tmp_path: Path) -> None:
 
 
 def test_patterns() -> None:
-    guard = Guard(["numpy", "my_app.tools.*", "default", "scipy.io"])
+    allow_list = AllowList(["numpy", "my_app.tools.*", "default", "scipy.io"])
     walked = ["numpy", "my_app.tools", "my_app.tools.deep", "scipy.io", "sklearn.svm"]
-    assert all(guard.may_walk(module) for module in walked)
-    assert not any(guard.may_walk(module) for module in ["os", "my_app", "my_app.toolsets", "scipy.io.wavfile", ""])
-    wide = Guard(["numpy.*", "pandas.*"])
+    assert all(allow_list.may_walk(module) for module in walked)
+    assert not any(allow_list.may_walk(module) for module in ["os", "my_app", "my_app.toolsets", "scipy.io.wavfile", ""])
+    wide = AllowList(["numpy.*", "pandas.*"])
     assert wide.may_walk("numpy.linalg")
     assert not any(wide.may_walk(module) for module in ["numpy.ctypeslib", "numpy.lib.format", "pandas.io.common"])
     with pytest.raises(UsageError, match="give a list of module names"):
-        Guard("numpy")
+        AllowList("numpy")
     with pytest.raises(UsageError, match=r"'numpy\.\*\.x' is no pattern"):
-        Guard(["numpy.*.x"])
+        AllowList(["numpy.*.x"])
     assert parts_of("stored.x") == ["stored", "x"]
 
 

@@ -19,7 +19,7 @@ from bridge_py.buffers.shared_memory import Segments
 from snakepit_trio import testing
 from snakepit_trio._calls.scheduler import Scheduler
 from snakepit_trio._config.policies import TaintPolicy
-from snakepit_trio._connections.link import Link
+from snakepit_trio._connections.link import LinkConnection
 from snakepit_trio.launchers import _LocalSite
 
 from .conftest import TOOLS
@@ -86,7 +86,7 @@ async def _die_soon(pool: snakepit.Pool) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("owner", "what"), [(TaintPolicy, "killed"), (Link, "when_over"), (Scheduler, "requeue")])
+@pytest.mark.parametrize(("owner", "what"), [(TaintPolicy, "killed"), (LinkConnection, "when_over"), (Scheduler, "requeue")])
 async def test_a_callback_that_fails_while_a_worker_is_settled(
     owner: Any, what: str, monkeypatch: pytest.MonkeyPatch, untraced_workers: None
 ) -> None:
@@ -155,7 +155,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
         assert await pool.execute("add", {"a": 1, "b": 2}) == 3
 
 
-@pytest.mark.parametrize("step", ["line", "outputs"])
+@pytest.mark.parametrize("step", ["connect", "outputs"])
 async def test_a_start_that_fails_after_its_process_lives(
     step: str, error: Exception, monkeypatch: pytest.MonkeyPatch, untraced_workers: None
 ) -> None:
@@ -173,7 +173,7 @@ async def test_a_call_that_cannot_be_sent_fails_alone(error: Exception, monkeypa
     async with snakepit.open_pool(TOOLS, workers=1, launcher=testing.InMemory()) as pool:
         with trio.fail_after(BOUND):
             with monkeypatch.context() as patch:
-                break_it(patch, Link, "open", error)
+                break_it(patch, LinkConnection, "open", error)
                 with pytest.raises(snakepit.OutOfResources) as caught:
                     await pool.execute("add", {"a": 1, "b": 2})
                 assert caught.value.__cause__ is error
@@ -198,7 +198,7 @@ async def test_thousands_in_line_that_cannot_be_sent(monkeypatch: pytest.MonkeyP
     ):
         nursery.start_soon(pool.execute, "sleep_async", {"seconds": 0.5})
         await trio.testing.wait_all_tasks_blocked()
-        break_it(monkeypatch, Link, "open", MemoryError(), times=3000)
+        break_it(monkeypatch, LinkConnection, "open", MemoryError(), times=3000)
         for _ in range(3000):
             nursery.start_soon(call, pool)
     assert failed == 3000
@@ -219,12 +219,12 @@ async def test_a_copy_that_fails_costs_its_call_alone(
     data = np.zeros(size, np.uint8)
     async with snakepit.open_pool("tests.value_tools:ValueTools", workers=1) as pool:
         with trio.fail_after(BOUND):
-            segments = pool._freight._segments
-            monkeypatch.setattr(pool._freight, "_segments", Broken())
+            segments = pool._shared_copies._segments
+            monkeypatch.setattr(pool._shared_copies, "_segments", Broken())
             for _ in range(5):  # more than there are places
                 with pytest.raises(snakepit.OutOfResources):
                     await pool.execute("echo", {"value": data})
-            monkeypatch.setattr(pool._freight, "_segments", segments)
+            monkeypatch.setattr(pool._shared_copies, "_segments", segments)
             for _ in range(5):
                 assert len(await pool.execute("echo", {"value": data})) == size
 

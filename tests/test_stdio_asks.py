@@ -12,7 +12,7 @@ import snakepit_trio as snakepit
 from snakepit_trio import testing
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.stdio_adapters import StdioJson
-from snakepit_trio._requests.contract_requests import ForeignDesk
+from snakepit_trio._requests.contract_requests import ContractRequests
 
 from .stdio_tools import BOTH, CANCELS, EXAMPLES, JSON, PERL, open_it, pid_of
 
@@ -166,7 +166,7 @@ def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
     """The host tool cannot be started any more, and nobody must wait for its end: that call would never be over."""
 
     async def story() -> None:
-        desk, call, ended = ForeignDesk(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
+        desk, call, ended = ContractRequests(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
         async with trio.open_nursery() as nursery:
             await nursery.start(desk.run)
             nursery.cancel_scope.cancel()

@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from bridge_py.dynamic import dspy_programs
-from bridge_py.dynamic.allow_list import Anything
+from bridge_py.dynamic.allow_list import AllowAll
 from bridge_py.dynamic.dspy_programs import Recipe
-from bridge_py.dynamic.dynamic_call import Workbench
+from bridge_py.dynamic.dynamic_call import DynamicCall
 from bridge_py.dynamic.language_models import Model, hiding
 from bridge_py.tools.adapter import tool
 from bridge_py.tools.context import AsyncSessionContext, CallContext, SessionContext
@@ -64,12 +64,12 @@ class DspyPrograms:
 
 
 class DspyTools:
-    """Tools for an adapter that has a guard and workbenches."""
+    """Tools for an adapter that has a allow_list and workbenches."""
 
-    guard: Anything
+    allow_list: AllowAll
     dspy_programs: DspyPrograms
 
-    def workbench(self, context: CallContext, placement: dict[str, Any] | None) -> Workbench:
+    def dynamic_call(self, context: CallContext, placement: dict[str, Any] | None) -> DynamicCall:
         """See `PythonCalls`."""
         raise NotImplementedError
 
@@ -78,20 +78,20 @@ class DspyTools:
         self, context: AsyncSessionContext, model: Model, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make a language model, and return its name."""
-        bench = self.workbench(context, placement)
+        dynamic = self.dynamic_call(context, placement)
         with hiding(model):
             self.dspy_programs.model(context.session_id, model)
-        return bench.reply(model.name)
+        return dynamic.reply(model.name)
 
     @tool(timeout=_TIMEOUT)
     async def dspy_create(
         self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Build a program, and return what it takes and gives."""
-        bench = self.workbench(context, placement)
-        built = await dspy_programs.build(program, context, self.guard.trusted)
+        dynamic = self.dynamic_call(context, placement)
+        built = await dspy_programs.build(program, context, self.allow_list.trusted)
         self.dspy_programs.keep(context.session_id, program, built)
-        return bench.reply(dspy_programs.describe(built))
+        return dynamic.reply(dspy_programs.describe(built))
 
     @tool(timeout=_TIMEOUT)
     async def dspy_execute(
@@ -103,11 +103,11 @@ class DspyTools:
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Run a program, and return its outputs."""
-        bench = self.workbench(context, placement)
+        dynamic = self.dynamic_call(context, placement)
         with hiding(model):
             found = await self._find(context, program)
             with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
-                return bench.reply(dspy_programs.plain(await found.acall(**inputs)))
+                return dynamic.reply(dspy_programs.plain(await found.acall(**inputs)))
 
     @tool(timeout=_TIMEOUT)
     def dspy_execute_blocking(
@@ -119,14 +119,14 @@ class DspyTools:
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Run a program that has no coroutine, and return its outputs. Such programs have no host tools."""
-        bench = self.workbench(context, placement)
+        dynamic = self.dynamic_call(context, placement)
         with hiding(model):
             found = self.dspy_programs.find(context.session_id, program)
             if found is None:
-                found = dspy_programs.assemble(program, self.guard.trusted)
+                found = dspy_programs.assemble(program, self.allow_list.trusted)
                 self.dspy_programs.keep(context.session_id, program, found)
             with dspy_programs.running(self.dspy_programs.model(context.session_id, model)):
-                return bench.reply(dspy_programs.plain(found(**inputs)))
+                return dynamic.reply(dspy_programs.plain(found(**inputs)))
 
     @tool(timeout=_TIMEOUT)
     async def dspy_stream(
@@ -138,7 +138,7 @@ class DspyTools:
         placement: dict[str, Any] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Run a program; yields a reply, and then its outputs in pieces."""
-        yield self.workbench(context, placement).reply(None)
+        yield self.dynamic_call(context, placement).reply(None)
         with hiding(model):
             found = await self._find(context, program)
             with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
@@ -151,12 +151,12 @@ class DspyTools:
         self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The state of a program: demonstrations, instructions, and whatever else it has learned."""
-        bench = self.workbench(context, placement)
-        return bench.reply((await self._find(context, program)).dump_state())
+        dynamic = self.dynamic_call(context, placement)
+        return dynamic.reply((await self._find(context, program)).dump_state())
 
     async def _find(self, context: AsyncSessionContext, recipe: Recipe) -> Any:
         found = self.dspy_programs.find(context.session_id, recipe)
         if found is not None:
             return found
-        built = await dspy_programs.build(recipe, context, self.guard.trusted)
+        built = await dspy_programs.build(recipe, context, self.allow_list.trusted)
         return self.dspy_programs.keep(context.session_id, recipe, built)

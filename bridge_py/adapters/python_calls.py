@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.dynamic.allow_list import Anything, Guard
-from bridge_py.dynamic.dynamic_call import Workbench
+from bridge_py.dynamic.allow_list import AllowAll, AllowList
+from bridge_py.dynamic.dynamic_call import DynamicCall
 from bridge_py.dynamic.frameworks import configure
 from bridge_py.dynamic.references import RemoteRef
-from bridge_py.dynamic.stored_objects import STORED_BYTES, Placement, Shelves
+from bridge_py.dynamic.stored_objects import STORED_BYTES, Placement, ObjectStore
 from bridge_py.tools.adapter import BaseAdapter, tool
 from bridge_py.tools.context import CallContext, SessionContext
 from bridge_py.wire.errors import SnakepitError, UsageError, tool_error
@@ -55,21 +55,21 @@ class PythonCalls(DspyTools, BaseAdapter):
     ) -> None:
         if not isinstance(stored_bytes, int) or stored_bytes < 0:
             raise UsageError(f"stored_bytes is {stored_bytes!r}; give a number of bytes")
-        self.guard = Anything() if trusted else Guard(allow)
-        self.shelves = Shelves(stored_bytes)
+        self.allow_list = AllowAll() if trusted else AllowList(allow)
+        self.store = ObjectStore(stored_bytes)
         self.dspy_programs = DspyPrograms()
 
     def session_ended(self, session_id: str) -> None:
         """See `BaseAdapter`."""
-        self.shelves.end(session_id)
+        self.store.end(session_id)
         self.dspy_programs.end(session_id)
 
-    def workbench(
+    def dynamic_call(
         self, context: CallContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
-    ) -> Workbench:
+    ) -> DynamicCall:
         """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
         placed = None if placement is None else msgspec.convert(placement, Placement)
-        return Workbench(self.guard, self.shelves, context.session_id, placed, is_pipeline=is_pipeline)
+        return DynamicCall(self.allow_list, self.store, context.session_id, placed, is_pipeline=is_pipeline)
 
     @tool
     def python_call(
@@ -83,26 +83,26 @@ class PythonCalls(DspyTools, BaseAdapter):
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Call what a target names, or give its value."""
-        bench = self.workbench(context, placement)
+        dynamic = self.dynamic_call(context, placement)
         if store_as is not None:
-            bench.check_can_keep(store_as)
-        result = bench.run(target, args, kwargs)
-        return bench.reply(bench.answer(result, store_as, copy_id=copy_id, target=target))
+            dynamic.check_can_keep(store_as)
+        result = dynamic.run(target, args, kwargs)
+        return dynamic.reply(dynamic.answer(result, store_as, copy_id=copy_id, target=target))
 
     @tool
     def python_pipeline(
         self, context: SessionContext, steps: list[Step], placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make several calls, one after the other; what they store lasts if all of them succeed."""
-        bench = self.workbench(context, placement, is_pipeline=True)
+        dynamic = self.dynamic_call(context, placement, is_pipeline=True)
         results = []
         for number, step in enumerate(steps, 1):
             try:
-                result = bench.run(step.target, step.args, step.kwargs)
-                results.append(bench.answer(result, step.store_as, target=step.target))
+                result = dynamic.run(step.target, step.args, step.kwargs)
+                results.append(dynamic.answer(result, step.store_as, target=step.target))
             except Exception as error:
                 raise _at_step(error, f"step {number} of {len(steps)}, {step.target!r}: ") from error
-        return bench.reply(results)
+        return dynamic.reply(results)
 
     @tool
     def python_store(
@@ -115,43 +115,43 @@ class PythonCalls(DspyTools, BaseAdapter):
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Keep a value."""
-        bench = self.workbench(context, placement)
+        dynamic = self.dynamic_call(context, placement)
         # What has come may be read-only, and in memory that the host wants back.
-        mine = bench.argument(copy.deepcopy(value))
-        return bench.reply(bench.keep(name, mine, copy_id=copy_id, has_copy=has_copy, target=f"stored.{name}"))
+        mine = dynamic.argument(copy.deepcopy(value))
+        return dynamic.reply(dynamic.keep(name, mine, copy_id=copy_id, has_copy=has_copy, target=f"stored.{name}"))
 
     @tool
     def python_retrieve(
         self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The value of an object that is kept."""
-        bench = self.workbench(context, placement)
-        return bench.reply(bench.find(name).value)
+        dynamic = self.dynamic_call(context, placement)
+        return dynamic.reply(dynamic.find(name).value)
 
     @tool
     def python_list_stored(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
         """What is kept for the session."""
-        bench = self.workbench(context, placement)
-        return bench.reply([entry.ref for entry in bench.shelf.entries.values()])
+        dynamic = self.dynamic_call(context, placement)
+        return dynamic.reply([entry.ref for entry in dynamic.objects.entries.values()])
 
     @tool
     def python_delete_stored(
         self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Let go of an object."""
-        bench = self.workbench(context, placement)
-        bench.remove(name)
-        return bench.reply(None)
+        dynamic = self.dynamic_call(context, placement)
+        dynamic.remove(name)
+        return dynamic.reply(None)
 
     @tool
     def python_inspect(
         self, context: SessionContext, target: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """What an object is: its type, signature, documentation and members."""
-        bench = self.workbench(context, placement)
-        found = bench.resolve(target)
-        self.guard.check_object(found, target.rpartition(".")[2], target)
-        return bench.reply(_describe(found))
+        dynamic = self.dynamic_call(context, placement)
+        found = dynamic.resolve(target)
+        self.allow_list.check_object(found, target.rpartition(".")[2], target)
+        return dynamic.reply(_describe(found))
 
     @tool
     def python_configure(
@@ -162,9 +162,9 @@ class PythonCalls(DspyTools, BaseAdapter):
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Set options of a library in this worker."""
-        bench = self.workbench(context, placement)
-        self.guard.check_module(framework, framework)
-        return bench.reply(configure(framework, settings))
+        dynamic = self.dynamic_call(context, placement)
+        self.allow_list.check_module(framework, framework)
+        return dynamic.reply(configure(framework, settings))
 
     @tool
     def python_read_sqlite(
@@ -177,11 +177,11 @@ class PythonCalls(DspyTools, BaseAdapter):
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What a query of a SQLite file gives, as a frame."""
-        bench = self.workbench(context, placement)
-        self.guard.check_module("pandas", "sql")
+        dynamic = self.dynamic_call(context, placement)
+        self.allow_list.check_module("pandas", "sql")
         if store_as is not None:
-            bench.check_can_keep(store_as)
-        return bench.reply(bench.answer(read_sqlite(path, sql, params), store_as, target="sql"))
+            dynamic.check_can_keep(store_as)
+        return dynamic.reply(dynamic.answer(read_sqlite(path, sql, params), store_as, target="sql"))
 
     @tool
     def python_read_csv(
@@ -195,28 +195,28 @@ class PythonCalls(DspyTools, BaseAdapter):
         """A CSV file as a frame."""
         from .csv_frames import csv_options
 
-        bench = self.workbench(context, placement)
-        self.guard.check_module("pandas", "csv")
+        dynamic = self.dynamic_call(context, placement)
+        self.allow_list.check_module("pandas", "csv")
         if store_as is not None:
-            bench.check_can_keep(store_as)
+            dynamic.check_can_keep(store_as)
         options = {**csv_options(path, params), **params}
-        return bench.reply(bench.answer(bench.run("pandas.read_csv", [path], options), store_as, target="csv"))
+        return dynamic.reply(dynamic.answer(dynamic.run("pandas.read_csv", [path], options), store_as, target="csv"))
 
     @tool
     def python_info(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
         """What this worker is, and what it keeps."""
-        bench = self.workbench(context, placement)
-        shelf = None if placement is None else bench.shelf
-        return bench.reply(
+        dynamic = self.dynamic_call(context, placement)
+        objects = None if placement is None else dynamic.objects
+        return dynamic.reply(
             {
                 "python": platform.python_version(),
                 "libraries": _versions(),
-                "allow": list(self.guard.patterns),
-                "trusted": self.guard.trusted,
-                "stored": len(shelf.entries) if shelf is not None else self.shelves.count,
-                "stored_bytes": shelf.bytes if shelf is not None else self.shelves.bytes,
-                "stored_sessions": len(self.shelves),
-                "quota_bytes": self.shelves.quota,
+                "allow": list(self.allow_list.patterns),
+                "trusted": self.allow_list.trusted,
+                "stored": len(objects.entries) if objects is not None else self.store.count,
+                "stored_bytes": objects.bytes if objects is not None else self.store.bytes,
+                "stored_sessions": len(self.store),
+                "quota_bytes": self.store.quota,
             }
         )
 

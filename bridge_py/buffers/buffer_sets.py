@@ -36,7 +36,7 @@ class Sizes(msgspec.Struct, frozen=True):
     compress_from: int | None = None  # an area from here on is compressed, if it travels over the link
 
 
-class Cargo:
+class BufferSet:
     """The large buffers of a value that is sent: the sender's own until `copy` has run, which may change."""
 
     __slots__ = ("_is_copied", "buffers", "segment", "size")
@@ -142,7 +142,7 @@ def _pieces_of_segment(segment: Segment, size: int) -> Iterator[bytes]:
         yield os.pread(segment.descriptor, min(PIECE_BYTES, size - at), at)
 
 
-Load = tuple[bytes, Cargo | None]
+Load = tuple[bytes, BufferSet | None]
 
 
 def load_of(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Load:
@@ -155,7 +155,7 @@ def load_of(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Load:
     if not packed.size:
         _check_size(packed, 0, what, sizes, overhead)
         return packed.body, None
-    cargo = Cargo(packed.buffers, packed.size)
+    cargo = BufferSet(packed.buffers, packed.size)
     try:
         _check_size(packed, cargo.attached_size, what, sizes, overhead)
     except BaseException:
@@ -166,8 +166,8 @@ def load_of(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Load:
     return packed.body, cargo
 
 
-def copy_at_once(cargo: Cargo, segments: Segments | None) -> None:
-    """All steps of `Cargo.copy`."""
+def copy_at_once(cargo: BufferSet, segments: Segments | None) -> None:
+    """All steps of `BufferSet.copy`."""
     try:
         for _ in cargo.copy(segments):
             pass
@@ -178,7 +178,7 @@ def copy_at_once(cargo: Cargo, segments: Segments | None) -> None:
 
 def drop(load: Any) -> None:
     """What a `Packer`, or the like, has made will not be sent."""
-    if isinstance(load, tuple) and isinstance(cargo := load[1], Cargo):
+    if isinstance(load, tuple) and isinstance(cargo := load[1], BufferSet):
         cargo.release()
 
 

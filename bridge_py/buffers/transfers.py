@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from bridge_py.wire.conversation import NO_AREA, Area, Conversation
+from bridge_py.wire.conversation import NO_AREA, BufferRef, Conversation
 from bridge_py.wire.errors import RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.loans import PIECE_BYTES
 
-from .buffer_sets import Cargo, Sizes
+from .buffer_sets import BufferSet, Sizes
 from .compression import compress, decompress
 from .shared_memory import Mappings
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("snakepit.link")
 class _Lent:
     """A cargo on loan. Its shared memory is held, also where the other side is not to map it but to fetch pieces."""
 
-    def __init__(self, cargo: Cargo, *, is_shared: bool) -> None:
+    def __init__(self, cargo: BufferSet, *, is_shared: bool) -> None:
         self.size = cargo.size
         self.segment = cargo.segment
         self.is_shared = is_shared
@@ -72,13 +72,13 @@ class Transfers:
 
     # What this side sends.
 
-    def load(self, cargo: Cargo | None) -> Area:
+    def load(self, cargo: BufferSet | None) -> BufferRef:
         """How a cargo is sent, to be told to the conversation with its frame."""
         # Who sends learns of the link's end a little later; what it lends meanwhile nobody would give back.
         if cargo is None or self._is_closed:
             return NO_AREA
         if not cargo.is_large:
-            return Area(cargo.joined())
+            return BufferRef(cargo.joined())
         segment = cargo.segment if cargo.size <= self.room else None
         lent = _Lent(cargo, is_shared=segment is not None)
         try:
@@ -88,11 +88,11 @@ class Transfers:
             raise
         self._lent[loan] = lent
         if segment is None:
-            return Area(loan=loan, size=cargo.size)
+            return BufferRef(loan=loan, size=cargo.size)
         self._shared_bytes += cargo.size
-        return Area(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
+        return BufferRef(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
 
-    def unload(self, area: Area) -> None:
+    def unload(self, area: BufferRef) -> None:
         """The frame of an area was not sent."""
         if area.loan:
             self._loans.withdraw(area.loan)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.host.asking import Answer, Asked, Deliver, check_process
+from bridge_py.host.asking import Answer, PendingRequest, Deliver, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.wire import codec
 from bridge_py.wire.errors import (
@@ -46,7 +46,7 @@ class ContractHost:
         self.caches = Caches()
         self._client: AsyncioClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: dict[Asked, asyncio.Task[None]] = {}
+        self._tasks: dict[PendingRequest, asyncio.Task[None]] = {}
 
     def begin(self, client: AsyncioClient | None) -> None:
         """The event loop, in which this is called, runs."""
@@ -65,25 +65,25 @@ class ContractHost:
         arguments: tuple[Any, ...],
         deliver: Deliver,
         credit: int | None = None,
-    ) -> Asked:
+    ) -> PendingRequest:
         """See `Host`."""
         check_process(self._pid)
-        asked = Asked()
+        asked = PendingRequest()
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._start, asked, session_id, verb, arguments, deliver, credit)
         return asked
 
-    def grant(self, asked: Asked, chunks: int) -> None:
+    def grant(self, asked: PendingRequest, chunks: int) -> None:
         """See `Host`. There are no streams from the host."""
 
-    def drop(self, asked: Asked) -> None:
+    def drop(self, asked: PendingRequest) -> None:
         """See `Host`."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop, asked)
 
     def _start(
         self,
-        asked: Asked,
+        asked: PendingRequest,
         session_id: str,
         verb: str,
         arguments: tuple[Any, ...],
@@ -93,7 +93,7 @@ class ContractHost:
         self._tasks[asked] = task = asyncio.ensure_future(self._run(session_id, verb, arguments, deliver, credit))
         task.add_done_callback(lambda _: self._tasks.pop(asked, None))
 
-    def _stop(self, asked: Asked) -> None:
+    def _stop(self, asked: PendingRequest) -> None:
         if (task := self._tasks.get(asked)) is not None:
             task.cancel()
 

@@ -1,4 +1,4 @@
-"""What dynamic calls may reach unless their adapter is told otherwise: tables, read by `allowed`."""
+"""What dynamic calls may reach unless their adapter is told otherwise: tables, read by `allow_list`."""
 
 from __future__ import annotations
 

@@ -14,15 +14,15 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import EncodeError, InvalidCall, NotAllowed, StoredObjectLost, StoredObjectNotFound
 
 from . import allowed_names
-from .allow_list import Anything, parts_of
+from .allow_list import AllowAll, parts_of
 from .references import PREFIX, Pickled, RemoteRef, check_name, replace
 from .sizing import repr_of, size_of, type_of
-from .stored_objects import Entry, Placement, Shelf, Shelves
+from .stored_objects import Entry, Placement, SessionObjects, ObjectStore
 
 NO_SESSION: Final = "give session=, for example that of `async with pool.session() as session`"
 
 
-class Workbench:
+class DynamicCall:
     """The objects that one call may name, and what it adds to them.
 
     What it adds is seen by itself at once, and by others when `reply` makes it last, all together. A pipeline may add
@@ -31,32 +31,32 @@ class Workbench:
 
     def __init__(
         self,
-        guard: Anything,
-        shelves: Shelves,
+        allow_list: AllowAll,
+        store: ObjectStore,
         session_id: str | None,
         placement: Placement | None,
         *,
         is_pipeline: bool = False,
     ) -> None:
-        self._guard = guard
-        self._shelves = shelves
+        self._allow_list = allow_list
+        self._store = store
         self._session_id = session_id
         self._is_pipeline = is_pipeline
-        self._shelf: Shelf | None = None
+        self._objects: SessionObjects | None = None
         self._lost: Mapping[str, str] = {}
         self._added: dict[str, Entry] = {}
         self._removed = ""
         self._copies: dict[str, Any] = {}
         if session_id is not None and placement is not None:
             self._lost = placement.lost
-            self._shelf = self._open(session_id, placement)
+            self._objects = self._open(session_id, placement)
 
     @property
-    def shelf(self) -> Shelf:
+    def objects(self) -> SessionObjects:
         """What its session has. Raises `InvalidCall` without one."""
-        if self._shelf is None:
+        if self._objects is None:
             raise InvalidCall(f"objects are stored for a session, and this call has none: {NO_SESSION}")
-        return self._shelf
+        return self._objects
 
     # Names to objects.
 
@@ -69,7 +69,7 @@ class Workbench:
             if args or kwargs:
                 raise InvalidCall(f"{target!r} is a {type_of(found)}, which cannot be called; leave the arguments out")
             return found
-        self._guard.check_call(target.rpartition(".")[2], args, kwargs, target)
+        self._allow_list.check_call(target.rpartition(".")[2], args, kwargs, target)
         return found(*args, **kwargs)
 
     def resolve(self, target: str) -> Any:
@@ -94,12 +94,12 @@ class Workbench:
 
     def find(self, name: str) -> Entry:
         """A stored object, also one that this call has added. Raises `StoredObjectLost` and `StoredObjectNotFound`."""
-        entry = self._added.get(name) or self.shelf.entries.get(name)
+        entry = self._added.get(name) or self.objects.entries.get(name)
         if entry is not None:
             return entry
-        if name not in self.shelf.names and (why := self._lost.get(name)) is not None:
+        if name not in self.objects.names and (why := self._lost.get(name)) is not None:
             raise StoredObjectLost(why)
-        there = ", ".join(dict.fromkeys([*self.shelf.entries, *self._added])) or "none"
+        there = ", ".join(dict.fromkeys([*self.objects.entries, *self._added])) or "none"
         raise StoredObjectNotFound(f"session {self._session_id!r} has no stored object {name!r}; there are: {there}")
 
     def _refer(self, reference: str | RemoteRef) -> Any:
@@ -112,7 +112,7 @@ class Workbench:
             )
         else:
             found, shown = self.find(reference.name).value, PREFIX + reference.name
-        self._guard.check_value(found, f"the argument {shown!r}", shown)
+        self._allow_list.check_value(found, f"the argument {shown!r}", shown)
         return found
 
     def _begin(self, parts: list[str], target: str) -> tuple[Any, list[str]]:
@@ -120,29 +120,29 @@ class Workbench:
         if hasattr(builtins, parts[0]):
             parts = ["builtins", *parts]
         if parts[0] == "builtins" and len(parts) > 1:
-            self._guard.check_builtin(parts[1], target)
+            self._allow_list.check_builtin(parts[1], target)
             return _attribute(builtins, parts[1], target), parts[2:]
         for count in range(1, len(parts) + 1):
-            if self._guard.may_walk(module := ".".join(parts[:count])):
+            if self._allow_list.may_walk(module := ".".join(parts[:count])):
                 return _import(module, target), parts[count:]
-        raise self._guard.refusal(target, f"the module {parts[0]!r} is not on the allow-list", parts[0])
+        raise self._allow_list.refusal(target, f"the module {parts[0]!r} is not on the allow-list", parts[0])
 
     def _step(self, owner: Any, name: str, target: str) -> Any:
-        guard = self._guard
-        guard.check_object(owner, "what it begins with", target)
-        guard.check_step(owner, name, target)
+        allow_list = self._allow_list
+        allow_list.check_object(owner, "what it begins with", target)
+        allow_list.check_step(owner, name, target)
         module = getattr(owner, "__name__", "") if isinstance(owner, type(builtins)) else ""
-        if module and name not in vars(owner) and guard.may_walk(f"{module}.{name}"):
+        if module and name not in vars(owner) and allow_list.may_walk(f"{module}.{name}"):
             found = _submodule(owner, f"{module}.{name}", name, target)
         else:
             found = _attribute(owner, name, target)
-        guard.check_object(found, name, target)
+        allow_list.check_object(found, name, target)
         return found
 
     def _check_callable(self, found: Any, target: str) -> None:
         if not callable(found):
             raise InvalidCall(f"{target!r}: a {type_of(found)} cannot be called")
-        self._guard.check_object(found, "__call__", target)
+        self._allow_list.check_object(found, "__call__", target)
 
     # Results to answers.
 
@@ -150,16 +150,16 @@ class Workbench:
         """Raise `InvalidCall` now if an object of that name could not be kept later."""
         check_name(name)
         if not self._is_pipeline:
-            _ = self.shelf
+            _ = self.objects
 
     def answer(self, result: Any, store_as: str | None = None, *, copy_id: int = 0, target: str = "") -> Any:
         """What the caller gets for a result: itself if it can be sent, else a reference to it, which is kept."""
         if store_as is None and _can_be_sent(result):
-            self._guard.check_value(result, "its result", target)
+            self._allow_list.check_value(result, "its result", target)
             return result
         if store_as is None and (known := self._known(result)) is not None:
             return known
-        if store_as is None and self._shelf is None and not self._is_pipeline:
+        if store_as is None and self._objects is None and not self._is_pipeline:
             raise InvalidCall(f"{target!r} gives a {type_of(result)}, which cannot be sent, only stored: {NO_SESSION}")
         return self.keep(store_as or self._new_name(result), result, copy_id=copy_id, target=target)
 
@@ -177,9 +177,9 @@ class Workbench:
         return ref
 
     def _check_kept(self, value: Any, target: str) -> None:
-        self._guard.check_value(value, "its result", target)
+        self._allow_list.check_value(value, "its result", target)
         try:
-            self._guard.check_object(value, "its result", target)
+            self._allow_list.check_object(value, "its result", target)
         except NotAllowed:
             # What callers may send they may also store; its attributes are refused when they are asked for.
             if not _can_be_sent(value):
@@ -192,7 +192,7 @@ class Workbench:
 
     def copy(self, value: Any, name: str) -> Any:
         """What the host keeps of an object that is durable. Raises `EncodeError` if nothing can be."""
-        if self._guard.trusted and not _is_plain(value):
+        if self._allow_list.trusted and not _is_plain(value):
             try:
                 return Pickled(pickle.dumps(value, protocol=5))
             except Exception as error:
@@ -209,31 +209,31 @@ class Workbench:
         """An object made of its copy."""
         if not isinstance(copy, Pickled):
             return copying.deepcopy(copy)  # what has come may be read-only, and in memory that the host wants back
-        if not self._guard.trusted:
+        if not self._allow_list.trusted:
             raise InvalidCall("a pickle is not read: this adapter is not trusted")
         return pickle.loads(copy.data)  # noqa: S301 - written by a worker of this pool, kept by its host
 
     def reply(self, value: Any) -> dict[str, Any]:
-        """Make what was added last, and tell the host. Raises what `Shelves.change` does."""
-        if self._shelf is None:
+        """Make what was added last, and tell the host. Raises what `ObjectStore.change` does."""
+        if self._objects is None:
             return {"value": value}
-        shelf = self._shelf
+        objects = self._objects
         if self._added or self._removed:
-            self._shelves.change(shelf, self._added, self._removed)
+            self._store.change(objects, self._added, self._removed)
         copies = {"copies": self._copies} if self._copies else {}
         # The version first: a change in between is told again.
-        version, entries = shelf.version, shelf.entries
-        objects = {name: entry.copy_id for name, entry in entries.items()}
+        version, entries = objects.version, objects.entries
+        copy_ids = {name: entry.copy_id for name, entry in entries.items()}
         # Of names that have been stored again and deleted since, no answer may have told the host.
-        settled = [name for name in self._lost if name in shelf.names]
-        told = {"version": version, "objects": objects, "stored": [*self._added], "settled": settled}
+        settled = [name for name in self._lost if name in objects.names]
+        told = {"version": version, "objects": copy_ids, "stored": [*self._added], "settled": settled}
         return {"value": value, **told, **copies}
 
     def _known(self, result: Any) -> RemoteRef | None:
         """The reference to an object that is kept already, as that of a method which returns its own object."""
-        if self._shelf is None:
+        if self._objects is None:
             return None
-        for entry in (*self._added.values(), *tuple(self._shelf.entries.values())):
+        for entry in (*self._added.values(), *tuple(self._objects.entries.values())):
             if entry.value is result:
                 return entry.ref
         return None
@@ -241,19 +241,19 @@ class Workbench:
     def _new_name(self, value: Any) -> str:
         kind = "".join(letter for letter in type(value).__name__.lower() if letter.isascii() and letter.isalnum())
         kind = kind[:80] if kind[:1].isalpha() else "object"
-        taken = {*self._added, *self._lost, *(self._shelf.entries if self._shelf is not None else ())}
+        taken = {*self._added, *self._lost, *(self._objects.entries if self._objects is not None else ())}
         return next(name for number in itertools.count(1) if (name := f"{kind}_{number}") not in taken)
 
-    def _open(self, session_id: str, placement: Placement) -> Shelf:
-        shelf = self._shelves.open(session_id, placement)
+    def _open(self, session_id: str, placement: Placement) -> SessionObjects:
+        objects = self._store.open(session_id, placement)
         entries = {}
         for name, (copy_id, copy) in placement.restore.items():
-            if copy_id not in shelf.seen:
+            if copy_id not in objects.seen:
                 value = self.restored(copy)
                 ref = RemoteRef(name, type_of(value), repr_of(value), size_of(value), session_id)
                 entries[name] = Entry(value, ref, copy_id)
-        self._shelves.restore(shelf, entries)
-        return shelf
+        self._store.restore(objects, entries)
+        return objects
 
 
 def _import(name: str, target: str) -> Any:

@@ -44,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True):
     copy_id: int = 0
 
 
-class Shelf:
+class SessionObjects:
     """The objects of one session, since its placement has come here.
 
     `version` counts its changes; `names` has all names, and `seen` the ids of all copies, that it has ever had.
@@ -67,85 +67,85 @@ class Shelf:
         return sum(entry.ref.size for entry in tuple(self.entries.values()))
 
 
-class Shelves:
+class ObjectStore:
     """Those of all sessions. `quota` is what one session may keep, in bytes."""
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
-        self._shelves: dict[str, Shelf] = {}
+        self._sessions: dict[str, SessionObjects] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._shelves)
+        return len(self._sessions)
 
     @property
     def count(self) -> int:
         """Objects of all sessions."""
-        return sum(len(shelf.entries) for shelf in tuple(self._shelves.values()))
+        return sum(len(objects.entries) for objects in tuple(self._sessions.values()))
 
     @property
     def bytes(self) -> int:
         """The estimated sizes of all objects together."""
-        return sum(shelf.bytes for shelf in tuple(self._shelves.values()))
+        return sum(objects.bytes for objects in tuple(self._sessions.values()))
 
-    def open(self, session_id: str, placement: Placement) -> Shelf:
+    def open(self, session_id: str, placement: Placement) -> SessionObjects:
         """That of a session, made anew if its placement has come here just now.
 
         Raises `SessionNotFound` if it was here before: the session has ended then.
         """
         with self._lock:
-            shelf = self._shelves.get(session_id)
-            if shelf is None or shelf.number < placement.number:
+            objects = self._sessions.get(session_id)
+            if objects is None or objects.number < placement.number:
                 if not placement.first:
                     raise _has_ended(session_id)
-                shelf = self._shelves[session_id] = Shelf(session_id, placement.number)
-            return shelf
+                objects = self._sessions[session_id] = SessionObjects(session_id, placement.number)
+            return objects
 
-    def restore(self, shelf: Shelf, entries: Mapping[str, Entry]) -> None:
-        """Put objects made of copies in their place, unless the shelf has had them before. Raises `SessionNotFound`."""
+    def restore(self, objects: SessionObjects, entries: Mapping[str, Entry]) -> None:
+        """Put objects made of copies in their place, unless the objects has had them before. Raises `SessionNotFound`."""
         with self._lock:
-            missing = {name: entry for name, entry in entries.items() if entry.copy_id not in shelf.seen}
+            missing = {name: entry for name, entry in entries.items() if entry.copy_id not in objects.seen}
             if missing:
-                self._put(shelf, {**shelf.entries, **missing}, missing)
+                self._put(objects, {**objects.entries, **missing}, missing)
 
-    def change(self, shelf: Shelf, added: Mapping[str, Entry], removed: str = "") -> None:
+    def change(self, objects: SessionObjects, added: Mapping[str, Entry], removed: str = "") -> None:
         """Add objects in place of those of the same names, or remove one; all or nothing.
 
         Raises `QuotaExceeded`, and `SessionNotFound` if the session has ended meanwhile.
         """
         with self._lock:
-            before = shelf.entries
+            before = objects.entries
             entries = {**before, **added}
             entries.pop(removed, None)
             if added:
-                self._check_quota(shelf, entries, added)
-            self._put(shelf, entries, added)
+                self._check_quota(objects, entries, added)
+            self._put(objects, entries, added)
         del before  # what is not needed any more goes when the lock is free: it may run code of its own
 
-    def _put(self, shelf: Shelf, entries: dict[str, Entry], added: Mapping[str, Entry]) -> None:
-        if shelf.is_over:
-            raise _has_ended(shelf.session_id)
-        shelf.names.update(added)
-        shelf.seen.update(entry.copy_id for entry in added.values() if entry.copy_id)
-        shelf.version += 1
-        shelf.entries = entries
+    def _put(self, objects: SessionObjects, entries: dict[str, Entry], added: Mapping[str, Entry]) -> None:
+        if objects.is_over:
+            raise _has_ended(objects.session_id)
+        objects.names.update(added)
+        objects.seen.update(entry.copy_id for entry in added.values() if entry.copy_id)
+        objects.version += 1
+        objects.entries = entries
 
     def end(self, session_id: str) -> None:
         """A session has ended: nothing is kept for it from now on, not by calls that run either."""
         with self._lock:
-            shelf = self._shelves.pop(session_id, None)
-            if shelf is None:
+            objects = self._sessions.pop(session_id, None)
+            if objects is None:
                 return
-            shelf.is_over = True
-            gone, shelf.entries = shelf.entries, {}
+            objects.is_over = True
+            gone, objects.entries = objects.entries, {}
         del gone
 
-    def _check_quota(self, shelf: Shelf, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
+    def _check_quota(self, objects: SessionObjects, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
         total = sum(entry.ref.size for entry in entries.values())
         if total > self.quota:
             new = ", ".join(f"{name!r}: {entry.ref.size} bytes" for name, entry in added.items())
             raise QuotaExceeded(
-                f"session {shelf.session_id!r} would keep {total} bytes in this worker, and may keep {self.quota} "
+                f"session {objects.session_id!r} would keep {total} bytes in this worker, and may keep {self.quota} "
                 f"(stored_bytes); new are {new}. Delete what is not needed, or open the pool with more"
             )
 

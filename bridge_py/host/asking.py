@@ -39,7 +39,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         return self.frame.kind == Kind.CHUNK
 
 
-class Asked:
+class PendingRequest:
     """An ask that is under way."""
 
     __slots__ = ("id",)
@@ -62,16 +62,16 @@ class Host(Protocol):
         arguments: tuple[Any, ...],
         deliver: Deliver,
         credit: int | None = None,
-    ) -> Asked:
+    ) -> PendingRequest:
         """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
 
         With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
         """
 
-    def grant(self, asked: Asked, chunks: int) -> None:
+    def grant(self, asked: PendingRequest, chunks: int) -> None:
         """Let a stream go on."""
 
-    def drop(self, asked: Asked) -> None:
+    def drop(self, asked: PendingRequest) -> None:
         """Nobody wants the answer any more: the host may stop what makes it."""
 
 
@@ -81,7 +81,7 @@ def check_process(worker: int) -> None:
         raise SessionError("a process that a tool has forked cannot ask the host: it has no link")
 
 
-class Asker:
+class HostClient:
     """Asks on behalf of one call."""
 
     def __init__(self, host: Host, call_id: int, session_id: str) -> None:
@@ -137,7 +137,7 @@ class Asker:
         """The same, in a coroutine."""
         loop = asyncio.get_running_loop()
         answers: asyncio.Queue[Any] = asyncio.Queue()
-        asked: Asked | None = self._host.ask(
+        asked: PendingRequest | None = self._host.ask(
             self._call_id,
             self._session_id,
             verb,
@@ -157,7 +157,7 @@ class Asker:
             if asked is not None:
                 self._host.drop(asked)
 
-    def _took(self, asked: Asked, taken: int) -> int:
+    def _took(self, asked: PendingRequest, taken: int) -> int:
         if taken + 1 < _WINDOW // 2:
             return taken + 1
         self._host.grant(asked, taken + 1)

@@ -11,7 +11,7 @@ import msgspec
 from bridge_py.wire.errors import UnknownTool
 from bridge_py.wire.specs import ToolSpec
 
-from .asking import Asker, Steps
+from .asking import HostClient, Steps
 
 R = TypeVar("R")
 Call = Callable[[str, dict[str, Any]], R]
@@ -44,8 +44,8 @@ class HostTool(Generic[R]):
 class HostTools(Mapping[str, HostTool[Any]]):
     """All of them, for code that blocks: a mapping by name. The host is asked for the list when it is first needed."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, client: HostClient) -> None:
+        self._client = client
         self._found: dict[str, HostTool[Any]] | None = None
 
     def __getitem__(self, name: str) -> HostTool[Any]:
@@ -70,14 +70,14 @@ class HostTools(Mapping[str, HostTool[Any]]):
 
     def _tools(self) -> dict[str, HostTool[Any]]:
         if self._found is None:
-            asker = self._asker
-            specs = asker.block(list_host_tools())
+            client = self._client
+            specs = client.block(list_host_tools())
             self._found = {
                 spec.name: HostTool(
                     spec.name,
                     spec,
-                    lambda name, args: asker.block(call_host_tool(name, args)),
-                    lambda name, args: asker.stream("call_host_tool", (name, args)),
+                    lambda name, args: client.block(call_host_tool(name, args)),
+                    lambda name, args: client.stream("call_host_tool", (name, args)),
                 )
                 for spec in specs
             }
@@ -90,8 +90,8 @@ class AsyncHostTools:
     One of them that was not looked for in the dict has no description and no signature.
     """
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, client: HostClient) -> None:
+        self._client = client
 
     def __getitem__(self, name: str) -> HostTool[Any]:
         return self._make(name, None)
@@ -100,15 +100,15 @@ class AsyncHostTools:
         return self._discover().__await__()
 
     async def _discover(self) -> dict[str, HostTool[Any]]:
-        return {spec.name: self._make(spec.name, spec) for spec in await self._asker.wait(list_host_tools())}
+        return {spec.name: self._make(spec.name, spec) for spec in await self._client.wait(list_host_tools())}
 
     def _make(self, name: str, spec: ToolSpec | None) -> HostTool[Any]:
-        asker = self._asker
+        client = self._client
 
         def execute(name: str, args: dict[str, Any]) -> Awaitable[Any]:
-            return asker.wait(call_host_tool(name, args))
+            return client.wait(call_host_tool(name, args))
 
-        return HostTool(name, spec, execute, lambda name, args: asker.stream_async("call_host_tool", (name, args)))
+        return HostTool(name, spec, execute, lambda name, args: client.stream_async("call_host_tool", (name, args)))
 
 
 def list_host_tools() -> Steps[list[ToolSpec]]:

@@ -19,7 +19,7 @@ from bridge_py.buffers.compression import is_available
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.execution.ending import forks_end
 from bridge_py.execution.executor import Call, Executor
-from bridge_py.host.asking import Answer, Asked, Deliver, check_process
+from bridge_py.host.asking import Answer, PendingRequest, Deliver, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
@@ -33,7 +33,7 @@ _Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
 
 
 class Driver(Protocol):
-    """What moves the bytes of a `WorkerEnd`, and its time on."""
+    """What moves the bytes of a `LinkEndpoint`, and its time on."""
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call a function on the link's thread. From any thread."""
@@ -51,7 +51,7 @@ class Driver(Protocol):
         """See `Host`."""
 
 
-class WorkerEnd:
+class LinkEndpoint:
     """That end: serves one host, and posts what the executor says back to it.
 
     `end` is called when the host says goodbye.
@@ -216,19 +216,19 @@ class WorkerEnd:
         arguments: tuple[Any, ...],
         deliver: Deliver,
         credit: int | None = None,
-    ) -> Asked:
+    ) -> PendingRequest:
         """See `Host`."""
         check_process(self._pid)
         load = self.pack([call_id, *arguments], verb, len(verb))
-        asked = Asked()
+        asked = PendingRequest()
         self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
         return asked
 
-    def grant(self, asked: Asked, chunks: int) -> None:
+    def grant(self, asked: PendingRequest, chunks: int) -> None:
         """See `Host`."""
         self._post(("grant", 0, (asked, chunks)))
 
-    def drop(self, asked: Asked) -> None:
+    def drop(self, asked: PendingRequest) -> None:
         """See `Host`."""
         self._post(("drop", 0, asked))
 
@@ -265,7 +265,7 @@ class WorkerEnd:
             if cargo is not None:
                 cargo.release()
 
-    def _ask(self, asked: Asked, session_id: str, verb: str, load: Load, deliver: Deliver, credit: int | None) -> None:
+    def _ask(self, asked: PendingRequest, session_id: str, verb: str, load: Load, deliver: Deliver, credit: int | None) -> None:
         body, cargo = load
         self.caches.trim()
         asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
@@ -273,6 +273,6 @@ class WorkerEnd:
             cargo.release()
         self._asked[asked.id] = session_id, deliver
 
-    def _grant(self, asked: Asked, chunks: int) -> None:
+    def _grant(self, asked: PendingRequest, chunks: int) -> None:
         if self._conversation.is_open(asked.id):
             self._conversation.grant(asked.id, chunks)

@@ -26,7 +26,7 @@ from bridge_py.execution.executor import Executor
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
 
-from .endpoint import WorkerEnd
+from .endpoint import LinkEndpoint
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
@@ -61,7 +61,7 @@ class LinkServer:
     def __init__(
         self, adapter: BaseAdapter, listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
     ) -> None:
-        self.end = WorkerEnd(adapter, secret, sizes, self, end)
+        self.end = LinkEndpoint(adapter, secret, sizes, self, end)
         self._listener = listener
         self._executor: Executor | None = None
         self._open_already = False

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from bridge_py.host.asking import Asker, Host, Steps, T
+from bridge_py.host.asking import HostClient, Host, Steps, T
 from bridge_py.host.cache import Caches
 from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
 from bridge_py.host.session_state import SessionState
@@ -35,7 +35,7 @@ class CallContext:
     """What both kinds of contexts share: the call."""
 
     __slots__ = (
-        "_asker",
+        "_client",
         "_call_id",
         "_cancelled",
         "_host",
@@ -57,7 +57,7 @@ class CallContext:
         self.logger = _logger
         self._cancelled = False
         self._host = host
-        self._asker: Asker | None = None
+        self._client: HostClient | None = None
         self._host_tools: Any = None
         self._state: SessionState | None = None
 
@@ -98,17 +98,17 @@ class CallContext:
         return self._state
 
     @property
-    def _questions(self) -> Asker:
-        if self._asker is None:
+    def _questions(self) -> HostClient:
+        if self._client is None:
             if self._host is None:
                 raise SessionError("this call has no host")
-            self._asker = Asker(self._host, self._call_id, self._session_id or "")
-        return self._asker
+            self._client = HostClient(self._host, self._call_id, self._session_id or "")
+        return self._client
 
     def _give_up(self) -> None:
         """The call is cancelled: nobody waits any more. From any thread."""
-        if self._asker is not None:
-            self._asker.close()
+        if self._client is not None:
+            self._client.close()
 
 
 class SessionContext(CallContext):
@@ -269,7 +269,7 @@ class BlockedContext(SessionContext):
         raise UsageError(_BLOCKED)
 
     @property
-    def _questions(self) -> Asker:
+    def _questions(self) -> HostClient:
         raise UsageError(_BLOCKED)
 
 

@@ -49,7 +49,7 @@ _CARRIERS: Final = frozenset({Kind.CALL, Kind.STREAM, Kind.RESULT, Kind.CHUNK})
 _ABOUT_LOANS: Final = frozenset({Kind.FETCH, Kind.BUFFER, Kind.TAKEN, Kind.RETURNED})
 
 
-class Area(msgspec.Struct, frozen=True, gc=False):
+class BufferRef(msgspec.Struct, frozen=True, gc=False):
     """How the large buffers of a value travel: in its frame, or lent (see `Frame`)."""
 
     attached: bytes = b""
@@ -59,7 +59,7 @@ class Area(msgspec.Struct, frozen=True, gc=False):
     segment: str = ""
 
 
-NO_AREA: Final = Area()
+NO_AREA: Final = BufferRef()
 
 
 class Conversation:
@@ -120,7 +120,7 @@ class Conversation:
         session_id: str = "",
         timeout_us: int = 0,
         credit: int | None = None,
-        area: Area = NO_AREA,
+        area: BufferRef = NO_AREA,
     ) -> int:
         """Open a call and return its id: a plain one, or a stream if `credit` (chunks) is given.
 
@@ -158,7 +158,7 @@ class Conversation:
         """Ask the peer to give back a call we opened if it has not started."""
         self._send_about_own(Kind.RECALL, call_id)
 
-    def result(self, call_id: int, body: bytes, area: Area = NO_AREA) -> None:
+    def result(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
@@ -172,7 +172,7 @@ class Conversation:
         self._send(Frame(Kind.ERROR, call_id, body=body))
         del self._served[call_id]
 
-    def chunk(self, call_id: int, body: bytes, area: Area = NO_AREA) -> None:
+    def chunk(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
         """Send a chunk of a stream; costs one credit."""
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
@@ -341,7 +341,7 @@ class Conversation:
         return data
 
 
-def _loaded(frame: Frame, area: Area) -> Frame:
+def _loaded(frame: Frame, area: BufferRef) -> Frame:
     if area is not NO_AREA:
         frame.attached, frame.loan = area.attached, area.loan
         frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment

@@ -189,7 +189,7 @@ class CallWorker(Protocol):
         """Whether it takes no more calls, and never will again."""
 
     @property
-    def farewell(self) -> str:
+    def exit_reason(self) -> str:
         """Why it has left."""
 
     @property

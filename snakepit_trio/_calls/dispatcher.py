@@ -32,7 +32,7 @@ from snakepit_trio.telemetry import Events
 
 from .call import Call, CallState, CallWorker, Displaced, stopped
 from .queues import Slot
-from .scheduler import PATIENCE, LineFull, PlaceTaken, Scheduler
+from .scheduler import PATIENCE, QueueFull, PlaceTaken, Scheduler
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
@@ -109,7 +109,7 @@ class Dispatcher:
                 self._carry_out(self._start(slot, call))
             else:
                 self._note_nested(call)
-        except LineFull:
+        except QueueFull:
             raise self._saturated(call) from None
         except PlaceTaken:
             raise self._busy(call) from None

@@ -36,7 +36,7 @@ class Schedulable(Protocol):
 C = TypeVar("C", bound=Schedulable)
 
 
-class Line(Generic[C]):
+class FifoQueue(Generic[C]):
     """Waiting calls, oldest first.
 
     Calls leave a line in their order, so one that comes back is older than all that never left. Those
@@ -102,15 +102,15 @@ class Slot(Generic[C]):
         self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
 
 
-class Session(Generic[C]):
+class SessionQueue(Generic[C]):
     """A session: the worker that served it last, and its calls that wait for one worker and no other."""
 
-    __slots__ = ("group", "id", "key", "line", "slot")
+    __slots__ = ("group", "id", "key", "queue", "slot")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.slot: Slot[C] | None = None
-        self.line: Line[C] = Line()
+        self.queue: FifoQueue[C] = FifoQueue()
         self.group: Group[C] | None = None  # where its line is, while a call waits
         self.key = NEVER  # its entry in the group's heap: never above the order of its oldest call
 
@@ -121,12 +121,12 @@ class Session(Generic[C]):
 
 
 class Group(Generic[C]):
-    """Sessions whose calls wait for the same worker, or for any. Finds the oldest call."""
+    """SessionQueues whose calls wait for the same worker, or for any. Finds the oldest call."""
 
     __slots__ = ("_heap", "_size")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, Session[C]]] = []  # also entries that are outdated
+        self._heap: list[tuple[float, SessionQueue[C]]] = []  # also entries that are outdated
         self._size = 0
 
     def __len__(self) -> int:
@@ -140,32 +140,32 @@ class Group(Generic[C]):
             key, session = heap[0]
             if not self._is_valid(key, session):
                 heapq.heappop(heap)
-            elif (oldest := session.line.head) != key:  # its oldest call was withdrawn
+            elif (oldest := session.queue.head) != key:  # its oldest call was withdrawn
                 session.key = oldest
                 heapq.heapreplace(heap, (oldest, session))
             else:
                 return key
         return NEVER
 
-    def pop(self) -> Session[C]:
+    def pop(self) -> SessionQueue[C]:
         """Take out the session with the oldest call; there must be one."""
         assert self.head is not NEVER
         session = heapq.heappop(self._heap)[1]
         self.leave(session)
         return session
 
-    def join(self, session: Session[C]) -> None:
+    def join(self, session: SessionQueue[C]) -> None:
         """Calls of a session wait here from now on."""
         session.group = self
         self._size += 1
         self._list(session)
 
-    def renew(self, session: Session[C]) -> None:
+    def renew(self, session: SessionQueue[C]) -> None:
         """An older call has come back to a session."""
-        if session.line.head < session.key:
+        if session.queue.head < session.key:
             self._list(session)
 
-    def leave(self, session: Session[C]) -> None:
+    def leave(self, session: SessionQueue[C]) -> None:
         """No call of a session waits here any more."""
         session.group = None
         self._size -= 1
@@ -182,21 +182,21 @@ class Group(Generic[C]):
                 self.join(session)
         return self
 
-    def _list(self, session: Session[C]) -> None:
-        session.key = session.line.head
+    def _list(self, session: SessionQueue[C]) -> None:
+        session.key = session.queue.head
         heapq.heappush(self._heap, (session.key, session))
 
-    def _is_valid(self, key: float, session: Session[C]) -> bool:
+    def _is_valid(self, key: float, session: SessionQueue[C]) -> bool:
         return session.group is self and session.key == key
 
 
-class Sessions(Generic[C]):
+class SessionQueues(Generic[C]):
     """The sessions of a pool. Of those without waiting calls, the `most` that were used last are kept."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: OrderedDict[str, Session[C]] = OrderedDict()  # no call waits; the one used last is at the end
-        self._waiting: dict[str, Session[C]] = {}
+        self._idle: OrderedDict[str, SessionQueue[C]] = OrderedDict()  # no call waits; the one used last is at the end
+        self._waiting: dict[str, SessionQueue[C]] = {}
         self._kept: dict[str, Slot[C] | None] = {}  # sessions that stay, with the worker that they have been bound to
         self.unbound: Group[C] = Group()  # for whichever worker is next
         self.queued = 0
@@ -206,7 +206,7 @@ class Sessions(Generic[C]):
 
     def __iter__(self) -> Iterator[C]:
         for session in self._waiting.values():
-            yield from session.line
+            yield from session.queue
 
     def home(self, id: str) -> Slot[C] | None:
         """The worker that a session is bound to, if there is one that takes calls."""
@@ -226,7 +226,7 @@ class Sessions(Generic[C]):
         """Undo that."""
         home = self.home(id)
         if self._kept.pop(id, None) is not None and home is not None and id not in self._waiting:
-            self._keep(self._idle.get(id) or Session(id)).slot = home
+            self._keep(self._idle.get(id) or SessionQueue(id)).slot = home
 
     def keeps(self, id: str) -> bool:
         """Whether a session is kept."""
@@ -238,7 +238,7 @@ class Sessions(Generic[C]):
             slot = self._kept[id] = self.home(id) or slot
         session = self._waiting.get(id)
         if session is None:
-            self._keep(self._idle.get(id) or Session(id)).slot = slot
+            self._keep(self._idle.get(id) or SessionQueue(id)).slot = slot
             return
         session.slot = slot
         if session.group is not slot.group:
@@ -249,34 +249,34 @@ class Sessions(Generic[C]):
     def append(self, call: C) -> None:
         """A new call waits for its session's worker, or for any if there is none."""
         session = self._wait(call.session_id)
-        session.line.append(call)
+        session.queue.append(call)
         self._join(session)
 
     def put_back(self, call: C) -> Slot[C] | None:
         """A call that was assigned waits again. Returns the worker that it waits for, or None for any."""
         session = self._wait(call.session_id)
-        session.line.put_back(call)
+        session.queue.put_back(call)
         self._join(session)
         return session.home
 
     def take(self, group: Group[C]) -> C:
         """Take the oldest call of a group that is not empty. The caller binds the session to a worker."""
         session = group.pop()
-        call = session.line.pop()
+        call = session.queue.pop()
         assert call is not None
         try:
             self._waits_less(session)
         except BaseException:
-            session.line.put_back(call)
+            session.queue.put_back(call)
             raise
         return call
 
     def remove(self, call: C) -> bool:
         """Take out a waiting call; False if it is not here."""
         session = self._waiting.get(call.session_id)
-        if session is None or not session.line.remove(call):
+        if session is None or not session.queue.remove(call):
             return False
-        if not session.line and session.group is not None:
+        if not session.queue and session.group is not None:
             session.group.leave(session)
         self._waits_less(session)
         return True
@@ -285,7 +285,7 @@ class Sessions(Generic[C]):
         """Take out a call that may wait, where the rest need not be right: `mend` follows."""
         session = self._waiting.get(call.session_id)
         if session is not None:
-            session.line.remove(call)
+            session.queue.remove(call)
 
     def mend(self, slots: Iterable[Slot[C]]) -> None:
         """Something was raised in the middle of a change: find out again who waits where, from the sessions' lines."""
@@ -294,45 +294,45 @@ class Sessions(Generic[C]):
             slot.group = Group()
         for session in list(self._waiting.values()):
             session.group = None
-            if session.line:
+            if session.queue:
                 self._join(session)
             else:
                 del self._waiting[session.id]
                 self._keep(session)
-        self.queued = sum(len(session.line) for session in self._waiting.values())
+        self.queued = sum(len(session.queue) for session in self._waiting.values())
 
     def unbind(self, slot: Slot[C]) -> None:
         """A worker takes no more calls: those that wait for it may go to any."""
         self.unbound = self.unbound.merge(slot.group)
         slot.group = Group()
 
-    def _wait(self, id: str) -> Session[C]:
+    def _wait(self, id: str) -> SessionQueue[C]:
         self.queued += 1
         session = self._waiting.get(id)
         if session is None:
             session = self._idle.get(id)
             if session is None:
-                session = Session(id)
+                session = SessionQueue(id)
                 session.slot = self._kept.get(id)
             else:
                 del self._idle[id]
             self._waiting[id] = session
         return session
 
-    def _join(self, session: Session[C]) -> None:
+    def _join(self, session: SessionQueue[C]) -> None:
         if session.group is not None:
             session.group.renew(session)
         else:
             home = session.home
             (self.unbound if home is None else home.group).join(session)
 
-    def _waits_less(self, session: Session[C]) -> None:
+    def _waits_less(self, session: SessionQueue[C]) -> None:
         self.queued -= 1
-        if not session.line:
+        if not session.queue:
             self._keep(session)  # first: so it is somewhere, whatever is raised
             del self._waiting[session.id]
 
-    def _keep(self, session: Session[C]) -> Session[C]:
+    def _keep(self, session: SessionQueue[C]) -> SessionQueue[C]:
         self._idle[session.id] = session
         self._idle.move_to_end(session.id)
         if len(self._idle) > self._most:

@@ -25,7 +25,7 @@ from .call import Call, CallState, CallWorker, serving
 from .checks import check_call, check_retries, seconds_of
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
-from .shared_copies import Freight
+from .shared_copies import SharedCopies
 from .streams import Chunks
 
 logger = get_logger("snakepit.calls")
@@ -55,7 +55,7 @@ class Strength(Protocol):
         """How many workers are not ready that should be."""
 
 
-class Caller:
+class CallRunner:
     """Makes the calls of a pool: encode, budget, wait, decode."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Caller:
         dispatcher: Dispatcher,
         strength: Strength,
         deadlines: Deadlines,
-        freight: Freight,
+        shared_copies: SharedCopies,
     ) -> None:
         self.affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
         self.cancelled = self.timed_out = self.retried = 0
@@ -75,7 +75,7 @@ class Caller:
         self._dispatcher = dispatcher
         self._strength = strength
         self._deadlines = deadlines
-        self._freight = freight
+        self._shared_copies = shared_copies
         self._run = OneRun()
 
     # A KeyboardInterrupt in the middle of the books would leave calls that nobody ends.
@@ -181,13 +181,13 @@ class Caller:
     async def _copy(self, call: Call) -> None:
         assert call.cargo is not None
         with trio.move_on_after(max(0.0, call.time_left())) as budget:
-            await self._freight.load(call.cargo, share=self._config.shares_memory)
+            await self._shared_copies.load(call.cargo, share=self._config.shares_memory)
         if budget.cancelled_caught:
             await self._time_out(call)
 
     def _unload(self, call: Call) -> None:
         if call.cargo is not None:
-            self._freight.unload(call.cargo)
+            self._shared_copies.unload(call.cargo)
 
     async def _finish(self, call: Call) -> None:
         try:

@@ -3,7 +3,7 @@
 A call goes to the least loaded worker that has a free place, else it waits in line, where `most`
 calls may wait. Places are reserved on assignment, so two calls never get the same one.
 
-Sessions: a call of a session goes to the worker that served the session last. As a hint, only if that
+SessionQueues: a call of a session goes to the worker that served the session last. As a hint, only if that
 has a free place; strictly, it waits for that worker, or fails at once. A worker that has room takes
 the oldest of the calls in the common line, those of its own sessions, and those of sessions without
 a worker.
@@ -22,14 +22,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic
 
-from .queues import NEVER, C, Group, Line, Sessions, Slot
+from .queues import NEVER, C, Group, FifoQueue, SessionQueues, Slot
 
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01
 _SMOOTHING: Final = 0.25
 
 
-class LineFull(Exception):
+class QueueFull(Exception):
     """A new call would have to wait, and as many as may already do."""
 
 
@@ -52,8 +52,8 @@ class Scheduler(Generic[C]):
         self._limit = concurrency + ahead
         self._most = most
         self._order = itertools.count(1)
-        self._line: Line[C] = Line()  # calls that may go to any worker
-        self._sessions: Sessions[C] = Sessions(sessions)
+        self._queue: FifoQueue[C] = FifoQueue()  # calls that may go to any worker
+        self._sessions: SessionQueues[C] = SessionQueues(sessions)
         self._queued = 0
         # Slots by how many calls they hold, as far as they have free places.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
@@ -93,7 +93,7 @@ class Scheduler(Generic[C]):
     def submit(self, call: C, now: float) -> Slot[C] | None:
         """A new call: returns the worker it is assigned to, or None if it waits in line.
 
-        Raises `LineFull` or `PlaceTaken` and forgets the call if it may not wait.
+        Raises `QueueFull` or `PlaceTaken` and forgets the call if it may not wait.
         """
         call.order = next(self._order)
         # Who has room has nobody waiting for it: it took all of them when it got the room.
@@ -102,17 +102,17 @@ class Scheduler(Generic[C]):
             self._assign(slot, call, now)
             return slot
         if self._queued >= self._most:
-            raise LineFull
+            raise QueueFull
         self._queued += 1
         if call.session_id and call.affinity != "hint":
             self._sessions.append(call)
         else:
-            self._line.append(call)
+            self._queue.append(call)
         return None
 
     def withdraw(self, call: C) -> bool:
         """Take a waiting call out of the line; False if it does not wait."""
-        found = self._line.remove(call) or self._sessions.remove(call)
+        found = self._queue.remove(call) or self._sessions.remove(call)
         self._queued -= found
         return found
 
@@ -142,7 +142,7 @@ class Scheduler(Generic[C]):
         if call.session_id and call.affinity != "hint":
             slot = self._sessions.put_back(call)
             return self._spread(now) if slot is None else self._fill(slot, now)
-        self._line.put_back(call)
+        self._queue.put_back(call)
         return self._spread(now)
 
     def stalled(self, now: float) -> list[tuple[Slot[C], list[C]]]:
@@ -165,11 +165,11 @@ class Scheduler(Generic[C]):
         """
         for slot in self._slots:
             slot.calls = OrderedDict((order, call) for order, call in slot.calls.items() if not forget(call))
-        for call in [call for call in (*self._line, *self._sessions) if forget(call)]:
-            self._line.remove(call)
+        for call in [call for call in (*self._queue, *self._sessions) if forget(call)]:
+            self._queue.remove(call)
             self._sessions.drop(call)
         self._sessions.mend(self._slots)
-        self._queued = len(self._line) + self._sessions.queued
+        self._queued = len(self._queue) + self._sessions.queued
         for slot in self._slots:
             self._place(slot)
             self._fill(slot, now)
@@ -185,7 +185,7 @@ class Scheduler(Generic[C]):
 
     def clear(self) -> list[C]:
         """Empty the line. Returns the calls that waited, oldest first."""
-        calls = sorted((*self._line, *self._sessions), key=lambda call: call.order)
+        calls = sorted((*self._queue, *self._sessions), key=lambda call: call.order)
         for call in calls:
             self.withdraw(call)
         return calls
@@ -258,7 +258,7 @@ class Scheduler(Generic[C]):
 
     def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
         assigned: list[tuple[Slot[C], C]] = []
-        while (self._line or self._sessions.unbound) and (slot := self._choose()) is not None:
+        while (self._queue or self._sessions.unbound) and (slot := self._choose()) is not None:
             call = self._take_for(slot)
             assert call is not None
             slot.calls[call.order] = call
@@ -270,7 +270,7 @@ class Scheduler(Generic[C]):
 
     def _take_for(self, slot: Slot[C]) -> C | None:
         group = self._next_group(slot) if self._sessions.queued else None
-        call = self._line.pop() if group is None or self._line.head <= group.head else self._sessions.take(group)
+        call = self._queue.pop() if group is None or self._queue.head <= group.head else self._sessions.take(group)
         self._queued -= call is not None
         return call
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from bridge_py.buffers.buffer_sets import Cargo
+from bridge_py.buffers.buffer_sets import BufferSet
 from bridge_py.buffers.shared_memory import Segments
 from snakepit_trio._util.nurseries import told
 from snakepit_trio._util.threads import run_in_thread
@@ -16,8 +16,8 @@ _AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event l
 _EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
 
 
-async def copy(cargo: Cargo, segments: Segments | None) -> None:
-    """Copy a cargo, see `Cargo.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
+async def copy(cargo: BufferSet, segments: Segments | None) -> None:
+    """Copy a cargo, see `BufferSet.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
 
     If cancelled, nothing is left of the copy. Raises `OutOfResources`.
     """
@@ -35,7 +35,7 @@ async def copy(cargo: Cargo, segments: Segments | None) -> None:
         steps.close()
 
 
-class Freight:
+class SharedCopies:
     """The copies that calls of one pool hold. At most `places` calls have one, each until it is over.
 
     Besides these there may be some more copies, of 64 MiB together. So what is not too large is copied the moment it is
@@ -45,11 +45,11 @@ class Freight:
     def __init__(self, places: int) -> None:
         self._segments = Segments()
         self._room = trio.Semaphore(places)
-        self._loaded: set[Cargo] = set()
-        self._early: set[Cargo] = set()  # those of them that hold no place
+        self._loaded: set[BufferSet] = set()
+        self._early: set[BufferSet] = set()  # those of them that hold no place
         self._early_bytes = 0
 
-    async def load(self, cargo: Cargo, *, share: bool) -> None:
+    async def load(self, cargo: BufferSet, *, share: bool) -> None:
         """Copy a cargo, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
 
         If cancelled, nothing is left of the copy. Raises `OutOfResources`. The place is held until `unload`, also then.
@@ -60,7 +60,7 @@ class Freight:
         self._loaded.add(cargo)
         await copy(cargo, self._segments if share else None)
 
-    async def _make_room(self, cargo: Cargo) -> None:
+    async def _make_room(self, cargo: BufferSet) -> None:
         try:
             self._room.acquire_nowait()
         except trio.WouldBlock:
@@ -70,7 +70,7 @@ class Freight:
             self._early.add(cargo)
             self._early_bytes += cargo.size
 
-    def unload(self, cargo: Cargo) -> None:
+    def unload(self, cargo: BufferSet) -> None:
         """Its call is over."""
         if cargo in self._loaded:
             self._loaded.remove(cargo)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import signal
 
     from snakepit_trio._calls.call import Call
-    from snakepit_trio._requests.services import Bridge
+    from snakepit_trio._requests.services import HostServices
 
 
 @attrs.frozen
-class Introduction:
+class Hello:
     """What a worker says of itself when it is ready."""
 
     tools: Sequence[ToolSpec] = ()
@@ -28,22 +28,22 @@ class Introduction:
 
 
 @attrs.frozen
-class Surroundings:
+class ConnectionContext:
     """What a line needs to know of its worker and its pool, and whom it tells.
 
-    `on_tools` is called with tools that the worker has beyond those of its introduction, `on_frame` with each frame
+    `on_tools` is called with tools that the worker has beyond those of its hello, `on_frame` with each frame
     that concerns a call, or answers a ping. They must not block and should not raise, but for `RemoteProtocolError`.
     """
 
     worker_id: str
-    bridge: Bridge
+    services: HostServices
     calls: dict[int, Call]
-    on_ready: Callable[[Introduction], None]
+    on_ready: Callable[[Hello], None]
     on_tools: Callable[[Sequence[ToolSpec]], None]
     on_frame: Callable[[Frame], None]
 
 
-class Line(ABC):
+class Connection(ABC):
     """One worker's line. Calls have ids, which grow; their outcomes come as frames."""
 
     #: Whether a call can be stopped in no other way than by killing the worker.
@@ -135,7 +135,7 @@ class WorkerProcess(Protocol):
     def outputs(self) -> Sequence[Output]:
         """What is to be read from it, from its first byte on."""
 
-    def line(self, surroundings: Surroundings) -> Line:
+    def connect(self, context: ConnectionContext) -> Connection:
         """The line to it."""
 
     def is_ready(self) -> None:
@@ -148,7 +148,7 @@ class WorkerProcess(Protocol):
         """Its resident memory; 0 if that is not known."""
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
+        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
 
     async def wait(self) -> None:
         """Wait until it has ended; it is reaped then."""

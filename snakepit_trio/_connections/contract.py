@@ -21,11 +21,11 @@ from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio._calls.call import Call
 from snakepit_trio._contract.access import WorkerAccess
 from snakepit_trio._contract.server import BridgeService, ContractServer
-from snakepit_trio._requests.contract_requests import ForeignDesk
+from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
 from snakepit_trio._util.log import get_logger
 
-from .base import Introduction, Line, Surroundings
+from .base import Hello, Connection, ConnectionContext
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
@@ -54,14 +54,14 @@ class _Served:
         self.credit -= 1
 
 
-class UnaryLine(Line):
+class ContractConnection(Connection):
     """That line. `listener` is where the worker reaches the host, `ready_file` where it may leave its port."""
 
     kills_to_cancel = True  # the contract has no word for it
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        context: ConnectionContext,
         loop: AsyncioLoop,
         listener: socket.socket,
         ready_file: Path,
@@ -69,12 +69,12 @@ class UnaryLine(Line):
         allow_pickle: bool,
     ) -> None:
         self.last_opened = 0
-        self._surroundings = surroundings
+        self._context = context
         self._loop = loop
         self._listener = listener
         self._ready_file = ready_file
         self._allow_pickle = allow_pickle
-        self._desk = ForeignDesk(surroundings.bridge, surroundings.worker_id)
+        self._requests = ContractRequests(context.services, context.worker_id)
         self._numbers = itertools.count(1)
         self._served: dict[int, _Served] = {}
         self._to_do: deque[Coroutine[Any, Any, None]] = deque()
@@ -85,9 +85,9 @@ class UnaryLine(Line):
         self._client: AsyncioClient | None = None
 
     async def run(self) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._desk.run)
+            await nursery.start(self._requests.run)
             with contextlib.suppress(LinkLost):
                 await self._loop.run_coroutine(self._live())
             nursery.cancel_scope.cancel()
@@ -124,9 +124,9 @@ class UnaryLine(Line):
         raise LinkLost(self._lost)
 
     def _service(self) -> BridgeService:
-        around = self._surroundings
-        access = WorkerAccess(around.bridge, self._desk, around.bridge.session_ttl, self._allow_pickle, around.on_tools)
-        return BridgeService(access, around.bridge.events)
+        around = self._context
+        access = WorkerAccess(around.services, self._requests, around.services.session_ttl, self._allow_pickle, around.on_tools)
+        return BridgeService(access, around.services.events)
 
     async def _until_ready(self) -> None:
         while not self._port:
@@ -135,7 +135,7 @@ class UnaryLine(Line):
                 self._port = int(self._ready_file.read_text("ascii"))
         self._client = AsyncioClient("127.0.0.1", self._port, allow_pickle=self._allow_pickle)
         await self._ask_whether_it_is_there()
-        self._surroundings.on_ready(Introduction())
+        self._context.on_ready(Hello())
 
     async def _ask_whether_it_is_there(self) -> None:
         assert self._client is not None
@@ -150,10 +150,10 @@ class UnaryLine(Line):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Line`."""
+        """See `Connection`."""
         call_id = self.last_opened = next(self._numbers)
         served = self._served[call_id] = _Served(call)
-        session = self._desk.begin(call)
+        session = self._requests.begin(call)
         metadata = {"timeout_ms": str(timeout_us // 1000)} if timeout_us else {}
         serve = self._execute if call.credit is None else self._stream
         self._do(self._serve(call_id, served, serve(call_id, served, session, metadata)))
@@ -171,11 +171,11 @@ class UnaryLine(Line):
             final = _failure(call_id, error)
         except Exception as error:
             # A fault of ours must not leave its caller waiting.
-            logger.exception("call %d of worker %s failed", call_id, self._surroundings.worker_id)
+            logger.exception("call %d of worker %s failed", call_id, self._context.worker_id)
             final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
         del self._served[call_id]
-        await in_trio(self._desk.finish, served.call)
-        self._surroundings.on_frame(final)
+        await in_trio(self._requests.finish, served.call)
+        self._context.on_frame(final)
 
     async def _execute(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
@@ -190,26 +190,26 @@ class UnaryLine(Line):
         async with contextlib.aclosing(stream) as chunks:
             async for chunk in chunks:
                 await served.take_credit()
-                self._surroundings.on_frame(_frame(Kind.CHUNK, call_id, chunk, call.name))
+                self._context.on_frame(_frame(Kind.CHUNK, call_id, chunk, call.name))
         return Frame(Kind.END, call_id)
 
     def cancel(self, _call_id: int) -> list[Frame]:
-        """See `Line`. Whoever wants a call of this worker to end kills it."""
+        """See `Connection`. Whoever wants a call of this worker to end kills it."""
         return []
 
     def recall(self, _call_id: int) -> None:
-        """See `Line`. What was sent has started."""
+        """See `Connection`. What was sent has started."""
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self._served[call_id].grant(chunks)
 
     def is_open(self, call_id: int) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return call_id in self._served
 
     def ping(self, number: int) -> None:
-        """See `Line`. One at a time: a worker that is busy answers none."""
+        """See `Connection`. One at a time: a worker that is busy answers none."""
         if not self._pinging:
             self._pinging = True
             self._do(self._ping(number))
@@ -220,25 +220,25 @@ class UnaryLine(Line):
         except LinkLost:
             self._lose(self._lost)
         else:
-            self._surroundings.on_frame(Frame(Kind.PONG, number=number))
+            self._context.on_frame(Frame(Kind.PONG, number=number))
         finally:
             self._pinging = False
 
     def goodbye(self) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return False
 
     def cancel_for(self, call: Call) -> None:
-        """See `Line`."""
-        self._desk.cancel_for(call)
+        """See `Connection`."""
+        self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Line`."""
-        return self._desk.is_serving(call)
+        """See `Connection`."""
+        return self._requests.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Line`."""
-        self._desk.when_over(call, then)
+        """See `Connection`."""
+        self._requests.when_over(call, then)
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._wake is None:

@@ -19,8 +19,8 @@ from bridge_py.wire.errors import ProtocolError
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 
-from .base import Surroundings
-from .link import Link, LinkLost
+from .base import ConnectionContext
+from .link import LinkConnection, LinkLost
 
 logger = get_logger("snakepit.link")
 
@@ -37,30 +37,30 @@ _FOREIGN = (
 )
 
 
-class ChannelLink(Link):
+class GrpcLink(LinkConnection):
     """One channel, to the socket at `path`, and one stream."""
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        context: ConnectionContext,
         loop: AsyncioLoop,
         path: str,
         secret: str,
         pid: int,
         connected: Callable[[], None],
     ) -> None:
-        super().__init__(surroundings, secret, pid, connected)
+        super().__init__(context, secret, pid, connected)
         self._loop = loop
         self._path = path
         self._to_write: asyncio.Event | None = None
 
     async def carry(self) -> NoReturn:
-        """See `Link`."""
+        """See `LinkConnection`."""
         await self._loop.run_coroutine(self._converse())
         raise LinkLost("the worker closed the link")
 
     def flush(self) -> None:
-        """See `Link`."""
+        """See `LinkConnection`."""
         if self._to_write is not None:
             self._to_write.set()
 

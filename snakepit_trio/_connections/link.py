@@ -19,11 +19,11 @@ from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolErro
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call
-from snakepit_trio._requests.worker_requests import Desk
+from snakepit_trio._requests.worker_requests import WorkerRequests
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.errors import WorkerError
 
-from .base import Introduction, Line, Surroundings
+from .base import Hello, Connection, ConnectionContext
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
@@ -34,30 +34,30 @@ class LinkLost(WorkerError):
     """The connection to a worker has ended."""
 
 
-class Link(Line):
+class LinkConnection(Connection):
     """The line to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
 
     `secret` is what the worker must know, and `connected` is called when it has shown that it does.
     """
 
-    def __init__(self, surroundings: Surroundings, secret: str, pid: int, connected: Callable[[], None]) -> None:
-        sizes = surroundings.bridge.sizes
+    def __init__(self, context: ConnectionContext, secret: str, pid: int, connected: Callable[[], None]) -> None:
+        sizes = context.services.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid
-        self._desk = Desk(surroundings.bridge, surroundings.worker_id, surroundings.calls, self)
-        self._served = self._desk.served
+        self._requests = WorkerRequests(context.services, context.worker_id, context.calls, self)
+        self._served = self._requests.served
         self._secret = secret
         self._connected = connected
-        self._on_ready = surroundings.on_ready
-        self._on_frame = surroundings.on_frame
+        self._on_ready = context.on_ready
+        self._on_frame = context.on_frame
 
     async def run(self) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
         self.conversation.hello(codec.encode_plain(hello))
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._desk.run)
+            await nursery.start(self._requests.run)
             try:
                 await self.carry()
             except (LinkLost, ProtocolError, DecodeError) as error:
@@ -93,7 +93,7 @@ class Link(Line):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Line`."""
+        """See `Connection`."""
         area = self.transfers.load(call.cargo)
         try:
             call_id = self.conversation.open(
@@ -115,7 +115,7 @@ class Link(Line):
         return call_id
 
     def cancel(self, call_id: int) -> list[Frame]:
-        """See `Line`."""
+        """See `Connection`."""
         lost = self.transfers.discard(call_id)
         if self.conversation.is_open(call_id):
             self.conversation.cancel(call_id)
@@ -123,45 +123,45 @@ class Link(Line):
         return lost
 
     def recall(self, call_id: int) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self.conversation.recall(call_id)
         self.flush()
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self.conversation.grant(call_id, chunks)
         self.flush()
 
     def is_open(self, call_id: int) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return self.conversation.is_open(call_id)
 
     def ping(self, number: int) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
         self.flush()
 
     def end_session(self, session_id: str) -> None:
-        """See `Line`."""
-        self._desk.tell(session_id, None)
+        """See `Connection`."""
+        self._requests.tell(session_id, None)
 
     def goodbye(self) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         self.conversation.goodbye()
         self.flush()
         return True
 
     def cancel_for(self, call: Call) -> None:
-        """See `Line`."""
-        self._desk.cancel_for(call)
+        """See `Connection`."""
+        self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return call.id in self._served
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Line`."""
-        self._desk.when_over(call, then)
+        """See `Connection`."""
+        self._requests.when_over(call, then)
 
     # What comes from the worker.
 
@@ -171,11 +171,11 @@ class Link(Line):
             return
         match frame.kind:
             case Kind.CALL | Kind.STREAM:
-                self._desk.take(frame)
+                self._requests.take(frame)
             case Kind.CANCEL:
-                self._desk.cancel(frame.call_id)
+                self._requests.cancel(frame.call_id)
             case Kind.CREDIT:
-                self._desk.grant(frame.call_id, frame.number)
+                self._requests.grant(frame.call_id, frame.number)
             case Kind.RECALL:
                 raise RemoteProtocolError("a worker does not call anything back")
             case Kind.HELLO:
@@ -197,7 +197,7 @@ class Link(Line):
             tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
-        self._on_ready(Introduction(tools, str(hello.get("python", ""))))
+        self._on_ready(Hello(tools, str(hello.get("python", ""))))
 
     def _route(self, frame: Frame) -> None:
         if frame.call_id:

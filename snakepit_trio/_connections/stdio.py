@@ -30,11 +30,11 @@ from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.stdio_adapters import StdioJson, error_answer, fault_in, number_in, text_of
-from snakepit_trio._requests.contract_requests import ForeignDesk
+from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.state.view import SessionView
 
-from .base import Introduction, Line, Surroundings
+from .base import Hello, Connection, ConnectionContext
 from .link import LinkLost
 
 _HEADER: Final = 4
@@ -91,11 +91,11 @@ class _Tool(msgspec.Struct):
     streaming: bool = False
 
 
-class StdioLine(Line):
+class StdioConnection(Connection):
     """That line. `adapter` writes and reads its frames."""
 
     def __init__(
-        self, surroundings: Surroundings, adapter: StdioJson, stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream
+        self, context: ConnectionContext, adapter: StdioJson, stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream
     ) -> None:
         #: True until the worker says that it understands cancel frames.
         self.kills_to_cancel = True
@@ -103,11 +103,11 @@ class StdioLine(Line):
         self._adapter = adapter
         self._stdin = stdin
         self._stdout = stdout
-        self._max_frame = min(surroundings.bridge.sizes.max_frame, _LONGEST)
-        self._on_ready = surroundings.on_ready
-        self._on_frame = surroundings.on_frame
-        self._desk = ForeignDesk(surroundings.bridge, surroundings.worker_id)
-        self._asks = _Asks(surroundings, self._desk, self._answer)
+        self._max_frame = min(context.services.sizes.max_frame, _LONGEST)
+        self._on_ready = context.on_ready
+        self._on_frame = context.on_frame
+        self._requests = ContractRequests(context.services, context.worker_id)
+        self._asks = _Asks(context, self._requests, self._answer)
         self._numbers = itertools.count(1)
         self._opened: dict[int, _Opened] = {}
         self._buffer = bytearray()
@@ -118,10 +118,10 @@ class StdioLine(Line):
         self._problem: Exception | None = None
 
     async def run(self) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self._send({"id": 0, "command": "hello", "args": {}, "session": None, "timeout": None, "stream": False})
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._desk.run)
+            await nursery.start(self._requests.run)
             self._nursery = nursery
             nursery.start_soon(self._write)
             try:
@@ -137,7 +137,7 @@ class StdioLine(Line):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Line`."""
+        """See `Connection`."""
         call_id = next(self._numbers)
         if self._nursery is None:
             return call_id  # the line has ended: what was not sent is settled elsewhere
@@ -162,7 +162,7 @@ class StdioLine(Line):
         }
 
     def cancel(self, call_id: int) -> list[Frame]:
-        """See `Line`."""
+        """See `Connection`."""
         opened = self._opened.get(call_id)
         if opened is None or opened.is_cancelled:
             return []
@@ -174,7 +174,7 @@ class StdioLine(Line):
         return []
 
     def recall(self, call_id: int) -> None:
-        """See `Line`. Only what was not sent comes back."""
+        """See `Connection`. Only what was not sent comes back."""
         if self._withdraw(call_id):
             self._deliver_soon(_failure(call_id, Fault(NOT_STARTED, "it was not sent")))
 
@@ -187,33 +187,33 @@ class StdioLine(Line):
         return False
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self._opened[call_id].grant(chunks)
 
     def is_open(self, call_id: int) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return call_id in self._opened
 
     def ping(self, number: int) -> None:
-        """See `Line`. The protocol has no pings: that the process lives is all that is known."""
+        """See `Connection`. The protocol has no pings: that the process lives is all that is known."""
         self._on_frame(Frame(Kind.PONG, number=number))
 
     def goodbye(self) -> bool:
-        """See `Line`. The end of its stdin tells the worker."""
+        """See `Connection`. The end of its stdin tells the worker."""
         self._is_leaving = True
         self._to_write.set()
         return True
 
     def cancel_for(self, call: Call) -> None:
-        """See `Line`."""
-        self._desk.cancel_for(call)
+        """See `Connection`."""
+        self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Line`."""
+        """See `Connection`."""
         return self._asks.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Line`."""
+        """See `Connection`."""
         self._asks.when_over(call, then)
 
     def _deliver_soon(self, frame: Frame) -> None:
@@ -314,7 +314,7 @@ class StdioLine(Line):
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
         self._is_ready = True
-        self._on_ready(Introduction([self._spec_of(tool) for tool in tools], str(found.get("version", ""))))
+        self._on_ready(Hello([self._spec_of(tool) for tool in tools], str(found.get("version", ""))))
 
     def _spec_of(self, tool: _Tool) -> ToolSpec:
         cancel: Final = "kill" if self.kills_to_cancel else "cooperative"
@@ -365,13 +365,13 @@ class _Asks:
     """What a worker asks while it serves calls. `reply` takes the number of an ask, and its answer."""
 
     def __init__(
-        self, surroundings: Surroundings, desk: ForeignDesk, reply: Callable[[int, dict[str, Any]], None]
+        self, context: ConnectionContext, requests: ContractRequests, reply: Callable[[int, dict[str, Any]], None]
     ) -> None:
         self.unanswered: set[int] = set()  # until the answer is written
-        self._calls = surroundings.calls
-        self._worker_id = surroundings.worker_id
-        self._bridge = surroundings.bridge
-        self._desk = desk
+        self._calls = context.calls
+        self._worker_id = context.worker_id
+        self._services = context.services
+        self._requests = requests
         self._reply = reply
         self._running: dict[int, _Ask] = {}
         self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
@@ -394,14 +394,14 @@ class _Asks:
         nursery.start_soon(self._serve, ask)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Line`."""
-        return bool(self._asks_of(call)) or self._desk.is_serving(call)
+        """See `Connection`."""
+        return bool(self._asks_of(call)) or self._requests.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Line`. Host tools are stopped; a variable that is being set will be."""
+        """See `Connection`. Host tools are stopped; a variable that is being set will be."""
         asks = self._asks_of(call)
         if not asks:
-            self._desk.when_over(call, then)
+            self._requests.when_over(call, then)
             return
         self._waiting[call.id] = then
         for ask in asks:
@@ -423,7 +423,7 @@ class _Asks:
     def _forget(self, ask: _Ask) -> None:
         del self._running[ask.number]
         if not self._asks_of(ask.call) and (then := self._waiting.pop(ask.call.id, None)) is not None:
-            self._desk.when_over(ask.call, then)
+            self._requests.when_over(ask.call, then)
 
     async def _answer_to(self, ask: _Ask) -> dict[str, Any]:
         try:
@@ -444,9 +444,9 @@ class _Asks:
             case "set_variable":
                 return await _set_variable(self._view(ask), ask)
             case "call_host_tool":
-                return await self._desk.call_host_tool(ask.call, _name(ask), ask.args.get("args") or {})
+                return await self._requests.call_host_tool(ask.call, _name(ask), ask.args.get("args") or {})
             case "list_host_tools":
-                tools = self._bridge.tools.list_exposed_tools(ask.call.session_id or None)
+                tools = self._services.tools.list_exposed_tools(ask.call.session_id or None)
                 return [{"name": tool.name, "description": tool.spec.description} for tool in tools]
         verbs = "get_variable, set_variable, call_host_tool, list_host_tools"
         raise UnknownTool(f"a worker cannot ask for {ask.verb!r}; it can for: {verbs}")
@@ -454,7 +454,7 @@ class _Asks:
     def _view(self, ask: _Ask) -> SessionView:
         if not ask.call.session_id:
             raise SessionError(f"{ask.verb}: the call has no session")
-        return self._bridge.store.of(ask.call.session_id)
+        return self._services.store.of(ask.call.session_id)
 
 
 async def _set_variable(view: SessionView, ask: _Ask) -> int:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from bridge_py.wire.errors import AccessDenied
 from bridge_py.wire.specs import ToolSpec
-from snakepit_trio._requests.contract_requests import ForeignDesk
-from snakepit_trio._requests.services import Bridge
+from snakepit_trio._requests.contract_requests import ContractRequests
+from snakepit_trio._requests.services import HostServices
 from snakepit_trio._requests.tool_registry import HostCall, RegisteredTool
 from snakepit_trio.state.view import SessionView
 
@@ -29,8 +29,8 @@ class PoolAccess:
 
     allow_pickle = False
 
-    def __init__(self, bridge: Bridge, calls: Calls, ttl: float | None) -> None:
-        self._bridge = bridge
+    def __init__(self, services: HostServices, calls: Calls, ttl: float | None) -> None:
+        self._services = services
         self._calls = calls
         self.ttl = ttl
 
@@ -41,17 +41,17 @@ class PoolAccess:
 
     def view(self, session_id: str) -> SessionView:
         """See `Access`."""
-        return self._bridge.store.of(session_id)
+        return self._services.store.of(session_id)
 
     async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
         """See `Access`."""
-        if not await self._bridge.store.session_exists(session_id):
-            await self._bridge.store.create_session(session_id, ttl=ttl)
+        if not await self._services.store.session_exists(session_id):
+            await self._services.store.create_session(session_id, ttl=ttl)
         return self.view(session_id)
 
     async def cleanup(self, session_id: str) -> bool:
         """See `Access`."""
-        return await self._bridge.store.delete_session(session_id)
+        return await self._services.store.delete_session(session_id)
 
     def owner(self, _session_id: str) -> str | None:
         """See `Access`."""
@@ -59,16 +59,16 @@ class PoolAccess:
 
     def host_tools(self, session_id: str) -> list[RegisteredTool]:
         """See `Access`."""
-        return self._bridge.tools.list_exposed_tools(session_id or None)
+        return self._services.tools.list_exposed_tools(session_id or None)
 
     async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str) -> Any:
         """See `Access`."""
-        tool = self._bridge.tools.exposed(session_id or None, name)
-        return await self._bridge.tools.run(tool, args, HostCall(session_id or None))
+        tool = self._services.tools.exposed(session_id or None, name)
+        return await self._services.tools.run(tool, args, HostCall(session_id or None))
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str) -> None:
         """See `Access`."""
-        self._bridge.tools.register_tools(session_id or None, specs, worker_id=worker_id or None)
+        self._services.tools.register_tools(session_id or None, specs, worker_id=worker_id or None)
 
     async def execute(self, name: str, args: dict[str, Any], session_id: str) -> Any:
         """See `Access`."""
@@ -84,29 +84,29 @@ class WorkerAccess:
 
     def __init__(
         self,
-        bridge: Bridge,
-        desk: ForeignDesk,
+        services: HostServices,
+        requests: ContractRequests,
         ttl: float | None,
         allow_pickle: bool,
         has_tools: Callable[[Sequence[ToolSpec]], None],
     ) -> None:
-        self._bridge = bridge
-        self._desk = desk
+        self._services = services
+        self._requests = requests
         self._has_tools = has_tools
         self.ttl = ttl
         self.allow_pickle = allow_pickle
 
     async def check(self, session_id: str) -> None:
         """See `Access`."""
-        self._desk.call_of(session_id)
+        self._requests.call_of(session_id)
 
     def view(self, session_id: str) -> SessionView:
         """See `Access`."""
-        return self._desk.view(session_id)
+        return self._requests.view(session_id)
 
     async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
         """See `Access`."""
-        return await self._desk.initialize(session_id, ttl)
+        return await self._requests.initialize(session_id, ttl)
 
     async def cleanup(self, session_id: str) -> bool:
         """See `Access`."""
@@ -114,21 +114,21 @@ class WorkerAccess:
 
     def owner(self, session_id: str) -> str | None:
         """See `Access`."""
-        return self._desk.call_of(session_id).name
+        return self._requests.call_of(session_id).name
 
     def host_tools(self, session_id: str) -> list[RegisteredTool]:
         """See `Access`."""
-        return self._bridge.tools.list_exposed_tools(self._desk.call_of(session_id).session_id or None)
+        return self._services.tools.list_exposed_tools(self._requests.call_of(session_id).session_id or None)
 
     async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str) -> Any:
         """See `Access`."""
-        return await self._desk.call_host_tool(self._desk.call_of(session_id), name, args)
+        return await self._requests.call_host_tool(self._requests.call_of(session_id), name, args)
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], _worker_id: str) -> None:
         """See `Access`."""
-        call, found = self._desk.call_of(session_id), list(specs)
+        call, found = self._requests.call_of(session_id), list(specs)
         if call.session_id:
-            self._bridge.tools.register_tools(call.session_id, found, worker_id=self._desk.worker_id)
+            self._services.tools.register_tools(call.session_id, found, worker_id=self._requests.worker_id)
         self._has_tools(found)
 
     async def execute(self, name: str, _args: dict[str, Any], _session_id: str) -> Any:

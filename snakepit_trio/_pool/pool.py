@@ -30,14 +30,14 @@ from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._calls.deadlines import Deadlines
 from snakepit_trio._calls.dispatcher import Dispatcher
-from snakepit_trio._calls.runner import DEFAULT, Arguments, Caller, Default, Timeout
-from snakepit_trio._calls.shared_copies import Freight
+from snakepit_trio._calls.runner import DEFAULT, Arguments, CallRunner, Default, Timeout
+from snakepit_trio._calls.shared_copies import SharedCopies
 from snakepit_trio._calls.streams import Chunks, Results
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._python.api import PythonAPI
-from snakepit_trio._requests.services import Bridge
+from snakepit_trio._requests.services import HostServices
 from snakepit_trio._requests.tool_registry import ToolRegistry
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import background_nursery
@@ -172,7 +172,7 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
-        self._bridge = Bridge(self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events)
+        self._services = HostServices(self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events)
         #: The workers, one by one.
         self.workers = Workers(self._supervisor, self._site.check_room)
         #: What happens in the pool, as it happens.
@@ -182,15 +182,15 @@ class Pool:
         except BaseException:
             self._site.close()
             raise
-        self._services = trio.CancelScope(shield=True)
+        self._service_scope = trio.CancelScope(shield=True)
         self._serving = trio.Event()
         self._was_opened = False
         self._farewells = trio.CancelScope(shield=True)  # what may take its time while the pool closes
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.
-        self._freight = Freight(config.workers * (config.concurrency + 1))
+        self._shared_copies = SharedCopies(config.workers * (config.concurrency + 1))
         self._python: PythonAPI | None = None
-        self._caller = Caller(config, self._dispatcher, self._supervisor, self._deadlines, self._freight)
+        self._runner = CallRunner(config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies)
 
     # Calls.
 
@@ -219,7 +219,7 @@ class Pool:
         `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`; without running, `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
-        return await self._caller.execute(name, args, timeout, session, retries)
+        return await self._runner.execute(name, args, timeout, session, retries)
 
     def stream(
         self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
@@ -231,7 +231,7 @@ class Pool:
         early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
         chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
-        return self._caller.stream(name, args, timeout, session)
+        return self._runner.stream(name, args, timeout, session)
 
     async def execute_stream(
         self,
@@ -300,7 +300,7 @@ class Pool:
         Raises `SessionError` for a ttl that cannot be, `UsageError` for such an affinity, and `QuotaExceeded`.
         """
         seconds = self.config.session_ttl if isinstance(ttl, Default) else ttl
-        return open_session(self, self._caller.affinities, session_id, seconds, affinity, metadata or {})
+        return open_session(self, self._runner.affinities, session_id, seconds, affinity, metadata or {})
 
     def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
         """Let the code of all workers call a function: `context.call_host_tool(name, ...)`. Returns it: a decorator.
@@ -319,7 +319,7 @@ class Pool:
     def python(self) -> PythonAPI:
         """Dynamic calls: whatever Python can import, by its name. See `PythonAPI` for what the adapter must be."""
         if self._python is None:
-            self._python = PythonAPI(self._caller, self.sessions, self._dispatcher, self.config.session_ttl)
+            self._python = PythonAPI(self._runner, self.sessions, self._dispatcher, self.config.session_ttl)
         return self._python
 
     @property
@@ -344,10 +344,10 @@ class Pool:
             calls=dispatcher.submitted,
             succeeded=dispatcher.succeeded,
             failed=dispatcher.failed,
-            cancelled=self._caller.cancelled,
-            timed_out=self._caller.timed_out,
+            cancelled=self._runner.cancelled,
+            timed_out=self._runner.timed_out,
             crashed=dispatcher.crashed,
-            retried=self._caller.retried,
+            retried=self._runner.retried,
             restarts=self._supervisor.restarts,
             recycled=self._supervisor.recycled,
             uptime=time.monotonic() - self._opened_at,
@@ -404,13 +404,13 @@ class Pool:
     @contextmanager
     def _resources(self) -> Iterator[None]:
         """What is given back when nothing of the pool runs any more."""
-        with closing(self._site), closing(self._freight), closing(self._bridge):
+        with closing(self._site), closing(self._shared_copies), closing(self._services):
             yield
 
     async def _serve(self) -> None:
         # Shielded from the outside, so that bodies unwind while their services still run.
         try:
-            with self._services:
+            with self._service_scope:
                 await self._run_services()
         finally:
             # However they have ended: without them, a call in line would wait for ever.
@@ -440,11 +440,11 @@ class Pool:
         from snakepit_trio._contract.server import BridgeServer, BridgeService
 
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
-        access = PoolAccess(self._bridge, self, config.session_ttl)
+        access = PoolAccess(self._services, self, config.session_ttl)
         return BridgeServer(address, BridgeService(access, self.events))
 
     def _make_worker(self, id: str) -> Worker:
-        return Worker(id, self.config, self._site, self._dispatcher, self._bridge)
+        return Worker(id, self.config, self._site, self._dispatcher, self._services)
 
     async def _open(self) -> None:
         await self._serving.wait()
@@ -461,7 +461,7 @@ class Pool:
         finally:
             # Each of these, whatever the others do.
             with ExitStack() as steps:
-                steps.callback(self._services.cancel)
+                steps.callback(self._service_scope.cancel)
                 steps.callback(self.tools.abandon_threads)
                 steps.callback(self._supervisor.hurry)
 

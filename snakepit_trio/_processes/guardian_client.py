@@ -22,7 +22,7 @@ _PAUSE: Final = 1.0  # between the end of one and the start of the next, should 
 logger = get_logger("snakepit.processes")
 
 
-class Guard:
+class GuardianClient:
     """Keeps one guardian for a run. `python` runs it."""
 
     def __init__(self, registry: ProcessRegistry, python: str) -> None:

@@ -14,12 +14,12 @@ from bridge_py.dynamic.references import RemoteRef, check_name, references_in
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import CallWorker, Displaced
-from snakepit_trio._calls.runner import DEFAULT, Caller, Default, Timeout
+from snakepit_trio._calls.runner import DEFAULT, CallRunner, Default, Timeout
 from snakepit_trio.state.store import SessionStore
 
 from . import short_names
 from .dspy import DspyAPI, Models, split_settings
-from .placements import Copy, Shelf, Shelves, Step, new_copy_id
+from .placements import Copy, ObjectPlacement, ObjectPlacements, Step, new_copy_id
 
 if TYPE_CHECKING:
     from snakepit_trio._calls.dispatcher import Dispatcher
@@ -45,12 +45,12 @@ class PythonAPI(DspyAPI):
     A call that is cancelled leaves what is stored as it was before, or as it is after.
     """
 
-    def __init__(self, caller: Caller, store: SessionStore, dispatcher: Dispatcher, default_ttl: float) -> None:
-        self._caller = caller
+    def __init__(self, caller: CallRunner, store: SessionStore, dispatcher: Dispatcher, default_ttl: float) -> None:
+        self._runner = caller
         self._store = store
         self._dispatcher = dispatcher
         self._default_ttl = default_ttl
-        self._shelves = Shelves(store.hub, dispatcher)
+        self._placements = ObjectPlacements(store.hub, dispatcher)
         self._models = Models(store.hub)
 
     async def call(
@@ -266,41 +266,41 @@ class PythonAPI(DspyAPI):
         """
         self._check_tool(tool)
         if session is None:
-            return (await self._caller.execute(tool, arguments, timeout, None))["value"]
+            return (await self._runner.execute(tool, arguments, timeout, None))["value"]
         session_id = session if isinstance(session, str) else session.id
         if self._store.may_wait:  # what is sent is what it was when the call was made
             arguments, value = own((dict(arguments), value), f"{tool}: args")
         names = [check_name(name) for name in stores if name is not None]
         call = _Call(tool, arguments, names, durable, value)
-        budget = self._caller.budget(tool, arguments, timeout, None)
+        budget = self._runner.budget(tool, arguments, timeout, None)
         deadline = math.inf if budget is None else trio.current_time() + budget
         while True:
             await self._store.get_session(session_id)
-            shelf = await self._shelves.open(session_id)
+            objects = await self._placements.open(session_id)
             left = None if budget is None else max(0.0, deadline - trio.current_time())
             with suppress(Displaced):  # its worker has ended before it could start there
-                return await self._run_in(shelf, call, left, claimed)
+                return await self._run_in(objects, call, left, claimed)
 
     async def _run_in(
-        self, shelf: Shelf, call: _Call, timeout: float | None, claimed: Callable[[CallWorker], object] | None
+        self, objects: ObjectPlacement, call: _Call, timeout: float | None, claimed: Callable[[CallWorker], object] | None
     ) -> Any:
-        placement = shelf.placement()
+        placement = objects.placement()
 
         def claim(worker: CallWorker) -> bool:
-            is_ours = shelf.claim(worker, placement.number)
+            is_ours = objects.claim(worker, placement.number)
             if is_ours and claimed is not None:
                 claimed(worker)
             return is_ours
 
-        with self._shelves.call(shelf, call.names):
+        with self._placements.call(objects, call.names):
             sent = {**call.arguments, "placement": msgspec.structs.asdict(placement)}
-            reply = await self._caller.execute(call.tool, sent, timeout, shelf.session_id, claim=claim)
-            shelf.hear(placement, reply, call.copies(reply))
+            reply = await self._runner.execute(call.tool, sent, timeout, objects.session_id, claim=claim)
+            objects.hear(placement, reply, call.copies(reply))
         return reply["value"]
 
     def close(self) -> None:
         """The pool has ended."""
-        self._shelves.close()
+        self._placements.close()
         self._models.close()
 
     def _check_tool(self, tool: str) -> None:

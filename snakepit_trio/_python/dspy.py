@@ -18,11 +18,11 @@ from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
 from snakepit_trio._calls.call import CallWorker, Displaced
-from snakepit_trio._calls.runner import DEFAULT, Caller, Timeout
+from snakepit_trio._calls.runner import DEFAULT, CallRunner, Timeout
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import SessionStore
 
-from .placements import Shelf, Shelves
+from .placements import ObjectPlacement, ObjectPlacements
 
 if TYPE_CHECKING:
     from snakepit_trio.state.view import SessionView
@@ -82,9 +82,9 @@ class Models:
 class DspyAPI:
     """Methods of `PythonAPI`. A program is an entry of its session's programs; workers build it when they need it."""
 
-    _caller: Caller
+    _runner: CallRunner
     _store: SessionStore
-    _shelves: Shelves
+    _placements: ObjectPlacements
     _models: Models
 
     async def configure_dspy(
@@ -205,22 +205,22 @@ class DspyAPI:
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """As `run`, for a tool whose first chunk is the reply of its `Workbench`."""
         self._check_tool(tool)
-        budget = self._caller.budget(tool, arguments, timeout, 1)
+        budget = self._runner.budget(tool, arguments, timeout, 1)
         deadline = math.inf if budget is None else trio.current_time() + budget
         while True:
             await self._store.get_session(session_id)
-            shelf = await self._shelves.open(session_id)
-            placement = shelf.placement()
+            objects = await self._placements.open(session_id)
+            placement = objects.placement()
             sent = {**arguments, "placement": msgspec.structs.asdict(placement)}
 
-            def claim(worker: CallWorker, number: int = placement.number, shelf: Shelf = shelf) -> bool:
-                return shelf.claim(worker, number)
+            def claim(worker: CallWorker, number: int = placement.number, objects: ObjectPlacement = objects) -> bool:
+                return objects.claim(worker, number)
 
-            with self._shelves.call(shelf, ()):
+            with self._placements.call(objects, ()):
                 left = None if budget is None else max(0.0, deadline - trio.current_time())
-                async with self._caller.stream(tool, sent, left, session_id, claim) as chunks:
+                async with self._runner.stream(tool, sent, left, session_id, claim) as chunks:
                     try:
-                        shelf.hear(placement, await anext(chunks), {})
+                        objects.hear(placement, await anext(chunks), {})
                     except Displaced:  # its worker has ended before it could start there
                         continue
                     yield chunks

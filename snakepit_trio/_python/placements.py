@@ -1,6 +1,6 @@
 """The host's account of the objects that workers keep for sessions: where they are, and what has become of them.
 
-`Shelf` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims when it is
+`ObjectPlacement` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims when it is
 brought there; a call that would start anywhere else is refused before it runs, and made anew.
 """
 
@@ -46,7 +46,7 @@ class Copy:
         return codec.decode(self._body, self._area)
 
 
-class Shelf:
+class ObjectPlacement:
     """What is known of one session's objects."""
 
     def __init__(self, session_id: str) -> None:
@@ -147,7 +147,7 @@ class Shelf:
             copy = self.copies.get(name)
             if name in self.unsure or copy is None or copy.id != self.objects[name]:
                 self.copies.pop(name, None)
-                self.lost[name] = self._obituary(name, self.worker.farewell)
+                self.lost[name] = self._obituary(name, self.worker.exit_reason)
         while len(self.lost) > _HISTORY:
             del self.lost[next(iter(self.lost))]
         self._begin_anew()
@@ -166,59 +166,59 @@ class Shelf:
         self._has_begun = False
 
 
-class Shelves:
+class ObjectPlacements:
     """Those of a pool."""
 
     def __init__(self, hub: Hub, dispatcher: Dispatcher) -> None:
         self._hub = hub
         self._dispatcher = dispatcher
-        self._shelves: dict[str, Shelf] = {}
+        self._placements: dict[str, ObjectPlacement] = {}
 
-    async def open(self, session_id: str) -> Shelf:
+    async def open(self, session_id: str) -> ObjectPlacement:
         """That of a session which lives. Waits for the calls of an ended one of the same id."""
-        while (shelf := self._shelves.get(session_id)) is not None and shelf.is_over:
-            await shelf.idle.wait()
-        if shelf is None:
-            shelf = self._shelves[session_id] = Shelf(session_id)
+        while (objects := self._placements.get(session_id)) is not None and objects.is_over:
+            await objects.idle.wait()
+        if objects is None:
+            objects = self._placements[session_id] = ObjectPlacement(session_id)
             self._hub.subscribe(session_id, self, lambda changes: self._hear(session_id, changes))
-        return shelf
+        return objects
 
     @contextmanager
-    def call(self, shelf: Shelf, stores: Iterable[str]) -> Iterator[None]:
+    def call(self, objects: ObjectPlacement, stores: Iterable[str]) -> Iterator[None]:
         """One call of its session, which may store objects of these names."""
-        shelf.calls += 1
-        self._dispatcher.keep_session(shelf.session_id)
-        number = shelf.number
+        objects.calls += 1
+        self._dispatcher.keep_session(objects.session_id)
+        number = objects.number
         try:
             yield
         except (trio.Cancelled, TimeoutError):
-            if number == shelf.number:
-                shelf.doubt(stores)
+            if number == objects.number:
+                objects.doubt(stores)
             raise
         finally:
-            shelf.calls -= 1
-            if not shelf.calls:
-                self._is_idle(shelf)
+            objects.calls -= 1
+            if not objects.calls:
+                self._is_idle(objects)
 
     def close(self) -> None:
         """The pool has ended."""
-        for session_id in self._shelves:
+        for session_id in self._placements:
             self._hub.unsubscribe(session_id, self)
 
-    def _is_idle(self, shelf: Shelf) -> None:
-        if not shelf.holds:
-            self._dispatcher.let_session_go(shelf.session_id)
-            shelf.leave()
-        if shelf.is_over:
-            shelf.end()  # calls that had not started yet may have begun it again
-            self._shelves.pop(shelf.session_id, None)
-            shelf.idle.set()
+    def _is_idle(self, objects: ObjectPlacement) -> None:
+        if not objects.holds:
+            self._dispatcher.let_session_go(objects.session_id)
+            objects.leave()
+        if objects.is_over:
+            objects.end()  # calls that had not started yet may have begun it again
+            self._placements.pop(objects.session_id, None)
+            objects.idle.set()
 
     def _hear(self, session_id: str, changes: object) -> None:
-        if changes is None and (shelf := self._shelves.get(session_id)) is not None:
-            shelf.end()
-            if not shelf.calls:
-                self._is_idle(shelf)
+        if changes is None and (objects := self._placements.get(session_id)) is not None:
+            objects.end()
+            if not objects.calls:
+                self._is_idle(objects)
 
 
 @attrs.frozen

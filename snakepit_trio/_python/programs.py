@@ -71,7 +71,7 @@ class _Request:
 
     async def call(self, args: Arguments) -> Any:
         """Run the worker's tool, and note which worker it was."""
-        return await self.pool._caller.execute(self.command, args, self.timeout, self.view.id, claim=self._note)
+        return await self.pool._runner.execute(self.command, args, self.timeout, self.view.id, claim=self._note)
 
     def _note(self, worker: CallWorker) -> bool:
         self.worker_id = worker.id

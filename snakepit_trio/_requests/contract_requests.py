@@ -16,8 +16,8 @@ from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import Call
 from snakepit_trio.state.view import SessionView
 
-from .host_tool_runs import HostCalls
-from .services import Bridge
+from .host_tool_runs import HostToolRuns
+from .services import HostServices
 
 _LAST_WORDS: Final = 5.0  # seconds for a store to forget the sessions that were made for calls
 
@@ -34,21 +34,21 @@ class _Question:
         self.over.set()
 
 
-class ForeignDesk:
+class ContractRequests:
     """That of one worker. It names sessions and no calls, so each of its calls gets one: its own, or a name for it.
 
     A worker may touch sessions of calls that it runs, and no other.
     """
 
-    def __init__(self, bridge: Bridge, worker_id: str) -> None:
-        self._bridge = bridge
+    def __init__(self, services: HostServices, worker_id: str) -> None:
+        self._services = services
         self.worker_id = worker_id
         self._names: dict[int, str] = {}  # of sessions, by call
         self._calls: dict[str, list[Call]] = {}  # by such a name
         self._made: set[str] = set()  # sessions that end with their call
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
-        self._host_calls = HostCalls(bridge, worker_id, self)
+        self._host_tool_runs = HostToolRuns(services, worker_id, self)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -64,7 +64,7 @@ class ForeignDesk:
             self._calls.clear()  # so that nothing is made any more
             with trio.move_on_after(_LAST_WORDS, shield=True):
                 for name in tuple(self._made):
-                    await self._bridge.store.delete_session(name)  # noqa: ASYNC102 - shielded
+                    await self._services.store.delete_session(name)  # noqa: ASYNC102 - shielded
 
     # Its calls.
 
@@ -88,7 +88,7 @@ class ForeignDesk:
         name = self._names[id(call)]
         self.end(call)
         if name in self._made:
-            await self._bridge.store.delete_session(name)
+            await self._services.store.delete_session(name)
             self._made.remove(name)
 
     def call_of(self, name: str) -> Call:
@@ -105,7 +105,7 @@ class ForeignDesk:
 
     async def initialize(self, name: str, ttl: float | None) -> SessionView:
         """The session of a call, which is made if there is none. Raises `SessionError`."""
-        call, store = self.call_of(name), self._bridge.store
+        call, store = self.call_of(name), self._services.store
         if not await store.session_exists(name):
             if not call.session_id:
                 self._made.add(name)
@@ -117,7 +117,7 @@ class ForeignDesk:
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""
         self.call_of(name)
-        return self._bridge.store.of(name)
+        return self._services.store.of(name)
 
     async def call_host_tool(self, call: Call, name: str, args: Any) -> Any:
         """Run a host tool for a call. Raises what the worker is to be told. Cancelling stops it."""
@@ -125,26 +125,26 @@ class ForeignDesk:
             raise SessionError("the call is being stopped")
         frame = Frame(Kind.CALL, next(self._numbers))
         question = self._questions[frame.call_id] = _Question()
-        self._host_calls.open(frame, call, name, args, self._nursery)
+        self._host_tool_runs.open(frame, call, name, args, self._nursery)
         try:
             await question.over.wait()
         finally:
             del self._questions[frame.call_id]
-            self._host_calls.cancel(frame.call_id)
+            self._host_tool_runs.cancel(frame.call_id)
         assert question.found is not None
         return question.found.unwrap()
 
     def cancel_for(self, call: Call) -> None:
-        """See `Line`."""
-        self._host_calls.cancel_for(call)
+        """See `Connection`."""
+        self._host_tool_runs.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Line`."""
-        return self._host_calls.run_for(call)
+        """See `Connection`."""
+        return self._host_tool_runs.run_for(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Line`."""
-        self._host_calls.when_over(call, then)
+        """See `Connection`."""
+        self._host_tool_runs.when_over(call, then)
 
     # How host tools end.
 

@@ -19,7 +19,7 @@ from snakepit_trio._calls.call import Call, serving
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.signals import for_the_application
 
-from .services import Bridge
+from .services import HostServices
 from .tool_registry import HostCall
 
 logger = get_logger("snakepit.bridge")
@@ -82,11 +82,11 @@ class _Kept:
         self.outcome = outcome.capture(replies.load_in_thread, value, what)
 
 
-class HostCalls:
+class HostToolRuns:
     """Those of one worker."""
 
-    def __init__(self, bridge: Bridge, worker_id: str, replies: Replies) -> None:
-        self._bridge = bridge
+    def __init__(self, services: HostServices, worker_id: str, replies: Replies) -> None:
+        self._services = services
         self._worker_id = worker_id
         self._replies = replies
         self._running: dict[int, _Running] = {}  # by the id of the ask
@@ -153,7 +153,7 @@ class HostCalls:
     async def _run(self, running: _Running, name: str, args: Any) -> None:
         if not isinstance(name, str) or not isinstance(args, Mapping):
             raise InvalidArguments("a host tool is called by its name, with a dict of arguments")
-        call, frame, tools = running.call, running.frame, self._bridge.tools
+        call, frame, tools = running.call, running.frame, self._services.tools
         tool = tools.exposed(call.session_id or None, name)
         who = HostCall(call.session_id or None, self._worker_id, call.name)
         nested = call.parent is not None

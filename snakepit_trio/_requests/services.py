@@ -12,7 +12,7 @@ from snakepit_trio.telemetry import Events
 from .tool_registry import ToolRegistry
 
 
-class Bridge:
+class HostServices:
     """The store, the tools, and shared memory for large answers."""
 
     def __init__(

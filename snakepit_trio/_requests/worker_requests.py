@@ -19,31 +19,31 @@ from snakepit_trio._util.log import get_logger
 from snakepit_trio.state.session import Change, Session
 
 from .handlers import handle
-from .host_tool_runs import HostCalls
-from .services import Bridge
+from .host_tool_runs import HostToolRuns
+from .services import HostServices
 
 if TYPE_CHECKING:
-    from snakepit_trio._connections.link import Link
+    from snakepit_trio._connections.link import LinkConnection
 
 logger = get_logger("snakepit.bridge")
 
 
-class Desk:
+class WorkerRequests:
     """That of one worker.
 
     A question names the call that it is asked for; which session that is, our own record of the call tells.
     """
 
-    def __init__(self, bridge: Bridge, worker_id: str, calls: dict[int, Call], link: Link) -> None:
-        self._bridge = bridge
+    def __init__(self, services: HostServices, worker_id: str, calls: dict[int, Call], link: LinkConnection) -> None:
+        self._services = services
         self._worker_id = worker_id
         self._calls = calls
         self._link = link
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # that the worker may remember something of
-        self._host_calls = HostCalls(bridge, worker_id, self)
+        self._host_tool_runs = HostToolRuns(services, worker_id, self)
         #: The ids of the calls for which the host runs anything.
-        self.served = self._host_calls.served
+        self.served = self._host_tool_runs.served
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
@@ -56,7 +56,7 @@ class Desk:
                     self._nursery = None  # soon it takes no tasks any more
         finally:
             for session_id in self._sessions:
-                self._bridge.store.hub.unsubscribe(session_id, self)
+                self._services.store.hub.unsubscribe(session_id, self)
 
     def take(self, frame: Frame) -> None:
         """A question has come."""
@@ -67,26 +67,26 @@ class Desk:
             return
         if frame.kind == Kind.STREAM:
             self.fail(frame, fault_of(WrongCallKind(f"{frame.name} is no stream")))
-        elif self._bridge.store.may_wait:
+        elif self._services.store.may_wait:
             self._nursery.start_soon(self._answer, frame)
         else:
             self._answer_at_once(frame, self._nursery)
 
     def cancel(self, ask_id: int) -> None:
         """The worker wants no answer any more. What answers at once has done so."""
-        self._host_calls.cancel(ask_id)
+        self._host_tool_runs.cancel(ask_id)
 
     def grant(self, ask_id: int, chunks: int) -> None:
         """The worker takes more of a stream."""
-        self._host_calls.grant(ask_id, chunks)
+        self._host_tool_runs.grant(ask_id, chunks)
 
     def cancel_for(self, call: Call) -> None:
         """A call is being stopped: so is what the host does for it."""
-        self._host_calls.cancel_for(call)
+        self._host_tool_runs.cancel_for(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """A call has ended in its worker: call `then` when nothing runs for it on the host."""
-        self._host_calls.when_over(call, then)
+        self._host_tool_runs.when_over(call, then)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
         try:
@@ -97,7 +97,7 @@ class Desk:
         except Exception as error:
             self.fail(frame, fault_of(error))
         else:
-            self._host_calls.open(frame, call, name, args, nursery)
+            self._host_tool_runs.open(frame, call, name, args, nursery)
 
     def _record(self, call_id: int, verb: str) -> Call:
         call = self._calls.get(call_id)
@@ -124,13 +124,13 @@ class Desk:
         call_id, *arguments = codec.decode(frame.body, frame.attached, plain=True)
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
-            tools = self._bridge.tools.list_exposed_tools(call.session_id or None)
-            return self._bridge.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
+            tools = self._services.tools.list_exposed_tools(call.session_id or None)
+            return self._services.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
         if not call.session_id:
             raise SessionError(f"{frame.name}: the call has no session")
         await self._follow(call.session_id)
-        value = await handle(self._bridge.store.of(call.session_id), call.name, frame.name, arguments)
-        return self._bridge.encode(value, frame.name)
+        value = await handle(self._services.store.of(call.session_id), call.name, frame.name, arguments)
+        return self._services.encode(value, frame.name)
 
     async def _follow(self, session_id: str) -> None:
         if session_id in self._sessions:
@@ -139,9 +139,9 @@ class Desk:
         def note(session: Session) -> None:
             session.bind(self._worker_id)
 
-        await self._bridge.store.update_session(session_id, note)
+        await self._services.store.update_session(session_id, note)
         self._sessions.add(session_id)
-        self._bridge.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
+        self._services.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
 
     def tell(self, session_id: str, changes: Sequence[Change] | None) -> None:
         """Tell the worker of changes in a session, or with None that it has ended."""
@@ -167,13 +167,13 @@ class Desk:
 
     async def load(self, value: Any, what: str) -> Load:
         """See `Replies`."""
-        return await self._copied(self._bridge.encode(value, what))
+        return await self._copied(self._services.encode(value, what))
 
     def load_in_thread(self, value: Any, what: str) -> Load:
         """See `Replies`."""
-        load = self._bridge.encode(value, what)
+        load = self._services.encode(value, what)
         if load[1] is not None and load[1].is_large:
-            copy_at_once(load[1], self._bridge.segments)
+            copy_at_once(load[1], self._services.segments)
         return load
 
     def send(self, frame: Frame, kind: Kind, load: Load) -> None:
@@ -209,7 +209,7 @@ class Desk:
         cargo = load[1]
         if cargo is not None and cargo.is_large:
             try:
-                await copy(cargo, self._bridge.segments)
+                await copy(cargo, self._services.segments)
             except BaseException:
                 cargo.release()
                 raise

@@ -15,7 +15,7 @@ from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call, CallWorker, stopped
 from snakepit_trio._calls.queues import Slot
 from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._connections.base import Line, WorkerProcess
+from snakepit_trio._connections.base import Connection, WorkerProcess
 from snakepit_trio.errors import WorkerCrashed
 
 from .due import Due
@@ -64,7 +64,7 @@ class WorkerCalls(ABC):
         self.is_killed_by_us = False
         self._reports = reports
         self._process: WorkerProcess | None = None
-        self._line: Line | None = None
+        self._connection: Connection | None = None
         self._over = trio.Event()  # it ends: nothing is said to it any more
         self._is_stopped = False  # it has ended, and its calls have been settled
 
@@ -75,7 +75,7 @@ class WorkerCalls(ABC):
 
     @property
     @abstractmethod
-    def farewell(self) -> str:
+    def exit_reason(self) -> str:
         """Why it has left."""
 
     @abstractmethod
@@ -99,31 +99,31 @@ class WorkerCalls(ABC):
     @property
     def kills_to_cancel(self) -> bool:
         """Whether its calls can be stopped in no other way than by killing it."""
-        return self._line is not None and self._line.kills_to_cancel
+        return self._connection is not None and self._connection.kills_to_cancel
 
     def start(self, call: Call) -> None:
         """Send a call."""
-        assert self._line is not None
+        assert self._connection is not None
         call.worker = self
-        call.id = self._line.open(call, call.microseconds_left())
+        call.id = self._connection.open(call, call.microseconds_left())
         self.calls[call.id] = call
 
     def cancel(self, call: Call) -> None:
         """Ask for the end of a call, and end what the host does for it."""
-        if self._line is None:
+        if self._connection is None:
             return
-        self._line.cancel_for(call)
+        self._connection.cancel_for(call)
         if call.id not in self.calls:
             return
-        for frame in self._line.cancel(call.id):
+        for frame in self._connection.cancel(call.id):
             # What it ended with is not all there, and never will be.
             if frame.kind != Kind.CHUNK:
                 self._call_ended(self.calls.pop(call.id), frame, stopped(call))
 
     def end_session(self, session_id: str) -> None:
         """Tell it that a session has ended of which it may hold something."""
-        if self._line is not None and not self._over.is_set():
-            self._line.end_session(session_id)
+        if self._connection is not None and not self._over.is_set():
+            self._connection.end_session(session_id)
 
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""
@@ -140,23 +140,23 @@ class WorkerCalls(ABC):
 
     def recall(self, call: Call) -> None:
         """Ask for a call back if it has not started."""
-        if self._line is not None and self._is_open(call):
-            self._line.recall(call.id)
+        if self._connection is not None and self._is_open(call):
+            self._connection.recall(call.id)
 
     def grant(self, call: Call, chunks: int) -> None:
         """Let a stream go on."""
-        if self._line is not None and self._is_open(call):
-            self._line.grant(call.id, chunks)
+        if self._connection is not None and self._is_open(call):
+            self._connection.grant(call.id, chunks)
 
     def _is_open(self, call: Call) -> bool:
-        return self._line is not None and call.id in self.calls and self._line.is_open(call.id)
+        return self._connection is not None and call.id in self.calls and self._connection.is_open(call.id)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
-        if self._line is None:
+        if self._connection is None:
             then()
         else:
-            self._line.when_over(call, then)
+            self._connection.when_over(call, then)
 
     def _handle(self, frame: Frame) -> None:
         if self._is_stopped:
@@ -201,8 +201,8 @@ class WorkerCalls(ABC):
 
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         # What the host still does for it, for a thread that the tool has left behind say, is its code too.
-        if self._line is not None and self._line.is_serving(call):
-            self._line.when_over(call, lambda: self._call_over(call, frame, failure))
+        if self._connection is not None and self._connection.is_serving(call):
+            self._connection.when_over(call, lambda: self._call_over(call, frame, failure))
         else:
             self._call_over(call, frame, failure)
 

@@ -16,9 +16,9 @@ from bridge_py.wire.errors import DecodeError, ProtocolError
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Site
-from snakepit_trio._connections.base import Introduction, Line, Surroundings, WorkerProcess
+from snakepit_trio._connections.base import Hello, Connection, ConnectionContext, WorkerProcess
 from snakepit_trio._connections.link import LinkLost
-from snakepit_trio._requests.services import Bridge
+from snakepit_trio._requests.services import HostServices
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import told
 from snakepit_trio._util.patience import comes_within
@@ -42,14 +42,14 @@ _HURRIED_REAP = 2.0  # the same, when the pool must end now
 class Worker(WorkerCalls):
     """One worker process and its link."""
 
-    def __init__(self, id: str, config: PoolConfig, site: Site, reports: WorkerEvents, bridge: Bridge) -> None:
+    def __init__(self, id: str, config: PoolConfig, site: Site, reports: WorkerEvents, services: HostServices) -> None:
         super().__init__(id, config, reports)
         self.started_at = site.clock()
         self.python = ""  # its version
         self.ended = trio.Event()  # `run` is over
         self._config = config
         self._site = site
-        self._bridge = bridge
+        self._services = services
         self._is_ready = False
         self._is_draining = False
         self._has_served = False
@@ -99,7 +99,7 @@ class Worker(WorkerCalls):
         return self._over.is_set() or self._is_draining
 
     @property
-    def farewell(self) -> str:
+    def exit_reason(self) -> str:
         """Why it has left."""
         if self.failure is not None:
             return str(self.failure)
@@ -142,19 +142,19 @@ class Worker(WorkerCalls):
             try:
                 async with trio.open_nursery() as pipes:
                     # The line first: it may have to hear the first words.
-                    here = Surroundings(
+                    here = ConnectionContext(
                         worker_id=self.id,
-                        bridge=self._bridge,
+                        services=self._services,
                         calls=self.calls,
-                        on_ready=self._hear_introduction,
+                        on_ready=self._hear_hello,
                         on_tools=self._hear_of_tools,
                         on_frame=self._handle,
                     )
-                    self._line = process.line(here)
+                    self._connection = process.connect(here)
                     for stream in process.outputs:
                         pipes.start_soon(log_lines, stream, output, self._stderr_tail)
                     nursery.start_soon(self._watch_exit, process)
-                    nursery.start_soon(self._run_line, self._line)
+                    nursery.start_soon(self._run_connection, self._connection)
                     nursery.start_soon(self._watch_health, process)
                     if (most := self._config.recycle.max_resident_bytes) is not None:
                         nursery.start_soon(self._watch_memory, most)
@@ -168,7 +168,7 @@ class Worker(WorkerCalls):
             finally:
                 # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
                 with trio.CancelScope(shield=True):
-                    await self._bury(process)
+                    await self._reap_and_settle(process)
             nursery.cancel_scope.cancel()
 
     async def _watch_exit(self, process: WorkerProcess) -> None:
@@ -193,12 +193,12 @@ class Worker(WorkerCalls):
         self._finish(f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)")
 
     def _ping(self, number: int) -> None:
-        if self._is_ready and self._line is not None:
-            self._line.ping(number)
+        if self._is_ready and self._connection is not None:
+            self._connection.ping(number)
 
-    async def _run_line(self, line: Line) -> None:
+    async def _run_connection(self, connection: Connection) -> None:
         try:
-            await line.run()
+            await connection.run()
         except LinkLost:
             patience = _EXIT_AFTER_LINK if self._is_ready else _EXIT_AT_START
             self._finish("closed its link", patience)
@@ -262,13 +262,13 @@ class Worker(WorkerCalls):
         self._exited_or_hurried.set()
 
     def _say_goodbye(self) -> bool:
-        if self._line is None or not self._is_ready:
+        if self._connection is None or not self._is_ready:
             return False
         for call in list(self.calls.values()):
             self.cancel(call)
-        return self._line.goodbye()
+        return self._connection.goodbye()
 
-    async def _bury(self, process: WorkerProcess) -> None:
+    async def _reap_and_settle(self, process: WorkerProcess) -> None:
         try:
             self._signal(signal.SIGKILL)
             with logger.tolerates("waiting for its end"):
@@ -346,10 +346,10 @@ class Worker(WorkerCalls):
             self._has_served |= for_a_call
         self._finish(problem)
 
-    def _hear_introduction(self, introduction: Introduction) -> None:
+    def _hear_hello(self, hello: Hello) -> None:
         assert self._process is not None
-        self.python = introduction.python
-        self.tools = {tool.name: tool for tool in introduction.tools}
+        self.python = hello.python
+        self.tools = {tool.name: tool for tool in hello.tools}
         self._process.is_ready()
         self._is_ready = True
         self._ready_or_over.set()

@@ -11,7 +11,7 @@ from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Launcher, Site
 from snakepit_trio._connections.base import WorkerProcess
 from snakepit_trio._processes.capacity import check_room
-from snakepit_trio._processes.guardian_client import Guard
+from snakepit_trio._processes.guardian_client import GuardianClient
 from snakepit_trio._processes.registry import ProcessRegistry, sweep_at_start
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
@@ -55,7 +55,7 @@ class _LocalSite(Site):
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(Guard(self._registry, self._place.python).run)
+            await nursery.start(GuardianClient(self._registry, self._place.python).run)
             await nursery.start(self._loop.run)
             nursery.start_soon(_sweep)
             task_status.started()

@@ -17,8 +17,8 @@ import bridge_py.execution.limited
 from bridge_py.contract.listening import listen
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._connections.base import Line, Output, Surroundings
-from snakepit_trio._connections.contract import UnaryLine
+from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.contract import ContractConnection
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
@@ -45,26 +45,26 @@ class ForeignProcess(OwnProcess):
         self._listener = listener
         self._folder = folder
         self._adapter = adapter
-        self._line: UnaryLine | None = None
+        self._connection: ContractConnection | None = None
 
     @property
     def last_started(self) -> int:
         """See `WorkerProcess`."""
-        return 0 if self._line is None else self._line.last_opened
+        return 0 if self._connection is None else self._connection.last_opened
 
     @property
     def outputs(self) -> Sequence[Output]:
         """See `WorkerProcess`."""
         pipes = self._process.pipes
-        hear = None if self._line is None else self._line.hear
+        hear = None if self._connection is None else self._connection.hear
         return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
 
-    def line(self, surroundings: Surroundings) -> Line:
+    def connect(self, context: ConnectionContext) -> Connection:
         """See `WorkerProcess`."""
-        self._line = UnaryLine(
-            surroundings, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
+        self._connection = ContractConnection(
+            context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )
-        return self._line
+        return self._connection
 
     async def release(self) -> None:
         """See `WorkerProcess`."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from snakepit_trio._config.stdio_adapters import StdioJson
-from snakepit_trio._connections.base import Line, Output, Surroundings
-from snakepit_trio._connections.stdio import StdioLine
+from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.stdio import StdioConnection
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
@@ -24,24 +24,24 @@ class StdioProcess(OwnProcess):
     def __init__(self, registry: ProcessRegistry, key: str, adapter: StdioJson, process: KeptProcess) -> None:
         super().__init__(process, registry, key)
         self._adapter = adapter
-        self._line: StdioLine | None = None
+        self._connection: StdioConnection | None = None
 
     @property
     def last_started(self) -> int:
         """See `WorkerProcess`. What was sent counts as started."""
-        return 0 if self._line is None else self._line.last_sent
+        return 0 if self._connection is None else self._connection.last_sent
 
     @property
     def outputs(self) -> Sequence[Output]:
         """See `WorkerProcess`."""
         return [Output(self._process.pipes.stderr, logging.WARNING, True)]
 
-    def line(self, surroundings: Surroundings) -> Line:
+    def connect(self, context: ConnectionContext) -> Connection:
         """See `WorkerProcess`."""
         pipes = self._process.pipes
         assert pipes.stdin is not None
-        self._line = StdioLine(surroundings, self._adapter, pipes.stdin, pipes.stdout)
-        return self._line
+        self._connection = StdioConnection(context, self._adapter, pipes.stdin, pipes.stdout)
+        return self._connection
 
 
 async def launch(

@@ -24,15 +24,15 @@ import trio.testing
 from bridge_py.execution.executor import completed
 from bridge_py.execution.ledger import in_words
 from bridge_py.execution.tool_loop import of_call
-from bridge_py.link.endpoint import WorkerEnd
+from bridge_py.link.endpoint import LinkEndpoint
 from bridge_py.main import load_adapter, make_adapter
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Launcher, Site
-from snakepit_trio._connections.base import Line, Output, Surroundings
-from snakepit_trio._connections.link import Link, LinkLost
+from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.link import LinkConnection, LinkLost
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.validation import check_whole
 
@@ -204,7 +204,7 @@ class MemoryProcess:
     async def _serve(self, adapter: BaseAdapter) -> None:
         async with trio.open_nursery() as nursery:
             driver = _Driver(self.to_host, nursery)
-            end = WorkerEnd(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
+            end = LinkEndpoint(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
             driver.end = end
             calls = CallFaults(self._faults, self._worker_id, self.die)
             self._executor = InlineExecutor(end, end.pack, self._config.concurrency, self._loop, nursery, calls)
@@ -233,8 +233,8 @@ class MemoryProcess:
     def outputs(self) -> Sequence[Output]:
         return [Output(self._output, logging.WARNING, True)]
 
-    def line(self, surroundings: Surroundings) -> Line:
-        return MemoryLink(surroundings, self)
+    def connect(self, context: ConnectionContext) -> Connection:
+        return MemoryLink(context, self)
 
     def is_ready(self) -> None:
         pass
@@ -263,15 +263,15 @@ class MemoryProcess:
         await self._output.aclose()
 
 
-class MemoryLink(Link):
+class MemoryLink(LinkConnection):
     """The host's end of the link to such a worker."""
 
-    def __init__(self, surroundings: Surroundings, process: MemoryProcess) -> None:
-        super().__init__(surroundings, process.secret, process.pid, lambda: None)
+    def __init__(self, context: ConnectionContext, process: MemoryProcess) -> None:
+        super().__init__(context, process.secret, process.pid, lambda: None)
         self._process = process
 
     async def carry(self) -> NoReturn:
-        """See `Link`."""
+        """See `LinkConnection`."""
         self.flush()
         try:
             while (data := await self._process.to_host.get()) is not None:
@@ -281,16 +281,16 @@ class MemoryLink(Link):
         raise LinkLost("the worker closed the link")
 
     def flush(self) -> None:
-        """See `Link`."""
+        """See `LinkConnection`."""
         while data := self.next_batch():
             self._process.to_worker.put(data)
 
 
 class _Driver:
-    """Moves a `WorkerEnd` on, in trio, at once: only what comes off the wire waits for its turn. See `Driver`."""
+    """Moves a `LinkEndpoint` on, in trio, at once: only what comes off the wire waits for its turn. See `Driver`."""
 
     def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
-        self.end: WorkerEnd | None = None
+        self.end: LinkEndpoint | None = None
         self._wire = wire
         self._nursery = nursery
 

@@ -14,7 +14,7 @@ from bridge_py import BaseAdapter
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Launcher, Site
-from snakepit_trio._connections.base import Line, Output, Surroundings, WorkerProcess
+from snakepit_trio._connections.base import Connection, Output, ConnectionContext, WorkerProcess
 from snakepit_trio._pool.pool import Pool
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
@@ -27,7 +27,7 @@ Made = Launcher | Awaitable[Launcher] | AbstractAsyncContextManager[Launcher]
 def launcher(
     make: Callable[[], Made], *, is_here: bool = True, find_tools: str = tools.__file__, **config: Any
 ) -> Contract:
-    """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Line`.
+    """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Connection`.
 
     `make` gives a launcher each time it is called: the class, a function, a coroutine function, or what gives an async
     context manager. `config` are further settings of all pools, as `open_pool` has them. `is_here` says that its
@@ -169,7 +169,7 @@ class WatchedProcess:
 
     def __init__(self, inner: WorkerProcess) -> None:
         self.is_released = False
-        self.surroundings: Surroundings | None = None
+        self.context: ConnectionContext | None = None
         self._inner = inner
         self._is_leaving = False
         self._last_started = 0
@@ -177,7 +177,7 @@ class WatchedProcess:
 
     def call_ids(self) -> list[int]:
         """The ids of the calls that it has."""
-        return [] if self.surroundings is None else list(self.surroundings.calls)
+        return [] if self.context is None else list(self.context.calls)
 
     @property
     def exit_code(self) -> int | None:
@@ -201,10 +201,10 @@ class WatchedProcess:
         """See `WorkerProcess`."""
         return self._inner.outputs
 
-    def line(self, surroundings: Surroundings) -> Line:
+    def connect(self, context: ConnectionContext) -> Connection:
         """See `WorkerProcess`."""
-        self.surroundings = surroundings
-        return self._inner.line(surroundings)
+        self.context = context
+        return self._inner.connect(context)
 
     def is_ready(self) -> None:
         """See `WorkerProcess`."""
