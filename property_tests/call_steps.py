@@ -5,28 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import trio
 
-import bridge_py
-import snakepit_trio
+from bridge_py.buffers import buffer_sets, compression, shared_memory, transfers
+from bridge_py.wire import codec, conversation, frames, loans, owning
+from snakepit_trio._calls import (
+    call,
+    checks,
+    deadlines,
+    dispatcher,
+    queues,
+    runner,
+    scheduler,
+    shared_copies,
+    streams,
+)
+from snakepit_trio._connections import link
+from snakepit_trio._util import ownership
+from snakepit_trio._workers import worker_calls
 
-_HOST: Final = Path(snakepit_trio.__file__).parent
-_BOTH: Final = Path(bridge_py.__file__).parent
 #: The code that a call goes through on the host.
 WAY: Final = frozenset(
-    str(folder / name)
-    for folder, names in (
-        (
-            _HOST,
-            "calling call_checks call dispatcher scheduler affinity deadlines freight link worker_calls streams taking",
-        ),
-        (_BOTH, "cargo transfers shared compression wire/codec wire/conversation wire/loans wire/owning wire/frames"),
+    str(module.__file__)
+    for module in (
+        *(runner, checks, call, dispatcher, scheduler, queues, deadlines, shared_copies, streams, ownership),
+        *(link, worker_calls),
+        *(buffer_sets, transfers, shared_memory, compression),
+        *(codec, conversation, loans, owning, frames),
     )
-    for name in (f"{each}.py" for each in names.split())
 )
 # What others do for a call: they start it when a place is free, and hear of its end.
 _FOR_CALLS: Final = ("Dispatcher._start", "WorkerCalls._ends")

@@ -61,11 +61,11 @@ class OneWay(RuleBasedStateMachine):
         # Half of it can be compressed.
         content = (random.Random(size).randbytes(size // 2) + bytes([len(self.sent) % 251 + 1]) * size)[:size]
         changing = bytearray(content)
-        cargo = BufferSet([content[: size // 3], memoryview(changing)[size // 3 :]], size)
-        copy_at_once(cargo, self.segments if share and cargo.is_large else None)
+        buffers = BufferSet([content[: size // 3], memoryview(changing)[size // 3 :]], size)
+        copy_at_once(buffers, self.segments if share and buffers.is_large else None)
         changing.clear()  # which needs that nobody has a view of it
-        call_id = self.host.open("tool", b"", area=self.lending.load(cargo))
-        cargo.release()
+        call_id = self.host.open("tool", b"", area=self.lending.ref(buffers))
+        buffers.release()
         self.sent[call_id] = content
 
     @rule(side=st.sampled_from(Side))
@@ -146,7 +146,7 @@ def test_any_input_is_taken_or_a_remote_protocol_error(batch: list[Frame]) -> No
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
     lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
-    area = lending.load(BufferSet([bytes(ATTACH_BYTES + 1)], ATTACH_BYTES + 1))
+    area = lending.ref(BufferSet([bytes(ATTACH_BYTES + 1)], ATTACH_BYTES + 1))
     conversation.open("tool", b"", area=area)
     try:
         for frame in conversation.receive(encode_batch(batch)):
@@ -210,7 +210,7 @@ def test_a_batch_holds_one_piece_and_it_is_the_last() -> None:
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
     lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
-    conversation.open("tool", b"", area=lending.load(BufferSet([bytes(4 * PIECE_BYTES)], 4 * PIECE_BYTES)))
+    conversation.open("tool", b"", area=lending.ref(BufferSet([bytes(4 * PIECE_BYTES)], 4 * PIECE_BYTES)))
     conversation.data_to_send()
     for frame in conversation.receive(encode_batch([Frame(Kind.FETCH, loan=1, number=transfers._WINDOW)])):
         lending.handle(frame)

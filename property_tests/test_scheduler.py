@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from snakepit_trio._calls.queues import Slot
-from snakepit_trio._calls.scheduler import PATIENCE, QUICK, QueueFull, PlaceTaken, Scheduler
+from snakepit_trio._calls.scheduler import PATIENCE, QUICK, PlaceTaken, QueueFull, Scheduler
 from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]

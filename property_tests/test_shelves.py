@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bridge_py.dynamic.allow_list import AllowAll
 from bridge_py.dynamic.dynamic_call import DynamicCall
-from bridge_py.dynamic.stored_objects import Placement, ObjectStore
+from bridge_py.dynamic.stored_objects import ObjectStore, Placement
 from bridge_py.wire.errors import StoredObjectLost, StoredObjectNotFound
 from snakepit_trio._python.placements import Copy, ObjectPlacement, new_copy_id
 

@@ -81,7 +81,8 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["dispatcher.close", "python.close", "supervisor.stop", "site.close", "freight.close", "supervisor.hurry"]
+    "step",
+    ["dispatcher.close", "python.close", "supervisor.stop", "site.close", "shared_copies.close", "supervisor.hurry"],
 )
 @pytest.mark.parametrize("launcher", [None, InMemory()], ids=["processes", "memory"])
 async def test_a_step_that_raises(step: str, launcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,8 @@ def _tool(hint: Any, default: Any = dataclasses.MISSING) -> Tool:
 
 
 def _bound(tool: Tool, **arguments: Any) -> Any:
-    packed = codec.encode(arguments)
-    return tool.arguments(packed.body, b"".join(packed.buffers), None)  # type: ignore[arg-type]
+    encoded = codec.encode(arguments)
+    return tool.arguments(encoded.body, b"".join(encoded.buffers), None)  # type: ignore[arg-type]
 
 
 def _taken(hint: Any, value: Any) -> Any:

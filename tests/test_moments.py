@@ -256,8 +256,8 @@ async def test_buffers_of_all_kinds_of_items(config: dict[str, Any]) -> None:
 
 
 def _arrived(value: Any) -> Any:
-    packed = codec.encode(value)
-    return codec.decode(packed.body, b"".join(packed.buffers))
+    encoded = codec.encode(value)
+    return codec.decode(encoded.body, b"".join(encoded.buffers))
 
 
 @pytest.mark.parametrize("size", [3, 20_000])

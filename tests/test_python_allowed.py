@@ -407,7 +407,9 @@ def test_patterns() -> None:
     allow_list = AllowList(["numpy", "my_app.tools.*", "default", "scipy.io"])
     walked = ["numpy", "my_app.tools", "my_app.tools.deep", "scipy.io", "sklearn.svm"]
     assert all(allow_list.may_walk(module) for module in walked)
-    assert not any(allow_list.may_walk(module) for module in ["os", "my_app", "my_app.toolsets", "scipy.io.wavfile", ""])
+    assert not any(
+        allow_list.may_walk(module) for module in ["os", "my_app", "my_app.toolsets", "scipy.io.wavfile", ""]
+    )
     wide = AllowList(["numpy.*", "pandas.*"])
     assert wide.may_walk("numpy.linalg")
     assert not any(wide.may_walk(module) for module in ["numpy.ctypeslib", "numpy.lib.format", "pandas.io.common"])

@@ -86,7 +86,9 @@ async def _die_soon(pool: snakepit.Pool) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("owner", "what"), [(TaintPolicy, "killed"), (LinkConnection, "when_over"), (Scheduler, "requeue")])
+@pytest.mark.parametrize(
+    ("owner", "what"), [(TaintPolicy, "killed"), (LinkConnection, "when_over"), (Scheduler, "requeue")]
+)
 async def test_a_callback_that_fails_while_a_worker_is_settled(
     owner: Any, what: str, monkeypatch: pytest.MonkeyPatch, untraced_workers: None
 ) -> None:

@@ -13,8 +13,8 @@ torch: Any = pytest.importorskip("torch", reason="torch is not installed; pip in
 
 
 def _round_trip(value: Any) -> Any:
-    packed = codec.encode(value, "args")
-    return codec.decode(packed.body, b"".join(packed.buffers))
+    encoded = codec.encode(value, "args")
+    return codec.decode(encoded.body, b"".join(encoded.buffers))
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16", "int64", "uint8", "bool", "complex64"])

@@ -182,10 +182,10 @@ def test_a_panic_of_polars_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PanicException("called `Option::unwrap()`")
 
     frame = pl.DataFrame({"a": [1]})
-    packed = codec.encode([frame])
+    encoded = codec.encode([frame])
     monkeypatch.setattr(pl, "read_ipc_stream", panic)
     with pytest.raises(snakepit.DecodeError, match=r"\[0\] is no table: ValueError: polars panicked: called"):
-        codec.decode(packed.body)
+        codec.decode(encoded.body)
     with pytest.raises(snakepit.EncodeError, match=r"value\[0\]: .* polars panicked"):
         codec.encode([frame])
 

@@ -98,8 +98,8 @@ FRAME = pd.DataFrame({"a": [1, 2]})
     ids=lambda value: f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}",
 )
 def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
-    packed = codec.encode(value)
-    found = codec.decode(packed.body, b"".join(packed.buffers))
+    encoded = codec.encode(value)
+    found = codec.decode(encoded.body, b"".join(encoded.buffers))
     assert same(value, found)
 
 
@@ -143,8 +143,8 @@ def test_an_object_whose_field_cannot_be_read_is_refused() -> None:
 def test_tables_that_arrive_are_ones_own() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": pd.Categorical(["x", "y"])})
     for value in (frame, frame[["a"]], frame[["b"]]):
-        packed = codec.encode(value)
-        found = codec.decode(packed.body)
+        encoded = codec.encode(value)
+        found = codec.decode(encoded.body)
         found.iloc[0, 0] = found.iloc[1, 0]
         assert found.iloc[0, 0] == value.iloc[1, 0]
         assert value.iloc[0, 0] != value.iloc[1, 0]

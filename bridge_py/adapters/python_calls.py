@@ -18,7 +18,7 @@ from bridge_py.dynamic.allow_list import AllowAll, AllowList
 from bridge_py.dynamic.dynamic_call import DynamicCall
 from bridge_py.dynamic.frameworks import configure
 from bridge_py.dynamic.references import RemoteRef
-from bridge_py.dynamic.stored_objects import STORED_BYTES, Placement, ObjectStore
+from bridge_py.dynamic.stored_objects import STORED_BYTES, ObjectStore, Placement
 from bridge_py.tools.adapter import BaseAdapter, tool
 from bridge_py.tools.context import CallContext, SessionContext
 from bridge_py.wire.errors import SnakepitError, UsageError, tool_error

@@ -1,6 +1,7 @@
 """Values ready to be sent: a message, and the large buffers that travel beside it.
 
-What is sent is what it was when it was encoded: a small cargo is copied at once, a large one by whoever knows where to.
+What is sent is what it was when it was encoded: a small set of buffers is copied at once, a large one
+by whoever knows where to.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -99,7 +100,7 @@ class BufferSet:
         self.buffers = (area.toreadonly(),)
 
     def joined(self) -> bytes:
-        """All of it, of a cargo that is not in shared memory."""
+        """All of its bytes, of buffers that are not in shared memory."""
         return b"".join(self.buffers)
 
     def pieces(self) -> Iterator[bytes]:
@@ -142,53 +143,57 @@ def _pieces_of_segment(segment: Segment, size: int) -> Iterator[bytes]:
         yield os.pread(segment.descriptor, min(PIECE_BYTES, size - at), at)
 
 
-Load = tuple[bytes, BufferSet | None]
+class EncodedValue(NamedTuple):
+    """A value that is ready to be sent."""
+
+    body: bytes
+    buffers: BufferSet | None  # the large ones, if it has any
 
 
-def load_of(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Load:
+def encode_value(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> EncodedValue:
     """Encode a value. `what` names it in the message of the `EncodeError` if it cannot be sent, or is too large.
 
-    `overhead` is what else its frame must hold, in bytes. A large cargo is still to be copied: until then it is made
-    of the value's own buffers.
+    `overhead` is what else its frame must hold, in bytes. Large buffers are still to be copied: until then they are
+    the value's own buffers.
     """
-    packed = codec.encode(value, what, beside=sizes.beside)
-    if not packed.size:
-        _check_size(packed, 0, what, sizes, overhead)
-        return packed.body, None
-    cargo = BufferSet(packed.buffers, packed.size)
+    encoded = codec.encode(value, what, beside=sizes.beside)
+    if not encoded.size:
+        _check_size(encoded, 0, what, sizes, overhead)
+        return EncodedValue(encoded.body, None)
+    buffers = BufferSet(encoded.buffers, encoded.size)
     try:
-        _check_size(packed, cargo.attached_size, what, sizes, overhead)
+        _check_size(encoded, buffers.attached_size, what, sizes, overhead)
     except BaseException:
-        cargo.release()
+        buffers.release()
         raise
-    if not cargo.is_large:
-        copy_at_once(cargo, None)
-    return packed.body, cargo
+    if not buffers.is_large:
+        copy_at_once(buffers, None)
+    return EncodedValue(encoded.body, buffers)
 
 
-def copy_at_once(cargo: BufferSet, segments: Segments | None) -> None:
+def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
     """All steps of `BufferSet.copy`."""
     try:
-        for _ in cargo.copy(segments):
+        for _ in buffers.copy(segments):
             pass
     except BaseException:
-        cargo.release()
+        buffers.release()
         raise
 
 
-def drop(load: Any) -> None:
+def drop(encoded: object) -> None:
     """What a `Packer`, or the like, has made will not be sent."""
-    if isinstance(load, tuple) and isinstance(cargo := load[1], BufferSet):
-        cargo.release()
+    if isinstance(encoded, EncodedValue) and encoded.buffers is not None:
+        encoded.buffers.release()
 
 
-def _check_size(packed: codec.Packed, attached: int, what: str, sizes: Sizes, overhead: int) -> None:
-    size = len(packed.body) + overhead + attached
+def _check_size(encoded: codec.Encoded, attached: int, what: str, sizes: Sizes, overhead: int) -> None:
+    size = len(encoded.body) + overhead + attached
     if size > sizes.max_frame - FRAME_OVERHEAD:
         raise EncodeError(f"{what}: {size} bytes; a frame takes {sizes.max_frame - FRAME_OVERHEAD} (max_frame_bytes)")
-    if packed.size > sizes.max_area:
+    if encoded.size > sizes.max_area:
         raise EncodeError(
-            f"{what}: {packed.size} bytes in arrays and the like; {sizes.max_area} may be sent (max_buffer_bytes)"
+            f"{what}: {encoded.size} bytes in arrays and the like; {sizes.max_area} may be sent (max_buffer_bytes)"
         )
 
 
@@ -201,16 +206,17 @@ class HasRoom(Protocol):
 
 
 class Packer:
-    """Makes loads of what a worker sends, with copies of large buffers: in shared memory if the host may hold more."""
+    """Encodes what a worker sends, and copies its large buffers: to shared memory if the host may hold more."""
 
     def __init__(self, sizes: Sizes, host: HasRoom) -> None:
         self._sizes = sizes
         self._segments = Segments()
         self._host = host
 
-    def __call__(self, value: Any, what: str, overhead: int = 0) -> Load:
-        """See `load_of`."""
-        body, cargo = load_of(value, what, self._sizes, overhead)
-        if cargo is not None and cargo.is_large:
-            copy_at_once(cargo, self._segments if cargo.size <= self._host.room else None)
-        return body, cargo
+    def __call__(self, value: Any, what: str, overhead: int = 0) -> EncodedValue:
+        """Encode a value of a worker, and copy its large buffers. Raises `EncodeError`, which names it as `what`."""
+        encoded = encode_value(value, what, self._sizes, overhead)
+        buffers = encoded.buffers
+        if buffers is not None and buffers.is_large:
+            copy_at_once(buffers, self._segments if buffers.size <= self._host.room else None)
+        return encoded

@@ -28,14 +28,14 @@ logger = logging.getLogger("snakepit.link")
 
 
 class _Lent:
-    """A cargo on loan. Its shared memory is held, also where the other side is not to map it but to fetch pieces."""
+    """Buffers on loan. Their shared memory is held, also where the other side is not to map it but to fetch pieces."""
 
-    def __init__(self, cargo: BufferSet, *, is_shared: bool) -> None:
-        self.size = cargo.size
-        self.segment = cargo.segment
+    def __init__(self, buffers: BufferSet, *, is_shared: bool) -> None:
+        self.size = buffers.size
+        self.segment = buffers.segment
         self.is_shared = is_shared
         self.is_taken = False
-        self.pieces = cargo.pieces()
+        self.pieces = buffers.pieces()
         if self.segment is not None:
             self.segment.hold()
 
@@ -72,27 +72,27 @@ class Transfers:
 
     # What this side sends.
 
-    def load(self, cargo: BufferSet | None) -> BufferRef:
-        """How a cargo is sent, to be told to the conversation with its frame."""
+    def ref(self, buffers: BufferSet | None) -> BufferRef:
+        """How buffers are sent, to be told to the conversation with their frame."""
         # Who sends learns of the link's end a little later; what it lends meanwhile nobody would give back.
-        if cargo is None or self._is_closed:
+        if buffers is None or self._is_closed:
             return NO_AREA
-        if not cargo.is_large:
-            return BufferRef(cargo.joined())
-        segment = cargo.segment if cargo.size <= self.room else None
-        lent = _Lent(cargo, is_shared=segment is not None)
+        if not buffers.is_large:
+            return BufferRef(buffers.joined())
+        segment = buffers.segment if buffers.size <= self.room else None
+        lent = _Lent(buffers, is_shared=segment is not None)
         try:
-            loan = self._loans.lend(cargo.size)
+            loan = self._loans.lend(buffers.size)
         except BaseException:
             lent.let_go()
             raise
         self._lent[loan] = lent
         if segment is None:
-            return BufferRef(loan=loan, size=cargo.size)
-        self._shared_bytes += cargo.size
-        return BufferRef(b"", loan, cargo.size, segment.descriptor + 1, segment.name)
+            return BufferRef(loan=loan, size=buffers.size)
+        self._shared_bytes += buffers.size
+        return BufferRef(b"", loan, buffers.size, segment.descriptor + 1, segment.name)
 
-    def unload(self, area: BufferRef) -> None:
+    def give_back(self, area: BufferRef) -> None:
         """The frame of an area was not sent."""
         if area.loan:
             self._loans.withdraw(area.loan)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.host.asking import Answer, PendingRequest, Deliver, check_process
+from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.wire import codec
 from bridge_py.wire.errors import (

@@ -118,14 +118,14 @@ class ContractServer:
 
     # What the executor says, from its own threads: see `Replies`.
 
-    def result(self, call_id: int, load: Any) -> None:
-        self._post(call_id, "result", load)
+    def result(self, call_id: int, encoded: Any) -> None:
+        self._post(call_id, "result", encoded)
 
     def error(self, call_id: int, fault: Fault) -> None:
         self._post(call_id, "error", fault)
 
-    def chunk(self, call_id: int, load: Any) -> None:
-        self._post(call_id, "chunk", load)
+    def chunk(self, call_id: int, encoded: Any) -> None:
+        self._post(call_id, "chunk", encoded)
 
     def end(self, call_id: int) -> None:
         self._post(call_id, "end", None)

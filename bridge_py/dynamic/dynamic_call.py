@@ -17,7 +17,7 @@ from . import allowed_names
 from .allow_list import AllowAll, parts_of
 from .references import PREFIX, Pickled, RemoteRef, check_name, replace
 from .sizing import repr_of, size_of, type_of
-from .stored_objects import Entry, Placement, SessionObjects, ObjectStore
+from .stored_objects import Entry, ObjectStore, Placement, SessionObjects
 
 NO_SESSION: Final = "give session=, for example that of `async with pool.session() as session`"
 
@@ -298,8 +298,8 @@ def _is_plain(value: Any) -> bool:
 
 def _comes_back(value: Any) -> bool:
     try:
-        packed = codec.encode(value)
-        area = b"".join(bytes(part) for part in packed.buffers)
-        return type(codec.decode(packed.body, area)) is type(value)
+        encoded = codec.encode(value)
+        area = b"".join(bytes(part) for part in encoded.buffers)
+        return type(codec.decode(encoded.body, area)) is type(value)
     except Exception:
         return False

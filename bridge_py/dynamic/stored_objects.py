@@ -102,7 +102,7 @@ class ObjectStore:
             return objects
 
     def restore(self, objects: SessionObjects, entries: Mapping[str, Entry]) -> None:
-        """Put objects made of copies in their place, unless the objects has had them before. Raises `SessionNotFound`."""
+        """Put objects made of copies in their place, unless they have been here before. Raises `SessionNotFound`."""
         with self._lock:
             missing = {name: entry for name, entry in entries.items() if entry.copy_id not in objects.seen}
             if missing:

@@ -23,7 +23,7 @@ from mmap import mmap
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
-from bridge_py.buffers.buffer_sets import Load, drop
+from bridge_py.buffers.buffer_sets import EncodedValue, drop
 from bridge_py.tools.adapter import Tool
 from bridge_py.tools.context import StateHost
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
@@ -37,20 +37,20 @@ from .tool_loop import CallTasks, ToolLoop
 
 __calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
 _END: Final = object()
-Pack = Callable[[Any, str], Load]
+Pack = Callable[[Any, str], EncodedValue]
 Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
 
 
 class Replies(Protocol):
     """Where outcomes go. Callable from any thread; each call gets one of result, error, end."""
 
-    def result(self, call_id: int, load: Load) -> None:
+    def result(self, call_id: int, encoded: EncodedValue) -> None:
         """The call returned."""
 
     def error(self, call_id: int, fault: Fault) -> None:
         """The call raised, was cancelled or never started."""
 
-    def chunk(self, call_id: int, load: Load) -> None:
+    def chunk(self, call_id: int, encoded: EncodedValue) -> None:
         """The stream yielded."""
 
     def end(self, call_id: int) -> None:
@@ -191,32 +191,32 @@ class Executor:
                 note_start(self._ledger, call_id)
         return call
 
-    def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
+    def _finish(self, call: Call, error: BaseException | None, encoded: EncodedValue | None) -> None:
         self._calls.pop(call.id, None)
         if error is not None:
             stopped = call.cancelled and is_cancellation(error)
             fault = Fault(CANCELLED, "the call was cancelled") if stopped else fault_of(error)
             self._replies.error(call.id, fault)
-        elif load is None:
+        elif encoded is None:
             self._replies.end(call.id)
         else:
-            self._replies.result(call.id, load)
+            self._replies.result(call.id, encoded)
 
     def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
         if call.tool.spec.cancel != "interrupt":
             run, stop = _run_whole, call.note_told
         call.stop = stop
         error: BaseException | None = None
-        load = None
+        encoded = None
         try:
             kwargs = call.arguments()
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                load = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
+                encoded = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
-        self._finish(call, error, load)
+        self._finish(call, error, encoded)
         del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
@@ -227,13 +227,13 @@ class Executor:
         with contextlib.closing(generator):
             while (value := run(call, self._call_here, next, generator, _END)) is not _END:
                 # First: while this waits for credit, other calls and threads may change the value.
-                load = self._pack(value, "chunk")
+                encoded = self._pack(value, "chunk")
                 try:
                     run(call, call.credit.take)
                 except BaseException:
-                    drop(load)
+                    drop(encoded)
                     raise
-                self._replies.chunk(call.id, load)
+                self._replies.chunk(call.id, encoded)
 
     def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function of user code. A child that it forks ends with it, and has no part in what follows."""
@@ -245,7 +245,7 @@ class Executor:
     async def _run_async(self, call: Call) -> None:
         tasks = CallTasks()
         error: BaseException | None = None
-        load = None
+        encoded = None
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
@@ -255,45 +255,45 @@ class Executor:
 
         call.stop = stop
         try:
-            load = await self._await_tool(call, tasks)
+            encoded = await self._await_tool(call, tasks)
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
             error = raised
-        self._finish(call, error, load)
+        self._finish(call, error, encoded)
         del error  # see `_run_sync`
 
-    async def _await_tool(self, call: Call, tasks: CallTasks) -> Load | None:
+    async def _await_tool(self, call: Call, tasks: CallTasks) -> EncodedValue | None:
         """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
         tasks.begin()
-        load: Load | None = None
+        encoded: EncodedValue | None = None
         try:
             try:
                 kwargs = call.arguments()
                 if call.tool.streaming:
                     await self._drain_async(call, call.tool.function(**kwargs))
                 else:
-                    load = self._pack(await call.tool.function(**kwargs), "result")
+                    encoded = self._pack(await call.tool.function(**kwargs), "result")
             finally:
                 end_forked(self._pid, sys.exception())
                 await tasks.end()
                 if tasks.error is not None:
                     raise tasks.error from None
         except BaseException:
-            drop(load)
+            drop(encoded)
             raise
-        return load
+        return encoded
 
     async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
                 end_forked(self._pid)
-                load = self._pack(value, "chunk")
+                encoded = self._pack(value, "chunk")
                 try:
                     await call.credit.take()
                 except BaseException:
-                    drop(load)
+                    drop(encoded)
                     raise
-                self._replies.chunk(call.id, load)
+                self._replies.chunk(call.id, encoded)
 
 
 async def completed(returned: Awaitable[Any]) -> None:

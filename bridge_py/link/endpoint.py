@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from bridge_py.buffers.buffer_sets import Load, Packer, Sizes
+from bridge_py.buffers.buffer_sets import EncodedValue, Packer, Sizes
 from bridge_py.buffers.compression import is_available
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.execution.ending import forks_end
 from bridge_py.execution.executor import Call, Executor
-from bridge_py.host.asking import Answer, PendingRequest, Deliver, check_process
+from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
@@ -192,17 +192,17 @@ class LinkEndpoint:
 
     # What the executor says, from its own threads.
 
-    def result(self, call_id: int, load: Load) -> None:
+    def result(self, call_id: int, encoded: EncodedValue) -> None:
         """See `Replies`."""
-        self._post(("result", call_id, load))
+        self._post(("result", call_id, encoded))
 
     def error(self, call_id: int, fault: Fault) -> None:
         """See `Replies`."""
         self._post(("error", call_id, fault))
 
-    def chunk(self, call_id: int, load: Load) -> None:
+    def chunk(self, call_id: int, encoded: EncodedValue) -> None:
         """See `Replies`."""
-        self._post(("chunk", call_id, load))
+        self._post(("chunk", call_id, encoded))
 
     def end(self, call_id: int) -> None:
         """See `Replies`."""
@@ -219,9 +219,9 @@ class LinkEndpoint:
     ) -> PendingRequest:
         """See `Host`."""
         check_process(self._pid)
-        load = self.pack([call_id, *arguments], verb, len(verb))
+        encoded = self.pack([call_id, *arguments], verb, len(verb))
         asked = PendingRequest()
-        self._post(("ask", call_id, (asked, session_id, verb, load, deliver, credit)))
+        self._post(("ask", call_id, (asked, session_id, verb, encoded, deliver, credit)))
         return asked
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
@@ -259,18 +259,26 @@ class LinkEndpoint:
             if conversation.is_open(content.id):
                 conversation.cancel(content.id)
         else:
-            body, cargo = content
+            body, buffers = content
             send = conversation.result if kind == "result" else conversation.chunk
-            send(call_id, body, self._transfers.load(cargo))
-            if cargo is not None:
-                cargo.release()
+            send(call_id, body, self._transfers.ref(buffers))
+            if buffers is not None:
+                buffers.release()
 
-    def _ask(self, asked: PendingRequest, session_id: str, verb: str, load: Load, deliver: Deliver, credit: int | None) -> None:
-        body, cargo = load
+    def _ask(
+        self,
+        asked: PendingRequest,
+        session_id: str,
+        verb: str,
+        encoded: EncodedValue,
+        deliver: Deliver,
+        credit: int | None,
+    ) -> None:
+        body, buffers = encoded
         self.caches.trim()
-        asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.load(cargo))
-        if cargo is not None:
-            cargo.release()
+        asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.ref(buffers))
+        if buffers is not None:
+            buffers.release()
         self._asked[asked.id] = session_id, deliver
 
     def _grant(self, asked: PendingRequest, chunks: int) -> None:

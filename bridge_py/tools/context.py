@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from bridge_py.host.asking import HostClient, Host, Steps, T
+from bridge_py.host.asking import Host, HostClient, Steps, T
 from bridge_py.host.cache import Caches
 from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
 from bridge_py.host.session_state import SessionState
@@ -35,9 +35,9 @@ class CallContext:
     """What both kinds of contexts share: the call."""
 
     __slots__ = (
-        "_client",
         "_call_id",
         "_cancelled",
+        "_client",
         "_host",
         "_host_tools",
         "_session_id",

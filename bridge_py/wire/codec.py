@@ -66,7 +66,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _decode_fault = msgspec.msgpack.Decoder(Fault).decode
 
 
-class Packed(msgspec.Struct, gc=False):
+class Encoded(msgspec.Struct, gc=False):
     """A value ready to be sent: its message, and the buffers that make up its area of `size` bytes."""
 
     body: bytes
@@ -74,7 +74,7 @@ class Packed(msgspec.Struct, gc=False):
     size: int = 0
 
 
-def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Packed:
+def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Encoded:
     """Encode a value. `what` is how messages call it.
 
     The buffers of the outcome are those of the value itself, not copies. Raises `EncodeError`, which says
@@ -139,14 +139,14 @@ def let_go(buffers: Iterable[memoryview | bytes]) -> None:
             buffer.release()
 
 
-def _encode(value: Any, leaves: frozenset[type], beside: int) -> Packed:
+def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
     encoder = Encoder(leaves, beside)
     try:
         body = _pack(encoder.prepare(value))
     except BaseException:
         let_go(encoder.buffers)
         raise
-    return Packed(body, encoder.buffers, encoder.size) if encoder.size else Packed(body)
+    return Encoded(body, encoder.buffers, encoder.size) if encoder.size else Encoded(body)
 
 
 def _decode(body: bytes, decoder: Decoder) -> Any:

@@ -86,10 +86,10 @@ def _own_fields(value: Any, attributes: list[str]) -> Any:
 
 def _sent(value: Any) -> Any:
     """What would arrive of it."""
-    packed = codec.encode(value)
-    area = b"".join(packed.buffers)
-    codec.let_go(packed.buffers)
-    return codec.decode(packed.body, area)
+    encoded = codec.encode(value)
+    area = b"".join(encoded.buffers)
+    codec.let_go(encoded.buffers)
+    return codec.decode(encoded.body, area)
 
 
 def _is_unchanging_array(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import trio
 
-from bridge_py.buffers.buffer_sets import Load
+from bridge_py.buffers.buffer_sets import EncodedValue
 from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import ToolSpec
@@ -44,7 +44,7 @@ class Call:
         "affinity",
         "assigned_at",
         "body",
-        "cargo",
+        "buffers",
         "children",
         "chunks",
         "claim",
@@ -68,7 +68,7 @@ class Call:
     def __init__(
         self,
         name: str,
-        load: Load,
+        encoded: EncodedValue,
         session_id: str,
         timeout: float | None,
         credit: int | None = None,
@@ -77,7 +77,7 @@ class Call:
     ) -> None:
         self.name = name
         self.affinity = affinity  # to the worker of its session
-        self.body, self.cargo = load
+        self.body, self.buffers = encoded
         self.session_id = session_id
         now = trio.current_time()
         self.deadline = math.inf if timeout is None else now + timeout
@@ -141,8 +141,8 @@ class Call:
 
     def again(self) -> Call:
         """The same call, to be run once more within the same deadline."""
-        load = self.body, self.cargo
-        call = Call(self.name, load, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
+        encoded = EncodedValue(self.body, self.buffers)
+        call = Call(self.name, encoded, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
         call.deadline = self.deadline
         call.claim = self.claim
         return call

@@ -32,7 +32,7 @@ from snakepit_trio.telemetry import Events
 
 from .call import Call, CallState, CallWorker, Displaced, stopped
 from .queues import Slot
-from .scheduler import PATIENCE, QueueFull, PlaceTaken, Scheduler
+from .scheduler import PATIENCE, PlaceTaken, QueueFull, Scheduler
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3

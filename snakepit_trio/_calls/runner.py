@@ -11,14 +11,14 @@ from typing import Any, Final, NoReturn, Protocol
 import attrs
 import trio
 
-from bridge_py.buffers.buffer_sets import load_of
+from bridge_py.buffers.buffer_sets import encode_value
 from bridge_py.wire import codec
 from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled
 from bridge_py.wire.frames import Frame
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.turns import OneRun
+from snakepit_trio._util.ownership import OneRun
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 
 from .call import Call, CallState, CallWorker, serving
@@ -148,13 +148,13 @@ class CallRunner:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
         try:
-            load = load_of(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+            encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
         affinity = self.affinities.get(session, self._config.affinity)
         if session and affinity == "hint" and self._dispatcher.keeps_session(session):
             affinity = "strict"
-        return Call(name, load, session, budget, credit, affinity, _parent())
+        return Call(name, encoded, session, budget, credit, affinity, _parent())
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""
@@ -171,7 +171,7 @@ class CallRunner:
         is_suspect = self._dispatcher.is_suspect(call)
         if is_suspect:
             self._dispatcher.check_taint(call)
-        if call.cargo is not None and call.cargo.is_large:
+        if call.buffers is not None and call.buffers.is_large:
             await self._copy(call)  # before any waiting: what is sent is what it was when the call was made
         if is_suspect:
             await self._until_whole(call)
@@ -179,15 +179,15 @@ class CallRunner:
         self._deadlines.add(call)
 
     async def _copy(self, call: Call) -> None:
-        assert call.cargo is not None
+        assert call.buffers is not None
         with trio.move_on_after(max(0.0, call.time_left())) as budget:
-            await self._shared_copies.load(call.cargo, share=self._config.shares_memory)
+            await self._shared_copies.take(call.buffers, share=self._config.shares_memory)
         if budget.cancelled_caught:
             await self._time_out(call)
 
     def _unload(self, call: Call) -> None:
-        if call.cargo is not None:
-            self._shared_copies.unload(call.cargo)
+        if call.buffers is not None:
+            self._shared_copies.give_back(call.buffers)
 
     async def _finish(self, call: Call) -> None:
         try:

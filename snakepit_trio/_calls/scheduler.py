@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic
 
-from .queues import NEVER, C, Group, FifoQueue, SessionQueues, Slot
+from .queues import NEVER, C, FifoQueue, Group, SessionQueues, Slot
 
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01

@@ -16,21 +16,21 @@ _AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event l
 _EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
 
 
-async def copy(cargo: BufferSet, segments: Segments | None) -> None:
-    """Copy a cargo, see `BufferSet.copy`: up to 16 MiB at once, without a checkpoint, and more in a thread.
+async def copy(buffers: BufferSet, segments: Segments | None) -> None:
+    """Copy buffers: up to 16 MiB at once, without a checkpoint, and more in a thread.
 
     If cancelled, nothing is left of the copy. Raises `OutOfResources`.
     """
-    steps = cargo.copy(segments)
+    steps = buffers.copy(segments)
     try:
-        if cargo.size <= _AT_ONCE:
+        if buffers.size <= _AT_ONCE:
             for _ in steps:
                 pass
         else:
             while await run_in_thread(next, steps, None) is not None:
                 await trio.lowlevel.checkpoint_if_cancelled()
     except (OSError, MemoryError, RuntimeError) as error:
-        raise OutOfResources(f"{cargo.size} bytes could not be copied for a call: {told(error)}") from error
+        raise OutOfResources(f"{buffers.size} bytes could not be copied for a call: {told(error)}") from error
     finally:
         steps.close()
 
@@ -49,37 +49,38 @@ class SharedCopies:
         self._early: set[BufferSet] = set()  # those of them that hold no place
         self._early_bytes = 0
 
-    async def load(self, cargo: BufferSet, *, share: bool) -> None:
-        """Copy a cargo, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
+    async def take(self, buffers: BufferSet, *, share: bool) -> None:
+        """Copy buffers, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
 
-        If cancelled, nothing is left of the copy. Raises `OutOfResources`. The place is held until `unload`, also then.
+        If cancelled, nothing is left of the copy. Raises `OutOfResources`.
+        The place is held until `give_back`, also then.
         """
-        if cargo in self._loaded:
+        if buffers in self._loaded:
             return
-        await self._make_room(cargo)
-        self._loaded.add(cargo)
-        await copy(cargo, self._segments if share else None)
+        await self._make_room(buffers)
+        self._loaded.add(buffers)
+        await copy(buffers, self._segments if share else None)
 
-    async def _make_room(self, cargo: BufferSet) -> None:
+    async def _make_room(self, buffers: BufferSet) -> None:
         try:
             self._room.acquire_nowait()
         except trio.WouldBlock:
-            if self._early_bytes + cargo.size > _EARLY:
+            if self._early_bytes + buffers.size > _EARLY:
                 await self._room.acquire()
                 return
-            self._early.add(cargo)
-            self._early_bytes += cargo.size
+            self._early.add(buffers)
+            self._early_bytes += buffers.size
 
-    def unload(self, cargo: BufferSet) -> None:
+    def give_back(self, buffers: BufferSet) -> None:
         """Its call is over."""
-        if cargo in self._loaded:
-            self._loaded.remove(cargo)
-            if cargo in self._early:
-                self._early.remove(cargo)
-                self._early_bytes -= cargo.size
+        if buffers in self._loaded:
+            self._loaded.remove(buffers)
+            if buffers in self._early:
+                self._early.remove(buffers)
+                self._early_bytes -= buffers.size
             else:
                 self._room.release()
-        cargo.release()
+        buffers.release()
 
     def close(self) -> None:
         """Give the memory back."""

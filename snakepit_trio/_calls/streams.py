@@ -12,7 +12,7 @@ import trio
 
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.frames import Frame
-from snakepit_trio._util.turns import OneTaker
+from snakepit_trio._util.ownership import OneTaker
 
 from .call import Call
 

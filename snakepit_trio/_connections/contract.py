@@ -25,7 +25,7 @@ from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
 from snakepit_trio._util.log import get_logger
 
-from .base import Hello, Connection, ConnectionContext
+from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
@@ -125,7 +125,9 @@ class ContractConnection(Connection):
 
     def _service(self) -> BridgeService:
         around = self._context
-        access = WorkerAccess(around.services, self._requests, around.services.session_ttl, self._allow_pickle, around.on_tools)
+        access = WorkerAccess(
+            around.services, self._requests, around.services.session_ttl, self._allow_pickle, around.on_tools
+        )
         return BridgeService(access, around.services.events)
 
     async def _until_ready(self) -> None:
@@ -254,7 +256,7 @@ class ContractConnection(Connection):
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    area = b"" if call.cargo is None else call.cargo.joined()
+    area = b"" if call.buffers is None else call.buffers.joined()
     args: dict[str, Any] = codec.decode(call.body, area, plain=True)
     return args
 

@@ -23,7 +23,7 @@ from snakepit_trio._requests.worker_requests import WorkerRequests
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.errors import WorkerError
 
-from .base import Hello, Connection, ConnectionContext
+from .base import Connection, ConnectionContext, Hello
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
 
@@ -94,7 +94,7 @@ class LinkConnection(Connection):
 
     def open(self, call: Call, timeout_us: int) -> int:
         """See `Connection`."""
-        area = self.transfers.load(call.cargo)
+        area = self.transfers.ref(call.buffers)
         try:
             call_id = self.conversation.open(
                 call.name,
@@ -105,7 +105,7 @@ class LinkConnection(Connection):
                 area=area,
             )
         except BaseException:
-            self.transfers.unload(area)
+            self.transfers.give_back(area)
             raise
         try:
             self.flush()

@@ -34,7 +34,7 @@ from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.state.view import SessionView
 
-from .base import Hello, Connection, ConnectionContext
+from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
 _HEADER: Final = 4
@@ -151,7 +151,7 @@ class StdioConnection(Connection):
         return call_id
 
     def _frame_of(self, call: Call, call_id: int, timeout_us: int) -> dict[str, Any]:
-        area = b"" if call.cargo is None else call.cargo.joined()
+        area = b"" if call.buffers is None else call.buffers.joined()
         return {
             "id": call_id,
             "command": call.name,

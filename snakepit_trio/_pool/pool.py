@@ -172,7 +172,9 @@ class Pool:
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
-        self._services = HostServices(self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events)
+        self._services = HostServices(
+            self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events
+        )
         #: The workers, one by one.
         self.workers = Workers(self._supervisor, self._site.check_room)
         #: What happens in the pool, as it happens.

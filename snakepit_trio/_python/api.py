@@ -282,7 +282,11 @@ class PythonAPI(DspyAPI):
                 return await self._run_in(objects, call, left, claimed)
 
     async def _run_in(
-        self, objects: ObjectPlacement, call: _Call, timeout: float | None, claimed: Callable[[CallWorker], object] | None
+        self,
+        objects: ObjectPlacement,
+        call: _Call,
+        timeout: float | None,
+        claimed: Callable[[CallWorker], object] | None,
     ) -> Any:
         placement = objects.placement()
 

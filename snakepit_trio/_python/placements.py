@@ -1,7 +1,7 @@
 """The host's account of the objects that workers keep for sessions: where they are, and what has become of them.
 
-`ObjectPlacement` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims when it is
-brought there; a call that would start anywhere else is refused before it runs, and made anew.
+`ObjectPlacement` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims
+when it is brought there; a call that would start anywhere else is refused before it runs, and made anew.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Copy:
     def __init__(self, value: Any, name: str, id: int) -> None:
         """Raises `EncodeError`."""
         self.id = id
-        packed = codec.encode(value, f"store: {name}")
-        self._body = packed.body
-        self._area = b"".join(packed.buffers)
+        encoded = codec.encode(value, f"store: {name}")
+        self._body = encoded.body
+        self._area = b"".join(encoded.buffers)
 
     def value(self) -> Any:
         """The value, made anew; arrays in it refer to the copy's memory, and are read-only."""

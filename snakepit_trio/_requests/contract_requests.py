@@ -148,19 +148,19 @@ class ContractRequests:
 
     # How host tools end.
 
-    async def load(self, value: Any, what: str) -> Any:
+    async def encode(self, value: Any, what: str) -> Any:
         """See `Replies`."""
         return own(value, what)
 
-    def load_in_thread(self, value: Any, what: str) -> Any:
+    def encode_in_thread(self, value: Any, what: str) -> Any:
         """See `Replies`."""
         return own(value, what)
 
-    def send(self, frame: Frame, _kind: Kind, load: Any) -> None:
+    def send(self, frame: Frame, _kind: Kind, encoded: Any) -> None:
         """See `Replies`."""
-        self._settle(frame, outcome.Value(load))
+        self._settle(frame, outcome.Value(encoded))
 
-    def drop(self, load: Any) -> None:
+    def drop(self, encoded: Any) -> None:
         """See `Replies`."""
 
     def end_stream(self, frame: Frame) -> None:

@@ -31,16 +31,16 @@ _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 class Replies(Protocol):
     """Where outcomes go."""
 
-    async def load(self, value: Any, what: str) -> Any:
+    async def encode(self, value: Any, what: str) -> Any:
         """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
 
-    def load_in_thread(self, value: Any, what: str) -> Any:
+    def encode_in_thread(self, value: Any, what: str) -> Any:
         """The same, in any thread."""
 
-    def send(self, frame: Frame, kind: Kind, load: Any) -> None:
+    def send(self, frame: Frame, kind: Kind, encoded: Any) -> None:
         """Send what was loaded."""
 
-    def drop(self, load: Any) -> None:
+    def drop(self, encoded: Any) -> None:
         """Nobody wants it any more."""
 
     def end_stream(self, frame: Frame) -> None:
@@ -79,7 +79,7 @@ class _Kept:
     """What became of a result in the thread where it was made."""
 
     def __init__(self, replies: Replies, what: str, value: Any) -> None:
-        self.outcome = outcome.capture(replies.load_in_thread, value, what)
+        self.outcome = outcome.capture(replies.encode_in_thread, value, what)
 
 
 class HostToolRuns:
@@ -165,7 +165,7 @@ class HostToolRuns:
             await self._stream(running, items, what)
         else:
             value = await for_the_application(partial(tools.run, tool, args, who, nested=nested, keep=keep))
-            self._replies.send(frame, Kind.RESULT, await self._load(value, what))
+            self._replies.send(frame, Kind.RESULT, await self._encode(value, what))
 
     async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:
         async with aclosing(items):
@@ -175,18 +175,18 @@ class HostToolRuns:
                 except StopAsyncIteration:
                     return
                 # First: while this waits for credit, other tasks may change the item.
-                load = await self._load(item, what)
+                encoded = await self._encode(item, what)
                 try:
                     await running.take_credit()
                 except BaseException:
-                    self._replies.drop(load)
+                    self._replies.drop(encoded)
                     raise
-                self._replies.send(running.frame, Kind.CHUNK, load)
+                self._replies.send(running.frame, Kind.CHUNK, encoded)
 
-    async def _load(self, value: Any, what: str) -> Any:
+    async def _encode(self, value: Any, what: str) -> Any:
         if isinstance(value, _Kept):
             return value.outcome.unwrap()
-        return await self._replies.load(value, what)
+        return await self._replies.encode(value, what)
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]

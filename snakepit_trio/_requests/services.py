@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge_py.buffers.buffer_sets import Load, Sizes, load_of
+from bridge_py.buffers.buffer_sets import EncodedValue, Sizes, encode_value
 from bridge_py.buffers.shared_memory import Segments
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.telemetry import Events
@@ -25,9 +25,9 @@ class HostServices:
         self.events = events
         self._segments = Segments()
 
-    def encode(self, value: Any, what: str) -> Load:
+    def encode(self, value: Any, what: str) -> EncodedValue:
         """A value to be sent, whose large buffers are still to be copied. Raises `EncodeError`."""
-        return load_of(value, what, self.sizes)
+        return encode_value(value, what, self.sizes)
 
     @property
     def segments(self) -> Segments | None:

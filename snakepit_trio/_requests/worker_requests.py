@@ -9,7 +9,7 @@ import msgspec
 import outcome
 import trio
 
-from bridge_py.buffers.buffer_sets import Load, copy_at_once
+from bridge_py.buffers.buffer_sets import EncodedValue, copy_at_once
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
@@ -120,7 +120,7 @@ class WorkerRequests:
         else:
             self._reply(frame, found)
 
-    async def _find(self, frame: Frame) -> Load:
+    async def _find(self, frame: Frame) -> EncodedValue:
         call_id, *arguments = codec.decode(frame.body, frame.attached, plain=True)
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
@@ -154,7 +154,7 @@ class WorkerRequests:
         self._link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
         self._link.flush()
 
-    def _reply(self, frame: Frame, found: outcome.Maybe[Load]) -> None:
+    def _reply(self, frame: Frame, found: outcome.Maybe[EncodedValue]) -> None:
         if isinstance(found, outcome.Value):
             self._say(frame, Kind.RESULT, found.value)
             return
@@ -165,26 +165,26 @@ class WorkerRequests:
             logger.error("worker %s asked for %r, which failed", self._worker_id, frame.name, exc_info=error)
         self.fail(frame, fault_of(error))
 
-    async def load(self, value: Any, what: str) -> Load:
+    async def encode(self, value: Any, what: str) -> EncodedValue:
         """See `Replies`."""
         return await self._copied(self._services.encode(value, what))
 
-    def load_in_thread(self, value: Any, what: str) -> Load:
+    def encode_in_thread(self, value: Any, what: str) -> EncodedValue:
         """See `Replies`."""
-        load = self._services.encode(value, what)
-        if load[1] is not None and load[1].is_large:
-            copy_at_once(load[1], self._services.segments)
-        return load
+        encoded = self._services.encode(value, what)
+        if encoded.buffers is not None and encoded.buffers.is_large:
+            copy_at_once(encoded.buffers, self._services.segments)
+        return encoded
 
-    def send(self, frame: Frame, kind: Kind, load: Load) -> None:
+    def send(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
         """See `Replies`."""
-        self._say(frame, kind, load)
-        self.drop(load)
+        self._say(frame, kind, encoded)
+        self.drop(encoded)
 
-    def drop(self, load: Load) -> None:
+    def drop(self, encoded: EncodedValue) -> None:
         """See `Replies`."""
-        if load[1] is not None:
-            load[1].release()
+        if encoded.buffers is not None:
+            encoded.buffers.release()
 
     def end_stream(self, frame: Frame) -> None:
         """See `Replies`."""
@@ -196,31 +196,31 @@ class WorkerRequests:
         self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
         self._link.flush()
 
-    def _say(self, frame: Frame, kind: Kind, load: Load) -> None:
-        body, cargo = load
+    def _say(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
+        body, buffers = encoded
         say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
-        say(frame.call_id, body, self._link.transfers.load(cargo))
+        say(frame.call_id, body, self._link.transfers.ref(buffers))
         self._link.flush()
 
-    async def _send_large(self, frame: Frame, load: Load) -> None:
-        self.send(frame, Kind.RESULT, await self._copied(load))
+    async def _send_large(self, frame: Frame, encoded: EncodedValue) -> None:
+        self.send(frame, Kind.RESULT, await self._copied(encoded))
 
-    async def _copied(self, load: Load) -> Load:
-        cargo = load[1]
-        if cargo is not None and cargo.is_large:
+    async def _copied(self, encoded: EncodedValue) -> EncodedValue:
+        buffers = encoded.buffers
+        if buffers is not None and buffers.is_large:
             try:
-                await copy(cargo, self._services.segments)
+                await copy(buffers, self._services.segments)
             except BaseException:
-                cargo.release()
+                buffers.release()
                 raise
-        return load
+        return encoded
 
 
-def _is_large(load: Load) -> bool:
-    return load[1] is not None and load[1].is_large
+def _is_large(encoded: EncodedValue) -> bool:
+    return encoded.buffers is not None and encoded.buffers.is_large
 
 
-def _run_at_once(answering: Coroutine[Any, Any, Load]) -> outcome.Maybe[Load]:
+def _run_at_once(answering: Coroutine[Any, Any, EncodedValue]) -> outcome.Maybe[EncodedValue]:
     """Run a coroutine that does not wait."""
     try:
         answering.send(None)

@@ -16,7 +16,7 @@ from bridge_py.wire.errors import DecodeError, ProtocolError
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Site
-from snakepit_trio._connections.base import Hello, Connection, ConnectionContext, WorkerProcess
+from snakepit_trio._connections.base import Connection, ConnectionContext, Hello, WorkerProcess
 from snakepit_trio._connections.link import LinkLost
 from snakepit_trio._requests.services import HostServices
 from snakepit_trio._util.log import get_logger

@@ -17,7 +17,7 @@ import bridge_py.execution.limited
 from bridge_py.contract.listening import listen
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.contract import ContractConnection
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop

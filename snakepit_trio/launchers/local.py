@@ -20,7 +20,7 @@ import msgspec
 from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, last_started
 from bridge_py.main import OPTIONS_VARIABLE, SECRET_VARIABLE
 from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.grpc_link import GrpcLink
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
@@ -67,9 +67,7 @@ class LocalProcess(OwnProcess):
 
     def connect(self, context: ConnectionContext) -> Connection:
         """See `WorkerProcess`."""
-        return GrpcLink(
-            context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link
-        )
+        return GrpcLink(context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
     def _hide_link(self) -> None:
         """Remove the socket's file; what is connected stays connected."""

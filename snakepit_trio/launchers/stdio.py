@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from snakepit_trio._config.stdio_adapters import StdioJson
-from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.stdio import StdioConnection
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop

@@ -41,5 +41,5 @@ def size_of(value: Any, what: str) -> int:
     """Bytes that a value takes when it is sent. Raises `EncodeError`."""
     if type(value) in (float, int, bool):
         return 9
-    packed = codec.encode(value, what)
-    return len(packed.body) + packed.size
+    encoded = codec.encode(value, what)
+    return len(encoded.body) + encoded.size

@@ -10,7 +10,7 @@ import trio
 
 from bridge_py.wire.variable import Variable
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.turns import OneTaker
+from snakepit_trio._util.ownership import OneTaker
 
 from .session import Change
 

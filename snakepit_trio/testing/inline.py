@@ -9,7 +9,7 @@ from typing import Any
 import greenback
 import trio
 
-from bridge_py.buffers.buffer_sets import Load
+from bridge_py.buffers.buffer_sets import EncodedValue
 from bridge_py.execution.executor import Call, Executor, Pack, Replies
 from bridge_py.wire.errors import ToolCancelled
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
@@ -148,9 +148,9 @@ class InlineExecutor(Executor):
             self._free += 1
             self._start_waiting()
 
-    def _finish(self, call: Call, error: BaseException | None, load: Load | None) -> None:
+    def _finish(self, call: Call, error: BaseException | None, encoded: EncodedValue | None) -> None:
         self._faults.ends(call)
-        super()._finish(call, error, load)
+        super()._finish(call, error, encoded)
 
 
 def _run(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

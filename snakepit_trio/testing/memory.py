@@ -31,7 +31,7 @@ from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Launcher, Site
-from snakepit_trio._connections.base import Connection, Output, ConnectionContext
+from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.link import LinkConnection, LinkLost
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.validation import check_whole

@@ -68,8 +68,8 @@ def enum_of(kind: type[enum.Enum]) -> Any:
 def _sent(value: Any) -> Any:
     """A member's value as it arrives."""
     try:
-        packed = codec.encode(value)
-        return codec.decode(packed.body, b"".join(packed.buffers))
+        encoded = codec.encode(value)
+        return codec.decode(encoded.body, b"".join(encoded.buffers))
     except Exception:
         return _MISSING
 

@@ -14,7 +14,7 @@ from bridge_py import BaseAdapter
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.launcher import Launcher, Site
-from snakepit_trio._connections.base import Connection, Output, ConnectionContext, WorkerProcess
+from snakepit_trio._connections.base import Connection, ConnectionContext, Output, WorkerProcess
 from snakepit_trio._pool.pool import Pool
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
