@@ -1,4 +1,4 @@
-"""A machine that uses a pool and disturbs it, in memory or with real processes. See `test_pool`."""
+"""A machine that uses a pool and disturbs it, in memory or with real processes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class EndingTools(BaseAdapter):
             atexit.register(_log, self._log, "atexit")
 
     def close(self) -> None:
-        """See the class."""
+        """End in the way that the class names."""
         if self._log:
             _log(self._log, "close")
         if self._close == "raises":

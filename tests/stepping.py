@@ -17,7 +17,7 @@ class Steps(trio.abc.Instrument):
         self._then = then
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See `trio.abc.Instrument`."""
+        """A task is about to take a step."""
         if self.count == self.at:
             self._then()
         self.count += 1

@@ -35,7 +35,6 @@ class SlowStore(snakepit.MemoryStore):
     may_wait = True
 
     async def read_session(self, session_id: str, read: Callable[[snakepit.Session], Any]) -> Any:
-        """See `SessionStore`."""
         await trio.sleep(0.05)
         return await super().read_session(session_id, read)
 

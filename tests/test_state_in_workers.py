@@ -198,12 +198,10 @@ class WaitingStore(snakepit.MemoryStore):
     may_wait = True
 
     async def read_session(self, session_id: str, read: Callable[[snakepit.Session], Any]) -> Any:
-        """See `SessionStore`."""
         await trio.sleep(0.001)
         return await super().read_session(session_id, read)
 
     async def update_session(self, session_id: str, change: Callable[[snakepit.Session], Any]) -> Any:
-        """See `SessionStore`."""
         await trio.sleep(0.001)
         return await super().update_session(session_id, change)
 

@@ -70,7 +70,7 @@ class DspyTools:
     dspy_programs: DspyPrograms
 
     def dynamic_call(self, context: CallContext, placement: dict[str, Any] | None) -> DynamicCall:
-        """See `PythonCalls`."""
+        """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
         raise NotImplementedError
 
     @tool(timeout=_TIMEOUT)

@@ -60,7 +60,6 @@ class PythonCalls(DspyTools, BaseAdapter):
         self.dspy_programs = DspyPrograms()
 
     def session_ended(self, session_id: str) -> None:
-        """See `BaseAdapter`."""
         self.store.end(session_id)
         self.dspy_programs.end(session_id)
 

@@ -54,7 +54,7 @@ class ContractHost:
         self._client = client
 
     def make_queue(self) -> SimpleQueue[Any]:
-        """See `Host`."""
+        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
         return SimpleQueue()
 
     def ask(
@@ -66,7 +66,10 @@ class ContractHost:
         deliver: Deliver,
         credit: int | None = None,
     ) -> PendingRequest:
-        """See `Host`."""
+        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+
+        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        """
         check_process(self._pid)
         asked = PendingRequest()
         assert self._loop is not None
@@ -74,10 +77,10 @@ class ContractHost:
         return asked
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """See `Host`. There are no streams from the host."""
+        """Does nothing: there are no streams from the host."""
 
     def drop(self, asked: PendingRequest) -> None:
-        """See `Host`."""
+        """Nobody wants the answer any more: the host may stop what makes it."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop, asked)
 

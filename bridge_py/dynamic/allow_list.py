@@ -103,24 +103,20 @@ class AllowList(AllowAll):
         self._roots = roots | {other for root, other in names.COMPANIONS.items() if root in roots}
 
     def may_walk(self, module: str) -> bool:
-        """See `AllowAll`."""
         if module in self._exact:
             return True
         apart = any(module == each or module.startswith(each + ".") for each in names.APART)
         return module.startswith(self._below) and not apart if self._below else False
 
     def check_module(self, module: str, target: str) -> None:
-        """See `AllowAll`."""
         if not self.may_walk(module):
             raise self.refusal(target, f"the module {module!r} is not on the allow-list", module)
 
     def check_builtin(self, name: str, target: str) -> None:
-        """See `AllowAll`."""
         if name not in names.BUILTINS:
             raise self.refusal(target, f"the builtin {name!r} is not on the allow-list")
 
     def check_step(self, owner: Any, name: str, target: str) -> None:
-        """See `AllowAll`."""
         if name.startswith("_") and name not in names.SPECIAL:
             raise self.refusal(target, f"{name!r} is private")
         if names.DENIED.fullmatch(name):
@@ -131,7 +127,6 @@ class AllowList(AllowAll):
             raise self.refusal(target, f"{name!r}: a {type(owner).__name__} has no attributes that may be used")
 
     def check_object(self, found: Any, step: str, target: str) -> None:
-        """See `AllowAll`."""
         if isinstance(found, types.ModuleType):
             self.check_module(found.__name__, target)
             if sys.modules.get(found.__name__) is not found:
@@ -145,7 +140,6 @@ class AllowList(AllowAll):
             raise self.refusal(target, f"{step!r} comes from {where}", None if home is None else home[0])
 
     def check_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
-        """See `AllowAll`."""
         for value in (*args, *kwargs.values()):
             self.check_value(value, "an argument", target)
         if name in names.WRITERS and (args or _PATHS & kwargs.keys()):
@@ -160,7 +154,6 @@ class AllowList(AllowAll):
         self._check_keywords([kwargs, *args], target)
 
     def check_value(self, value: Any, what: str, target: str) -> None:
-        """See `AllowAll`."""
         seen: set[int] = set()
         parts = [value]
         while parts:

@@ -47,19 +47,19 @@ class AsyncioRun:
 
     @property
     def is_told(self) -> bool:
-        """See `RunningLoop`."""
+        """What it runs has been told, so that an interrupt is not tried again."""
         return self._is_told
 
     def raised(self) -> None:
-        """See `RunningLoop`. The main task may await in its `finally`, so it is not cancelled besides."""
+        """An exception is raised in what it runs now. Its main task may await in its `finally`: it is not cancelled."""
         self._is_told = asyncio.current_task(self._loop) is self._main
 
     def is_same(self, other: RunningLoop) -> bool:
-        """See `RunningLoop`."""
+        """Whether both are one run of one loop."""
         return isinstance(other, AsyncioRun) and (self._loop, self._main) == (other._loop, other._main)
 
     def cancel(self) -> None:
-        """See `RunningLoop`."""
+        """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
         if not self._is_asked and not self._loop.is_closed():
             self._is_asked = True
             with contextlib.suppress(RuntimeError):  # it has been closed meanwhile
@@ -85,7 +85,7 @@ class TrioRun:
         self._is_asked = False
 
     def raised(self) -> None:
-        """See `RunningLoop`."""
+        """An exception is raised in what it runs now, because it did not hear."""
 
     @property
     def is_told(self) -> bool:
@@ -93,11 +93,11 @@ class TrioRun:
         return hasattr(self._runner.main_task_outcome, "error")
 
     def is_same(self, other: RunningLoop) -> bool:
-        """See `RunningLoop`."""
+        """Whether both are one run of one loop."""
         return isinstance(other, TrioRun) and self._runner is other._runner
 
     def cancel(self) -> None:
-        """See `RunningLoop`."""
+        """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
         if not self._is_asked:
             self._is_asked = True
             with contextlib.suppress(RuntimeError):  # it has ended meanwhile

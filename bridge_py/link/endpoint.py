@@ -48,7 +48,7 @@ class Driver(Protocol):
         """Seconds of the clock that deadlines are told in."""
 
     def make_queue(self) -> Any:
-        """See `Host`."""
+        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
 
 
 class LinkEndpoint:
@@ -193,19 +193,19 @@ class LinkEndpoint:
     # What the executor says, from its own threads.
 
     def result(self, call_id: int, encoded: EncodedValue) -> None:
-        """See `Replies`."""
+        """The call returned."""
         self._post(("result", call_id, encoded))
 
     def error(self, call_id: int, fault: Fault) -> None:
-        """See `Replies`."""
+        """The call raised, was cancelled or never started."""
         self._post(("error", call_id, fault))
 
     def chunk(self, call_id: int, encoded: EncodedValue) -> None:
-        """See `Replies`."""
+        """The stream yielded."""
         self._post(("chunk", call_id, encoded))
 
     def end(self, call_id: int) -> None:
-        """See `Replies`."""
+        """The stream is over."""
         self._post(("end", call_id, None))
 
     def ask(
@@ -217,7 +217,10 @@ class LinkEndpoint:
         deliver: Deliver,
         credit: int | None = None,
     ) -> PendingRequest:
-        """See `Host`."""
+        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+
+        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        """
         check_process(self._pid)
         encoded = self.pack([call_id, *arguments], verb, len(verb))
         asked = PendingRequest()
@@ -225,11 +228,11 @@ class LinkEndpoint:
         return asked
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """See `Host`."""
+        """Let a stream go on."""
         self._post(("grant", 0, (asked, chunks)))
 
     def drop(self, asked: PendingRequest) -> None:
-        """See `Host`."""
+        """Nobody wants the answer any more: the host may stop what makes it."""
         self._post(("drop", 0, asked))
 
     def _post(self, reply: tuple[_Verb, int, Any]) -> None:

@@ -146,21 +146,21 @@ class LinkServer:
     clock = staticmethod(time.monotonic)
 
     def make_queue(self) -> SimpleQueue[Any]:
-        """See `Host`."""
+        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
         return SimpleQueue()
 
     def soon(self, function: Callable[[], None]) -> None:
-        """See `Driver`."""
+        """Call a function on the link's thread. From any thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function)
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """See `Driver`."""
+        """The same, after some time. From the link's thread."""
         assert self._loop is not None
         self._loop.call_later(seconds, function, *args)
 
     def flush(self) -> None:
-        """See `Driver`."""
+        """There is something to write. From the link's thread."""
         assert self._to_write is not None
         self._to_write.set()
 

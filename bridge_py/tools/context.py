@@ -282,7 +282,7 @@ class AsyncSessionContext(CallContext):
     __slots__ = ()
 
     async def __getitem__(self, identifier: str) -> Any:
-        """See `SessionContext`."""
+        """The value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
         return (await self.get_variable(identifier)).value
 
     async def assign(self, identifier: str, value: Any) -> Variable:
@@ -299,29 +299,32 @@ class AsyncSessionContext(CallContext):
         metadata: Mapping[str, str] = _NOTHING,
         access_rules: AccessRules | None = None,
     ) -> Variable:
-        """See `SessionContext`."""
+        """Add a variable; without a type it gets that of its value.
+
+        Raises `VariableExists`, `InvalidValue`, `QuotaExceeded` and `EncodeError`.
+        """
         return await self._wait(self._session.register_variable(name, type, value, constraints, metadata, access_rules))
 
     async def get_variable(self, identifier: str, *, bypass_cache: bool = False) -> Variable:
-        """See `SessionContext`."""
+        """The variable: value, version, type and the rest; `bypass_cache` asks the host. Raises `VariableNotFound`."""
         return await self._wait(self._session.get_variable(identifier, bypass_cache))
 
     async def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
-        """See `SessionContext`."""
+        """The value of a variable. Raises `VariableNotFound`."""
         return (await self.get_variable(identifier, bypass_cache=bypass_cache)).value
 
     async def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False
     ) -> tuple[dict[str, Variable], list[str]]:
-        """See `SessionContext`."""
+        """Those that are there, by what was asked for, and what is missing. One round trip at the most."""
         return await self._wait(self._session.get_variables(identifiers, bypass_cache))
 
     async def has_variable(self, identifier: str) -> bool:
-        """See `SessionContext`."""
+        """Whether there is such a variable; also `identifier in context`."""
         return await self._wait(self._session.has_variable(identifier))
 
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
-        """See `SessionContext`."""
+        """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
         return await self._wait(self._session.list_variables(pattern))
 
     async def update_variable(
@@ -332,41 +335,48 @@ class AsyncSessionContext(CallContext):
         expected_version: int | None = None,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> Variable:
-        """See `SessionContext`."""
+        """Set a value; the version goes up by one. When this returns, the host has it.
+
+        Raises `VariableNotFound`, `InvalidValue`, `AccessDenied`, `QuotaExceeded`, `EncodeError`, and
+        `VersionConflict` if the version is not the expected one.
+        """
         return await self._wait(self._session.update_variable(identifier, value, expected_version, metadata))
 
     async def update_variables(
         self, updates: Mapping[str, Any], *, atomic: bool = False, metadata: Mapping[str, str] = _NOTHING
     ) -> dict[str, Variable | Exception]:
-        """See `SessionContext`."""
+        """Set several values in one round trip. The outcome of each: the variable, or the error.
+
+        `atomic`: all are set, or none; then only the errors are in the outcome.
+        """
         return await self._wait(self._session.update_variables(updates, atomic, metadata))
 
     async def delete_variable(self, identifier: str) -> None:
-        """See `SessionContext`."""
+        """Remove a variable. Raises `VariableNotFound` and `AccessDenied`."""
         await self._wait(self._session.ask("delete_variable", identifier))
 
     async def store_program(self, program_id: str, program: Any) -> None:
-        """See `SessionContext`."""
+        """Keep a program, which is any value that can be sent. Raises `QuotaExceeded` and `EncodeError`."""
         await self._wait(self._session.ask("store_program", program_id, program))
 
     async def get_program(self, program_id: str) -> Any:
-        """See `SessionContext`."""
+        """A program. Raises `ProgramNotFound`."""
         return await self._wait(self._session.ask("get_program", program_id))
 
     async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
-        """See `SessionContext`."""
+        """Set some fields of a program that is a dict, and return it. Raises `ProgramNotFound` and `SessionError`."""
         return await self._wait(self._session.ask("update_program", program_id, dict(changes)))
 
     async def delete_program(self, program_id: str) -> None:
-        """See `SessionContext`."""
+        """Remove a program. Raises `ProgramNotFound`."""
         await self._wait(self._session.ask("delete_program", program_id))
 
     async def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
-        """See `SessionContext`. Cancelling stops the host's function."""
+        """Call a function of the host, and wait for its result. Cancelling stops the function."""
         return await self._questions.wait(call_host_tool(name, arguments))
 
     def stream_host_tool(self, name: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
-        """See `SessionContext`; an async generator."""
+        """What a function of the host yields, as an async generator. Leaving it stops the function."""
         return self._questions.stream_async("call_host_tool", (name, arguments))
 
     @property

@@ -206,7 +206,6 @@ class FloatType(VariableType):
     constraints: ClassVar[Mapping[str, Constraint]] = _RANGE
 
     def validate(self, value: Any) -> float:
-        """See `VariableType`."""
         if not isinstance(value, Real) or isinstance(value, bool):
             raise self._refuse(value, "is no number")
         try:
@@ -215,14 +214,12 @@ class FloatType(VariableType):
             raise self._refuse(value, "is too large") from None
 
     def serialize(self, value: Any) -> bytes:
-        """See `VariableType`."""
         value = self.validate(value)
         if math.isfinite(value):
             return repr(value).encode()
         return b'"NaN"' if math.isnan(value) else b'"Infinity"' if value > 0 else b'"-Infinity"'
 
     def deserialize(self, data: bytes) -> float:
-        """See `VariableType`."""
         found = load_json(data, self.name)
         return self.validate(SPECIAL.get(found, found) if isinstance(found, str) else found)
 
@@ -234,7 +231,6 @@ class IntegerType(VariableType):
     constraints: ClassVar[Mapping[str, Constraint]] = _RANGE
 
     def validate(self, value: Any) -> int:
-        """See `VariableType`."""
         if isinstance(value, Integral) and not isinstance(value, bool):
             return value.__int__()
         if isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer():
@@ -242,7 +238,6 @@ class IntegerType(VariableType):
         raise self._refuse(value, "is no whole number")
 
     def serialize(self, value: Any) -> bytes:
-        """See `VariableType`."""
         # str() refuses ints of more than 4300 digits; Decimal takes them.
         return format(Decimal(self.validate(value)), "f").encode()
 
@@ -263,7 +258,6 @@ class StringType(VariableType):
     }
 
     def validate(self, value: Any) -> str:
-        """See `VariableType`."""
         if not isinstance(value, str):
             raise self._refuse(value, "is no text")
         return str(value)
@@ -275,7 +269,6 @@ class BooleanType(VariableType):
     name = "boolean"
 
     def validate(self, value: Any) -> bool:
-        """See `VariableType`."""
         if not isinstance(value, bool):
             raise self._refuse(value, "is neither True nor False")
         return value
@@ -295,7 +288,6 @@ class ModuleType(StringType):
     constraints: ClassVar[Mapping[str, Constraint]] = {"choices": _CHOICES}
 
     def validate(self, value: Any) -> str:
-        """See `VariableType`."""
         found = super().validate(value)
         if not found:
             raise self._refuse(value, "is empty")
@@ -316,7 +308,6 @@ class EmbeddingType(VariableType):
     }
 
     def validate(self, value: Any) -> list[float]:
-        """See `VariableType`."""
         items = value.tolist() if hasattr(value, "__array__") else value
         if not isinstance(items, (list, tuple)):
             raise self._refuse(value, "is no list of numbers")
@@ -326,11 +317,9 @@ class EmbeddingType(VariableType):
             raise self._refuse(value, f"is no list of numbers ({error})") from None
 
     def serialize(self, value: Any) -> bytes:
-        """See `VariableType`."""
         return json.dumps(with_special(self.validate(value))).encode()
 
     def deserialize(self, data: bytes) -> list[float]:
-        """See `VariableType`."""
         return self.validate(without_special(load_json(data, self.name)))
 
 
@@ -349,7 +338,6 @@ class TensorType(VariableType):
     }  # fmt: skip
 
     def validate(self, value: Any) -> Any:
-        """See `VariableType`."""
         if hasattr(value, "__array__"):
             dtype = getattr(value, "dtype", None)  # a frame has none, and torch's has no kind
             if getattr(dtype, "kind", "?") not in "biuf":
@@ -364,7 +352,6 @@ class TensorType(VariableType):
         return value
 
     def serialize(self, value: Any) -> bytes:
-        """See `VariableType`."""
         value = self.validate(value)
         data = value.tolist() if hasattr(value, "__array__") else value
         found = {"shape": list(shape_of(value)), "data": with_special(data)}
@@ -398,7 +385,6 @@ class ListType(VariableType):
     }  # fmt: skip
 
     def validate(self, value: Any) -> list[Any]:
-        """See `VariableType`."""
         if not isinstance(value, (list, tuple)):
             raise self._refuse(value, "is no list")
         return list(value)
@@ -419,7 +405,6 @@ class MapType(VariableType):
     }  # fmt: skip
 
     def validate(self, value: Any) -> dict[str, Any]:
-        """See `VariableType`."""
         if not isinstance(value, Mapping):
             raise self._refuse(value, "is no map")
         if not all(isinstance(key, str) for key in value):

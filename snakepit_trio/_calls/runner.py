@@ -89,7 +89,10 @@ class CallRunner:
         retries: int | RetryPolicy | None = None,
         claim: Callable[[CallWorker], bool] | None = None,
     ) -> Any:
-        """See `Pool.execute`. `claim` is asked whether a worker may start the call; else it fails with `Displaced`."""
+        """Run a tool, and return its result once none of its code runs.
+
+        `claim` is asked whether a worker may start the call; else it fails with `Displaced`.
+        """
         check_retries(retries)
         call = self._new_call(name, args, timeout, session, None)
         call.claim = claim
@@ -113,7 +116,7 @@ class CallRunner:
         session: str | None,
         claim: Callable[[CallWorker], bool] | None = None,
     ) -> AsyncIterator[Chunks]:
-        """See `Pool.stream`, and for `claim` see `execute`."""
+        """Run a tool that yields, for the time of the block. `claim` is asked whether a worker may start the call."""
         window = self._config.stream_window
         call = self._new_call(name, args, timeout, session, window)
         call.claim = claim

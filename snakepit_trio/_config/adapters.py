@@ -91,7 +91,7 @@ def to_script(script: str | os.PathLike[str]) -> str:
 
 @attrs.frozen(kw_only=True)
 class GrpcBridge(Adapter):
-    """Any program that follows the wire contract, in any language. See docs/contract.md.
+    """Any program that follows the wire contract, in any language (docs/contract.md).
 
     `script` is its path, and `args` what follows after the contract's own arguments. `contract` says how it tells that
     it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is what runs it, by default the pool's
@@ -144,7 +144,6 @@ class GrpcBridge(Adapter):
         }
 
     def unavailable(self, python: str) -> str | None:
-        """See `Adapter`."""
         return missing_program(self.executable_path(python), self.script_path())
 
 

@@ -41,7 +41,7 @@ def _to_executable(executable: str | os.PathLike[str]) -> str:
 
 @attrs.frozen
 class StdioJson(Adapter):
-    """A program in any language that speaks length-prefixed JSON on its stdin and stdout. See docs/stdio.md.
+    """A program in any language that speaks length-prefixed JSON on its stdin and stdout (docs/stdio.md).
 
     `script` is its path, and `args` are its arguments. `executable` runs it: by default the pool's interpreter for
     `.py`, perl, node, bash and ruby for theirs; any other script is run itself. Without a script, `executable` is the
@@ -72,7 +72,6 @@ class StdioJson(Adapter):
         return list(self.args)
 
     def unavailable(self, python: str) -> str | None:
-        """See `Adapter`."""
         return missing_program(self.executable_path(python), self.script)
 
     def encode(self, frame: dict[str, Any]) -> bytes:
@@ -89,11 +88,9 @@ class StdioMsgpack(StdioJson):
     """As `StdioJson`, with MessagePack in place of JSON: for bytes, and for what is large."""
 
     def encode(self, frame: dict[str, Any]) -> bytes:
-        """See `StdioJson`."""
         return _MSGPACK.encode(frame)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """See `StdioJson`."""
         return _MSGPACK.decode(data)
 
 

@@ -85,7 +85,6 @@ class ContractConnection(Connection):
         self._client: AsyncioClient | None = None
 
     async def run(self) -> None:
-        """See `Connection`."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._requests.run)
             with contextlib.suppress(LinkLost):
@@ -152,7 +151,6 @@ class ContractConnection(Connection):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Connection`."""
         call_id = self.last_opened = next(self._numbers)
         served = self._served[call_id] = _Served(call)
         session = self._requests.begin(call)
@@ -196,22 +194,20 @@ class ContractConnection(Connection):
         return Frame(Kind.END, call_id)
 
     def cancel(self, _call_id: int) -> list[Frame]:
-        """See `Connection`. Whoever wants a call of this worker to end kills it."""
+        """Returns no frames: whoever wants a call of this worker to end kills it."""
         return []
 
     def recall(self, _call_id: int) -> None:
-        """See `Connection`. What was sent has started."""
+        """Does nothing: what was sent has started."""
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Connection`."""
         self._served[call_id].grant(chunks)
 
     def is_open(self, call_id: int) -> bool:
-        """See `Connection`."""
         return call_id in self._served
 
     def ping(self, number: int) -> None:
-        """See `Connection`. One at a time: a worker that is busy answers none."""
+        """Ask the worker whether it is there, once at a time: a worker that is busy answers none."""
         if not self._pinging:
             self._pinging = True
             self._do(self._ping(number))
@@ -227,19 +223,15 @@ class ContractConnection(Connection):
             self._pinging = False
 
     def goodbye(self) -> bool:
-        """See `Connection`."""
         return False
 
     def cancel_for(self, call: Call) -> None:
-        """See `Connection`."""
         self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Connection`."""
         return self._requests.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Connection`."""
         self._requests.when_over(call, then)
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -55,12 +55,10 @@ class GrpcLink(LinkConnection):
         self._to_write: asyncio.Event | None = None
 
     async def carry(self) -> NoReturn:
-        """See `LinkConnection`."""
         await self._loop.run_coroutine(self._converse())
         raise LinkLost("the worker closed the link")
 
     def flush(self) -> None:
-        """See `LinkConnection`."""
         if self._to_write is not None:
             self._to_write.set()
 

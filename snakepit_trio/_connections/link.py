@@ -53,7 +53,6 @@ class LinkConnection(Connection):
         self._on_frame = context.on_frame
 
     async def run(self) -> None:
-        """See `Connection`."""
         hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
         self.conversation.hello(codec.encode_plain(hello))
         async with trio.open_nursery() as nursery:
@@ -93,7 +92,6 @@ class LinkConnection(Connection):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Connection`."""
         area = self.transfers.ref(call.buffers)
         try:
             call_id = self.conversation.open(
@@ -115,7 +113,6 @@ class LinkConnection(Connection):
         return call_id
 
     def cancel(self, call_id: int) -> list[Frame]:
-        """See `Connection`."""
         lost = self.transfers.discard(call_id)
         if self.conversation.is_open(call_id):
             self.conversation.cancel(call_id)
@@ -123,44 +120,35 @@ class LinkConnection(Connection):
         return lost
 
     def recall(self, call_id: int) -> None:
-        """See `Connection`."""
         self.conversation.recall(call_id)
         self.flush()
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Connection`."""
         self.conversation.grant(call_id, chunks)
         self.flush()
 
     def is_open(self, call_id: int) -> bool:
-        """See `Connection`."""
         return self.conversation.is_open(call_id)
 
     def ping(self, number: int) -> None:
-        """See `Connection`."""
         self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
         self.flush()
 
     def end_session(self, session_id: str) -> None:
-        """See `Connection`."""
         self._requests.tell(session_id, None)
 
     def goodbye(self) -> bool:
-        """See `Connection`."""
         self.conversation.goodbye()
         self.flush()
         return True
 
     def cancel_for(self, call: Call) -> None:
-        """See `Connection`."""
         self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Connection`."""
         return call.id in self._served
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Connection`."""
         self._requests.when_over(call, then)
 
     # What comes from the worker.

@@ -118,7 +118,6 @@ class StdioConnection(Connection):
         self._problem: Exception | None = None
 
     async def run(self) -> None:
-        """See `Connection`."""
         self._send({"id": 0, "command": "hello", "args": {}, "session": None, "timeout": None, "stream": False})
         async with trio.open_nursery() as nursery:
             await nursery.start(self._requests.run)
@@ -137,7 +136,6 @@ class StdioConnection(Connection):
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        """See `Connection`."""
         call_id = next(self._numbers)
         if self._nursery is None:
             return call_id  # the line has ended: what was not sent is settled elsewhere
@@ -162,7 +160,6 @@ class StdioConnection(Connection):
         }
 
     def cancel(self, call_id: int) -> list[Frame]:
-        """See `Connection`."""
         opened = self._opened.get(call_id)
         if opened is None or opened.is_cancelled:
             return []
@@ -174,7 +171,7 @@ class StdioConnection(Connection):
         return []
 
     def recall(self, call_id: int) -> None:
-        """See `Connection`. Only what was not sent comes back."""
+        """Ask for a call back: only what was not sent comes back."""
         if self._withdraw(call_id):
             self._deliver_soon(_failure(call_id, Fault(NOT_STARTED, "it was not sent")))
 
@@ -187,33 +184,28 @@ class StdioConnection(Connection):
         return False
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """See `Connection`."""
         self._opened[call_id].grant(chunks)
 
     def is_open(self, call_id: int) -> bool:
-        """See `Connection`."""
         return call_id in self._opened
 
     def ping(self, number: int) -> None:
-        """See `Connection`. The protocol has no pings: that the process lives is all that is known."""
+        """Answer at once: the protocol has no pings, and that the process lives is all that is known."""
         self._on_frame(Frame(Kind.PONG, number=number))
 
     def goodbye(self) -> bool:
-        """See `Connection`. The end of its stdin tells the worker."""
+        """Close its stdin, whose end tells the worker that it is to end."""
         self._is_leaving = True
         self._to_write.set()
         return True
 
     def cancel_for(self, call: Call) -> None:
-        """See `Connection`."""
         self._requests.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Connection`."""
         return self._asks.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Connection`."""
         self._asks.when_over(call, then)
 
     def _deliver_soon(self, frame: Frame) -> None:
@@ -394,11 +386,11 @@ class _Asks:
         nursery.start_soon(self._serve, ask)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Connection`."""
+        """Whether the host runs anything for a call."""
         return bool(self._asks_of(call)) or self._requests.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Connection`. Host tools are stopped; a variable that is being set will be."""
+        """Stop the host tools of a call; a variable that is being set will be."""
         asks = self._asks_of(call)
         if not asks:
             self._requests.when_over(call, then)

@@ -293,7 +293,7 @@ class Pool:
         affinity: Affinity | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[SessionHandle]:
-        """A session: `async with pool.session() as session`. See `SessionHandle` for what it can do.
+        """A session: `async with pool.session() as session`. It has variables, programs and calls of its own.
 
         Without an id it is a new one, which ends with the block. With an id it is the one of that id, or a new one, and
         lives on for `ttl` seconds after its last use (`session_ttl` by default; None: for ever). While the block runs,
@@ -319,7 +319,7 @@ class Pool:
 
     @property
     def python(self) -> PythonAPI:
-        """Dynamic calls: whatever Python can import, by its name. See `PythonAPI` for what the adapter must be."""
+        """Dynamic calls: whatever Python can import, by its name. The adapter is to be a `PythonCalls`."""
         if self._python is None:
             self._python = PythonAPI(self._runner, self.sessions, self._dispatcher, self.config.session_ttl)
         return self._python

@@ -87,7 +87,7 @@ async def open_session(
     affinity: Affinity | None,
     metadata: Mapping[str, str],
 ) -> AsyncIterator[SessionHandle]:
-    """See `Pool.session`. `affinities` is where to note that of the session."""
+    """Open a session for the time of a block. `affinities` is where its affinity is noted."""
     if affinity is not None and affinity not in get_args(Affinity):
         raise UsageError(f"affinity={affinity!r} cannot be; give one of {', '.join(get_args(Affinity))}")
     check_new_session(session_id, ttl, metadata)

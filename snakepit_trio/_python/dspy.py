@@ -240,7 +240,11 @@ class DspyAPI:
         value: Any = None,
         claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
-        """See `PythonAPI`."""
+        """Call a tool whose worker's side is a `Workbench`, and return the value of its reply.
+
+        `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
+        if that has no references in it. `claimed` is told of the worker, if there is a session.
+        """
         raise NotImplementedError
 
 

@@ -135,40 +135,40 @@ class ContractRequests:
         return question.found.unwrap()
 
     def cancel_for(self, call: Call) -> None:
-        """See `Connection`."""
+        """A call is being stopped: so is what the host does for it."""
         self._host_tool_runs.cancel_for(call)
 
     def is_serving(self, call: Call) -> bool:
-        """See `Connection`."""
+        """Whether the host runs anything for a call."""
         return self._host_tool_runs.run_for(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """See `Connection`."""
+        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
         self._host_tool_runs.when_over(call, then)
 
     # How host tools end.
 
     async def encode(self, value: Any, what: str) -> Any:
-        """See `Replies`."""
+        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
         return own(value, what)
 
     def encode_in_thread(self, value: Any, what: str) -> Any:
-        """See `Replies`."""
+        """The same, in any thread."""
         return own(value, what)
 
     def send(self, frame: Frame, _kind: Kind, encoded: Any) -> None:
-        """See `Replies`."""
+        """Send what was loaded."""
         self._settle(frame, outcome.Value(encoded))
 
     def drop(self, encoded: Any) -> None:
-        """See `Replies`."""
+        """Nobody wants it any more."""
 
     def end_stream(self, frame: Frame) -> None:
-        """See `Replies`."""
+        """The stream is over."""
         self._settle(frame, outcome.Value(None))
 
     def fail(self, frame: Frame, fault: Fault) -> None:
-        """See `Replies`."""
+        """It raised, or was stopped."""
         self._settle(frame, outcome.Error(error_of(fault)))
 
     def _settle(self, frame: Frame, found: outcome.Maybe[Any]) -> None:

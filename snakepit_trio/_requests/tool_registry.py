@@ -239,7 +239,7 @@ class ToolRegistry:
         nested: bool = False,
         keep: Callable[[Any], Any] = _as_it_is,
     ) -> AsyncGenerator[Any, None]:
-        """What a host tool that is a stream yields. See `run`."""
+        """What a host tool that is a stream yields, one item after the other."""
         function, kwargs = _bound(tool, args, call, streaming=True)
         try:
             if function.is_async:

@@ -166,33 +166,33 @@ class WorkerRequests:
         self.fail(frame, fault_of(error))
 
     async def encode(self, value: Any, what: str) -> EncodedValue:
-        """See `Replies`."""
+        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
         return await self._copied(self._services.encode(value, what))
 
     def encode_in_thread(self, value: Any, what: str) -> EncodedValue:
-        """See `Replies`."""
+        """The same, in any thread."""
         encoded = self._services.encode(value, what)
         if encoded.buffers is not None and encoded.buffers.is_large:
             copy_at_once(encoded.buffers, self._services.segments)
         return encoded
 
     def send(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
-        """See `Replies`."""
+        """Send what was loaded."""
         self._say(frame, kind, encoded)
         self.drop(encoded)
 
     def drop(self, encoded: EncodedValue) -> None:
-        """See `Replies`."""
+        """Nobody wants it any more."""
         if encoded.buffers is not None:
             encoded.buffers.release()
 
     def end_stream(self, frame: Frame) -> None:
-        """See `Replies`."""
+        """The stream is over."""
         self._link.conversation.end(frame.call_id)
         self._link.flush()
 
     def fail(self, frame: Frame, fault: Fault) -> None:
-        """See `Replies`."""
+        """It raised, or was stopped."""
         self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
         self._link.flush()
 

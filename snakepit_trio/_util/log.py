@@ -12,7 +12,7 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose methods never raise an `Exception`."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """See `logging.Logger.log`."""
+        """Log a record at a level; what a handler or filter raises is swallowed."""
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         with contextlib.suppress(Exception):
             super().log(level, msg, *args, **kwargs)
@@ -26,10 +26,10 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
             self.exception("%s failed", what)
 
     def child(self, suffix: str) -> SafeLogger:
-        """See `logging.Logger.getChild`."""
+        """A logger below this one, by a suffix of its name."""
         return SafeLogger(self.logger.getChild(suffix), {})
 
 
 def get_logger(name: str) -> SafeLogger:
-    """See `logging.getLogger`."""
+    """The logger of this name, which never raises."""
     return SafeLogger(logging.getLogger(name), {})

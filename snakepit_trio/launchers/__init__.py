@@ -28,7 +28,6 @@ class Local(Launcher):
     """The default: each worker is a process of this machine, and nothing of it outlives this one."""
 
     def open(self, config: PoolConfig) -> Site:
-        """See `Launcher`."""
         try:
             return _LocalSite(config)
         except (OSError, MemoryError) as error:

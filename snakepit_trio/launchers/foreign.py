@@ -49,25 +49,25 @@ class ForeignProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """See `WorkerProcess`."""
+        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
         return 0 if self._connection is None else self._connection.last_opened
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """See `WorkerProcess`."""
+        """What is to be read from it, from its first byte on."""
         pipes = self._process.pipes
         hear = None if self._connection is None else self._connection.hear
         return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """See `WorkerProcess`."""
+        """The line to it."""
         self._connection = ContractConnection(
             context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )
         return self._connection
 
     async def release(self) -> None:
-        """See `WorkerProcess`."""
+        """Give back what the host holds for it. After its end."""
         try:
             self._listener.close()
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -51,22 +51,22 @@ class LocalProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """See `WorkerProcess`."""
+        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
         return last_started(self._ledger)
 
     @property
     def last_words(self) -> str:
-        """See `WorkerProcess`."""
+        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
         return failure_of(self._ledger)
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """See `WorkerProcess`."""
+        """What is to be read from it, from its first byte on."""
         pipes = self._process.pipes
         return Output(pipes.stdout, logging.INFO), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """See `WorkerProcess`."""
+        """The line to it."""
         return GrpcLink(context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
     def _hide_link(self) -> None:
@@ -74,7 +74,7 @@ class LocalProcess(OwnProcess):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def release(self) -> None:
-        """See `WorkerProcess`."""
+        """Give back what the host holds for it. After its end."""
         try:
             self._hide_link()
         finally:

@@ -30,47 +30,47 @@ class OwnProcess:
 
     @property
     def pid(self) -> int:
-        """See `WorkerProcess`."""
+        """The process id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """See `WorkerProcess`."""
+        """The exit code, minus the signal that killed it, or None while it lives."""
         return self._process.exit_code
 
     @property
     def last_words(self) -> str:
-        """See `WorkerProcess`."""
+        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
         return ""
 
     async def wait(self) -> None:
-        """See `WorkerProcess`."""
+        """Wait until it has ended; it is reaped then."""
         await self._process.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
-        """See `WorkerProcess`."""
+        """Send a signal to the process and all its descendants that stayed in its group."""
         self._process.signal(number)
 
     def is_ready(self) -> None:
-        """See `WorkerProcess`."""
+        """It has introduced itself."""
         # It may have moved itself to another control group while it started.
         with logger.tolerates("finding out who counts its memory"):
             self._oom = OomWatch(self.pid)
 
     def is_stopped(self) -> bool:
-        """See `WorkerProcess`."""
+        """Whether it has been stopped, by a debugger or a signal."""
         return is_stopped(self.pid)
 
     def resident_bytes(self) -> int:
-        """See `WorkerProcess`."""
+        """Its resident memory; 0 if that is not known."""
         return resident_bytes(self.pid)
 
     def was_killed_for_memory(self) -> bool:
-        """See `WorkerProcess`."""
+        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
         return self._oom.was_victim()
 
     async def release(self) -> None:
-        """See `WorkerProcess`."""
+        """Give back what the host holds for it. After its end."""
         try:
             self._registry.forget(self._key)
         finally:

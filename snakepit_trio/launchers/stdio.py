@@ -28,16 +28,16 @@ class StdioProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """See `WorkerProcess`. What was sent counts as started."""
+        """Id of the last call that was sent: what was sent counts as started."""
         return 0 if self._connection is None else self._connection.last_sent
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """See `WorkerProcess`."""
+        """What is to be read from it, from its first byte on."""
         return [Output(self._process.pipes.stderr, logging.WARNING, True)]
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """See `WorkerProcess`."""
+        """The line to it."""
         pipes = self._process.pipes
         assert pipes.stdin is not None
         self._connection = StdioConnection(context, self._adapter, pipes.stdin, pipes.stdout)

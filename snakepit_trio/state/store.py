@@ -162,13 +162,11 @@ class MemoryStore(SessionStore):
 
     @property
     def hub(self) -> Hub:
-        """See `SessionStore`."""
         return self._hub
 
     async def create_session(
         self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
     ) -> str:
-        """See `SessionStore`."""
         check_new_session(session_id, ttl, metadata)
         session_id = session_id or f"session_{secrets.token_hex(8)}"
         if self._find(session_id) is not None:
@@ -183,11 +181,9 @@ class MemoryStore(SessionStore):
         return session_id
 
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
-        """See `SessionStore`."""
         return read(self._use(session_id))
 
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """See `SessionStore`."""
         session = self._use(session_id)
         session.begin()
         try:
@@ -200,7 +196,6 @@ class MemoryStore(SessionStore):
         return result
 
     async def delete_session(self, session_id: str) -> bool:
-        """See `SessionStore`."""
         if self._find(session_id) is None:
             return False
         self._deleted += 1
@@ -208,16 +203,13 @@ class MemoryStore(SessionStore):
         return True
 
     async def list_sessions(self) -> list[str]:
-        """See `SessionStore`."""
         now = self._clock()
         return [session.id for session in self._sessions.values() if not session.expired(now)]
 
     async def session_exists(self, session_id: str) -> bool:
-        """See `SessionStore`."""
         return self._find(session_id) is not None
 
     async def store_global_program(self, program_id: str, program: Any) -> None:
-        """See `SessionStore`."""
         if program_id not in self._global_programs:
             check_quota(len(self._global_programs), self._quotas.programs, "the store", "global programs")
         mine = own(program, program_id)
@@ -225,12 +217,10 @@ class MemoryStore(SessionStore):
         self._global_programs[program_id] = mine
 
     async def get_global_program(self, program_id: str) -> Any:
-        """See `SessionStore`."""
         self._check_global(program_id)
         return own(self._global_programs[program_id])
 
     async def delete_global_program(self, program_id: str) -> None:
-        """See `SessionStore`."""
         self._check_global(program_id)
         del self._global_programs[program_id]
 
@@ -239,7 +229,6 @@ class MemoryStore(SessionStore):
             raise ProgramNotFound(f"there is no global program {program_id!r}")
 
     async def get_stats(self) -> StoreStats:
-        """See `SessionStore`."""
         await self.cleanup_expired_sessions()
         sessions = self._sessions.values()
         return StoreStats(
@@ -254,7 +243,6 @@ class MemoryStore(SessionStore):
         )
 
     async def cleanup_expired_sessions(self) -> int:
-        """See `SessionStore`."""
         now, before = self._clock(), self._expired
         while self._ends and self._ends[0][0] <= now:
             _, number, session_id = heapq.heappop(self._ends)

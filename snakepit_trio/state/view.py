@@ -54,7 +54,7 @@ class SessionInfo:
 
 
 class Sessions(Protocol):
-    """Where a session is, as far as a view of it needs to know. See `SessionStore`."""
+    """Where a session is, as far as a view of it needs to know."""
 
     @property
     def hub(self) -> Hub:
@@ -109,7 +109,6 @@ class SessionView(StateProvider):
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
-        """See `StateProvider`."""
         taken = self._as_now(value)
         return await self._store.update_session(
             self._id,
@@ -125,20 +124,16 @@ class SessionView(StateProvider):
         )
 
     async def get_variable(self, identifier: str) -> Variable:
-        """See `StateProvider`."""
         return await self._store.read_session(self._id, lambda session: session.get(identifier))
 
     async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """See `StateProvider`."""
         asked = list(identifiers)
         return await self._store.read_session(self._id, lambda session: session.get_many(asked))
 
     async def has_variable(self, identifier: str) -> bool:
-        """See `StateProvider`."""
         return await self._store.read_session(self._id, lambda session: identifier in session)
 
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
-        """See `StateProvider`."""
         return await self._store.read_session(self._id, lambda session: session.matching(pattern))
 
     async def update_variable(
@@ -151,7 +146,6 @@ class SessionView(StateProvider):
         source: Source = "host",
         owner: str | None = None,
     ) -> Variable:
-        """See `StateProvider`."""
         taken = self._as_now(value)
         return await self._store.update_session(
             self._id,
@@ -169,7 +163,6 @@ class SessionView(StateProvider):
         source: Source = "host",
         owner: str | None = None,
     ) -> dict[str, Variable | Exception]:
-        """See `StateProvider`."""
         taken = {name: self._as_now(value) for name, value in updates.items()}
         return await self._store.update_session(
             self._id,
@@ -177,7 +170,6 @@ class SessionView(StateProvider):
         )
 
     async def delete_variable(self, identifier: str, *, owner: str | None = None) -> None:
-        """See `StateProvider`."""
         await self._store.update_session(self._id, lambda session: session.delete(identifier, owner=owner))
 
     async def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
@@ -215,11 +207,9 @@ class SessionView(StateProvider):
         await self._store.update_session(self._id, lambda session: session.add_dependency(identifier, on, kind))
 
     async def export_variables(self) -> list[dict[str, Any]]:
-        """See `StateProvider`."""
         return await self._store.read_session(self._id, exports.export_variables)
 
     async def import_variables(self, exported: Iterable[Mapping[str, Any]]) -> list[Variable]:
-        """See `StateProvider`."""
         wanted = self._as_now(list(exported))
         return await self._store.update_session(self._id, lambda session: exports.import_variables(session, wanted))
 

@@ -111,19 +111,17 @@ class InlineExecutor(Executor):
         return self._last_started
 
     def submit(self, call: Call) -> None:
-        """See `Executor`."""
         self._faults.arrives(call)
         super().submit(call)
 
     def cancel(self, call_id: int) -> bool:
-        """See `Executor`."""
         call = self._calls.get(call_id)
         if call is not None and call_id not in self._waiting and self._faults.ignores_cancel(call):
             return True
         return super().cancel(call_id)
 
     def stop(self) -> None:
-        """See `Executor`: nothing starts any more. What runs ends with the nursery."""
+        """Nothing starts any more. What runs ends with the nursery."""
         self._is_stopped = True
 
     def _wake(self, _call_id: int) -> None:

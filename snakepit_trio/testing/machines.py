@@ -157,7 +157,6 @@ class PoolMachine(TrioMachine):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """See `TrioMachine`."""
         self.launcher = self.make_launcher()
         async with open_pool(self.adapter, launcher=self.launcher, **self.pool_settings) as self.pool:
             yield

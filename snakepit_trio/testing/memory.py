@@ -75,7 +75,6 @@ class InMemory(Launcher):
         self._processes[worker_id].signal_group(signal.SIGKILL)
 
     def open(self, config: PoolConfig) -> Site:
-        """See `Launcher`."""
         if not isinstance(config.adapter, GrpcPython):
             raise UsageError(f"{config.adapter!r}: only adapters of Python classes can run in memory")
         return _MemorySite(config, config.adapter, self._processes, self.faults)
@@ -143,7 +142,7 @@ class _MemorySite(Site):
 
 
 class MemoryProcess:
-    """What stands for a worker's process. See `WorkerProcess`."""
+    """What stands for a worker's process."""
 
     def __init__(
         self,
@@ -223,7 +222,7 @@ class MemoryProcess:
         """End at once."""
         self.signal_group(signal.SIGKILL)
 
-    # See `WorkerProcess`.
+    #
 
     @property
     def last_started(self) -> int:
@@ -271,7 +270,6 @@ class MemoryLink(LinkConnection):
         self._process = process
 
     async def carry(self) -> NoReturn:
-        """See `LinkConnection`."""
         self.flush()
         try:
             while (data := await self._process.to_host.get()) is not None:
@@ -281,13 +279,12 @@ class MemoryLink(LinkConnection):
         raise LinkLost("the worker closed the link")
 
     def flush(self) -> None:
-        """See `LinkConnection`."""
         while data := self.next_batch():
             self._process.to_worker.put(data)
 
 
 class _Driver:
-    """Moves a `LinkEndpoint` on, in trio, at once: only what comes off the wire waits for its turn. See `Driver`."""
+    """Moves a `LinkEndpoint` on, in trio, at once: only what comes off the wire waits for its turn."""
 
     def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
         self.end: LinkEndpoint | None = None

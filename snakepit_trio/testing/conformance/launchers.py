@@ -105,7 +105,6 @@ class Watched(Launcher):
         return self.sites[-1].runs_inline
 
     def open(self, config: PoolConfig) -> Site:
-        """See `Launcher`."""
         self.sites.append(WatchedSite(self._inner.open(config), self))
         return self.sites[-1]
 
@@ -140,26 +139,21 @@ class WatchedSite(Site):
         self._watched = watched
 
     def clock(self) -> float:
-        """See `Site`."""
         return self._inner.clock()
 
     @property
     def loop(self) -> AsyncioLoop:
-        """See `Site`."""
         return self._inner.loop
 
     async def run(  # noqa: ASYNC128 - the inner one says that it has started
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """See `Site`."""
         await self._inner.run(task_status)
 
     async def launch(self, worker_id: str) -> WorkerProcess:
-        """See `Site`."""
         return self._watched.note(await self._inner.launch(worker_id))
 
     def close(self) -> None:
-        """See `Site`."""
         self.is_closed = True
         self._inner.close()
 
@@ -181,57 +175,57 @@ class WatchedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """See `WorkerProcess`."""
+        """The exit code, minus the signal that killed it, or None while it lives."""
         return self._inner.exit_code
 
     @property
     def last_words(self) -> str:
-        """See `WorkerProcess`."""
+        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
         return self._inner.last_words
 
     @property
     def last_started(self) -> int:
-        """See `WorkerProcess`; from its release on, what it was."""
+        """Id of the last call the worker has started; from its release on, what it was."""
         if not self._is_leaving:
             self._last_started = self._inner.last_started
         return self._last_started
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """See `WorkerProcess`."""
+        """What is to be read from it, from its first byte on."""
         return self._inner.outputs
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """See `WorkerProcess`."""
+        """The line to it."""
         self.context = context
         return self._inner.connect(context)
 
     def is_ready(self) -> None:
-        """See `WorkerProcess`."""
+        """It has introduced itself."""
         self._inner.is_ready()
 
     def is_stopped(self) -> bool:
-        """See `WorkerProcess`."""
+        """Whether it has been stopped, by a debugger or a signal."""
         return self._inner.is_stopped()
 
     def resident_bytes(self) -> int:
-        """See `WorkerProcess`."""
+        """Its resident memory; 0 if that is not known."""
         return self._inner.resident_bytes()
 
     def was_killed_for_memory(self) -> bool:
-        """See `WorkerProcess`."""
+        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
         return self._inner.was_killed_for_memory()
 
     async def wait(self) -> None:
-        """See `WorkerProcess`."""
+        """Wait until it has ended; it is reaped then."""
         await self._inner.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
-        """See `WorkerProcess`."""
+        """Send a signal to the process and all its descendants that stayed in its group."""
         self._inner.signal_group(number)
 
     async def release(self) -> None:
-        """See `WorkerProcess`."""
+        """Give back what the host holds for it. After its end."""
         self._last_started = self._inner.last_started
         self._is_leaving = True
         await self._inner.release()

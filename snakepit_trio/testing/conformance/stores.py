@@ -92,7 +92,6 @@ class MovedTime(Time):
         return self._now
 
     async def go_on(self, part: float) -> None:
-        """See `Time`."""
         self._now += part * self.ttl
         await trio.lowlevel.checkpoint()
 
@@ -104,11 +103,9 @@ class RealTime(Time):
         self.ttl = ttl
 
     def now(self) -> float:
-        """See `Time`."""
         return time.monotonic()
 
     async def go_on(self, part: float) -> None:
-        """See `Time`."""
         end = time.monotonic() + part * self.ttl
         # The store's clock is not trio's, which a test may have replaced.
         while (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - time
