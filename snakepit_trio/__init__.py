@@ -38,8 +38,7 @@ from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Var
 from . import variables
 from ._calls.streams import Chunks, Results
 from ._config.adapters import Adapter, GrpcBridge, GrpcPython
-from ._config.config import PoolConfig
-from ._config.launcher import Launcher, Site
+from ._config.config import Launcher, PoolConfig, Site
 from ._config.limits import Limits
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._config.config import Launcher, Site
 from snakepit_trio._processes.registry import FOLDER_VARIABLE
 from snakepit_trio.launchers import Local
 from snakepit_trio.testing import InMemory, conformance

@@ -17,7 +17,7 @@ import trio
 
 import snakepit_trio as snakepit
 from bridge_py.main import OPTIONS_VARIABLE, PATH_VARIABLE
-from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._config.config import Launcher, Site
 from snakepit_trio.launchers import Local
 
 TOOLS = "tests.ending_tools:EndingTools"

@@ -18,15 +18,12 @@ import functools
 import importlib
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from .errors import CodecError
-from .registry import Refused, type_of
-
-if TYPE_CHECKING:
-    from .codec import Decoder, Encoder
+from .registry import Decoder, Encoder, Refused, type_of
 
 
 def library(name: str) -> Any:

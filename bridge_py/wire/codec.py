@@ -101,7 +101,7 @@ def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False) 
     that are no value, which says where in the value they are and what should have been there; `CodecError` says that it
     takes a library, or a codec, that is not here.
     """
-    return _decode(body, Decoder(area, plain))
+    return _decode(body, ValueDecoder(area, plain))
 
 
 def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, bool]:
@@ -110,7 +110,7 @@ def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, boo
     The second part says whether there is something in it that plain hints do not take: that, or a scalar of numpy's.
     Raises as `decode` does.
     """
-    decoder = Decoder(area, marks=True)
+    decoder = ValueDecoder(area, marks=True)
     return _decode(body, decoder), decoder.is_special
 
 
@@ -140,7 +140,7 @@ def let_go(buffers: Iterable[memoryview | bytes]) -> None:
 
 
 def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
-    encoder = Encoder(leaves, beside)
+    encoder = ValueEncoder(leaves, beside)
     try:
         body = _pack(encoder.prepare(value))
     except BaseException:
@@ -149,14 +149,14 @@ def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
     return Encoded(body, encoder.buffers, encoder.size) if encoder.size else Encoded(body)
 
 
-def _decode(body: bytes, decoder: Decoder) -> Any:
+def _decode(body: bytes, decoder: ValueDecoder) -> Any:
     try:
         return msgspec.msgpack.decode(body, ext_hook=decoder.decode_extension)
     except Exception as error:
         raise _locate(body, decoder, error) from None
 
 
-def _locate(body: bytes, decoder: Decoder, error: Exception) -> DecodeError:
+def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError:
     """The error with the place in the value, and the type that should be there, if one of its parts is broken."""
     try:
         path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
@@ -169,7 +169,7 @@ def _locate(body: bytes, decoder: Decoder, error: Exception) -> DecodeError:
     return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
 
 
-def _find_broken(raw: Any, decoder: Decoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
+def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
     """Where in a value, whose extensions are not decoded yet, one cannot be."""
     if isinstance(raw, msgspec.msgpack.Ext):
         try:
@@ -186,7 +186,7 @@ def _find_broken(raw: Any, decoder: Decoder, path: str, what: str, error: Except
     return path, what, error
 
 
-class Encoder:
+class ValueEncoder:
     """Turns one value into what msgspec encodes, and collects its large buffers."""
 
     def __init__(self, leaves: frozenset[type], beside: int) -> None:
@@ -315,7 +315,7 @@ def _content_of(extension: Any) -> tuple[Any, str]:
 def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
     """Raise `Refused` unless keys come out as keys, and as many."""
     try:
-        arrived = [hashable(key) for key in msgspec.msgpack.decode(packed, ext_hook=Decoder(b"").decode_extension)]
+        arrived = [hashable(key) for key in msgspec.msgpack.decode(packed, ext_hook=ValueDecoder(b"").decode_extension)]
     except Exception as error:
         raise Refused(f"a key of it cannot be read where it arrives: {type(error).__name__}: {error}") from None
     for sent, key in zip(keys, arrived, strict=True):
@@ -349,7 +349,7 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
     return path, f"it cannot be sent: {type(error).__name__}: {error}"
 
 
-class Decoder:
+class ValueDecoder:
     """Reads the extensions of one message."""
 
     #: Whether something has come that plain hints do not take.

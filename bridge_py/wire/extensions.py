@@ -11,15 +11,12 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from .errors import CodecError
-from .registry import Encode, Refused, hashable
-
-if TYPE_CHECKING:
-    from .codec import Decoder, Encoder
+from .registry import Decoder, Encode, Encoder, Refused, hashable
 
 _STANDARD: Final = 21
 _PATHS: Final = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")

@@ -8,15 +8,12 @@ memory travels as an Arrow IPC stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .arrays import library
 from .errors import CodecError
 from .extensions import to_zone, zone_of
-from .registry import Refused, hashable, type_of
-
-if TYPE_CHECKING:
-    from .codec import Decoder, Encoder
+from .registry import Decoder, Encoder, Refused, hashable, type_of
 
 _PANDAS: Final = 22
 Parts = Callable[["Encoder", Any], Any]  # what a value is made from; raises `Refused`

@@ -11,19 +11,71 @@ import dataclasses
 import enum
 import importlib
 import types
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from .errors import CodecError, UsageError
 
-if TYPE_CHECKING:
-    from .codec import Decoder, Encoder
-
 T = TypeVar("T")
-Encode = Callable[["Encoder", Any], Any]
-Decode = Callable[["Decoder", memoryview], Any]
+
+
+class Encoder(Protocol):
+    """What a codec encodes with. All of it raises `Refused` for what cannot be sent."""
+
+    def prepare(self, value: Any) -> Any:
+        """A value in terms of MessagePack."""
+
+    def items(self, value: Iterable[Any]) -> Any:
+        """A tuple, or what else consists of items."""
+
+    def extension(self, code: int, content: Any) -> Any:
+        """An extension whose payload is a value."""
+
+    def keys(self, keys: Collection[Any]) -> list[Any]:
+        """Keys of a dict, or items of a set, that are different and can be keys where they arrive."""
+
+    def keys_of(self, keys: Iterable[Any]) -> list[Any]:
+        """The same of labels, of which some may be equal."""
+
+    def cells(self, values: Iterable[Any]) -> Any:
+        """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples."""
+
+    def pairs(self, code: int, value: dict[Any, Any]) -> Any:
+        """A dict with any keys, in an extension."""
+
+    def prepare_pairs(self, value: dict[Any, Any]) -> list[Any]:
+        """The pairs of a dict with any keys."""
+
+    def wrap(self, code: int, prepared: Any) -> Any:
+        """An extension whose payload is prepared already."""
+
+    def buffer(self, data: memoryview | bytes) -> Any:
+        """The bytes of a buffer, or their place among the large ones that travel beside the message."""
+
+
+class Decoder(Protocol):
+    """What a codec decodes with."""
+
+    is_plain: bool
+    is_special: bool
+
+    def value(self, payload: memoryview) -> Any:
+        """The value that is an extension's payload."""
+
+    def whole(self, payload: memoryview) -> Any:
+        """The same, of which nothing is marked: what is made from it knows no marks."""
+
+    def marked(self, kind: str, member: str | None, content: Any) -> Any:
+        """An enum, or an object with fields."""
+
+    def scalar(self, value: Any) -> Any:
+        """A scalar of numpy's."""
+
+
+Encode = Callable[[Encoder, Any], Any]
+Decode = Callable[[Decoder, memoryview], Any]
 
 _LONGEST_KEY: Final = 100
 _MARKED: Final = 23

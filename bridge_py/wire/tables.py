@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .arrays import library
 from .errors import CodecError
-from .registry import Refused
-
-if TYPE_CHECKING:
-    from .codec import Decoder, Encoder
+from .registry import Decoder, Encoder, Refused
 
 _TABLE: Final = 20
 _EXTENSION: Final = b"ARROW:extension:name"

@@ -1,4 +1,4 @@
-"""A pool's configuration: one validated class, and where the adapter comes from when none is named."""
+"""A pool's configuration: one validated class, the launcher in it, and the adapter when none is named."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import math
 import os
 import sys
+import time
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import attrs
+import trio
 
 from bridge_py import BaseAdapter
 from bridge_py.buffers.buffer_sets import Sizes
@@ -25,9 +28,12 @@ from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.store import DEFAULT_TTL, SessionStore
 
 from .adapters import Adapter, GrpcPython
-from .launcher import Launcher
 from .limits import Limits, share_of_cores
 from .policies import Affinity, RecyclePolicy, RetryPolicy
+
+if TYPE_CHECKING:
+    from snakepit_trio._connections.base import WorkerProcess
+    from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
@@ -114,6 +120,45 @@ def _to_name(name: object) -> Any:
 
 def _to_python(python: object) -> Any:
     return os.fspath(python) if isinstance(python, os.PathLike) else python
+
+
+class Site(ABC):
+    """What one pool has of a launcher, from its opening to its end."""
+
+    #: Whether nothing may run in threads, nor be shared with workers but through the link.
+    runs_inline = False
+
+    def clock(self) -> float:
+        """Unix time in seconds, for sessions and their expiry."""
+        return time.time()
+
+    def check_room(self, workers: int) -> None:
+        """Raise `UsageError` for more workers than it can hold."""
+
+    @property
+    @abstractmethod
+    def loop(self) -> AsyncioLoop:
+        """The asyncio loop of the pool's connections, which runs as long as `run` does."""
+
+    @abstractmethod
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run what its workers need, until cancelled. Workers are launched, and ended, while it runs."""
+
+    @abstractmethod
+    async def launch(self, worker_id: str) -> WorkerProcess:
+        """Start a worker; returns before it is ready. Raises `OSError`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The pool has ended, or never began."""
+
+
+class Launcher(ABC):
+    """Where the workers of pools run. One launcher serves any number of pools."""
+
+    @abstractmethod
+    def open(self, config: PoolConfig) -> Site:
+        """What a pool needs. Raises `UsageError` for a configuration that it cannot serve."""
 
 
 @attrs.frozen(kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol, TypeVar, get_args
 
 import trio
 
@@ -13,14 +13,46 @@ from bridge_py.wire.owning import own
 from snakepit_trio._calls.runner import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._requests.tool_registry import ToolRegistry
 from snakepit_trio.state.checks import check_new_session
+from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
-if TYPE_CHECKING:
-    from .pool import Pool
-
-
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SessionCalls(Protocol):
+    """The pool of a session, as far as its calls need it."""
+
+    sessions: SessionStore
+    tools: ToolRegistry
+
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: str | None = None,
+        retries: int | RetryPolicy | None = None,
+    ) -> Any:
+        """Run a tool in a worker and return its result."""
+
+    def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
+        """Run a tool that yields; `async with` gives the iterator over what it yields."""
+
+    async def execute_stream(
+        self,
+        name: str,
+        args: Arguments | None,
+        callback: Callable[[Any], Any],
+        *,
+        timeout: Timeout = DEFAULT,
+        session: str | None = None,
+    ) -> None:
+        """Call `callback` with each chunk of a tool that yields."""
 
 
 class SessionHandle(SessionView):
@@ -29,7 +61,7 @@ class SessionHandle(SessionView):
     The tools of its calls see its state through their `SessionContext`.
     """
 
-    def __init__(self, pool: Pool, session_id: str) -> None:
+    def __init__(self, pool: SessionCalls, session_id: str) -> None:
         super().__init__(pool.sessions, session_id)
         self._pool = pool
 
@@ -80,7 +112,7 @@ class SessionHandle(SessionView):
 
 @asynccontextmanager
 async def open_session(
-    pool: Pool,
+    pool: SessionCalls,
     affinities: dict[str, Affinity],
     session_id: str | None,
     ttl: float | None,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 import outcome
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue, copy_at_once
+from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
+from bridge_py.wire.conversation import Conversation
 from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio._calls.call import Call
@@ -22,19 +24,26 @@ from .handlers import handle
 from .host_tool_runs import HostToolRuns
 from .services import HostServices
 
-if TYPE_CHECKING:
-    from snakepit_trio._connections.link import LinkConnection
-
 logger = get_logger("snakepit.bridge")
 
 
+class SendsAnswers(Protocol):
+    """The link to a worker, as far as answers need it."""
+
+    conversation: Conversation
+    transfers: Transfers
+
+    def flush(self) -> None:
+        """Have what the conversation holds sent."""
+
+
 class WorkerRequests:
-    """That of one worker.
+    """What one worker asks.
 
     A question names the call that it is asked for; which session that is, our own record of the call tells.
     """
 
-    def __init__(self, services: HostServices, worker_id: str, calls: dict[int, Call], link: LinkConnection) -> None:
+    def __init__(self, services: HostServices, worker_id: str, calls: dict[int, Call], link: SendsAnswers) -> None:
         self._services = services
         self._worker_id = worker_id
         self._calls = calls

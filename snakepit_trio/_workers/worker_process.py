@@ -14,8 +14,7 @@ import trio
 
 from bridge_py.wire.errors import DecodeError, ProtocolError
 from bridge_py.wire.specs import ToolSpec
-from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._config.launcher import Site
+from snakepit_trio._config.config import PoolConfig, Site
 from snakepit_trio._connections.base import Connection, ConnectionContext, Hello, WorkerProcess
 from snakepit_trio._connections.link import LinkLost
 from snakepit_trio._requests.services import HostServices

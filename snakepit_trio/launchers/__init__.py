@@ -7,8 +7,7 @@ from typing import Literal
 
 import trio
 
-from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._config.config import Launcher, PoolConfig, Site
 from snakepit_trio._connections.base import WorkerProcess
 from snakepit_trio._processes.capacity import check_room
 from snakepit_trio._processes.guardian_client import GuardianClient

@@ -28,7 +28,7 @@ import trio.testing
 from bridge_py import BaseAdapter
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.adapters import Adapter
-from snakepit_trio._config.launcher import Launcher
+from snakepit_trio._config.config import Launcher
 from snakepit_trio._pool.pool import Pool, open_pool
 from snakepit_trio._util.nurseries import background_nursery
 

@@ -29,8 +29,7 @@ from bridge_py.main import load_adapter, make_adapter
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from snakepit_trio._config.adapters import GrpcPython
-from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._config.config import Launcher, PoolConfig, Site
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.link import LinkConnection, LinkLost
 from snakepit_trio._util.asyncio_loop import AsyncioLoop

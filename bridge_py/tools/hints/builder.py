@@ -48,6 +48,16 @@ _WRAPPERS: Final = tuple(
 )
 
 
+def enforced(hint: Any, *, special: bool) -> Any:
+    """A hint in terms of msgspec and `hook`. Raises `Unenforceable`.
+
+    `special`: for values that hold `Marked` ones or numpy's scalars. It takes longer.
+    """
+    found = Builder(special).of(hint)
+    check_known(found, hint)
+    return found
+
+
 class Builder:
     """Makes hints in terms of msgspec. Classes that refer to themselves are made once."""
 
@@ -160,7 +170,7 @@ class Builder:
         key = kind, args
         if key not in self._made:
             self._made[key] = made = own(kind.__qualname__, plain)
-            made.convert = staticmethod(objects.converter_of(kind, args, self))
+            made.convert = staticmethod(objects.converter_of(kind, args, self.of))
         return self._made[key]
 
     def _unmarked(self, found: Any) -> Any:

@@ -9,7 +9,7 @@ import enum
 import functools
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_origin
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -34,9 +34,7 @@ from .own import (
     variables_of,
 )
 
-if TYPE_CHECKING:
-    from .builder import Builder
-
+Of = Callable[[Any], Any]  # a hint in terms of msgspec
 _MISSING: Final = object()
 
 
@@ -118,10 +116,10 @@ def has_fields(kind: type) -> bool:
     )
 
 
-def converter_of(kind: Any, args: tuple[Any, ...], builder: Builder) -> Callable[[Any], Any]:
+def converter_of(kind: Any, args: tuple[Any, ...], of: Of) -> Callable[[Any], Any]:
     """What makes objects of a class from their fields. Raises `Unenforceable`."""
     known = variables_of(kind, args)
-    fields = [field._replace(hint=builder.of(substitute(field.hint, known))) for field in fields_of(kind)]
+    fields = [field._replace(hint=of(substitute(field.hint, known))) for field in fields_of(kind)]
     for field in fields:
         check_known(field.hint, field.hint)
     config = getattr(kind, "__struct_config__", None)
@@ -138,19 +136,19 @@ def converter_of(kind: Any, args: tuple[Any, ...], builder: Builder) -> Callable
         if typing.is_typeddict(kind):
             return read(value.content)
         if value.member is not None or value.kind != kind.__qualname__:
-            return _of_subclass(kind, value, builder)
+            return _of_subclass(kind, value, of)
         return _build(kind, fields, read(value.content), exact=True)
 
     return make
 
 
-def _of_subclass(kind: type, value: Marked, builder: Builder) -> Any:
+def _of_subclass(kind: type, value: Marked, of: Of) -> Any:
     """An object of a subclass that is known here arrives as itself."""
     waiting: list[Any] = list(kind.__subclasses__())
     while waiting:
         found = waiting.pop()
         if found.__qualname__ == value.kind:
-            return convert(value, builder.of(found))
+            return convert(value, of(found))
         waiting += found.__subclasses__()
     raise ValueError(f"Expected `{kind.__qualname__}`, got `{value.kind}`")
 

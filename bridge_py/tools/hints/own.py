@@ -11,14 +11,11 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
 from bridge_py.wire.registry import Marked
-
-if TYPE_CHECKING:
-    from .builder import Builder
 
 _CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 Convert = Callable[[Any], Any]  # raises `ValueError` or `TypeError` for what does not fit
@@ -71,19 +68,6 @@ def convert(value: Any, hint: Any) -> Any:
         return msgspec.convert(value, hint, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
-
-
-def enforced(hint: Any, *, special: bool) -> Any:
-    """A hint in terms of msgspec and `hook`. Raises `Unenforceable`.
-
-    `special`: for values that hold `Marked` ones or numpy's scalars. It takes longer.
-    """
-    from .builder import Builder
-
-    builder: Builder = Builder(special)
-    found = builder.of(hint)
-    check_known(found, hint)
-    return found
 
 
 def optional(hint: Any) -> Any:

@@ -4,9 +4,7 @@
 pytest's `parametrize`, or for `trio.run(contract.run)`. Nothing in here needs pytest.
 """
 
-from .adapters import adapter
 from .check import Check, Contract, LeftOut, Report
-from .launchers import launcher
-from .stores import store
+from .contracts import adapter, launcher, store
 
 __all__ = ["Check", "Contract", "LeftOut", "Report", "adapter", "launcher", "store"]

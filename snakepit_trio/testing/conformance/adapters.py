@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
 
 import snakepit_trio._pool.pool
-from bridge_py import BaseAdapter
-from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._pool.pool import Pool
 
-from .check import Contract, LeftOut, equal, that
+from .check import LeftOut, equal, that
 
 Arguments = Mapping[str, Any]
 
@@ -40,47 +38,6 @@ class Call:
             )
         else:
             equal(came, self.expected, what)
-
-
-def adapter(
-    adapter: Adapter | str | type[BaseAdapter],
-    calls: Iterable[tuple[str, Arguments, Any]],
-    *,
-    streams: Iterable[tuple[str, Arguments, Sequence[Any]]] = (),
-    echo: tuple[str, str] | None = None,
-    values: Sequence[Any] | None = None,
-    fails: tuple[str, Arguments, str] | None = None,
-    endless: tuple[str, Arguments] | None = None,
-    crash: tuple[str, Arguments] | None = None,
-    **config: Any,
-) -> Contract:
-    """The contract of an `Adapter`, or of what `open_pool` takes for one.
-
-    Each call is a tool's name, its arguments, and the result that is expected, or a function that says whether a result
-    is right; each of `streams` has the chunks in place of the result. They are made many times, in any order. Further
-    checks apply to what is named: `echo` is a tool, and its parameter, that gives back what it is given, by default
-    `values` that the protocol can carry; `fails` a call that raises, and what its message says; `endless` one that
-    takes for ever, in a worker that may be killed; `crash` one that ends its worker's process. `config` are further
-    settings of all pools, as `open_pool` has them.
-    """
-    from . import hooks, workings
-
-    made = PoolConfig(adapter=adapter).adapter
-    given = Adapters(
-        adapter=made,
-        calls=_calls(calls, "calls"),
-        streams=_calls(streams, "streams"),
-        echo=echo,
-        values=values,
-        fails=fails,
-        endless=endless,
-        crash=crash,
-        config=config,
-    )
-    if not given.calls:
-        raise UsageError("the contract of an adapter takes calls: give at least one (name, args, expected)")
-    rules = (hooks.rules, workings.rules)
-    return Contract(repr(made), [check for each in rules for check in each.checks(given)])
 
 
 @attrs.frozen(kw_only=True)
@@ -125,10 +82,3 @@ class Adapters:
             )
         except Exception as error:
             return f" (prepare_args raised {error!r})"
-
-
-def _calls(given: Iterable[tuple[str, Arguments, Any]], what: str) -> list[Call]:
-    try:
-        return [Call(name, args, expected) for name, args, expected in given]
-    except (TypeError, ValueError):
-        raise UsageError(f"{what} must be (name, args, expected) each, where args is a dict") from None

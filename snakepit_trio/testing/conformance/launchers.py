@@ -12,36 +12,15 @@ import trio
 import snakepit_trio._pool.pool
 from bridge_py import BaseAdapter
 from snakepit_trio._config.adapters import GrpcPython
-from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._config.launcher import Launcher, Site
+from snakepit_trio._config.config import Launcher, PoolConfig, Site
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output, WorkerProcess
 from snakepit_trio._pool.pool import Pool
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from . import tools
-from .check import Contract, LeftOut, made_by, that, title_of
+from .check import LeftOut, made_by, that
 
 Made = Launcher | Awaitable[Launcher] | AbstractAsyncContextManager[Launcher]
-
-
-def launcher(
-    make: Callable[[], Made], *, is_here: bool = True, find_tools: str = tools.__file__, **config: Any
-) -> Contract:
-    """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Connection`.
-
-    `make` gives a launcher each time it is called: the class, a function, a coroutine function, or what gives an async
-    context manager. `config` are further settings of all pools, as `open_pool` has them. `is_here` says that its
-    workers are processes of this machine, so that checks may look for them by pid and use its paths. `find_tools` is
-    where workers find the tools of the checks, as in `"{find_tools}:Tools"`: a path, or on other machines
-    `"snakepit_trio.testing.conformance.tools"`.
-
-    What needs processes is left out for launchers whose sites say `runs_inline`.
-    """
-    from . import lives, processes, running
-
-    given = Launchers(make, is_here, find_tools, config)
-    rules = (running.rules, processes.rules, lives.rules)
-    return Contract(title_of(make), [check for each in rules for check in each.checks(given)])
 
 
 #: Seconds after which a call should be over that was stopped, or whose worker was.

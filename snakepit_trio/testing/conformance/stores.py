@@ -13,27 +13,10 @@ from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.session import Change
 from snakepit_trio.state.store import SessionStore
 
-from .check import Contract, LeftOut, made_by, takes, that, title_of
+from .check import LeftOut, made_by, takes, that
 
 Made = SessionStore | Awaitable[SessionStore] | AbstractAsyncContextManager[SessionStore]
 _CLOCK_TTL: Final = 100.0
-
-
-def store(make: Callable[..., Made], *, ttl: float = 2.0, patience: float = 5.0) -> Contract:
-    """The contract of a `SessionStore`. `make` gives a new and empty one each time it is called.
-
-    It may be the class, a function, a coroutine function, or what gives an async context manager. If it has a parameter
-    `clock`, it is given a function that returns Unix time in seconds, and the checks of expiry move that on. If it has
-    none, they wait: `ttl` is how many seconds sessions live in them. If it has a parameter `quotas`, it is given
-    `Quotas`; else the checks of quotas are left out.
-
-    A store whose `may_wait` is true may tell its hub a little later, within `patience` seconds.
-    """
-    from . import expiry, hubs, sessions, updates
-
-    given = Stores(make, ttl, patience)
-    rules = (sessions.rules, updates.rules, hubs.rules, expiry.rules)
-    return Contract(title_of(make), [check for each in rules for check in each.checks(given)])
 
 
 class Stores:
