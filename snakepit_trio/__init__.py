@@ -42,6 +42,7 @@ from ._config.config import Launcher, PoolConfig, Site
 from ._config.limits import Limits
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack
+from ._pool import programs as session_helpers
 from ._pool.context import BridgedState, Context, LocalState
 from ._pool.pool import Pool, open_pool
 from ._pool.scripts import run_as_script
@@ -49,7 +50,6 @@ from ._pool.session import SessionHandle
 from ._pool.stats import PoolStats
 from ._pool.worker_info import PoolHealth, WorkerInfo
 from ._processes.registry import force_cleanup_all
-from ._python import programs as session_helpers
 from ._python.api import PythonAPI
 from ._python.placements import Step
 from ._requests.tool_registry import HostCall, RegisteredTool, ToolRegistry, ToolSpec

@@ -15,7 +15,7 @@ import trio
 
 import snakepit_trio as snakepit
 from bridge_py.adapters.python_calls import PythonCalls
-from snakepit_trio._python.programs import execute_program_command
+from snakepit_trio._pool.programs import execute_program_command
 from tests.conftest import TOOLS
 from tests.dspy_tools import OwnPrograms
 

@@ -12,14 +12,9 @@ import attrs
 import msgspec
 
 from bridge_py.wire.errors import (
-    CANCELLED,
     DecodeError,
     EncodeError,
-    Fault,
-    HostToolError,
-    RemoteProtocolError,
     UsageError,
-    type_name,
 )
 from bridge_py.wire.registry import parts_of
 from snakepit_trio._util.validation import is_text, refuse
@@ -183,37 +178,3 @@ _BINARY: Final = (*_LEAVES, bytes, bytearray)
 _MSGPACK: Final = _Form(
     "MessagePack", _BINARY, {*_LEAVES, bytes}, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 )
-
-
-# What frames say.
-
-
-def number_in(frame: dict[str, Any], key: str) -> int:
-    """The number of a call, or of an ask. Raises `RemoteProtocolError`."""
-    number = frame.get(key)
-    if type(number) is not int:
-        raise RemoteProtocolError(f"a frame whose {key!r} is {number!r:.100}, not a number")
-    return number
-
-
-def fault_in(error: Any, *, is_cancelled: bool) -> Fault:
-    """What a worker's error is. Raises `RemoteProtocolError`."""
-    if isinstance(error, str):
-        error = {"message": error}
-    if not isinstance(error, dict):
-        raise RemoteProtocolError(f"an error of type {type(error).__name__}, which is neither text nor a map")
-    message, kind, trace = (text_of(error.get(key)) for key in ("message", "type", "traceback"))
-    # Who was not cancelled has an error of that name of its own.
-    return Fault(CANCELLED if is_cancelled and kind == CANCELLED else "tool", message, kind, trace)
-
-
-def error_answer(error: Exception) -> dict[str, Any]:
-    """What a worker is told of an ask that failed."""
-    if isinstance(error, HostToolError):
-        return {"error": {"type": error.type, "message": text_of(error.message)}}
-    return {"error": {"type": type_name(error), "message": text_of(error)}}
-
-
-def text_of(value: Any) -> str:
-    """A text that can be sent on, without lone surrogates."""
-    return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode()
