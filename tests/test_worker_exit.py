@@ -92,7 +92,7 @@ async def test_temporary_folders_go_and_output_comes(caplog: pytest.LogCaptureFi
 
 async def test_who_is_told_to_hurry_ends_with_0_too() -> None:
     codes: list[int | None] = []
-    async with _open(codes, shutdown_timeout=1.5) as pool:
+    async with _open(codes, shutdown_timeout=9) as pool:
         await pool.execute("slow_atexit")
     assert codes == [0]
 
