@@ -72,6 +72,12 @@ class StdioFrames:
 
     async def write(self) -> None:
         """Write what is sent, until `end`. Raises `LinkLost` some time after the worker has closed its stdin."""
+        if not await self._write_all():
+            # It is usually dying, and may have said more before that.
+            await trio.sleep(_LAST_WORDS)
+            raise LinkLost("the worker closed its stdin")
+
+    async def _write_all(self) -> bool:
         try:
             while self._queue or not self._is_ending:
                 await self._to_write.wait()
@@ -80,9 +86,8 @@ class StdioFrames:
                     await self._write_one(self._queue.popleft())
             await self._stdin.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # It is usually dying, and may have said more before that.
-            await trio.sleep(_LAST_WORDS)
-            raise LinkLost("the worker closed its stdin") from None
+            return False
+        return True
 
     async def _write_one(self, outgoing: _Outgoing) -> None:
         before, self.last_sent = self.last_sent, outgoing.call_id or self.last_sent
