@@ -110,8 +110,8 @@ async def sweep_ten_dead_hosts(folder: Path) -> Sweep:
 class Rates:
     """Calls served in two seconds: without trouble, and in each two seconds with it; `deaths` of workers."""
 
-    normal: int
-    troubled: list[int]
+    normal: float
+    troubled: list[float]
     deaths: int
 
 
@@ -121,13 +121,14 @@ async def serve_beside_a_killing_tool() -> Rates:
         normal = await _served_in(pool, 2.0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_kill_again_and_again, pool)
-            troubled = [await _served_in(pool, 2.0) for _ in range(3)]
+            troubled = [await _served_in(pool, 2.0, deaths=1) for _ in range(3)]
             nursery.cancel_scope.cancel()
         return Rates(normal, troubled, pool.get_stats().crashed)
 
 
-async def _served_in(pool: snakepit.Pool, seconds: float) -> int:
-    served = 0
+async def _served_in(pool: snakepit.Pool, seconds: float, deaths: int = 0) -> float:
+    """Calls served in this time, which goes on until so many workers have died; the rest is left out of the count."""
+    served, began, crashed = 0, trio.current_time(), pool.get_stats().crashed
 
     async def caller() -> None:
         nonlocal served
@@ -135,11 +136,14 @@ async def _served_in(pool: snakepit.Pool, seconds: float) -> int:
             assert await pool.execute("add", {"a": 1}, retries=10) == 2
             served += 1
 
-    with trio.move_on_after(seconds):
-        async with trio.open_nursery() as nursery:
-            for _ in range(16):
-                nursery.start_soon(caller)
-    return served
+    async with trio.open_nursery() as nursery:
+        for _ in range(16):
+            nursery.start_soon(caller)
+        await trio.sleep(seconds)
+        while pool.get_stats().crashed < crashed + deaths:
+            await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    return served * seconds / (trio.current_time() - began)
 
 
 async def _kill_again_and_again(pool: snakepit.Pool) -> None:

@@ -20,6 +20,7 @@ from snakepit_trio import testing
 from snakepit_trio._calls.scheduler import Scheduler
 from snakepit_trio._config.policies import TaintPolicy
 from snakepit_trio._connections.link import LinkConnection
+from snakepit_trio._requests.host_tool_runs import HostToolRuns
 from snakepit_trio.launchers import _LocalSite
 
 from .conftest import TOOLS
@@ -87,7 +88,7 @@ async def _die_soon(pool: snakepit.Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "what"), [(TaintPolicy, "killed"), (LinkConnection, "when_over"), (Scheduler, "requeue")]
+    ("owner", "what"), [(TaintPolicy, "killed"), (HostToolRuns, "when_over"), (Scheduler, "requeue")]
 )
 async def test_a_callback_that_fails_while_a_worker_is_settled(
     owner: Any, what: str, monkeypatch: pytest.MonkeyPatch, untraced_workers: None

@@ -174,7 +174,7 @@ def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
                 await trio.lowlevel.checkpoint()
                 with pytest.raises((snakepit.SessionError, snakepit.ToolError)):
                     await desk.call_host_tool(call, "wait", {})
-                desk.when_over(call, lambda: ended.append(call))
+                desk.host_tool_runs.when_over(call, lambda: ended.append(call))
         assert ended == [call]
 
     for seed in range(20):  # in some of them it is the desk's turn first

@@ -43,11 +43,26 @@ class ConnectionContext:
     on_frame: Callable[[Frame], None]
 
 
+class HostWork(Protocol):
+    """What the host does for the calls of one worker: host tools, and other questions that take their time."""
+
+    def cancel_for(self, call: Call) -> None:
+        """A call is being stopped: so is what the host does for it."""
+
+    def is_serving(self, call: Call) -> bool:
+        """Whether the host runs anything for a call."""
+
+    def when_over(self, call: Call, then: Callable[[], None]) -> None:
+        """A call has ended in its worker: stop what runs for it on the host, and call `then` when nothing does."""
+
+
 class Connection(ABC):
     """One worker's line. Calls have ids, which grow; their outcomes come as frames."""
 
     #: Whether a call can be stopped in no other way than by killing the worker.
     kills_to_cancel = False
+    #: What the host does for its calls.
+    host_work: HostWork
 
     @abstractmethod
     async def run(self) -> None:
@@ -86,20 +101,6 @@ class Connection(ABC):
 
     def end_session(self, session_id: str) -> None:
         """Tell the worker that a session has ended, if its protocol has a word for that."""
-
-    # What the host does for calls: their questions, and host tools.
-
-    @abstractmethod
-    def cancel_for(self, call: Call) -> None:
-        """A call is being stopped: so is what the host does for it."""
-
-    @abstractmethod
-    def is_serving(self, call: Call) -> bool:
-        """Whether the host runs anything for a call."""
-
-    @abstractmethod
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import itertools
 import re
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,7 @@ class ContractConnection(Connection):
         self._ready_file = ready_file
         self._allow_pickle = allow_pickle
         self._requests = ContractRequests(context.services, context.worker_id)
+        self.host_work = self._requests.host_tool_runs
         self._numbers = itertools.count(1)
         self._served: dict[int, _Served] = {}
         self._to_do: deque[Coroutine[Any, Any, None]] = deque()
@@ -224,15 +225,6 @@ class ContractConnection(Connection):
 
     def goodbye(self) -> bool:
         return False
-
-    def cancel_for(self, call: Call) -> None:
-        self._requests.cancel_for(call)
-
-    def is_serving(self, call: Call) -> bool:
-        return self._requests.is_serving(call)
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        self._requests.when_over(call, then)
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._wake is None:

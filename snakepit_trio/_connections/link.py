@@ -46,7 +46,7 @@ class LinkConnection(Connection):
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid
         self._requests = WorkerRequests(context.services, context.worker_id, context.calls, self)
-        self._served = self._requests.served
+        self.host_work = self._requests.host_tool_runs
         self._secret = secret
         self._connected = connected
         self._on_ready = context.on_ready
@@ -141,15 +141,6 @@ class LinkConnection(Connection):
         self.conversation.goodbye()
         self.flush()
         return True
-
-    def cancel_for(self, call: Call) -> None:
-        self._requests.cancel_for(call)
-
-    def is_serving(self, call: Call) -> bool:
-        return call.id in self._served
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        self._requests.when_over(call, then)
 
     # What comes from the worker.
 

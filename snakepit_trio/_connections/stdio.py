@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -81,7 +80,9 @@ class StdioConnection(Connection):
         self._on_ready = context.on_ready
         self._on_frame = context.on_frame
         self._requests = ContractRequests(context.services, context.worker_id)
-        self._asks = StdioRequests(context.services, context.worker_id, context.calls, self._requests, self._answer)
+        self._asks = self.host_work = StdioRequests(
+            context.services, context.worker_id, context.calls, self._requests, self._answer
+        )
         max_frame, answered = context.services.sizes.max_frame, self._asks.unanswered.remove
         self._frames = StdioFrames(adapter, max_frame, stdin, stdout, answered)
         self._send = self._frames.send
@@ -185,15 +186,6 @@ class StdioConnection(Connection):
         """Close its stdin, whose end tells the worker that it is to end."""
         self._frames.end()
         return True
-
-    def cancel_for(self, call: Call) -> None:
-        self._requests.cancel_for(call)
-
-    def is_serving(self, call: Call) -> bool:
-        return self._asks.is_serving(call)
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        self._asks.when_over(call, then)
 
     def _deliver_soon(self, frame: Frame) -> None:
         # Who opens a call learns its id first.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable
 from typing import Any, Final
 
 import outcome
@@ -48,7 +47,7 @@ class ContractRequests:
         self._made: set[str] = set()  # sessions that end with their call
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
-        self._host_tool_runs = HostToolRuns(services, worker_id, self)
+        self.host_tool_runs = HostToolRuns(services, worker_id, self)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -125,26 +124,14 @@ class ContractRequests:
             raise SessionError("the call is being stopped")
         frame = Frame(Kind.CALL, next(self._numbers))
         question = self._questions[frame.call_id] = _Question()
-        self._host_tool_runs.open(frame, call, name, args, self._nursery)
+        self.host_tool_runs.open(frame, call, name, args, self._nursery)
         try:
             await question.over.wait()
         finally:
             del self._questions[frame.call_id]
-            self._host_tool_runs.cancel(frame.call_id)
+            self.host_tool_runs.cancel(frame.call_id)
         assert question.found is not None
         return question.found.unwrap()
-
-    def cancel_for(self, call: Call) -> None:
-        """A call is being stopped: so is what the host does for it."""
-        self._host_tool_runs.cancel_for(call)
-
-    def is_serving(self, call: Call) -> bool:
-        """Whether the host runs anything for a call."""
-        return self._host_tool_runs.run_for(call)
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
-        self._host_tool_runs.when_over(call, then)
 
     # How host tools end.
 

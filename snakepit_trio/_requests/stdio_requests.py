@@ -81,15 +81,19 @@ class StdioRequests:
         )
         nursery.start_soon(self._serve, ask)
 
+    def cancel_for(self, call: Call) -> None:
+        """A call is being stopped: so are the host tools that run for it."""
+        self._requests.host_tool_runs.cancel_for(call)
+
     def is_serving(self, call: Call) -> bool:
         """Whether the host runs anything for a call."""
-        return bool(self._asks_of(call)) or self._requests.is_serving(call)
+        return bool(self._asks_of(call)) or self._requests.host_tool_runs.is_serving(call)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Stop the host tools of a call; a variable that is being set will be."""
         asks = self._asks_of(call)
         if not asks:
-            self._requests.when_over(call, then)
+            self._requests.host_tool_runs.when_over(call, then)
             return
         self._waiting[call.id] = then
         for ask in asks:
@@ -111,7 +115,7 @@ class StdioRequests:
     def _forget(self, ask: _Ask) -> None:
         del self._running[ask.number]
         if not self._asks_of(ask.call) and (then := self._waiting.pop(ask.call.id, None)) is not None:
-            self._requests.when_over(ask.call, then)
+            self._requests.host_tool_runs.when_over(ask.call, then)
 
     async def _answer_to(self, ask: _Ask) -> dict[str, Any]:
         try:

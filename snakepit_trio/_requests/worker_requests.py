@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -50,9 +50,7 @@ class WorkerRequests:
         self._link = link
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # that the worker may remember something of
-        self._host_tool_runs = HostToolRuns(services, worker_id, self)
-        #: The ids of the calls for which the host runs anything.
-        self.served = self._host_tool_runs.served
+        self.host_tool_runs = HostToolRuns(services, worker_id, self)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
@@ -83,19 +81,11 @@ class WorkerRequests:
 
     def cancel(self, ask_id: int) -> None:
         """The worker wants no answer any more. What answers at once has done so."""
-        self._host_tool_runs.cancel(ask_id)
+        self.host_tool_runs.cancel(ask_id)
 
     def grant(self, ask_id: int, chunks: int) -> None:
         """The worker takes more of a stream."""
-        self._host_tool_runs.grant(ask_id, chunks)
-
-    def cancel_for(self, call: Call) -> None:
-        """A call is being stopped: so is what the host does for it."""
-        self._host_tool_runs.cancel_for(call)
-
-    def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """A call has ended in its worker: call `then` when nothing runs for it on the host."""
-        self._host_tool_runs.when_over(call, then)
+        self.host_tool_runs.grant(ask_id, chunks)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
         try:
@@ -106,7 +96,7 @@ class WorkerRequests:
         except Exception as error:
             self.fail(frame, fault_of(error))
         else:
-            self._host_tool_runs.open(frame, call, name, args, nursery)
+            self.host_tool_runs.open(frame, call, name, args, nursery)
 
     def _record(self, call_id: int, verb: str) -> Call:
         call = self._calls.get(call_id)

@@ -20,6 +20,7 @@ from snakepit_trio.errors import WorkerCrashed
 
 from .due import Due
 from .health import Heartbeat
+from .life import Life, Phase
 
 
 class WorkerEvents(Protocol):
@@ -65,13 +66,12 @@ class WorkerCalls(ABC):
         self._reports = reports
         self._process: WorkerProcess | None = None
         self._connection: Connection | None = None
-        self._over = trio.Event()  # it ends: nothing is said to it any more
-        self._is_stopped = False  # it has ended, and its calls have been settled
+        self._life = Life()
 
     @property
-    @abstractmethod
     def has_left(self) -> bool:
         """Whether it takes no more calls, and never will again."""
+        return self._life.has_left
 
     @property
     @abstractmethod
@@ -112,7 +112,7 @@ class WorkerCalls(ABC):
         """Ask for the end of a call, and end what the host does for it."""
         if self._connection is None:
             return
-        self._connection.cancel_for(call)
+        self._connection.host_work.cancel_for(call)
         if call.id not in self.calls:
             return
         for frame in self._connection.cancel(call.id):
@@ -122,7 +122,7 @@ class WorkerCalls(ABC):
 
     def end_session(self, session_id: str) -> None:
         """Tell it that a session has ended of which it may hold something."""
-        if self._connection is not None and not self._over.is_set():
+        if self._connection is not None and not self._life.is_over:
             self._connection.end_session(session_id)
 
     def is_killed_to_stop(self, call: Call) -> bool:
@@ -156,10 +156,10 @@ class WorkerCalls(ABC):
         if self._connection is None:
             then()
         else:
-            self._connection.when_over(call, then)
+            self._connection.host_work.when_over(call, then)
 
     def _handle(self, frame: Frame) -> None:
-        if self._is_stopped:
+        if self._life.phase is Phase.STOPPED:
             return  # its calls have been settled
         match frame.kind:
             case Kind.RESULT | Kind.END | Kind.ERROR:
@@ -201,8 +201,8 @@ class WorkerCalls(ABC):
 
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         # What the host still does for it, for a thread that the tool has left behind say, is its code too.
-        if self._connection is not None and self._connection.is_serving(call):
-            self._connection.when_over(call, lambda: self._call_over(call, frame, failure))
+        if self._connection is not None and self._connection.host_work.is_serving(call):
+            self._connection.host_work.when_over(call, lambda: self._call_over(call, frame, failure))
         else:
             self._call_over(call, frame, failure)
 

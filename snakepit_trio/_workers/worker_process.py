@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
@@ -21,9 +22,25 @@ from snakepit_trio._requests.services import HostServices
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import told
 from snakepit_trio._util.patience import comes_within
-from snakepit_trio.errors import ENDED_EARLY, WorkerCrashed, WorkerStartError
+from snakepit_trio.errors import WorkerCrashed, WorkerStartError
 
 from .health import MIB, beyond
+from .life import (
+    ASKED,
+    EXITED,
+    FAILED,
+    KILLED,
+    LINK_LOST,
+    NOT_STARTED,
+    OUT_OF_MEMORY,
+    POOL_ENDED,
+    PROTOCOL_BROKEN,
+    TOO_LARGE,
+    TOO_LATE,
+    Event,
+    Phase,
+    Reason,
+)
 from .output import log_lines
 from .worker_calls import WorkerCalls, WorkerEvents
 from .worker_state import WorkerState
@@ -31,11 +48,16 @@ from .worker_state import WorkerState
 logger = get_logger("snakepit.worker")
 
 _LAUNCH = 5.0  # seconds to start a process, which an executable on a dead file system may keep from being one
-_EXIT_AFTER_LINK = 0.5  # a process whose link ended is usually dying; its own exit code tells more than our kill
-_EXIT_AT_START = 5.0  # the same while nobody waits for it but who wants to know why it did not start
 _LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
 _REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
+_STATES: Final = {
+    Phase.STARTING: WorkerState.STARTING,
+    Phase.READY: WorkerState.READY,
+    Phase.DRAINING: WorkerState.DRAINING,
+    Phase.ENDING: WorkerState.DRAINING,
+    Phase.STOPPED: WorkerState.STOPPED,
+}
 
 
 class Worker(WorkerCalls):
@@ -49,27 +71,25 @@ class Worker(WorkerCalls):
         self._config = config
         self._site = site
         self._services = services
-        self._is_ready = False
-        self._is_draining = False
         self._has_served = False
         self._ready_or_over = trio.Event()
+        self._over = trio.Event()  # it ends, or has ended
         self._exited = trio.Event()
         self._exited_or_hurried = trio.Event()
         self._is_hurried = False
-        self._problem: str | None = None  # None: it ends because the pool wants it to
-        self._patience = 0.0  # seconds to wait for its own exit before it is killed
-        self._is_trusted = True  # until it breaks the protocol
         self._last_words = ""  # why it could not start
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     def resident_bytes(self) -> int:
         """The memory of its process; 0 if there is none."""
-        return 0 if self._process is None or self._is_stopped else self._process.resident_bytes()
+        if self._process is None or self._life.phase is Phase.STOPPED:
+            return 0
+        return self._process.resident_bytes()
 
     @property
     def is_ready(self) -> bool:
         """Whether it takes calls."""
-        return self._is_ready and not self._is_draining and not self._over.is_set()
+        return self._life.phase is Phase.READY
 
     @property
     def has_served(self) -> bool:
@@ -79,30 +99,21 @@ class Worker(WorkerCalls):
     @property
     def is_due(self) -> bool:
         """Whether it should be replaced, and has not ended by itself."""
-        return self.due.reason is not None and not self._over.is_set()
+        return self.due.reason is not None and not self._life.is_over
 
     @property
     def state(self) -> WorkerState:
         """Where it is in its life."""
-        if self._is_stopped:
-            return WorkerState.STOPPED
-        if self.has_left:
-            return WorkerState.DRAINING
-        if not self._is_ready:
-            return WorkerState.STARTING
-        return WorkerState.BUSY if self.calls else WorkerState.READY
-
-    @property
-    def has_left(self) -> bool:
-        """Whether it takes no more calls, and never will again."""
-        return self._over.is_set() or self._is_draining
+        if self._life.phase is Phase.READY and self.calls:
+            return WorkerState.BUSY
+        return _STATES[self._life.phase]
 
     @property
     def exit_reason(self) -> str:
         """Why it has left."""
         if self.failure is not None:
             return str(self.failure)
-        what = self._problem or (f"was replaced: {self.due.reason}" if self.due.reason else "was stopped")
+        what = self._life.problem or (f"was replaced: {self.due.reason}" if self.due.reason else "was stopped")
         return f"worker {self.id} {what}"
 
     async def until_ready_or_over(self) -> None:
@@ -120,20 +131,20 @@ class Worker(WorkerCalls):
             with trio.fail_after(self._config.start_timeout + _LAUNCH):
                 process = self._process = await self._site.launch(self.id)
         except Exception as error:
-            self._finish(f"could not be started: {told(error)}")
+            self._finish(NOT_STARTED, told(error))
             raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
         try:
             await self._live(process)
         except Exception as error:
             # A fault of ours, or of what the application has given us: its calls have been settled.
-            if not self._is_ready:
+            if not self._life.was_ready:
                 raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
             logger.error("worker %s ended by a fault of its host", self.id, exc_info=error)
         finally:
             with trio.CancelScope(shield=True), logger.tolerates("giving back what a worker had"):
                 await process.release()
-        if self._problem is not None and not self._is_ready:
-            raise WorkerStartError(self.id, self._problem, process.exit_code, self._stderr_tail, self._last_words)
+        if self._life.problem is not None and not self._life.was_ready:
+            raise WorkerStartError(self.id, self._life.problem, process.exit_code, self._stderr_tail, self._last_words)
 
     async def _live(self, process: WorkerProcess) -> None:
         output = logger.child(self.id)
@@ -162,7 +173,7 @@ class Worker(WorkerCalls):
                         await self._end(process)
                     pipes.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
             except Exception as error:
-                self._finish(f"failed: {told(error)}")
+                self._finish(FAILED, told(error))
                 raise
             finally:
                 # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
@@ -174,54 +185,52 @@ class Worker(WorkerCalls):
         await process.wait()
         self._exited.set()
         self._exited_or_hurried.set()
-        self._finish(self._death())
+        self._finish(EXITED)
 
     async def _watch_health(self, process: WorkerProcess) -> None:
-        while not self._over.is_set():
+        while not self._life.is_over:
             await trio.sleep(self._config.ping_interval)
             with logger.tolerates("a look at a worker"):
                 # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
                 if await self.health.ask(
-                    self._ping, process.is_stopped, lambda: not self._is_ready or bool(self.calls)
+                    self._ping, process.is_stopped, lambda: not self._life.was_ready or bool(self.calls)
                 ):
                     self.kill(f"was killed: {self.health.complaint}")
                 self._check_due()
 
     async def _watch_memory(self, most: int) -> None:
         held = await beyond(most, self.resident_bytes)
-        self._finish(f"was killed: it held {held / MIB:.0f} MiB, and may hold {most / MIB:.0f} (max_resident_bytes)")
+        self._finish(TOO_LARGE, held / MIB, most / MIB)
 
     def _ping(self, number: int) -> None:
-        if self._is_ready and self._connection is not None:
+        if self._life.was_ready and self._connection is not None:
             self._connection.ping(number)
 
     async def _run_connection(self, connection: Connection) -> None:
         try:
             await connection.run()
         except LinkLost:
-            patience = _EXIT_AFTER_LINK if self._is_ready else _EXIT_AT_START
-            self._finish("closed its link", patience)
+            self._finish(LINK_LOST)
         except (ProtocolError, DecodeError) as error:
-            self._is_trusted = False
-            self._finish(f"broke the protocol: {error}")
+            self._finish(PROTOCOL_BROKEN, error)
         except Exception as error:
             logger.exception("the link of worker %s failed", self.id)
             self.kill(f"lost its link by a fault of the host: {told(error)}")  # so nothing that it runs is to blame
 
     async def _until_over(self) -> None:
         if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):
-            self._finish(f"was not ready within {self._config.start_timeout} s")
+            self._finish(TOO_LATE, self._config.start_timeout)
         await self._over.wait()
 
     async def _end(self, process: WorkerProcess) -> None:
         step = self._config.shutdown_timeout / 3
-        if self._problem is None:
+        if self._life.problem is None:
             if self._say_goodbye():
                 await self._exits_within(step)
             self._signal(signal.SIGTERM)
             await self._exits_within(step)
         else:
-            await self._exits_within(self._patience)
+            await self._exits_within(self._life.patience)
             self._name_exit()
         self._name_oom(process)
         # Also after its exit: what it started may live on in its group.
@@ -230,19 +239,16 @@ class Worker(WorkerCalls):
 
     def _name_exit(self) -> None:
         # Which of the two a death shows first is a race; they are told as one.
-        if self._patience and self._exited.is_set():
-            self._problem = self._death()
-
-    def _death(self) -> str:
-        return "died" if self._is_ready else ENDED_EARLY
+        if self._life.reason is LINK_LOST and self._exited.is_set():
+            self._life.name(EXITED)
 
     def _name_oom(self, process: WorkerProcess) -> None:
         # Before our own SIGKILL, which could not be told from the kernel's.
-        if self._problem is None or process.exit_code != -signal.SIGKILL:
+        if self._life.problem is None or process.exit_code != -signal.SIGKILL:
             return
         with logger.tolerates("looking for its cause of death"):
             if process.was_killed_for_memory():
-                self._problem = "was killed by the kernel: out of memory"
+                self._life.name(OUT_OF_MEMORY)
 
     async def _exits_within(self, seconds: float) -> None:
         if not self._exited_or_hurried.is_set():
@@ -256,12 +262,12 @@ class Worker(WorkerCalls):
     def hurry(self) -> None:
         """End it now: it is killed, and not waited for as long as it might be."""
         self._is_hurried = True
-        self._finish(None)
+        self._finish(ASKED)
         self._signal(signal.SIGKILL)
         self._exited_or_hurried.set()
 
     def _say_goodbye(self) -> bool:
-        if self._connection is None or not self._is_ready:
+        if self._connection is None or not self._life.was_ready:
             return False
         for call in list(self.calls.values()):
             self.cancel(call)
@@ -283,31 +289,28 @@ class Worker(WorkerCalls):
 
     def _settle(self, process: WorkerProcess) -> None:
         # Whatever of this fails, its calls get their outcome.
-        self._is_stopped, last_started = True, None
+        last_started = None
         with logger.tolerates("its leaving"):
-            self._finish("was killed: its pool ended")
-        if self._problem is not None:
-            self.failure = WorkerCrashed(self.id, self._problem, process.exit_code, self._stderr_tail)
+            self._finish(POOL_ENDED)
+        self._life.take(Event.SETTLE)
+        if self._life.problem is not None:
+            self.failure = WorkerCrashed(self.id, self._life.problem, process.exit_code, self._stderr_tail)
         with logger.tolerates("looking for its last call"):
-            last_started = process.last_started if self._is_trusted else None
+            last_started = process.last_started if self._life.is_believed else None
             self._last_words = process.last_words
         self._reports.worker_gone(self, last_started, self.failure)
         self._reports.tell_end(self, process.exit_code)
 
-    def _finish(self, problem: str | None, patience: float = 0.0) -> None:
-        # The first reason counts: what follows is its consequence.
-        if not self._over.is_set():
-            self._problem = problem
-            self._patience = patience
+    def _finish(self, reason: Reason, *details: object) -> None:
+        if self._life.end(reason, *details):
             self._over.set()
             self._ready_or_over.set()
             self._reports.worker_leaving(self)
 
     def drain(self) -> None:
         """Take no more calls, give back what has not started, and stop when the others are over."""
-        if self.has_left:
+        if not self._life.take(Event.DRAIN):
             return
-        self._is_draining = True
         self._reports.worker_leaving(self)
         for call in list(self.calls.values()):
             self.recall(call)
@@ -315,44 +318,43 @@ class Worker(WorkerCalls):
 
     def recycle(self, reason: str) -> None:
         """Ask for its replacement."""
-        if self._is_ready:
+        if self._life.was_ready:
             self.due.ask(reason)
 
     def postpone(self) -> None:
         """It stays for now: its replacement could not start."""
-        if not self._over.is_set():
+        if not self._life.is_over:
             self.due.postpone()
 
     def _check_due(self) -> None:
-        if self._is_ready:
+        if self._life.was_ready:
             self.due.look(self.calls_served, self.resident_bytes)
 
     def _stop_if_drained(self) -> None:
-        if self._is_draining and not self.calls:
+        if self._life.phase is Phase.DRAINING and not self.calls:
             self.stop()
 
     def stop(self) -> None:
         """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
-        self._finish(None)
+        self._finish(ASKED)
 
     def kill(self, problem: str, *, for_a_call: bool = False) -> None:
         """Kill its process group at once; `problem` goes into the error of its calls.
 
         `for_a_call`: the worker itself is well, but only its end stops a call.
         """
-        if not self._over.is_set():
+        if not self._life.is_over:
             self.is_killed_by_us = True
             self._has_served |= for_a_call
-        self._finish(problem)
+        self._finish(KILLED, problem)
 
     def _hear_hello(self, hello: Hello) -> None:
         assert self._process is not None
         self.python = hello.python
         self.tools = {tool.name: tool for tool in hello.tools}
         self._process.is_ready()
-        self._is_ready = True
-        self._ready_or_over.set()
-        if not self._over.is_set():
+        if self._life.take(Event.HELLO):
+            self._ready_or_over.set()
             self._reports.worker_ready(self)
 
     def _hear_of_tools(self, tools: Sequence[ToolSpec]) -> None:
