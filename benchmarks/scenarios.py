@@ -127,7 +127,7 @@ async def serve_beside_a_killing_tool() -> Rates:
 
 
 async def _served_in(pool: snakepit.Pool, seconds: float, deaths: int = 0) -> float:
-    """Calls served in this time, which goes on until so many workers have died; the rest is left out of the count."""
+    """Calls served in this time, on average over one that goes on until so many workers have died."""
     served, began, crashed = 0, trio.current_time(), pool.get_stats().crashed
 
     async def caller() -> None:
