@@ -24,6 +24,8 @@ from bridge_py.wire.errors import (
     fault_of,
 )
 from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.variable import Variable
+from bridge_py.wire.verbs import VERBS, pack
 
 from .client import AsyncioClient
 
@@ -118,7 +120,8 @@ class ContractHost:
         handler = _HANDLERS.get(verb)
         if handler is None:
             raise SessionError(f"the wire contract has no {verb}")
-        return await handler(self._client, session_id, *arguments)
+        found = await handler(self._client, session_id, *arguments)
+        return pack(VERBS[verb].answer, found) if verb in VERBS else found
 
 
 async def _register_variable(
@@ -130,20 +133,19 @@ async def _register_variable(
     constraints: Any,
     metadata: Any,
     rules: Any,
-) -> list[Any]:
+) -> Variable:
     if rules is not None:
         raise SessionError("the wire contract has no way to give a variable access rules")
     await client.register_variable(session_id, name, kind, value, constraints=constraints, metadata=metadata)
-    return await _get_variable(client, session_id, name)
+    return await client.get_variable(session_id, name)
 
 
-async def _get_variable(client: AsyncioClient, session_id: str, identifier: str) -> list[Any]:
-    return (await client.get_variable(session_id, identifier)).pack()
+async def _get_variable(client: AsyncioClient, session_id: str, identifier: str) -> Variable:
+    return await client.get_variable(session_id, identifier)
 
 
-async def _get_variables(client: AsyncioClient, session_id: str, identifiers: list[str]) -> list[Any]:
-    found, missing = await client.get_variables(session_id, identifiers)
-    return [{name: each.pack() for name, each in found.items()}, missing]
+async def _get_variables(client: AsyncioClient, session_id: str, identifiers: list[str]) -> Any:
+    return await client.get_variables(session_id, identifiers)
 
 
 async def _has_variable(client: AsyncioClient, session_id: str, identifier: str) -> bool:
@@ -154,24 +156,23 @@ async def _has_variable(client: AsyncioClient, session_id: str, identifier: str)
     return True
 
 
-async def _list_variables(client: AsyncioClient, session_id: str, pattern: str) -> list[Any]:
-    return [each.pack() for each in await client.list_variables(session_id, pattern)]
+async def _list_variables(client: AsyncioClient, session_id: str, pattern: str) -> list[Variable]:
+    return await client.list_variables(session_id, pattern)
 
 
 async def _update_variable(
     client: AsyncioClient, session_id: str, identifier: str, value: Any, expected_version: int | None, metadata: Any
-) -> list[Any]:
+) -> Variable:
     await client.set_variable(session_id, identifier, value, expected_version=expected_version, metadata=metadata)
-    return await _get_variable(client, session_id, identifier)
+    return await client.get_variable(session_id, identifier)
 
 
 async def _update_variables(
     client: AsyncioClient, session_id: str, updates: dict[str, Any], atomic: bool, metadata: Any
-) -> dict[str, Any]:
+) -> dict[str, Variable | Exception]:
     versions, errors = await client.set_variables(session_id, updates, atomic=atomic, metadata=metadata)
     found, _ = await client.get_variables(session_id, versions)
-    outcome: dict[str, Any] = {name: [each.pack(), None] for name, each in found.items()}
-    return outcome | {name: [None, fault_of(SessionError(text))] for name, text in errors.items()}
+    return {**found, **{name: SessionError(text) for name, text in errors.items()}}
 
 
 async def _delete_variable(client: AsyncioClient, session_id: str, identifier: str) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from bridge_py.wire import types
-from bridge_py.wire.errors import Fault, VariableNotFound, error_of
+from bridge_py.wire.errors import VariableNotFound
 from bridge_py.wire.variable import AccessRules, Variable
+from bridge_py.wire.verbs import VERBS, unpack
 
 from .asking import Steps
 from .cache import SessionCache
@@ -44,15 +43,17 @@ class SessionState:
         """Add a variable."""
         kind = types.infer_type(value) if type is None else type
         rules = None if access_rules is None else [access_rules.read_only, access_rules.owner]
-        answer = yield "register_variable", (name, kind, value, dict(constraints), dict(metadata), rules)
-        return self._keep(answer.value(), answer.stamp)
+        found: Variable = yield from self.ask(
+            "register_variable", name, kind, value, dict(constraints), dict(metadata), rules
+        )
+        return found
 
     def get_variable(self, identifier: str, bypass_cache: bool = False) -> Steps[Variable]:
         """One variable."""
         if not bypass_cache and (found := self.cached(identifier)) is not None:
             return found.detached()
-        answer = yield "get_variable", (identifier,)
-        return self._keep(answer.value(), answer.stamp)
+        found_there: Variable = yield from self.ask("get_variable", identifier)
+        return found_there
 
     def get_variables(
         self, identifiers: Iterable[str], bypass_cache: bool
@@ -63,38 +64,30 @@ class SessionState:
         unknown = [name for name in asked if name not in known]
         missing: list[str] = []
         if unknown:
-            answer = yield "get_variables", (unknown,)
-            found_there, missing = answer.value()
-            known |= {name: self._keep(raw, answer.stamp) for name, raw in found_there.items()}
+            found_there, missing = yield from self.ask("get_variables", unknown)
+            known |= found_there
         return {name: known[name].detached() for name in asked if name in known}, missing
 
     def has_variable(self, identifier: str) -> Steps[bool]:
         """Whether there is such a variable."""
         if self.cached(identifier) is not None:
             return True
-        answer = yield "has_variable", (identifier,)
-        return bool(answer.value())
-
-    def list_variables(self, pattern: str) -> Steps[list[Variable]]:
-        """Those whose names match a pattern."""
-        answer = yield "list_variables", (pattern,)
-        return [self._keep(raw, answer.stamp) for raw in answer.value()]
+        return bool((yield from self.ask("has_variable", identifier)))
 
     def update_variable(
         self, identifier: str, value: Any, expected_version: int | None, metadata: Mapping[str, str]
     ) -> Steps[Variable]:
         """Set a value."""
-        answer = yield "update_variable", (identifier, value, expected_version, dict(metadata))
-        return self._keep(answer.value(), answer.stamp)
+        found: Variable = yield from self.ask("update_variable", identifier, value, expected_version, dict(metadata))
+        return found
 
     def update_variables(
         self, updates: Mapping[str, Any], atomic: bool, metadata: Mapping[str, str]
     ) -> Steps[dict[str, Variable | Exception]]:
         """Set several values, in one round trip."""
-        answer = yield "update_variables", (dict(updates), atomic, dict(metadata))
-        outcome: dict[str, Variable | Exception] = {}
-        for name, (raw, fault) in answer.value().items():
-            outcome[name] = self._keep(raw, answer.stamp) if fault is None else error_of(msgspec.convert(fault, Fault))
+        outcome: dict[str, Variable | Exception] = yield from self.ask(
+            "update_variables", dict(updates), atomic, dict(metadata)
+        )
         return outcome
 
     def assign(self, identifier: str, value: Any) -> Steps[Variable]:
@@ -107,8 +100,10 @@ class SessionState:
         return (yield from self.register_variable(identifier, None, value, _NOTHING, _NOTHING, None))
 
     def ask(self, verb: str, *arguments: Any) -> Steps[Any]:
-        """Anything that concerns no cache."""
-        return (yield verb, arguments).value()
+        """Ask by a verb of `VERBS`, with all of its arguments; variables in the answer are remembered."""
+        answer = yield verb, arguments
+        packed = answer.value()
+        return unpack(VERBS[verb].answer, packed, lambda each: self._keep(each, answer.stamp))
 
     def _keep(self, raw: Any, stamp: int) -> Variable:
         # Detached also from shared memory, which the host wants back, and which would be copied at each reading.

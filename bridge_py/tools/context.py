@@ -183,7 +183,7 @@ class SessionContext(CallContext):
 
     def list_variables(self, pattern: str = "*") -> list[Variable]:
         """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
-        return self._block(self._session.list_variables(pattern))
+        return self._block(self._session.ask("list_variables", pattern))
 
     def update_variable(
         self,
@@ -325,7 +325,7 @@ class AsyncSessionContext(CallContext):
 
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
         """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
-        return await self._wait(self._session.list_variables(pattern))
+        return await self._wait(self._session.ask("list_variables", pattern))
 
     async def update_variable(
         self,

@@ -1,0 +1,92 @@
+"""What the code of a call may ask of its session, each operation declared once.
+
+A question is a verb with its arguments, in the order of its parameters. The host carries it out on its view of the
+session, which has a method of that name; the awaiting and the blocking contexts of tools have one too. What an answer
+consists of decides how it crosses the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from .errors import Fault, error_of, fault_of
+from .variable import Variable
+
+
+class Answer(Enum):
+    """What an answer consists of."""
+
+    VALUE = "value"
+    VARIABLE = "variable"
+    VARIABLES = "variables"
+    FOUND = "found"  # variables by what was asked for, and what is missing
+    OUTCOMES = "outcomes"  # by name: a variable, or the error
+
+
+class Verb(NamedTuple):
+    """One operation on a session."""
+
+    parameters: tuple[str, ...]
+    answer: Answer = Answer.VALUE
+    has_source: bool = False  # it notes that a worker has made the change
+    has_owner: bool = False  # it is told which tool asks, for variables that are somebody's
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "register_variable": Verb(
+        ("name", "type", "value", "constraints", "metadata", "access_rules"), Answer.VARIABLE, has_source=True
+    ),
+    "get_variable": Verb(("identifier",), Answer.VARIABLE),
+    "get_variables": Verb(("identifiers",), Answer.FOUND),
+    "has_variable": Verb(("identifier",)),
+    "list_variables": Verb(("pattern",), Answer.VARIABLES),
+    "update_variable": Verb(
+        ("identifier", "value", "expected_version", "metadata"), Answer.VARIABLE, has_source=True, has_owner=True
+    ),
+    "update_variables": Verb(("updates", "atomic", "metadata"), Answer.OUTCOMES, has_source=True, has_owner=True),
+    "delete_variable": Verb(("identifier",), has_owner=True),
+    "store_program": Verb(("program_id", "program")),
+    "get_program": Verb(("program_id",)),
+    "update_program": Verb(("program_id", "changes")),
+    "delete_program": Verb(("program_id",)),
+}
+
+
+def pack(answer: Answer, found: Any) -> Any:
+    """An answer as it is sent."""
+    match answer:
+        case Answer.VARIABLE:
+            return found.pack()
+        case Answer.VARIABLES:
+            return [variable.pack() for variable in found]
+        case Answer.FOUND:
+            variables, missing = found
+            return [{name: variable.pack() for name, variable in variables.items()}, missing]
+        case Answer.OUTCOMES:
+            return {
+                name: (outcome.pack(), None) if isinstance(outcome, Variable) else (None, fault_of(outcome))
+                for name, outcome in found.items()
+            }
+    return found
+
+
+def unpack(answer: Answer, packed: Any, variable: Callable[[Any], Variable]) -> Any:
+    """An answer that has come; `variable` makes each variable of it, as `Variable.unpack` does."""
+    match answer:
+        case Answer.VARIABLE:
+            return variable(packed)
+        case Answer.VARIABLES:
+            return [variable(each) for each in packed]
+        case Answer.FOUND:
+            variables, missing = packed
+            return {name: variable(each) for name, each in variables.items()}, missing
+        case Answer.OUTCOMES:
+            return {
+                name: variable(each) if fault is None else error_of(msgspec.convert(fault, Fault))
+                for name, (each, fault) in packed.items()
+            }
+    return packed
