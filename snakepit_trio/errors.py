@@ -118,7 +118,7 @@ class WorkerCrashed(WorkerFailure):
     _meanwhile = ""
 
     def of_call(self, tool: str, meanwhile: str) -> WorkerCrashed:
-        """The same for one of its calls. `meanwhile` says what it did with it, such as "while it ran 'double'"."""
+        """The error of one of its calls. `meanwhile` says what it did with it, such as "while it ran 'double'"."""
         error = WorkerCrashed(self.worker_id, self.problem, self.exit_code, self.stderr_tail)
         error.tool = tool
         error._meanwhile = f" {meanwhile}"

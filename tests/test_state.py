@@ -316,7 +316,7 @@ def test_the_pool_reaps() -> None:
     [
         ({"ttl": 0}, snakepit.SessionError, "ttl is 0"),
         ({"ttl": -1.0}, snakepit.SessionError, "ttl is -1.0"),
-        ({"affinity": "sticky"}, snakepit.UsageError, "'sticky' cannot be; give one of hint, strict"),
+        ({"affinity": "sticky"}, snakepit.UsageError, "'sticky' is unknown; give one of hint, strict"),
     ],
 )
 def test_sessions_that_cannot_be(options: Any, error: type[Exception], message: str) -> None:

@@ -110,7 +110,7 @@ class BufferSet:
         return _pieces_of(self.buffers)
 
     def release(self) -> None:
-        """Whoever made it needs it no more; loans may still."""
+        """Its maker needs it no more; loans may still need it."""
         if self.segment is not None:
             self.segment.release()
             self.segment = None
@@ -198,7 +198,7 @@ def _check_size(encoded: codec.Encoded, attached: int, what: str, sizes: Sizes, 
 
 
 class HasRoom(Protocol):
-    """Who may be sent shared memory."""
+    """A peer that may be sent shared memory."""
 
     @property
     def room(self) -> int:

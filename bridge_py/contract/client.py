@@ -111,13 +111,13 @@ class ClientBase:
         return self._variable(found.variable)
 
     async def get_variables(self, session_id: str, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """Those that are there, by what was asked for, and what is missing."""
+        """The variables that exist, by what was asked for, and the names that are missing."""
         request = messages.BatchGetVariablesRequest(session_id=session_id, variable_identifiers=list(identifiers))
         found = await self._call("GetVariables", request, messages.BatchGetVariablesResponse)
         return {name: self._variable(each) for name, each in found.variables.items()}, list(found.missing_variables)
 
     async def list_variables(self, session_id: str, pattern: str = "*") -> list[Variable]:
-        """Those whose names match."""
+        """The variables whose names match a pattern."""
         request = messages.ListVariablesRequest(session_id=session_id, pattern=pattern)
         found = await self._call("ListVariables", request, messages.ListVariablesResponse)
         return [self._variable(each) for each in found.variables]
@@ -309,7 +309,7 @@ class ClientBase:
 
 
 class AsyncioClient(ClientBase):
-    """That client, in asyncio. Connects at the first call, and again when the connection has been lost.
+    """A client of the wire contract, in asyncio. Connects at the first call, and again when a connection is lost.
 
     `connect_timeout`, in seconds, is for a peer that is not there yet. `allow_pickle` lets historic peers send arrays
     as pickles.

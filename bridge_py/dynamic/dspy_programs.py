@@ -99,7 +99,7 @@ async def build(recipe: Recipe, context: AsyncSessionContext, trusted: bool) -> 
 
 
 def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> Any:
-    """The same, when its host tools are there, or it has none."""
+    """The program, once its host tools exist, or if it has none."""
     check_kind(recipe.kind, recipe.params)
     if recipe.kind in _TRUSTED and not trusted:
         raise NotAllowed(

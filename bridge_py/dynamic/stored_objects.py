@@ -68,7 +68,7 @@ class SessionObjects:
 
 
 class ObjectStore:
-    """Those of all sessions. `quota` is what one session may keep, in bytes."""
+    """The stored objects of all sessions. `quota` is what one session may keep, in bytes."""
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
@@ -89,7 +89,7 @@ class ObjectStore:
         return sum(objects.bytes for objects in tuple(self._sessions.values()))
 
     def open(self, session_id: str, placement: Placement) -> SessionObjects:
-        """That of a session, made anew if its placement has come here just now.
+        """The objects of a session, made anew if its placement has come here just now.
 
         Raises `SessionNotFound` if it was here before: the session has ended then.
         """

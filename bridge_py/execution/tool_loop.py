@@ -89,7 +89,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
         return of_call(super().create_task(coro, **options))
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """The same, but a child that the function forks ends with it: there is no executor for it to go back to."""
+        """Run a function; a child that it forks ends with it: there is no executor for it to go back to."""
         return super().run_in_executor(executor, _run_here, func, *args)
 
     def run_calls(self, is_over: Callable[[], bool]) -> None:

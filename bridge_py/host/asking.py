@@ -134,7 +134,7 @@ class HostClient:
                 self._host.drop(asked)
 
     async def stream_async(self, verb: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-        """The same, in a coroutine."""
+        """Ask, and wait for the answer, in a coroutine."""
         loop = asyncio.get_running_loop()
         answers: asyncio.Queue[Any] = asyncio.Queue()
         asked: PendingRequest | None = self._host.ask(

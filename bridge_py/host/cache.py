@@ -72,14 +72,14 @@ class SessionCache:
 
 
 class Caches:
-    """Those of all sessions that this worker has met lately."""
+    """The caches of all sessions that this worker has met lately."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions: dict[str, SessionCache] = {}
         self._clock = clock
 
     def of(self, session_id: str) -> SessionCache:
-        """That of a session. From any thread."""
+        """The cache of a session. From any thread."""
         found = self._sessions.get(session_id)
         if found is None:
             found = self._sessions.setdefault(session_id, SessionCache(self._clock))

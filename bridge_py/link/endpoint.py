@@ -39,7 +39,7 @@ class Driver(Protocol):
         """Call a function on the link's thread. From any thread."""
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """The same, after some time. From the link's thread."""
+        """Call a function on the link's thread after some time. From that thread."""
 
     def flush(self) -> None:
         """There is something to write. From the link's thread."""
@@ -52,7 +52,7 @@ class Driver(Protocol):
 
 
 class LinkEndpoint:
-    """That end: serves one host, and posts what the executor says back to it.
+    """The worker's end of a link: serves one host, and posts what the executor says back to it.
 
     `end` is called when the host says goodbye.
     """

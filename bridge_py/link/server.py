@@ -155,7 +155,7 @@ class LinkServer:
         self._loop.call_soon_threadsafe(function)
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """The same, after some time. From the link's thread."""
+        """Call a function on the link's thread after some time. From that thread."""
         assert self._loop is not None
         self._loop.call_later(seconds, function, *args)
 

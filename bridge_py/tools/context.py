@@ -174,7 +174,7 @@ class SessionContext(CallContext):
     def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False
     ) -> tuple[dict[str, Variable], list[str]]:
-        """Those that are there, by what was asked for, and what is missing. One round trip at the most."""
+        """The variables that exist, by what was asked for, and the missing names. One round trip at the most."""
         return self._block(self._session.get_variables(identifiers, bypass_cache))
 
     def has_variable(self, identifier: str) -> bool:
@@ -316,7 +316,7 @@ class AsyncSessionContext(CallContext):
     async def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False
     ) -> tuple[dict[str, Variable], list[str]]:
-        """Those that are there, by what was asked for, and what is missing. One round trip at the most."""
+        """The variables that exist, by what was asked for, and the missing names. One round trip at the most."""
         return await self._wait(self._session.get_variables(identifiers, bypass_cache))
 
     async def has_variable(self, identifier: str) -> bool:

@@ -228,7 +228,7 @@ class ValueEncoder:
         return prepared
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
-        """The same of labels, of which some may be equal. Raises `Refused`."""
+        """Labels, of which some may be equal, prepared as keys are. Raises `Refused`."""
         keys = list(keys)
         if _KEYS.issuperset(map(type, keys)):
             return self._prepare_items(keys)
@@ -375,7 +375,7 @@ class ValueDecoder:
         return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)
 
     def whole(self, payload: memoryview) -> Any:
-        """The same, of which nothing is marked: what is made from it knows no marks."""
+        """The value that is an extension's payload, with nothing in it marked: what is made from it knows no marks."""
         marks, self._marks = self._marks, False
         try:
             return self.value(payload)

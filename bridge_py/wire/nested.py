@@ -47,7 +47,7 @@ def refold(data: Any, found: tuple[int, ...], shape: tuple[int, ...]) -> Any:
 
 
 def with_special(data: Any) -> Any:
-    """The same, with texts for NaN and the infinities."""
+    """Numbers in nested lists, with texts for NaN and the infinities."""
     if isinstance(data, (list, tuple)):
         return [with_special(item) for item in data]
     if isinstance(data, float) and not math.isfinite(data):

@@ -37,7 +37,7 @@ class Encoder(Protocol):
         """Keys of a dict, or items of a set, that are different and can be keys where they arrive."""
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
-        """The same of labels, of which some may be equal."""
+        """Labels, of which some may be equal, prepared as keys are."""
 
     def cells(self, values: Iterable[Any]) -> Any:
         """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples."""
@@ -65,7 +65,7 @@ class Decoder(Protocol):
         """The value that is an extension's payload."""
 
     def whole(self, payload: memoryview) -> Any:
-        """The same, of which nothing is marked: what is made from it knows no marks."""
+        """The value that is an extension's payload, with nothing in it marked: what is made from it knows no marks."""
 
     def marked(self, kind: str, member: str | None, content: Any) -> Any:
         """An enum, or an object with fields."""

@@ -26,7 +26,7 @@ class Optimization(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str] = {}
 
     def detached(self) -> Optimization:
-        """The same for somebody who may change it."""
+        """A copy for somebody who may change it."""
         return msgspec.structs.replace(self, config=own(self.config))
 
 
@@ -86,7 +86,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def detached(self) -> Variable:
-        """The same for somebody who may change it: it shares nothing that can change with this one."""
+        """A copy for somebody who may change it: it shares nothing that can change with this one."""
         found: Variable = self.__copy__()  # type: ignore[attr-defined]
         # Twice as fast as making a new one: this is what reading a remembered variable costs.
         if type(self.value) not in LEAVES:
@@ -202,7 +202,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     size: int
 
     def detached(self) -> HistoryEntry:
-        """The same for somebody who may change it."""
+        """A copy for somebody who may change it."""
         return msgspec.structs.replace(self, value=own(self.value), metadata=own(self.metadata))
 
 

@@ -135,7 +135,7 @@ class Call:
         return self.deadline - trio.current_time()
 
     def microseconds_left(self) -> int:
-        """The same for the wire, at least 1; 0 for no limit, as one is that the wire's fields cannot hold."""
+        """Microseconds until its deadline, at least 1; 0 for no limit, or for one that the wire's field cannot hold."""
         left = self.time_left()
         return 0 if left > _LONGEST_LIMIT else max(1, int(left * 1e6))
 

@@ -66,7 +66,7 @@ class Connection(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Connect, and carry until the line ends, which is always by an exception.
+        """Connect, and carry until the connection ends, which is always by an exception.
 
         Raises `LinkLost`, or `ProtocolError` if the worker broke the rules.
         """

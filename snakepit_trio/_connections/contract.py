@@ -55,7 +55,10 @@ class _Served:
 
 
 class ContractConnection(Connection):
-    """That line. `listener` is where the worker reaches the host, `ready_file` where it may leave its port."""
+    """The connection to a foreign worker.
+
+    `listener` is where the worker reaches the host, and `ready_file` is where it may leave its port.
+    """
 
     kills_to_cancel = True  # the contract has no word for it
 

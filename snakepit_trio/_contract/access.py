@@ -46,7 +46,7 @@ class Calls(Protocol):
 
 
 class PoolAccess:
-    """That of clients that the owner of a pool lets in."""
+    """What clients may reach that the owner of a pool lets in: all of it."""
 
     allow_pickle = False
 
@@ -75,7 +75,7 @@ class PoolAccess:
         return await self._services.store.delete_session(session_id)
 
     def owner(self, _session_id: str) -> str | None:
-        """Who it is, for variables that are somebody's."""
+        """The owner's name, for variables that belong to somebody."""
         return None
 
     def host_tools(self, session_id: str) -> list[RegisteredTool]:
@@ -101,7 +101,7 @@ class PoolAccess:
 
 
 class WorkerAccess:
-    """That of one foreign worker."""
+    """What one foreign worker may reach: the sessions of its calls."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class WorkerAccess:
         raise AccessDenied(f"session {session_id!r} is not a worker's to end")
 
     def owner(self, session_id: str) -> str | None:
-        """Who it is, for variables that are somebody's."""
+        """The owner's name, for variables that belong to somebody."""
         return self._requests.call_of(session_id).name
 
     def host_tools(self, session_id: str) -> list[RegisteredTool]:

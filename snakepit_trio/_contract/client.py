@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class Client(ClientBase):
-    """That client. Made by `open_client`. Cancelling a call cancels it at the peer, as far as that can."""
+    """A client of the wire contract, made by `open_client`. Cancelling a call cancels it at the peer, if that can."""
 
     def __init__(self, loop: AsyncioLoop, inner: AsyncioClient) -> None:
         self.allow_pickle = inner.allow_pickle

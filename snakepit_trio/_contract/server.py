@@ -67,7 +67,7 @@ class Access(Protocol):
         """End a session. Raises `AccessDenied`."""
 
     def owner(self, session_id: str) -> str | None:
-        """Who it is, for variables that are somebody's."""
+        """The owner's name, for variables that belong to somebody."""
 
     def host_tools(self, session_id: str) -> list[RegisteredTool]:
         """The host tools that it may call."""

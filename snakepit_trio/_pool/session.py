@@ -121,7 +121,7 @@ async def open_session(
 ) -> AsyncIterator[SessionHandle]:
     """Open a session for the time of a block. `affinities` is where its affinity is noted."""
     if affinity is not None and affinity not in get_args(Affinity):
-        raise UsageError(f"affinity={affinity!r} cannot be; give one of {', '.join(get_args(Affinity))}")
+        raise UsageError(f"affinity={affinity!r} is unknown; give one of {', '.join(get_args(Affinity))}")
     check_new_session(session_id, ttl, metadata)
     is_ours = session_id is None
     if session_id is None or not await pool.sessions.session_exists(session_id):

@@ -35,7 +35,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def pids_of(variable: str, value: str) -> set[int]:
-    """The living processes whose environment has a variable at a value. Those of other users cannot be seen."""
+    """The living processes whose environment has a variable at a value. Processes of other users cannot be seen."""
     mark = f"{variable}={value}".encode()
     found = set()
     for name in os.listdir("/proc"):
@@ -74,7 +74,7 @@ def with_descendants(pids: set[int]) -> set[int]:
 
 
 def alive(recorded: dict[int, int | None]) -> set[int]:
-    """Those of recorded processes that live. A pid alone proves nothing: it may be another process's by now."""
+    """The pids of recorded processes that live. A pid alone proves nothing: it may be another process's by now."""
     return {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
 
 

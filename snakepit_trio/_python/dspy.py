@@ -33,7 +33,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Models:
-    """Language models by session, in the memory of this process and nowhere else. That of None is the pool's own."""
+    """Language models by session, in the memory of this process and nowhere else. None has the pool's own model."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -53,7 +53,7 @@ class Models:
             self._hub.subscribe(session_id, self, lambda changes: self._hear(session_id, changes))
 
     def get(self, session_id: str) -> Model:
-        """That of a session, else that of the pool. Raises `UsageError` if there is neither."""
+        """The model of a session, else the pool's. Raises `UsageError` if there is neither."""
         found = self._models.get(session_id) or self._models.get(None)
         if found is None:
             raise UsageError(

@@ -167,7 +167,7 @@ class ObjectPlacement:
 
 
 class ObjectPlacements:
-    """Those of a pool."""
+    """The placements of all sessions of a pool."""
 
     def __init__(self, hub: Hub, dispatcher: Dispatcher) -> None:
         self._hub = hub
@@ -175,7 +175,7 @@ class ObjectPlacements:
         self._placements: dict[str, ObjectPlacement] = {}
 
     async def open(self, session_id: str) -> ObjectPlacement:
-        """That of a session which lives. Waits for the calls of an ended one of the same id."""
+        """The placement of a session that lives. Waits for the calls of an ended one of the same id."""
         while (objects := self._placements.get(session_id)) is not None and objects.is_over:
             await objects.idle.wait()
         if objects is None:

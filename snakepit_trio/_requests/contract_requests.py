@@ -34,7 +34,7 @@ class _Question:
 
 
 class ContractRequests:
-    """That of one worker. It names sessions and no calls, so each of its calls gets one: its own, or a name for it.
+    """What one foreign worker asks. It names sessions and no calls, so each call gets a session: its own, or a name.
 
     A worker may touch sessions of calls that it runs, and no other.
     """
@@ -140,7 +140,7 @@ class ContractRequests:
         return own(value, what)
 
     def encode_in_thread(self, value: Any, what: str) -> Any:
-        """The same, in any thread."""
+        """Take a result or a chunk as it is now, in any thread."""
         return own(value, what)
 
     def send(self, frame: Frame, _kind: Kind, encoded: Any) -> None:

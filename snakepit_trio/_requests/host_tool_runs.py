@@ -35,7 +35,7 @@ class Replies(Protocol):
         """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
 
     def encode_in_thread(self, value: Any, what: str) -> Any:
-        """The same, in any thread."""
+        """Take a result or a chunk as it is now, in any thread."""
 
     def send(self, frame: Frame, kind: Kind, encoded: Any) -> None:
         """Send what was loaded."""
@@ -83,7 +83,7 @@ class _Kept:
 
 
 class HostToolRuns:
-    """Those of one worker."""
+    """The host tools that run for the calls of one worker."""
 
     def __init__(self, services: HostServices, worker_id: str, replies: Replies) -> None:
         self._services = services

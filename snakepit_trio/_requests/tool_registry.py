@@ -26,7 +26,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 @attrs.frozen
 class HostCall:
-    """Who calls a host tool: a parameter annotated with this class gets it, and is not the caller's to give.
+    """The call that a host tool serves. A parameter annotated with this class gets it, and callers do not give it.
 
     `tool` is what the worker runs, and `session_id` its session, or None. Where the application itself calls,
     `worker_id` is None and `tool` is empty.

@@ -169,7 +169,7 @@ class WorkerRequests:
         return await self._copied(self._services.encode(value, what))
 
     def encode_in_thread(self, value: Any, what: str) -> EncodedValue:
-        """The same, in any thread."""
+        """Take a result or a chunk as it is now, in any thread."""
         encoded = self._services.encode(value, what)
         if encoded.buffers is not None and encoded.buffers.is_large:
             copy_at_once(encoded.buffers, self._services.segments)

@@ -37,7 +37,7 @@ class StateProvider(ABC):
 
     @abstractmethod
     async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """Those that are there, by what was asked for, and what is missing."""
+        """The variables that exist, by what was asked for, and the names that are missing."""
 
     @abstractmethod
     async def has_variable(self, identifier: str) -> bool:

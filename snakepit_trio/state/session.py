@@ -157,7 +157,7 @@ class Session:
         return self._entry(identifier).variable.detached()
 
     def get_many(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """Those that are there, by what was asked for, and what is missing."""
+        """The variables that exist, by what was asked for, and the names that are missing."""
         found, missing = {}, []
         for identifier in identifiers:
             if identifier in self:
@@ -450,7 +450,7 @@ class Session:
         del mapping[key]
 
     def _consequences(self, changes: list[Change], lost: Mapping[str, Mapping[str, str]]) -> list[Change]:
-        """Who depends on what has changed; `lost` are the dependents as they were before, also of what is deleted."""
+        """The variables that depend on what has changed. `lost` are the dependents before, also of what is deleted."""
         told = {change.name for change in changes}
         found: list[Change] = []
         for change in changes:
@@ -468,7 +468,7 @@ class Session:
         return entry is not None and bool(entry.dependents)
 
     def _reached_from(self, start: str, also: Iterable[str] = ()) -> list[str]:
-        """Who depends on a variable, directly or not."""
+        """The variables that depend on one, directly or not."""
         left = [start, *(name for name in also if name in self._entries)]
         seen = dict.fromkeys(left)
         while left:

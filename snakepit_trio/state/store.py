@@ -51,7 +51,7 @@ class SessionStore(ABC):
     @property
     @abstractmethod
     def hub(self) -> Hub:
-        """Who listens to which sessions. A store tells it of every change, and of the end of every session."""
+        """The listeners of sessions. A store tells it of every change, and of the end of every session."""
 
     #: Whether its methods may ever wait. Those that say no answer workers faster.
     may_wait: bool = True

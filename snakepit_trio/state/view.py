@@ -38,7 +38,7 @@ class SessionInfo:
 
     @classmethod
     def of(cls, session: Session) -> SessionInfo:
-        """That of a session."""
+        """The facts of a session."""
         return cls(
             id=session.id,
             ttl=session.ttl,
@@ -58,7 +58,7 @@ class Sessions(Protocol):
 
     @property
     def hub(self) -> Hub:
-        """Who listens."""
+        """The listeners of sessions."""
 
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
         """Read."""

@@ -1,4 +1,4 @@
-"""Who is told when variables change: watchers in the application, and workers that remember values."""
+"""The listeners that are told when variables change: watchers in the application, and workers that remember values."""
 
 from __future__ import annotations
 

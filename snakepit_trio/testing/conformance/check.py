@@ -62,7 +62,7 @@ class Check:
             raise
 
     async def attempt(self) -> None:
-        """The same, wherever it runs: raises `LeftOut` if it does not apply."""
+        """Run the check. Raises `LeftOut` if it does not apply."""
         try:
             with trio.fail_after(LONGEST):
                 running = self._run()
@@ -79,7 +79,7 @@ class Check:
             raise failure from error
 
     def left_out(self, why: str) -> Check:
-        """The same, but left out."""
+        """The check, left out."""
 
         def leave_out() -> None:
             raise LeftOut(why)
@@ -130,7 +130,7 @@ class Contract(Sequence[Check]):
         raise UsageError(f"the contract of {self.subject} has no check {name!r}; there are: {known}")
 
     def without(self, name: str, why: str) -> Contract:
-        """The same, with one check left out, for a reason that is shown. Raises `UsageError` if there is none."""
+        """The contract with one check left out, for a reason that is shown. Raises `UsageError` if there is none."""
         gone = self.named(name)
         return Contract(self.subject, [check.left_out(why) if check is gone else check for check in self._checks])
 
