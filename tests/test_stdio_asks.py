@@ -166,18 +166,18 @@ def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
     """The host tool cannot be started any more, and nobody must wait for its end: that call would never be over."""
 
     async def story() -> None:
-        desk, call, ended = ContractRequests(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
+        requests, call, ended = ContractRequests(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
         async with trio.open_nursery() as nursery:
-            await nursery.start(desk.run)
+            await nursery.start(requests.run)
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.checkpoint()
                 with pytest.raises((snakepit.SessionError, snakepit.ToolError)):
-                    await desk.call_host_tool(call, "wait", {})
-                desk.host_tool_runs.when_over(call, lambda: ended.append(call))
+                    await requests.call_host_tool(call, "wait", {})
+                requests.host_tool_runs.when_over(call, lambda: ended.append(call))
         assert ended == [call]
 
-    for seed in range(20):  # in some of them it is the desk's turn first
+    for seed in range(20):  # in some of them it is the requests's turn first
         testing.run(story, seed=seed)
 
 

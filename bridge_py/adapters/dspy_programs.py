@@ -64,7 +64,7 @@ class DspyPrograms:
 
 
 class DspyTools:
-    """Tools for an adapter that has a allow_list and workbenches."""
+    """Tools for an adapter that has an allow list and makes dynamic calls."""
 
     allow_list: AllowAll
     dspy_programs: DspyPrograms

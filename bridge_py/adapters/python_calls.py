@@ -33,7 +33,7 @@ _LIBRARIES: Final = (
 _LONGEST_DOC: Final = 10_000
 
 
-class Step(msgspec.Struct, omit_defaults=True):
+class PipelineStep(msgspec.Struct, omit_defaults=True):
     """One step of a pipeline: a call."""
 
     target: str
@@ -90,7 +90,7 @@ class PythonCalls(DspyTools, BaseAdapter):
 
     @tool
     def python_pipeline(
-        self, context: SessionContext, steps: list[Step], placement: dict[str, Any] | None = None
+        self, context: SessionContext, steps: list[PipelineStep], placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make several calls, one after the other; what they store lasts if all of them succeed."""
         dynamic = self.dynamic_call(context, placement, is_pipeline=True)
@@ -260,4 +260,4 @@ def _versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["PythonCalls", "RemoteRef", "Step"]
+__all__ = ["PipelineStep", "PythonCalls", "RemoteRef"]

@@ -16,7 +16,7 @@ import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from bridge_py.execution.executor import Call, Executor
+from bridge_py.execution.executor import Executor, ToolCall
 from bridge_py.link.server import die
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
@@ -97,7 +97,7 @@ class ContractServer:
         answers: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._answers[call_id] = answers
         body = codec.encode(args, tool.name, beside=1 << 62).body
-        executor.submit(Call(call_id, tool, body, b"", session_id, 0, self.host))
+        executor.submit(ToolCall(call_id, tool, body, b"", session_id, 0, self.host))
         if tool.streaming:
             executor.grant(call_id, _WINDOW)
         try:

@@ -57,7 +57,7 @@ class Replies(Protocol):
         """The stream is over."""
 
 
-class Call:
+class ToolCall:
     """One call in the worker."""
 
     __slots__ = (
@@ -114,7 +114,7 @@ class Call:
         self.interrupted = True
 
 
-def _run_whole(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _run_whole(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run user code that is never interrupted; raises `ToolCancelled` before it, if the call is cancelled already."""
     if call.cancelled:
         raise ToolCancelled
@@ -129,11 +129,11 @@ class Executor:
         self._ledger = ledger
         self._last_started = 0
         self._pack = pack
-        self._calls: dict[int, Call] = {}
-        self._waiting: dict[int, Call] = {}
+        self._calls: dict[int, ToolCall] = {}
+        self._waiting: dict[int, ToolCall] = {}
         self._pid = os.getpid()
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: ToolCall) -> None:
         """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
         self._calls[call.id] = self._waiting[call.id] = call
         self._wake(call.id)
@@ -181,7 +181,7 @@ class Executor:
         self._replies.error(call_id, Fault(code, "the call had not started"))
         return True
 
-    def _take(self, call_id: int) -> Call | None:
+    def _take(self, call_id: int) -> ToolCall | None:
         call = self._waiting.pop(call_id, None)
         # Calls may start out of turn, when arguments are fetched. Then the ledger keeps the largest id: a call
         # that never started may fail, but none that did may run again.
@@ -191,7 +191,7 @@ class Executor:
                 note_start(self._ledger, call_id)
         return call
 
-    def _finish(self, call: Call, error: BaseException | None, encoded: EncodedValue | None) -> None:
+    def _finish(self, call: ToolCall, error: BaseException | None, encoded: EncodedValue | None) -> None:
         self._calls.pop(call.id, None)
         if error is not None:
             stopped = call.cancelled and is_cancellation(error)
@@ -202,7 +202,7 @@ class Executor:
         else:
             self._replies.result(call.id, encoded)
 
-    def _run_sync(self, call: Call, run: Run, stop: Callable[[], object]) -> None:
+    def _run_sync(self, call: ToolCall, run: Run, stop: Callable[[], object]) -> None:
         if call.tool.spec.cancel != "interrupt":
             run, stop = _run_whole, call.note_told
         call.stop = stop
@@ -219,7 +219,7 @@ class Executor:
         self._finish(call, error, encoded)
         del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
-    def _drain(self, call: Call, run: Run, generator: Generator[Any, None, None]) -> None:
+    def _drain(self, call: ToolCall, run: Run, generator: Generator[Any, None, None]) -> None:
         """Send what a generator yields, each chunk for a credit."""
         # Interrupts may hit only what runs inside `run`: one in the middle of posting a chunk would leave the
         # outbox half-done.
@@ -242,7 +242,7 @@ class Executor:
         finally:
             end_forked(self._pid, sys.exception())
 
-    async def _run_async(self, call: Call) -> None:
+    async def _run_async(self, call: ToolCall) -> None:
         tasks = CallTasks()
         error: BaseException | None = None
         encoded = None
@@ -261,7 +261,7 @@ class Executor:
         self._finish(call, error, encoded)
         del error  # see `_run_sync`
 
-    async def _await_tool(self, call: Call, tasks: CallTasks) -> EncodedValue | None:
+    async def _await_tool(self, call: ToolCall, tasks: CallTasks) -> EncodedValue | None:
         """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
         tasks.begin()
         encoded: EncodedValue | None = None
@@ -282,7 +282,7 @@ class Executor:
             raise
         return encoded
 
-    async def _drain_async(self, call: Call, generator: AsyncGenerator[Any, None]) -> None:
+    async def _drain_async(self, call: ToolCall, generator: AsyncGenerator[Any, None]) -> None:
         assert isinstance(call.credit, AsyncCredit)
         async with contextlib.aclosing(generator):
             async for value in generator:
@@ -375,7 +375,7 @@ class ConcurrentExecutor(_MainThreadExecutor):
             if call is not None:
                 self._start(call)
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: ToolCall) -> None:
         self._free -= 1
         if call.tool.is_async:
             runner: Coroutine[Any, Any, None] = self._run_async(call)
@@ -386,7 +386,7 @@ class ConcurrentExecutor(_MainThreadExecutor):
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def _in_thread(self, call: Call, interrupt: ThreadInterrupt) -> None:
+    async def _in_thread(self, call: ToolCall, interrupt: ThreadInterrupt) -> None:
         await self._loop.run_in_executor(
             self._threads, self._run_sync, call, interrupt.run, lambda: interrupt.interrupt(call)
         )

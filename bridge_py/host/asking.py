@@ -16,7 +16,7 @@ from bridge_py.wire.frames import Frame, Kind
 
 T = TypeVar("T")
 #: Code that asks, whoever waits for it: it yields (verb, arguments) and is sent an `Answer`.
-Steps = Generator[tuple[str, tuple[Any, ...]], "Answer", T]
+Questions = Generator[tuple[str, tuple[Any, ...]], "Answer", T]
 Deliver = Callable[["Answer | None"], None]
 _WINDOW: Final = 16  # chunks of a stream that may be under way
 
@@ -91,7 +91,7 @@ class HostClient:
         self._waiting: set[SimpleQueue[Answer | None]] = set()
         self._is_closed = False
 
-    def block(self, steps: Steps[T]) -> T:
+    def block(self, steps: Questions[T]) -> T:
         """Run steps to their end, on a thread that may wait. Raises `ToolCancelled` if `close` ends the waiting."""
         try:
             verb, arguments = next(steps)
@@ -101,7 +101,7 @@ class HostClient:
             found: T = stop.value
             return found
 
-    async def wait(self, steps: Steps[T]) -> T:
+    async def wait(self, steps: Questions[T]) -> T:
         """Run steps to their end, in a coroutine."""
         try:
             verb, arguments = next(steps)

@@ -11,7 +11,7 @@ import msgspec
 from bridge_py.wire.errors import UnknownTool
 from bridge_py.wire.specs import ToolSpec
 
-from .asking import HostClient, Steps
+from .asking import HostClient, Questions
 
 R = TypeVar("R")
 Call = Callable[[str, dict[str, Any]], R]
@@ -111,13 +111,13 @@ class AsyncHostTools:
         return HostTool(name, spec, execute, lambda name, args: client.stream_async("call_host_tool", (name, args)))
 
 
-def list_host_tools() -> Steps[list[ToolSpec]]:
+def list_host_tools() -> Questions[list[ToolSpec]]:
     """Ask for the descriptions of all."""
     found: list[ToolSpec] = msgspec.convert((yield "list_host_tools", ()).value(), list[ToolSpec])
     return found
 
 
-def call_host_tool(name: str, args: Mapping[str, Any]) -> Steps[Any]:
+def call_host_tool(name: str, args: Mapping[str, Any]) -> Questions[Any]:
     """Call one of them."""
     return (yield "call_host_tool", (name, dict(args))).value()
 

@@ -1,6 +1,6 @@
 """A session's variables and programs, as the code of a call sees them: asked of the host, or remembered.
 
-Written as `Steps`, so that tools that block and coroutines that await share it.
+Written as `Questions`, so that tools that block and coroutines that await share it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bridge_py.wire.errors import VariableNotFound
 from bridge_py.wire.variable import AccessRules, Variable
 from bridge_py.wire.verbs import VERBS, unpack
 
-from .asking import Steps
+from .asking import Questions
 from .cache import SessionCache
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -39,7 +39,7 @@ class SessionState:
         constraints: Mapping[str, Any],
         metadata: Mapping[str, str],
         access_rules: AccessRules | None,
-    ) -> Steps[Variable]:
+    ) -> Questions[Variable]:
         """Add a variable."""
         kind = types.infer_type(value) if type is None else type
         rules = None if access_rules is None else [access_rules.read_only, access_rules.owner]
@@ -48,7 +48,7 @@ class SessionState:
         )
         return found
 
-    def get_variable(self, identifier: str, bypass_cache: bool = False) -> Steps[Variable]:
+    def get_variable(self, identifier: str, bypass_cache: bool = False) -> Questions[Variable]:
         """One variable."""
         if not bypass_cache and (found := self.cached(identifier)) is not None:
             return found.detached()
@@ -57,7 +57,7 @@ class SessionState:
 
     def get_variables(
         self, identifiers: Iterable[str], bypass_cache: bool
-    ) -> Steps[tuple[dict[str, Variable], list[str]]]:
+    ) -> Questions[tuple[dict[str, Variable], list[str]]]:
         """Several, in one round trip, or none if all are remembered."""
         asked = list(dict.fromkeys(identifiers))
         known = {} if bypass_cache else {name: found for name in asked if (found := self.cached(name)) is not None}
@@ -68,7 +68,7 @@ class SessionState:
             known |= found_there
         return {name: known[name].detached() for name in asked if name in known}, missing
 
-    def has_variable(self, identifier: str) -> Steps[bool]:
+    def has_variable(self, identifier: str) -> Questions[bool]:
         """Whether there is such a variable."""
         if self.cached(identifier) is not None:
             return True
@@ -76,21 +76,21 @@ class SessionState:
 
     def update_variable(
         self, identifier: str, value: Any, expected_version: int | None, metadata: Mapping[str, str]
-    ) -> Steps[Variable]:
+    ) -> Questions[Variable]:
         """Set a value."""
         found: Variable = yield from self.ask("update_variable", identifier, value, expected_version, dict(metadata))
         return found
 
     def update_variables(
         self, updates: Mapping[str, Any], atomic: bool, metadata: Mapping[str, str]
-    ) -> Steps[dict[str, Variable | Exception]]:
+    ) -> Questions[dict[str, Variable | Exception]]:
         """Set several values, in one round trip."""
         outcome: dict[str, Variable | Exception] = yield from self.ask(
             "update_variables", dict(updates), atomic, dict(metadata)
         )
         return outcome
 
-    def assign(self, identifier: str, value: Any) -> Steps[Variable]:
+    def assign(self, identifier: str, value: Any) -> Questions[Variable]:
         """Set a value; a variable that is not there is added, unless the adapter is strict."""
         try:
             return (yield from self.update_variable(identifier, value, None, _NOTHING))
@@ -99,7 +99,7 @@ class SessionState:
                 raise
         return (yield from self.register_variable(identifier, None, value, _NOTHING, _NOTHING, None))
 
-    def ask(self, verb: str, *arguments: Any) -> Steps[Any]:
+    def ask(self, verb: str, *arguments: Any) -> Questions[Any]:
         """Ask by a verb of `VERBS`, with all of its arguments; variables in the answer are remembered."""
         answer = yield verb, arguments
         packed = answer.value()

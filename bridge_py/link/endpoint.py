@@ -18,7 +18,7 @@ from bridge_py.buffers.buffer_sets import EncodedValue, Packer, Sizes
 from bridge_py.buffers.compression import is_available
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.execution.ending import forks_end
-from bridge_py.execution.executor import Call, Executor
+from bridge_py.execution.executor import Executor, ToolCall
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
@@ -180,7 +180,7 @@ class LinkEndpoint:
             error = WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}")
             self._refuse(frame.call_id, fault_of(error))
         else:
-            call = Call(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number, self)
+            call = ToolCall(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number, self)
             executor.submit(call)
 
     def _cancel(self, call_id: int, executor: Executor) -> None:

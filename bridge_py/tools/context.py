@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from bridge_py.host.asking import Host, HostClient, Steps, T
+from bridge_py.host.asking import Host, HostClient, Questions, T
 from bridge_py.host.cache import Caches
 from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
 from bridge_py.host.session_state import SessionState
@@ -255,7 +255,7 @@ class SessionContext(CallContext):
         found: HostTools = self._host_tools
         return found
 
-    def _block(self, steps: Steps[T]) -> T:
+    def _block(self, steps: Questions[T]) -> T:
         return self._questions.block(steps)
 
 
@@ -387,5 +387,5 @@ class AsyncSessionContext(CallContext):
         found: AsyncHostTools = self._host_tools
         return found
 
-    async def _wait(self, steps: Steps[T]) -> T:
+    async def _wait(self, steps: Questions[T]) -> T:
         return await self._questions.wait(steps)

@@ -17,7 +17,7 @@ from .errors import Fault, error_of, fault_of
 from .variable import Variable
 
 
-class Answer(Enum):
+class AnswerKind(Enum):
     """What an answer consists of."""
 
     VALUE = "value"
@@ -31,23 +31,23 @@ class Verb(NamedTuple):
     """One operation on a session."""
 
     parameters: tuple[str, ...]
-    answer: Answer = Answer.VALUE
+    answer: AnswerKind = AnswerKind.VALUE
     has_source: bool = False  # it notes that a worker has made the change
     has_owner: bool = False  # it is told which tool asks, for variables that are somebody's
 
 
 VERBS: Final[Mapping[str, Verb]] = {
     "register_variable": Verb(
-        ("name", "type", "value", "constraints", "metadata", "access_rules"), Answer.VARIABLE, has_source=True
+        ("name", "type", "value", "constraints", "metadata", "access_rules"), AnswerKind.VARIABLE, has_source=True
     ),
-    "get_variable": Verb(("identifier",), Answer.VARIABLE),
-    "get_variables": Verb(("identifiers",), Answer.FOUND),
+    "get_variable": Verb(("identifier",), AnswerKind.VARIABLE),
+    "get_variables": Verb(("identifiers",), AnswerKind.FOUND),
     "has_variable": Verb(("identifier",)),
-    "list_variables": Verb(("pattern",), Answer.VARIABLES),
+    "list_variables": Verb(("pattern",), AnswerKind.VARIABLES),
     "update_variable": Verb(
-        ("identifier", "value", "expected_version", "metadata"), Answer.VARIABLE, has_source=True, has_owner=True
+        ("identifier", "value", "expected_version", "metadata"), AnswerKind.VARIABLE, has_source=True, has_owner=True
     ),
-    "update_variables": Verb(("updates", "atomic", "metadata"), Answer.OUTCOMES, has_source=True, has_owner=True),
+    "update_variables": Verb(("updates", "atomic", "metadata"), AnswerKind.OUTCOMES, has_source=True, has_owner=True),
     "delete_variable": Verb(("identifier",), has_owner=True),
     "store_program": Verb(("program_id", "program")),
     "get_program": Verb(("program_id",)),
@@ -56,17 +56,17 @@ VERBS: Final[Mapping[str, Verb]] = {
 }
 
 
-def pack(answer: Answer, found: Any) -> Any:
+def pack(answer: AnswerKind, found: Any) -> Any:
     """An answer as it is sent."""
     match answer:
-        case Answer.VARIABLE:
+        case AnswerKind.VARIABLE:
             return found.pack()
-        case Answer.VARIABLES:
+        case AnswerKind.VARIABLES:
             return [variable.pack() for variable in found]
-        case Answer.FOUND:
+        case AnswerKind.FOUND:
             variables, missing = found
             return [{name: variable.pack() for name, variable in variables.items()}, missing]
-        case Answer.OUTCOMES:
+        case AnswerKind.OUTCOMES:
             return {
                 name: (outcome.pack(), None) if isinstance(outcome, Variable) else (None, fault_of(outcome))
                 for name, outcome in found.items()
@@ -74,17 +74,17 @@ def pack(answer: Answer, found: Any) -> Any:
     return found
 
 
-def unpack(answer: Answer, packed: Any, variable: Callable[[Any], Variable]) -> Any:
+def unpack(answer: AnswerKind, packed: Any, variable: Callable[[Any], Variable]) -> Any:
     """An answer that has come; `variable` makes each variable of it, as `Variable.unpack` does."""
     match answer:
-        case Answer.VARIABLE:
+        case AnswerKind.VARIABLE:
             return variable(packed)
-        case Answer.VARIABLES:
+        case AnswerKind.VARIABLES:
             return [variable(each) for each in packed]
-        case Answer.FOUND:
+        case AnswerKind.FOUND:
             variables, missing = packed
             return {name: variable(each) for name, each in variables.items()}, missing
-        case Answer.OUTCOMES:
+        case AnswerKind.OUTCOMES:
             return {
                 name: variable(each) if fault is None else error_of(msgspec.convert(fault, Fault))
                 for name, (each, fault) in packed.items()

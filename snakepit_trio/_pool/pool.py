@@ -187,7 +187,7 @@ class Pool:
         self._service_scope = trio.CancelScope(shield=True)
         self._serving = trio.Event()
         self._was_opened = False
-        self._farewells = trio.CancelScope(shield=True)  # what may take its time while the pool closes
+        self._goodbyes = trio.CancelScope(shield=True)  # what may take its time while the pool closes
         self._opened_at = time.monotonic()
         # As many as may run, and one for each worker to go on with.
         self._shared_copies = SharedCopies(config.workers * (config.concurrency + 1))
@@ -455,10 +455,10 @@ class Pool:
 
     async def _close(self) -> None:
         try:
-            with self._farewells:
-                self._farewells.deadline = trio.current_time() + self.config.shutdown_timeout
+            with self._goodbyes:
+                self._goodbyes.deadline = trio.current_time() + self.config.shutdown_timeout
                 if not self._was_opened:
-                    self._farewells.cancel()  # its workers have served nothing
+                    self._goodbyes.cancel()  # its workers have served nothing
                 await self._end_in_order()
         finally:
             # Each of these, whatever the others do.
@@ -475,7 +475,7 @@ class Pool:
         await self._supervisor.stop()
 
     def _hurry(self) -> None:
-        self._farewells.cancel()
+        self._goodbyes.cancel()
 
 
 def _better(error: TypeError) -> Exception:

@@ -259,7 +259,7 @@ class PythonAPI(DspyAPI):
         value: Any = None,
         claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
-        """Call a tool whose worker's side is a `Workbench`, and return the value of its reply.
+        """Call a tool whose worker's side is a `DynamicCall`, and return the value of its reply.
 
         `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
         if that has no references in it. `claimed` is told of the worker, if there is a session.
@@ -271,7 +271,7 @@ class PythonAPI(DspyAPI):
         if self._store.may_wait:  # what is sent is what it was when the call was made
             arguments, value = own((dict(arguments), value), f"{tool}: args")
         names = [check_name(name) for name in stores if name is not None]
-        call = _Call(tool, arguments, names, durable, value)
+        call = _StoringCall(tool, arguments, names, durable, value)
         budget = self._runner.budget(tool, arguments, timeout, None)
         deadline = math.inf if budget is None else trio.current_time() + budget
         while True:
@@ -284,7 +284,7 @@ class PythonAPI(DspyAPI):
     async def _run_in(
         self,
         objects: ObjectPlacement,
-        call: _Call,
+        call: _StoringCall,
         timeout: float | None,
         claimed: Callable[[CallWorker], object] | None,
     ) -> Any:
@@ -315,7 +315,7 @@ class PythonAPI(DspyAPI):
             )
 
 
-class _Call:
+class _StoringCall:
     """One call that may store objects, until it is over."""
 
     def __init__(self, tool: str, arguments: Arguments, names: list[str], durable: bool, value: Any) -> None:

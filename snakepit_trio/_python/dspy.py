@@ -203,7 +203,7 @@ class DspyAPI:
     async def _stream(
         self, tool: str, arguments: Mapping[str, Any], session_id: str, timeout: Timeout
     ) -> AsyncIterator[AsyncIterator[Any]]:
-        """As `run`, for a tool whose first chunk is the reply of its `Workbench`."""
+        """As `run`, for a tool whose first chunk is the reply of its `DynamicCall`."""
         self._check_tool(tool)
         budget = self._runner.budget(tool, arguments, timeout, 1)
         deadline = math.inf if budget is None else trio.current_time() + budget
@@ -240,7 +240,7 @@ class DspyAPI:
         value: Any = None,
         claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
-        """Call a tool whose worker's side is a `Workbench`, and return the value of its reply.
+        """Call a tool whose worker's side is a `DynamicCall`, and return the value of its reply.
 
         `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
         if that has no references in it. `claimed` is told of the worker, if there is a session.

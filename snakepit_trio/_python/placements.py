@@ -121,7 +121,7 @@ class ObjectPlacement:
                 self.copies[name] = copies[name]
                 self.lost.pop(name, None)
             elif name not in self.objects and name not in self.copies:
-                self.lost[name] = self._obituary(name, f"the worker of placement {placement.number} was leaving")
+                self.lost[name] = self._why_lost(name, f"the worker of placement {placement.number} was leaving")
 
     def doubt(self, names: Iterable[str]) -> None:
         """A call was given up that may have stored objects of these names."""
@@ -147,12 +147,12 @@ class ObjectPlacement:
             copy = self.copies.get(name)
             if name in self.unsure or copy is None or copy.id != self.objects[name]:
                 self.copies.pop(name, None)
-                self.lost[name] = self._obituary(name, self.worker.exit_reason)
+                self.lost[name] = self._why_lost(name, self.worker.exit_reason)
         while len(self.lost) > _HISTORY:
             del self.lost[next(iter(self.lost))]
         self._begin_anew()
 
-    def _obituary(self, name: str, why: str) -> str:
+    def _why_lost(self, name: str, why: str) -> str:
         return (
             f"the stored object {name!r} of session {self.session_id!r} is lost: {why}. Store it again; objects that"
             " are stored with durable=True are restored"

@@ -10,7 +10,7 @@ import greenback
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.execution.executor import Call, Executor, Pack, Replies
+from bridge_py.execution.executor import Executor, Pack, Replies, ToolCall
 from bridge_py.wire.errors import ToolCancelled
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
@@ -48,36 +48,36 @@ class CallFaults:
         self._waiting: dict[int, trio.CancelScope] = {}
         self.die = die
 
-    def arrives(self, call: Call) -> None:
+    def arrives(self, call: ToolCall) -> None:
         """A call has come."""
         if self._faults.faults and (death := self._faults.take(Die, self._worker_id, call.tool.name)):
             self._deaths[call.id] = death
         self._die_if(call, "before")
 
-    def starts(self, call: Call, nursery: trio.Nursery) -> None:
+    def starts(self, call: ToolCall, nursery: trio.Nursery) -> None:
         """It starts."""
         death = self._deaths.get(call.id)
         if death is not None and death.when == "during":
             nursery.start_soon(self._die_after, call, death.after)
 
-    def ends(self, call: Call) -> None:
+    def ends(self, call: ToolCall) -> None:
         """Its code has run, and nobody knows yet."""
         self._die_if(call, "after")
         self._deaths.pop(call.id, None)
         if (waiting := self._waiting.pop(call.id, None)) is not None:
             waiting.cancel()
 
-    def ignores_cancel(self, call: Call) -> bool:
+    def ignores_cancel(self, call: ToolCall) -> bool:
         """Whether it goes on although it is cancelled."""
         found = self._faults.faults and self._faults.take(IgnoreCancel, self._worker_id, call.tool.name)
         return bool(found)
 
-    def _die_if(self, call: Call, when: str) -> None:
+    def _die_if(self, call: ToolCall, when: str) -> None:
         death = self._deaths.get(call.id)
         if death is not None and death.when == when:
             self.die()
 
-    async def _die_after(self, call: Call, seconds: float) -> None:
+    async def _die_after(self, call: ToolCall, seconds: float) -> None:
         with trio.CancelScope() as self._waiting[call.id]:
             await trio.sleep(seconds)
             self.die()
@@ -110,7 +110,7 @@ class InlineExecutor(Executor):
         """Id of the last call that has started: what a ledger has."""
         return self._last_started
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: ToolCall) -> None:
         self._faults.arrives(call)
         super().submit(call)
 
@@ -134,7 +134,7 @@ class InlineExecutor(Executor):
                 self._free -= 1
                 self._nursery.start_soon(self._perform, call)
 
-    async def _perform(self, call: Call) -> None:
+    async def _perform(self, call: ToolCall) -> None:
         self._faults.starts(call, self._nursery)
         try:
             if call.tool.is_async:
@@ -146,12 +146,12 @@ class InlineExecutor(Executor):
             self._free += 1
             self._start_waiting()
 
-    def _finish(self, call: Call, error: BaseException | None, encoded: EncodedValue | None) -> None:
+    def _finish(self, call: ToolCall, error: BaseException | None, encoded: EncodedValue | None) -> None:
         self._faults.ends(call)
         super()._finish(call, error, encoded)
 
 
-def _run(call: Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _run(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     if call.cancelled and not call.interrupted:
         raise ToolCancelled
     return function(*args, **kwargs)

@@ -19,7 +19,7 @@ Arguments = Mapping[str, Any]
 
 
 @attrs.frozen
-class Call:
+class ExpectedCall:
     """One call and what is expected of it: a value, or a function that says whether a result is right."""
 
     name: str
@@ -45,8 +45,8 @@ class Adapters:
     """The adapter that rules look at, and what is known of its tools."""
 
     adapter: Adapter
-    calls: list[Call]
-    streams: list[Call]
+    calls: list[ExpectedCall]
+    streams: list[ExpectedCall]
     echo: tuple[str, str] | None
     values: Sequence[Any] | None
     fails: tuple[str, Arguments, str] | None
@@ -72,7 +72,7 @@ class Adapters:
         if thing is None or thing == []:
             raise LeftOut(f"nothing was given as {parameter}=")
 
-    def sent(self, call: Call) -> str:
+    def sent(self, call: ExpectedCall) -> str:
         """What the adapter makes of a call's arguments, for messages; empty if it does nothing with them."""
         if not self.overrides("prepare_args"):
             return ""

@@ -11,7 +11,7 @@ from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
 
 from . import expiry, hooks, hubs, lives, processes, running, sessions, tools, updates, workings
-from .adapters import Adapters, Arguments, Call
+from .adapters import Adapters, Arguments, ExpectedCall
 from .check import Contract, title_of
 from .launchers import Launchers
 from .launchers import Made as MadeLauncher
@@ -91,8 +91,8 @@ def adapter(
     return Contract(repr(made), [check for each in rules for check in each.checks(given)])
 
 
-def _calls(given: Iterable[tuple[str, Arguments, Any]], what: str) -> list[Call]:
+def _calls(given: Iterable[tuple[str, Arguments, Any]], what: str) -> list[ExpectedCall]:
     try:
-        return [Call(name, args, expected) for name, args, expected in given]
+        return [ExpectedCall(name, args, expected) for name, args, expected in given]
     except (TypeError, ValueError):
         raise UsageError(f"{what} must be (name, args, expected) each, where args is a dict") from None

@@ -15,7 +15,7 @@ from snakepit_trio._config.stdio_adapters import StdioMsgpack
 from snakepit_trio._pool.pool import Pool
 from snakepit_trio.errors import WorkerCrashed
 
-from .adapters import Adapters, Call
+from .adapters import Adapters, ExpectedCall
 from .check import LeftOut, Rules, equal, raises, that
 
 rules: Rules[Adapters] = Rules()
@@ -56,9 +56,9 @@ async def calls_return_what_is_expected(given: Adapters) -> None:
 async def many_calls_at_a_time_return_what_is_expected(given: Adapters) -> None:
     """Ten of each at a time, for two workers: each gets its own result."""
     async with given.pool(workers=2) as pool:
-        results: list[tuple[Call, Any]] = []
+        results: list[tuple[ExpectedCall, Any]] = []
 
-        async def run(call: Call) -> None:
+        async def run(call: ExpectedCall) -> None:
             results.append((call, await _execute(pool, given, call)))
 
         async with trio.open_nursery() as nursery:
@@ -212,7 +212,7 @@ async def many_pools_can_have_it(given: Adapters) -> None:
 # How.
 
 
-async def _execute(pool: Pool, given: Adapters, call: Call) -> Any:
+async def _execute(pool: Pool, given: Adapters, call: ExpectedCall) -> Any:
     try:
         return await pool.execute(call.name, call.args)
     except SnakepitError as error:
@@ -229,7 +229,9 @@ def _described(pool: Pool) -> dict[str, ToolSpec]:
     return {tool.name: tool.spec for tool in pool.tools.list_tools() if tool.kind == "worker"}
 
 
-def _with_a_required_argument(calls: Sequence[Call], specs: dict[str, ToolSpec]) -> tuple[Call, str] | None:
+def _with_a_required_argument(
+    calls: Sequence[ExpectedCall], specs: dict[str, ToolSpec]
+) -> tuple[ExpectedCall, str] | None:
     for call in calls:
         spec = specs.get(call.name)
         for parameter in spec.parameters if spec is not None else ():
