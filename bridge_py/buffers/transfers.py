@@ -65,9 +65,11 @@ class Transfers:
         self._lent: dict[int, _Lent] = {}
         self._shared_bytes = 0
         self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
-        self._lines: dict[int, deque[Frame]] = {}  # by call: frames that wait for an area, theirs or an earlier one's
+        #: By call: frames that wait for an area, their own or an earlier one's. Other frames need not be received here.
+        self.waiting: dict[int, deque[Frame]] = {}
         self._mappings = Mappings()
-        self._returned: deque[int] = deque()
+        #: Loans that nobody refers to any more: `tend` gives them back.
+        self.returned: deque[int] = deque()
         self._is_closed = False
 
     # What this side sends.
@@ -102,27 +104,27 @@ class Transfers:
 
     def receive(self, frame: Frame) -> None:
         """Deliver a frame of a call, now or when its area, and what came before it, is here."""
-        if frame.call_id in self._lines:
-            self._lines[frame.call_id].append(frame)
+        if frame.call_id in self.waiting:
+            self.waiting[frame.call_id].append(frame)
             self._fetch(frame)
         elif not self._fetch(frame):
             self._deliver(frame)
         else:
-            self._lines[frame.call_id] = deque([frame])
+            self.waiting[frame.call_id] = deque([frame])
 
     def discard(self, call_id: int) -> list[Frame]:
         """Forget the frames of a call that have not been delivered, and return them without their areas."""
-        line = self._lines.pop(call_id, ())
-        for frame in line:
+        frames = self.waiting.pop(call_id, ())
+        for frame in frames:
             if frame.loan in self._arriving:
                 del self._arriving[frame.loan]
                 self._loans.give_back(frame.loan)
             frame.attached = b""
-        return list(line)
+        return list(frames)
 
     def waits(self, call_id: int) -> bool:
         """Whether frames of a call have not been delivered."""
-        return call_id in self._lines
+        return call_id in self.waiting
 
     def handle(self, frame: Frame) -> None:
         """Take a frame that is about a loan."""
@@ -143,15 +145,15 @@ class Transfers:
 
     def tend(self) -> None:
         """Give back what nobody refers to any more. To be called before each writing."""
-        while self._returned:
-            self._loans.give_back(self._returned.popleft())
+        while self.returned:
+            self._loans.give_back(self.returned.popleft())
 
     def close(self) -> None:
         """The link has ended."""
         self._is_closed = True
         self._mappings.close()
         self._arriving.clear()
-        self._lines.clear()
+        self.waiting.clear()
         for loan, lent in list(self._lent.items()):
             if lent.segment is not None:
                 lent.segment.retire()
@@ -194,7 +196,7 @@ class Transfers:
         loan = frame.loan
         try:
             view = self._mappings.open(
-                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self._returned.append(loan)
+                self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self.returned.append(loan)
             )
         except OSError as error:
             logger.debug("shared memory cannot be opened, and is fetched: %s", error)
@@ -212,13 +214,13 @@ class Transfers:
             del self._arriving[piece.loan]
             self._loans.give_back(piece.loan)
             frame.attached = memoryview(area).toreadonly()
-            self._deliver_line(frame.call_id)
+            self._deliver_waiting(frame.call_id)
         elif area.tell() // PIECE_BYTES % (_WINDOW // 2) == 0:
             self._loans.fetch(piece.loan, _WINDOW // 2)
 
-    def _deliver_line(self, call_id: int) -> None:
-        line = self._lines[call_id]
-        while line and line[0].loan not in self._arriving:
-            self._deliver(line.popleft())
-        if not line:
-            del self._lines[call_id]
+    def _deliver_waiting(self, call_id: int) -> None:
+        frames = self.waiting[call_id]
+        while frames and frames[0].loan not in self._arriving:
+            self._deliver(frames.popleft())
+        if not frames:
+            del self.waiting[call_id]

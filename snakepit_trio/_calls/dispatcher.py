@@ -84,7 +84,7 @@ class Dispatcher:
 
     def is_suspect(self, call: Call) -> bool:
         """Whether the last call of its command, or of its session, killed its worker."""
-        return self._taint.has_suspects and any(self._taint.suspects(key) for key in _keys(call))
+        return bool(self._taint.deaths) and any(self._taint.suspects(key) for key in _keys(call))
 
     def check_taint(self, call: Call) -> None:
         """Raise `Tainted` if calls of its command, or of its session, are refused."""
@@ -99,7 +99,7 @@ class Dispatcher:
         """
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
-        if self._taint.has_suspects:
+        if self._taint.deaths:
             self.check_taint(call)
         try:
             slot = self._scheduler.submit(call, trio.current_time())
@@ -258,7 +258,7 @@ class Dispatcher:
 
     def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
-        if self._taint.has_suspects:
+        if self._taint.deaths:
             for key in _keys(call):
                 self._taint.succeeded(key)
         if failure is None:

@@ -94,23 +94,18 @@ class TaintPolicy:
     def __init__(self, *, after: int, period: float) -> None:
         self._after = after
         self._period = period
-        self._deaths: OrderedDict[Hashable, int] = OrderedDict()
+        self.deaths: OrderedDict[Hashable, int] = OrderedDict()
         self._until: dict[Hashable, float] = {}
-
-    @property
-    def has_suspects(self) -> bool:
-        """Whether any death is on record; without one there is nothing to ask or to clear."""
-        return bool(self._deaths)
 
     def suspects(self, key: Hashable) -> bool:
         """Whether the last call of the key killed its worker."""
-        return key in self._deaths
+        return key in self.deaths
 
     def killed(self, key: Hashable, now: float) -> bool:
         """A call of the key has killed its worker. Returns True if that taints the key."""
-        deaths = self._deaths[key] = self._deaths.pop(key, 0) + 1
-        if len(self._deaths) > _MOST_SUSPECTS:
-            oldest, _ = self._deaths.popitem(last=False)
+        deaths = self.deaths[key] = self.deaths.pop(key, 0) + 1
+        if len(self.deaths) > _MOST_SUSPECTS:
+            oldest, _ = self.deaths.popitem(last=False)
             self._until.pop(oldest, None)
         if deaths < self._after:
             return False
@@ -119,7 +114,7 @@ class TaintPolicy:
 
     def succeeded(self, key: Hashable) -> None:
         """A call of the key has ended on a worker that lives."""
-        if self._deaths.pop(key, None) is not None:
+        if self.deaths.pop(key, None) is not None:
             self._until.pop(key, None)
 
     def left(self, key: Hashable, now: float) -> float:

@@ -14,7 +14,7 @@ import trio
 from bridge_py.buffers.compression import is_available
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.conversation import NO_AREA, PROTOCOL_VERSION, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.specs import ToolSpec
@@ -86,13 +86,14 @@ class LinkConnection(Connection):
 
     def next_batch(self) -> bytes:
         """What is to be sent; nothing if there is nothing."""
-        self.transfers.tend()
+        if self.transfers.returned:
+            self.transfers.tend()
         return self.conversation.data_to_send()
 
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
-        area = self.transfers.ref(call.buffers)
+        area = NO_AREA if call.buffers is None else self.transfers.ref(call.buffers)
         try:
             call_id = self.conversation.open(
                 call.name,
@@ -179,8 +180,10 @@ class LinkConnection(Connection):
         self._on_ready(Hello(tools, str(hello.get("python", ""))))
 
     def _route(self, frame: Frame) -> None:
-        if frame.call_id:
+        if frame.call_id and (frame.loan or frame.call_id in self.transfers.waiting):
             self.transfers.receive(frame)
+        elif frame.call_id:
+            self._handle(frame)
         elif frame.loan:
             self.transfers.handle(frame)
         else:
