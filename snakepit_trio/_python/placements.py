@@ -1,7 +1,26 @@
 """The host's account of the objects that workers keep for sessions: where they are, and what has become of them.
 
-`ObjectPlacement` is plain state: no await, no I/O. A session's objects are in one worker, which its first call claims
-when it is brought there; a call that would start anywhere else is refused before it runs, and made anew.
+A session's objects are in one worker at a time: that is its placement. Its first call claims the worker, just before it
+is sent there; a call that would start anywhere else is refused before it runs, and made anew. When the worker leaves,
+the next call begins another placement, brings the copies along that the host has, and says which names are lost.
+
+The account must be right although calls of a session run side by side, are given up, and answer in another order than
+they ran; and although a worker may die between storing and answering. So each reply carries the version of the worker's
+own account, and the ids of the copies that its objects have. What a reply is worth, by what has happened since:
+
+    the reply                                   the host's account
+    ---------                                   ------------------
+    of this placement, of a newer version       has the names that the worker holds, and the copies of those objects;
+                                                doubts are settled of calls that were made before it
+    of this placement, of an older version      gets copies only, of objects that still have their names
+    of an earlier placement (it came late)      gets copies only; a stored name without one is lost, unless it has
+                                                been stored again
+    none: the call was given up                 doubts the names that the call may have stored
+    none: the worker has left                   keeps names that have a copy, to be restored; all others are lost,
+                                                doubtful ones too
+    any, and the session has ended              nothing
+
+Plain state: no await, no I/O.
 """
 
 from __future__ import annotations
