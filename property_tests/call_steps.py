@@ -13,14 +13,17 @@ import trio
 from bridge_py.buffers import buffer_sets, compression, shared_memory, transfers
 from bridge_py.wire import codec, conversation, frames, loans, owning
 from snakepit_trio._calls import (
+    abandonment,
     call,
     checks,
     deadlines,
+    deadlocks,
     dispatcher,
     queues,
     runner,
     scheduler,
     shared_copies,
+    stalls,
     streams,
 )
 from snakepit_trio._connections import link
@@ -31,7 +34,8 @@ from snakepit_trio._workers import worker_calls
 WAY: Final = frozenset(
     str(module.__file__)
     for module in (
-        *(runner, checks, call, dispatcher, scheduler, queues, deadlines, shared_copies, streams, ownership),
+        *(runner, checks, call, dispatcher, scheduler, queues, deadlines, deadlocks, stalls, abandonment),
+        *(shared_copies, streams, ownership),
         *(link, worker_calls),
         *(buffer_sets, transfers, shared_memory, compression),
         *(codec, conversation, loans, owning, frames),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,11 +17,9 @@ from snakepit_trio._config.policies import TaintPolicy
 from snakepit_trio._util.changes import Changes
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import told
-from snakepit_trio._util.patience import comes_within
 from snakepit_trio.errors import (
     OutOfResources,
     PoolClosed,
-    PoolDeadlock,
     PoolSaturated,
     Tainted,
     WorkerBusy,
@@ -31,22 +28,21 @@ from snakepit_trio.errors import (
 from snakepit_trio.telemetry import Events
 
 from .call import Call, CallState, CallWorker, Displaced, stopped
+from .deadlocks import Deadlocks
 from .queues import Slot
-from .scheduler import PATIENCE, PlaceTaken, QueueFull, Scheduler
+from .scheduler import PlaceTaken, QueueFull, Scheduler
+from .stalls import Stalls
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
-_LOOK_AGAIN: Final = 0.005  # seconds
-_DEADLOCK: Final = 0.05  # seconds that one must last
 
 logger = get_logger("snakepit.dispatcher")
 
 
 class Dispatcher:
-    """Brings calls to workers and outcomes to calls. Never blocks, but for `abandon`."""
+    """Brings calls to workers and outcomes to calls. Never blocks."""
 
     def __init__(self, config: PoolConfig) -> None:
-        self._grace = config.cancel_grace
         self._concurrency = config.concurrency
         self._max_queue = config.max_queue
         self._scheduler: Scheduler[Call] = Scheduler(
@@ -57,9 +53,8 @@ class Dispatcher:
         )
         self._workers: dict[Slot[Call], CallWorker] = {}
         self._closed = False
-        self._sent_ahead = trio.Event()
-        self._nested: dict[Call, None] = {}  # calls in line that host tools have made, oldest first
-        self._nested_wait = trio.Event()
+        self.stalls = Stalls(self._scheduler, self._workers)
+        self.deadlocks = Deadlocks(self._scheduler, self._workers, config.concurrency)
         self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
         self._taint_after = config.taint_after
         self.workers_changed = Changes()
@@ -108,7 +103,7 @@ class Dispatcher:
             if slot is not None:
                 self._carry_out(self._start(slot, call))
             else:
-                self._note_nested(call)
+                self.deadlocks.note(call)
         except QueueFull:
             raise self._saturated(call) from None
         except PlaceTaken:
@@ -146,52 +141,13 @@ class Dispatcher:
         """Whether a session is kept."""
         return self._scheduler.keeps(session_id)
 
-    async def abandon(self, call: Call) -> None:
-        """Stop a call that its caller has given up; returns when none of its code runs.
-
-        A call whose code does not end within `cancel_grace` costs its worker's life, and a running
-        call of a tool with `cancel="kill"` does so at once. Call this
-        shielded: it is bounded by the grace and the time to kill and reap a process.
-        """
-        call.abandoned = True
-        call.chunks.clear()
-        if call.state is CallState.QUEUED and self._withdraw(call):
-            call.finish(None)
-        if call.is_over or call.worker is None:
-            return
-        worker = call.worker
-        if not worker.must_be_killed_to_stop(call):
-            worker.cancel(call)
-            await comes_within(self._grace, partial(self._until_over_or_to_be_killed, call, worker))
-        if not call.is_over and call.id in worker.calls:  # else it has ended there, and the host's own code goes on
-            worker.kill(f"was killed: {self._why_killed(call, worker)}", for_a_call=True)
-        await self._until_over(call)
-
-    def _why_killed(self, call: Call, worker: CallWorker) -> str:
-        if worker.kills_to_cancel:
-            return f"{call.name!r} was cancelled, and its protocol has no other way to stop it"
-        if worker.must_be_killed_to_stop(call):
-            return f"{call.name!r} was cancelled, and is a tool with cancel='kill'"
-        return f"{call.name!r} did not end within {self._grace} s of its cancellation"
-
-    def _withdraw(self, call: Call) -> bool:
-        """Take a call out of the line, whatever is raised; False if it does not wait."""
+    def withdraw(self, call: Call) -> bool:
+        """Take a call out of its queue, whatever is raised; False if it does not wait."""
         try:
             return self._scheduler.withdraw(call)
         except Exception as error:
             self._mend(error, call)
             return call.worker is None
-
-    async def _until_over_or_to_be_killed(self, call: Call, worker: CallWorker) -> None:
-        # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
-        look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
-        while not call.is_over and not worker.must_be_killed_to_stop(call):
-            with trio.move_on_after(look_again):
-                await call.wait()
-
-    async def _until_over(self, call: Call) -> None:
-        while not call.is_over:
-            await call.wait()
 
     # What workers report.
 
@@ -286,7 +242,7 @@ class Dispatcher:
     def _return(self, call: Call, slot: Slot[Call] | None = None) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
         try:
-            self._note_nested(call)
+            self.deadlocks.note(call)
             if slot in self._workers:
                 self._carry_out(self._scheduler.give_back(slot, call, trio.current_time()))
             else:
@@ -302,58 +258,6 @@ class Dispatcher:
                 kind, name = key
                 logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)
                 self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
-
-    # Services.
-
-    async def watch_stalls(self) -> None:
-        """Recall the calls that were sent ahead to a worker which then got stuck."""
-        while True:
-            await self._sent_ahead.wait()
-            while self._scheduler.has_sent_ahead:
-                await trio.sleep(PATIENCE)
-                with logger.tolerates("calling back what was sent ahead"):
-                    for slot, calls in self._scheduler.stalled(trio.current_time()):
-                        for call in calls:
-                            self._workers[slot].recall(call)
-            self._sent_ahead = trio.Event()
-
-    async def watch_deadlocks(self, missing: Callable[[], int]) -> None:
-        """Fail calls of host tools that wait for places which calls hold that wait for them. `missing`: workers."""
-        suspect: Call | None = None
-        while True:
-            await self._nested_wait.wait()
-            while self._nested:
-                await trio.sleep(_DEADLOCK)
-                self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
-                stuck = None if missing() else self._find_stuck()
-                # Calls that were sent ahead look stuck until they have been recalled.
-                if stuck is not None and stuck is suspect and self._scheduler.withdraw(stuck):
-                    stuck.finish(None, self._deadlock(stuck))
-                suspect = stuck
-            self._nested_wait = trio.Event()
-
-    def _find_stuck(self) -> Call | None:
-        """The newest call of a host tool for which no place can become free before it has run."""
-        waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
-        for call in reversed(self._nested):
-            home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)
-            slots = self._workers if home is None else [home]
-            if all(running in waited_for for slot in slots for running in slot.calls.values()):
-                return call
-        return None
-
-    def _deadlock(self, call: Call) -> PoolDeadlock:
-        return PoolDeadlock(
-            f"{call.name!r} was called by a host tool, and would wait for ever: all places that it may have are held by"
-            f" calls that wait for host tools which wait for it (workers={len(self._workers)},"
-            f" concurrency={self._concurrency}, affinity={call.affinity!r}). Open the pool with more workers, or a"
-            " higher concurrency"
-        )
-
-    def _note_nested(self, call: Call) -> None:
-        if call.parent is not None:
-            self._nested[call] = None
-            self._nested_wait.set()
 
     def close(self) -> None:
         """Take no more calls, and end those in line with `PoolClosed`."""
@@ -396,8 +300,8 @@ class Dispatcher:
             if not _is_sent(call):
                 call.finish(None, _failure(call, error))
                 return self._scheduler.unassign(slot, call, trio.current_time())
-        if self._scheduler.is_ahead(slot) and not self._sent_ahead.is_set():
-            self._sent_ahead.set()
+        if self._scheduler.is_ahead(slot):
+            self.stalls.note()
         return ()
 
 

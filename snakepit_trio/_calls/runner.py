@@ -21,6 +21,7 @@ from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.ownership import OneRun
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 
+from .abandonment import abandon
 from .call import Call, CallState, CallWorker, serving
 from .checks import check_call, check_retries, seconds_of
 from .deadlines import Deadlines
@@ -256,10 +257,10 @@ class CallRunner:
         with trio.CancelScope(shield=True):
             try:
                 if not call.is_over:
-                    await self._dispatcher.abandon(call)
+                    await abandon(call, self._dispatcher.withdraw, self._config.cancel_grace)
             except Exception:
                 logger.exception("%r could not be stopped, and it is tried again", call.name)
-                await self._dispatcher.abandon(call)
+                await abandon(call, self._dispatcher.withdraw, self._config.cancel_grace)
 
     async def _time_out(self, call: Call) -> NoReturn:
         if call.is_unwanted:

@@ -425,8 +425,8 @@ class Pool:
                 await outer.start(self._bridge_server.run, self._site.loop)
             async with trio.open_nursery() as inner:
                 await inner.start(self._supervisor.run)
-                inner.start_soon(self._dispatcher.watch_stalls)
-                inner.start_soon(self._dispatcher.watch_deadlocks, self._supervisor.missing)
+                inner.start_soon(self._dispatcher.stalls.watch)
+                inner.start_soon(self._dispatcher.deadlocks.watch, self._supervisor.missing)
                 inner.start_soon(self._deadlines.run)
                 reaper = partial(self.sessions.run_reaper, self.config.cleanup_interval)
                 inner.start_soon(for_the_application, reaper)

@@ -1,0 +1,66 @@
+"""Calls that wait for each other for ever: a call of a host tool that needs a place which its own callers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import trio
+
+from snakepit_trio.errors import PoolDeadlock
+
+from .call import Call, CallState, CallWorker
+from .queues import Slot
+from .scheduler import Scheduler
+
+_MUST_LAST: Final = 0.05  # seconds
+
+
+class Deadlocks:
+    """Finds the calls of host tools for which no place can become free, and fails them."""
+
+    def __init__(self, scheduler: Scheduler[Call], workers: Mapping[Slot[Call], CallWorker], concurrency: int) -> None:
+        self._scheduler = scheduler
+        self._workers = workers
+        self._concurrency = concurrency
+        self._nested: dict[Call, None] = {}  # calls in queues that host tools have made, oldest first
+        self._nested_wait = trio.Event()
+
+    def note(self, call: Call) -> None:
+        """A call waits in a queue."""
+        if call.parent is not None:
+            self._nested[call] = None
+            self._nested_wait.set()
+
+    async def watch(self, missing: Callable[[], int]) -> None:
+        """Fail calls that wait for places which calls hold that wait for them, until cancelled. `missing`: workers."""
+        suspect: Call | None = None
+        while True:
+            await self._nested_wait.wait()
+            while self._nested:
+                await trio.sleep(_MUST_LAST)
+                self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
+                stuck = None if missing() else self._find_stuck()
+                # Calls that were sent ahead look stuck until they have been recalled.
+                if stuck is not None and stuck is suspect and self._scheduler.withdraw(stuck):
+                    stuck.finish(None, self._failure(stuck))
+                suspect = stuck
+            self._nested_wait = trio.Event()
+
+    def _find_stuck(self) -> Call | None:
+        """The newest call of a host tool for which no place can become free before it has run."""
+        waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
+        for call in reversed(self._nested):
+            home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)
+            slots = self._workers if home is None else [home]
+            if all(running in waited_for for slot in slots for running in slot.calls.values()):
+                return call
+        return None
+
+    def _failure(self, call: Call) -> PoolDeadlock:
+        return PoolDeadlock(
+            f"{call.name!r} was called by a host tool, and would wait for ever: all places that it may have are held by"
+            f" calls that wait for host tools which wait for it (workers={len(self._workers)},"
+            f" concurrency={self._concurrency}, affinity={call.affinity!r}). Open the pool with more workers, or a"
+            " higher concurrency"
+        )
