@@ -60,7 +60,7 @@ test: check
 
 ROUNDS ?= 10
 fuzz: $(VENV)/.dev
-	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet --hypothesis-profile=fuzz property_tests $(ARGS); done
+	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet --timeout=3600 --hypothesis-profile=fuzz property_tests $(ARGS); done
 
 # The benchmarks' peers are typed too, so their packages must be there.
 check: $(VENV)/.dev $(VENV)/.bench
