@@ -103,6 +103,13 @@ def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
     assert same(value, found)
 
 
+def _labelled(label: Any) -> pd.Series:
+    """A series whose one label may be what cannot be looked up; pandas lets it be."""
+    labels = np.empty(1, object)
+    labels[0] = label
+    return pd.Series([1.0], index=pd.Index(labels, dtype=object, tupleize_cols=False))
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -121,6 +128,8 @@ def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
         (pd.DataFrame({"a": [1, {"b": object()}]}), r"value\['a'\]\[1\]\.b: an object of type builtins.object"),
         ([pd.Series([object()])], r"value\[0\]\[0\]: an object of type"),
         (pd.Series(pd.arrays.SparseArray([0, 1])), r"SparseArray cannot be sent: convert it with \.sparse"),
+        ([_labelled([1])], r"value\[0\]: its label \[1\] is not hashable: give text, or a tuple of plain values"),
+        (_labelled((1, [2])), r"its label \(1, \[2\]\) is not hashable"),
         (
             dt.datetime(2026, 1, 1, tzinfo=tz.gettz("Europe/Berlin")),
             "type dateutil.* use zoneinfo.ZoneInfo",

@@ -319,6 +319,8 @@ def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
     except Exception as error:
         raise Refused(f"a key of it cannot be read where it arrives: {type(error).__name__}: {error}") from None
     for sent, key in zip(keys, arrived, strict=True):
+        if not is_hashable(sent):  # as labels of pandas may be; a list would arrive as a tuple
+            raise Refused(f"its label {sent!r:.100} is not hashable: give text, or a tuple of plain values")
         try:
             hash(key)
         except TypeError:
@@ -326,6 +328,15 @@ def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
             raise Refused(text) from None
     if len(set(arrived)) < len(keys):
         raise Refused("two of its keys are equal where they arrive, such as an enum's member and its value: rename one")
+
+
+def is_hashable(value: object) -> bool:
+    """Whether a value, with all that is in it, can be a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, str]:
