@@ -173,5 +173,5 @@ def test_every_rpc_is_served_and_called() -> None:
     assert len(rpcs) == 25
     names = {re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower() for rpc in rpcs}
     for suffix in ("Base", "Stub"):
-        there = {*dir(getattr(bridge, f"BridgeService{suffix}")), *dir(getattr(bridge, f"LinkConnection{suffix}"))}
+        there = {*dir(getattr(bridge, f"BridgeService{suffix}")), *dir(getattr(bridge, f"Link{suffix}"))}
         assert names <= there
