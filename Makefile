@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # ASYNC109: our calls take a timeout, one budget for queueing, wire and tool. ASYNC114 and ASYNC9xx are optional
 # rules for code without fast paths; tests show where our calls are checkpoints.
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
-CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
+CODE := snakepit_trio bridge_py proto tests property_tests benchmarks docs/examples
 
 .PHONY: help demo test check messages format bench chaos fuzz mutants clean
 
@@ -68,10 +68,10 @@ check: $(VENV)/.dev $(VENV)/.bench
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/flake8-async --disable=$(ASYNC_OFF) $$(git ls-files snakepit_trio bridge_py benchmarks docs | grep '[.]py$$' | grep -vE 'wire/messages|a_host|scenarios|host_faults')
 	$(BIN)/mypy
-	$(BIN)/python tests/messages.py --check
+	$(BIN)/python proto/generate.py --check
 
 messages: $(VENV)/.dev
-	$(BIN)/python tests/messages.py
+	$(BIN)/python proto/generate.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)
