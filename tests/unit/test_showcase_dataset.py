@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import csv
 import gzip
-import io
 import lzma
 import os
 import sys
@@ -16,33 +14,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-import snakepit_trio as snakepit
 from bridge_py import InvalidArguments, UsageError
 from bridge_py.adapters.streams import dataset
 from bridge_py.adapters.streams.columns import MOST_VALUES, Numbers, Texts, number
 from bridge_py.adapters.streams.configs import Engine, Operation
 from bridge_py.adapters.streams.files import LONGEST_LINE, Records, TextSource
+from tests.helpers.sales import ALL, final_stats, run, write_sales
 
-# pyarrow makes a pipe for its signal handling when it first reads, and keeps it.
-pyarrow.csv.read_csv(io.BytesIO(b"x\n1\n"))
-
-ALL: list[Operation] = ["clean", "transform", "aggregate"]
 ENGINES: list[Engine] = ["csv", "pyarrow"]
 both_engines = pytest.mark.parametrize("engine", ENGINES)
-
-
-def run(path: Path, chunk_size: int = 100, operations: list[Operation] = ALL, **more: Any) -> list[dict[str, Any]]:
-    return list(dataset.process(str(path), chunk_size, operations, **more))
-
-
-def final_stats(path: Path, **more: Any) -> dict[str, Any]:
-    stats: dict[str, Any] = run(path, **more)[-1]["final_stats"]
-    return stats
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -52,20 +36,8 @@ def write(path: Path, text: str | bytes) -> Path:
 
 @pytest.fixture
 def sales(tmp_path: Path) -> Path:
-    """A table of 3,000 rows, of which some lack a price, and some have an odd one."""
-    rng = np.random.default_rng(1)
-    prices = [f"{price:.4f}" for price in rng.normal(1e6, 3, 3000)]
-    prices[5::100] = [""] * 30
-    prices[7::500] = ["n/a"] * 6
-    columns = {
-        "price": prices,
-        "region": rng.choice(["North", " NORTH ", "east", "South  West"], 3000),
-        "quantity": rng.integers(0, 100, 3000),
-        "customer": [f"customer {number}" for number in range(3000)],
-    }
-    path = tmp_path / "sales.csv"
-    pd.DataFrame(columns).to_csv(path, index=False)
-    return path
+    """A table of 3,000 rows."""
+    return write_sales(tmp_path / "sales.csv")
 
 
 @both_engines
@@ -327,33 +299,3 @@ def test_without_pyarrow_the_standard_library_does_it(sales: Path, monkeypatch: 
     assert run(sales)[-1]["engine"] == "csv"
     with pytest.raises(UsageError, match=r"pip install 'snakepit-trio\[pandas\]'"):
         run(sales, engine="pyarrow")
-
-
-async def test_in_a_worker(sales: Path) -> None:
-    async with snakepit.open_pool(workers=1) as pool:
-        arguments = {"file_path": str(sales), "chunk_size": 500}
-        async with pool.stream("process_large_dataset", arguments) as chunks:
-            found = [chunk async for chunk in chunks]
-        here = run(sales, 500)
-        assert found[-1]["final_stats"] == here[-1]["final_stats"]
-        (worker,) = pool.list_workers()
-        assert worker.pid is not None
-        resident = psutil.Process(worker.pid).memory_info().rss / 1e6
-        assert found[-1]["memory_usage_mb"] == pytest.approx(resident, rel=0.2)
-        with pytest.raises(InvalidArguments, match="operations") as caught:
-            async with pool.stream("process_large_dataset", {**arguments, "operations": ["wash"]}) as chunks:
-                await anext(chunks)
-        assert caught.value.parameter == "operations"
-
-
-async def test_leaving_early_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "large.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["x", "y"], *([number, "text"] for number in range(200_000))])
-    async with snakepit.open_pool(workers=1, cancel_grace=60) as pool:
-        pid = (await pool.execute("ping"))["pid"]
-        async with pool.stream("process_large_dataset", {"file_path": str(path), "chunk_size": 10}) as chunks:
-            assert (await anext(chunks))["progress_percent"] < 1
-        assert pool.get_stats().running == 0
-        assert str(path) not in {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-        assert (await pool.execute("ping"))["pid"] == pid

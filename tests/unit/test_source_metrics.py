@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import snakepit_trio as snakepit
-from bridge_py.adapters.source_metrics import SourceMetrics, measure_file, measure_source, source_files
-
-ADAPTER = "bridge_py.adapters.source_metrics:SourceMetrics"
+from bridge_py.adapters.source_metrics import measure_file, measure_source, source_files
 
 
 def complexities(source: str) -> dict[str, int]:
@@ -190,15 +187,3 @@ def test_the_files_of_a_tree(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     found = [str(Path(path).relative_to(tmp_path)) for path in source_files(tmp_path, skip=["skipped"])]
     assert found == ["a/c.py", "b.py", "g.py/h.py"]
-
-
-async def test_the_tools_in_a_worker(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.py").write_text(f"def {name}(): pass\n")
-    async with snakepit.open_pool(ADAPTER, workers=1) as pool:
-        record = await pool.execute("measure_file", {"path": str(tmp_path / "a.py")})
-        async with pool.stream("measure_tree", {"path": str(tmp_path)}) as chunks:
-            records = [chunk async for chunk in chunks]
-    assert record == records[0] == measure_file(str(tmp_path / "a.py"))
-    assert [record["measured"][0]["name"] for record in records] == ["a", "b"]
-    assert sorted(SourceMetrics().tools()) == ["measure_file", "measure_tree"]
