@@ -15,11 +15,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 CODE := snakepit_trio bridge_py proto tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test check messages format bench chaos fuzz mutants clean
+.PHONY: help demo test quick check messages format bench chaos fuzz mutants clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
-	@echo "make test                  all checks and tests"
+	@echo "make test                  all checks and tests; ARGS=\"-m 'not slow'\" leaves the slowest out"
+	@echo "make quick                 tests that start no process, in a minute; ARGS='-k name' chooses some"
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
 	@echo "make chaos [ARGS='--only ends']  load while workers are killed and the host is in trouble, with a report"
@@ -57,6 +58,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 # Hypothesis' profile "ci" tries the same examples each time; `make fuzz` looks for new ones, 1,000 a round and more.
 test: check
 	$(PYTEST) $(COVERAGE) --hypothesis-profile=ci $(ARGS)
+
+# What starts no process; a test there that does fails and is told where it belongs.
+quick: $(VENV)/.dev
+	$(PYTEST) --quiet --hypothesis-profile=ci -m "not processes and not slow" tests/unit property_tests $(ARGS)
 
 ROUNDS ?= 10
 fuzz: $(VENV)/.dev

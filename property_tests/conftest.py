@@ -2,6 +2,10 @@
 
 from hypothesis import Phase, settings
 
+from tests.helpers.no_processes import no_process_is_started
+
+__all__ = ["no_process_is_started"]
+
 pytest_plugins = ["tests.helpers.timeouts"]
 
 # The first example that fails is enough: `make mutants` only wants to know whether there is one.

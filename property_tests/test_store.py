@@ -458,6 +458,7 @@ def test_the_store_and_a_model() -> None:
         )
 
 
+@pytest.mark.processes
 def test_the_store_through_real_workers_and_a_model() -> None:
     clock = [1000.0]
     store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])
