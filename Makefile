@@ -13,13 +13,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # ASYNC109: our calls take a timeout, one budget for queueing, wire and tool. ASYNC114 and ASYNC9xx are optional
 # rules for code without fast paths; tests show where our calls are checkpoints.
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
-CODE := snakepit_trio bridge_py tests property_tests benchmarks docs/examples
+CODE := snakepit_trio bridge_py proto tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test check messages format bench chaos fuzz mutants clean
+.PHONY: help demo test quick check messages format bench chaos fuzz mutants clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
-	@echo "make test                  all checks and tests"
+	@echo "make test                  all checks and tests; ARGS=\"-m 'not slow'\" leaves the slowest out"
+	@echo "make quick                 tests that start no process, in a minute; ARGS='-k name' chooses some"
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
 	@echo "make chaos [ARGS='--only ends']  load while workers are killed and the host is in trouble, with a report"
@@ -58,6 +59,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 test: check
 	$(PYTEST) $(COVERAGE) --hypothesis-profile=ci $(ARGS)
 
+# What starts no process; a test there that does fails and is told where it belongs.
+quick: $(VENV)/.dev
+	$(PYTEST) --quiet --hypothesis-profile=ci -m "not processes and not slow" tests/unit property_tests $(ARGS)
+
 ROUNDS ?= 10
 fuzz: $(VENV)/.dev
 	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet --timeout=3600 --hypothesis-profile=fuzz property_tests $(ARGS); done
@@ -68,10 +73,10 @@ check: $(VENV)/.dev $(VENV)/.bench
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/flake8-async --disable=$(ASYNC_OFF) $$(git ls-files snakepit_trio bridge_py benchmarks docs | grep '[.]py$$' | grep -vE 'wire/messages|a_host|scenarios|host_faults')
 	$(BIN)/mypy
-	$(BIN)/python tests/messages.py --check
+	$(BIN)/python proto/generate.py --check
 
 messages: $(VENV)/.dev
-	$(BIN)/python tests/messages.py
+	$(BIN)/python proto/generate.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(CODE)

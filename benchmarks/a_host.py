@@ -19,7 +19,7 @@ def helpers(script: str) -> list[int]:
 
 async def main(log: Path) -> None:
     """Open a pool, have its workers busy, say so, and wait for the end."""
-    tools = "tests.tools:Tools"
+    tools = "tests.helpers.tools:Tools"
     async with snakepit.open_pool(tools, workers=2, name="a-host") as pool, trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(partial(pool.execute, "hold_the_gil_with_children", {"path": str(log)}, timeout=None))

@@ -22,7 +22,7 @@ import snakepit_trio as snakepit
 from snakepit_trio._processes import registry
 
 ROOT = Path(__file__).parent.parent
-TOOLS = "tests.tools:Tools"
+TOOLS = "tests.helpers.tools:Tools"
 
 
 class Host:

@@ -2,7 +2,11 @@
 
 from hypothesis import Phase, settings
 
-pytest_plugins = ["tests.timeouts"]
+from tests.helpers.no_processes import no_process_is_started
+
+__all__ = ["no_process_is_started"]
+
+pytest_plugins = ["tests.helpers.timeouts"]
 
 # The first example that fails is enough: `make mutants` only wants to know whether there is one.
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], print_blob=False)

@@ -458,12 +458,13 @@ def test_the_store_and_a_model() -> None:
         )
 
 
+@pytest.mark.processes
 def test_the_store_through_real_workers_and_a_model() -> None:
     clock = [1000.0]
     store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])
 
     async def main(ready: Callable[[Any], None], end: trio.Event) -> None:
-        async with open_pool("tests.state_tools:StateTools", workers=2, store=store) as pool:
+        async with open_pool("tests.helpers.state_tools:StateTools", workers=2, store=store) as pool:
             ready(pool)
             await end.wait()
 

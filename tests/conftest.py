@@ -10,41 +10,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-import trio
 
-import snakepit_trio as snakepit
 from snakepit_trio._processes.registry import FOLDER_VARIABLE
 from snakepit_trio.testing.leaks import LeakCheck
-from tests.openai_server import Server, serving
+from tests.helpers.openai_server import Server, serving
 
-pytest_plugins = ["snakepit_trio.testing.pytest_plugin", "tests.timeouts"]
+pytest_plugins = ["snakepit_trio.testing.pytest_plugin", "tests.helpers.timeouts"]
 
-TOOLS = "tests.tools:Tools"
 # Other programs of this user may have pools too.
 os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="snakepit-test-")
 atexit.register(shutil.rmtree, os.environ[FOLDER_VARIABLE])
 # Who is started in the background of a shell ignores SIGINT, and so do the programs that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def kill_worker(pool: snakepit.Pool, pid: int) -> None:
-    """Kill a worker, and wait until its end has been noticed and the pool is whole again."""
-    restarts = pool.get_stats().restarts
-    os.kill(pid, signal.SIGKILL)
-    with trio.fail_after(60):
-        while pool.get_stats().restarts == restarts:
-            await pool._dispatcher.workers_changed.wait()
-    await pool.await_ready()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,85 @@
+"""Workers that break the rules of the link: each costs its own life and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+import snakepit_trio as snakepit
+
+ROOT = Path(__file__).parents[2]
+
+
+@attrs.frozen
+class BadAdapter(snakepit.Adapter):
+    """Runs tests/helpers/bad_worker.py."""
+
+    how: str
+
+    def executable_path(self, python: str) -> str:
+        return python
+
+    def script_path(self) -> str:
+        return str(ROOT / "tests" / "helpers" / "bad_worker.py")
+
+    def script_args(self) -> list[str]:
+        return ["--how", self.how]
+
+
+def _open(how: str) -> object:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return snakepit.open_pool(BadAdapter(how), env={"PYTHONPATH": path}, max_frame_bytes=100_000, shutdown_timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("unknown_kind", snakepit.WorkerCrashed, "unknown kind 77"),
+        ("too_large", snakepit.WorkerCrashed, r"over the limit of 100000 bytes"),
+        ("broken_error", snakepit.WorkerCrashed, "the body of an error frame is broken"),
+        ("no_batch", snakepit.WorkerCrashed, "broke the protocol"),
+        ("twice", snakepit.WorkerCrashed, "which is not open"),
+        ("chunk", snakepit.WorkerCrashed, "which is no open stream"),
+        ("other_call", snakepit.WorkerCrashed, "which is no open plain call"),
+        ("hang_up", snakepit.WorkerCrashed, "closed its link"),
+    ],
+)
+async def test_a_broken_rule_ends_that_worker_and_never_the_pool(
+    how: str, error: type[Exception], message: str
+) -> None:
+    async with _open(how) as pool:  # type: ignore[attr-defined]
+        pids = {worker.pid for worker in pool.list_workers()}
+        with pytest.raises(error, match=message):
+            await pool.execute("anything", timeout=20)
+        while not (new := {worker.pid for worker in pool.list_workers()} - pids - {None}):
+            await trio.sleep(0.01)
+        await pool.await_ready(20)
+        # A worker that hangs up is not at fault in what it said, so the call is tried on others first.
+        assert len(new) == 1 or how == "hang_up"
+
+
+async def test_a_result_that_cannot_be_read_fails_its_call_and_its_worker_lives() -> None:
+    async with _open("broken_result") as pool:  # type: ignore[attr-defined]
+        for _ in range(2):
+            with pytest.raises(snakepit.DecodeError, match="'anything' sent back what cannot be read"):
+                await pool.execute("anything", timeout=20)
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("wrong_secret", "its hello has the wrong secret"),
+        ("wrong_version", "it speaks version 99 of the link"),
+        ("wrong_tools", "its hello describes its tools wrongly: Invalid enum value 'politely'"),
+        ("no_hello", "before hello"),
+    ],
+)
+async def test_a_wrong_hello_is_a_failed_start(how: str, message: str) -> None:
+    with pytest.raises(snakepit.WorkerStartError, match=message):
+        async with _open(how):  # type: ignore[attr-defined]
+            pytest.fail("the block was entered")
