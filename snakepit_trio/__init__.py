@@ -40,6 +40,7 @@ from ._calls.streams import Chunks, Results
 from ._config.adapters import Adapter, GrpcBridge, GrpcPython
 from ._config.config import Launcher, PoolConfig, Site
 from ._config.limits import Limits
+from ._config.options import PoolOptions
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack
 from ._pool import programs as session_helpers
@@ -111,6 +112,7 @@ __all__ = [
     "PoolError",
     "PoolHealth",
     "PoolNotReady",
+    "PoolOptions",
     "PoolSaturated",
     "PoolStats",
     "ProgramNotFound",
