@@ -47,6 +47,7 @@ from snakepit_trio._workers.worker_state import WorkerState
 from snakepit_trio.errors import PoolClosed, PoolNotReady, WorkerStartError
 from snakepit_trio.launchers import Local
 from snakepit_trio.state.store import MemoryStore
+from snakepit_trio.state.view import SessionView
 
 from .session import SessionHandle, open_session
 from .stats import PoolStats
@@ -189,7 +190,7 @@ class Pool:
         args: Arguments | None = None,
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
@@ -198,7 +199,7 @@ class Pool:
         adapter says, else 30. If the call is
         cancelled or times out, its code is stopped before this returns; code that does not stop
         within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
-        just leaves the line. Calls of one `session` keep to one worker, as `affinity` says.
+        just leaves the line. Calls of one `session`, a handle or an id, keep to one worker, as `affinity` says.
 
         `retries` says how often the call may be run again, on another worker and within the same
         `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
@@ -211,7 +212,12 @@ class Pool:
         return await self._runner.execute(name, args, timeout, session, retries)
 
     def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
     ) -> AbstractAsyncContextManager[Chunks]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
@@ -229,7 +235,7 @@ class Pool:
         callback: Callable[[Any], Awaitable[object] | object],
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
 
@@ -252,7 +258,7 @@ class Pool:
         limit: int | None = None,
         ordered: bool = False,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
     ) -> AsyncIterator[Results[Arguments, Any]]:
         """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
 
