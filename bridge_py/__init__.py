@@ -7,6 +7,7 @@ any interpreter from Python 3.11 on.
 from .tools.adapter import BaseAdapter, tool
 from .tools.context import AsyncSessionContext, SessionContext
 from .wire.errors import CodecError, HostToolError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
+from .wire.public_names import publish
 from .wire.registry import register_codec
 
 __all__ = [
@@ -22,3 +23,5 @@ __all__ = [
     "register_codec",
     "tool",
 ]
+
+publish(__name__, __all__)

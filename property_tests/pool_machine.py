@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,7 +53,7 @@ class Machine(PoolMachine):
         ),
         plan=fault_plans(spared_starts=3),
     )
-    def begin(self, settings: Mapping[str, Any], plan: Faults) -> None:
+    def begin(self, settings: snakepit.PoolOptions, plan: Faults) -> None:
         self.pool_settings = {**settings, "taint_after": 1000, "start_timeout": 20.0, "quarantine": 1.0}
         self.faults = plan
         self.made: list[Call] = []

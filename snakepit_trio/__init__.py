@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import bridge_py
 from bridge_py.dynamic.references import RemoteRef, Verbatim
 from bridge_py.wire.errors import (
     AccessDenied,
@@ -32,6 +33,7 @@ from bridge_py.wire.errors import (
     VersionConflict,
     WrongCallKind,
 )
+from bridge_py.wire.public_names import publish
 from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
@@ -40,6 +42,7 @@ from ._calls.streams import Chunks, Results
 from ._config.adapters import Adapter, GrpcBridge, GrpcPython
 from ._config.config import Launcher, PoolConfig, Site
 from ._config.limits import Limits
+from ._config.options import PoolOptions
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack
 from ._pool import programs as session_helpers
@@ -111,6 +114,7 @@ __all__ = [
     "PoolError",
     "PoolHealth",
     "PoolNotReady",
+    "PoolOptions",
     "PoolSaturated",
     "PoolStats",
     "ProgramNotFound",
@@ -181,4 +185,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ._contract import client
 
-    return getattr(client, name)
+    found = globals()[name] = getattr(client, name)
+    publish(__name__, [name])
+    return found
+
+
+# Errors that a worker knows without this package keep the name that they have there.
+publish(__name__, set(__all__) - set(bridge_py.__all__))

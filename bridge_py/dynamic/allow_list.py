@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge_py.wire.errors import InvalidCall, NotAllowed, UsageError
+from bridge_py.wire.public_names import home_of
 
 from . import allowed_names as names
 
@@ -224,7 +225,7 @@ def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:
 def _home_of(found: Any) -> tuple[str, str] | None:
     """The module that an object truly comes from, and its name there; of a value, those of its class."""
     if isinstance(found, type):
-        return found.__module__, found.__qualname__
+        return home_of(found), found.__qualname__
     if isinstance(found, types.FunctionType):
         return str(found.__globals__.get("__name__")), found.__qualname__
     if isinstance(found, (functools.partial, types.MethodType)):

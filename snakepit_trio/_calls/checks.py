@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from bridge_py.wire.errors import EncodeError, UsageError
+from bridge_py.wire.errors import EncodeError, InvalidCall, UsageError
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.validation import is_utf8, is_whole, refuse
+from snakepit_trio.state.view import SessionView
 
 
-def check_call(name: object, args: object, session: object) -> None:
+def check_call(name: object, args: object) -> None:
     """Raise `UsageError` or `EncodeError`, which names the argument, for what no call can have."""
     if not isinstance(name, str):
         _refuse_name(name)
@@ -22,10 +23,29 @@ def check_call(name: object, args: object, session: object) -> None:
         for key in args:
             if not isinstance(key, str):
                 raise UsageError(f"the arguments of {name!r} have the key {key!r}; give parameter names, which are str")
-    if session is not None:
-        if not isinstance(session, str):
-            raise UsageError(f"session={session!r} of {name!r} is no session's id, which is a str")
-        _check_text(session, f"session= of {name!r}")
+
+
+def session_id_of(session: object, what: str) -> str | None:
+    """The id of a session that is given as a handle, or as its id; None for none. `what` is what was called with it.
+
+    Raises `UsageError` for anything else, and `EncodeError` for an id that cannot be sent.
+    """
+    if session is None:
+        return None
+    if isinstance(session, SessionView):
+        session = session.id
+    if not isinstance(session, str):
+        raise UsageError(f"session={session!r} of {what!r} is no session's id, which is a str, and no handle of one")
+    _check_text(session, f"session= of {what!r}")
+    return session
+
+
+def needed_session_id(session: object, what: str) -> str:
+    """As `session_id_of`, where there must be a session: raises `InvalidCall` for None."""
+    found = session_id_of(session, what)
+    if found is None:
+        raise InvalidCall(f"{what} is for a session: give session=, a handle of one or its id")
+    return found
 
 
 def _refuse_name(name: object) -> NoReturn:

@@ -20,10 +20,11 @@ from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.ownership import OneRun
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
+from snakepit_trio.state.view import SessionView
 
 from .abandonment import abandon
 from .call import Call, CallState, CallWorker, serving
-from .checks import check_call, check_retries, seconds_of
+from .checks import check_call, check_retries, seconds_of, session_id_of
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .shared_copies import SharedCopies
@@ -86,7 +87,7 @@ class CallRunner:
         name: str,
         args: Arguments | None,
         timeout: Timeout,
-        session: str | None,
+        session: SessionView | str | None,
         retries: int | RetryPolicy | None = None,
         claim: Callable[[CallWorker], bool] | None = None,
     ) -> Any:
@@ -114,7 +115,7 @@ class CallRunner:
         name: str,
         args: Arguments | None,
         timeout: Timeout,
-        session: str | None,
+        session: SessionView | str | None,
         claim: Callable[[CallWorker], bool] | None = None,
     ) -> AsyncIterator[Chunks]:
         """Run a tool that yields, for the time of the block. `claim` is asked whether a worker may start the call."""
@@ -140,25 +141,30 @@ class CallRunner:
                 self._unload(call)
 
     def _new_call(
-        self, name: str, args: Arguments | None, timeout: Timeout, session: str | None, credit: int | None
+        self,
+        name: str,
+        args: Arguments | None,
+        timeout: Timeout,
+        session: SessionView | str | None,
+        credit: int | None,
     ) -> Call:
         if not self._dispatcher.is_closed:  # else it says that, to whoever asks
             self._run.check()
-        check_call(name, args, session)
+        check_call(name, args)
         args = args or {}
-        session = session or ""
+        session_id = session_id_of(session, name) or ""
         budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
         try:
-            encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session)))
+            encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session_id)))
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
-        affinity = self.affinities.get(session, self._config.affinity)
-        if session and affinity == "hint" and self._dispatcher.keeps_session(session):
+        affinity = self.affinities.get(session_id, self._config.affinity)
+        if session_id and affinity == "hint" and self._dispatcher.keeps_session(session_id):
             affinity = "strict"
-        return Call(name, encoded, session, budget, credit, affinity, _parent())
+        return Call(name, encoded, session_id, budget, credit, affinity, _parent())
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""

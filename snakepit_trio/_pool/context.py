@@ -11,8 +11,10 @@ from typing import Any, Final, Self, TypeVar
 import trio
 
 from bridge_py.wire.errors import SessionError
-from snakepit_trio._calls.runner import Arguments
+from snakepit_trio._calls.checks import needed_session_id
+from snakepit_trio._calls.runner import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.streams import Chunks
+from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.session import Session
@@ -38,10 +40,10 @@ class LocalState(SessionView):
 
 
 class BridgedState(SessionView):
-    """Variables and programs in a session of a pool, where workers see them."""
+    """Variables and programs in a session of a pool, given as a handle or by its id, where workers see them."""
 
-    def __init__(self, pool: Pool, session_id: str) -> None:
-        super().__init__(pool.sessions, session_id)
+    def __init__(self, pool: Pool, session: SessionView | str) -> None:
+        super().__init__(pool.sessions, needed_session_id(session, "BridgedState"))
 
 
 class Context(SessionView):
@@ -85,15 +87,24 @@ class Context(SessionView):
         """Whether the state is in a pool."""
         return self._switch.store is not self._local
 
-    async def execute(self, name: str, args: Arguments | None = None, **options: Any) -> Any:
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        retries: int | RetryPolicy | None = None,
+    ) -> Any:
         """`Pool.execute`, with this state. Raises also what opening a pool raises."""
         async with self._in_pool() as session:
-            return await session.execute(name, args, **options)
+            return await session.execute(name, args, timeout=timeout, retries=retries)
 
     @asynccontextmanager
-    async def stream(self, name: str, args: Arguments | None = None, **options: Any) -> AsyncIterator[Chunks]:
+    async def stream(
+        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
+    ) -> AsyncIterator[Chunks]:
         """`Pool.stream`, with this state."""
-        async with self._in_pool() as session, session.stream(name, args, **options) as chunks:
+        async with self._in_pool() as session, session.stream(name, args, timeout=timeout) as chunks:
             yield chunks
 
     async def to_bridged(self) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
 import platform
-import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
@@ -18,13 +16,12 @@ from contextlib import (
     contextmanager,
 )
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import attrs
 import msgspec
 import trio
 
-from bridge_py import BaseAdapter
 from bridge_py.execution.ending import forks_end
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
@@ -35,6 +32,7 @@ from snakepit_trio._calls.shared_copies import SharedCopies
 from snakepit_trio._calls.streams import Chunks, Results
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.options import AdapterLike, FurtherOptions
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._python.api import PythonAPI
 from snakepit_trio._requests.services import HostServices
@@ -49,6 +47,7 @@ from snakepit_trio._workers.worker_state import WorkerState
 from snakepit_trio.errors import PoolClosed, PoolNotReady, WorkerStartError
 from snakepit_trio.launchers import Local
 from snakepit_trio.state.store import MemoryStore
+from snakepit_trio.state.view import SessionView
 
 from .session import SessionHandle, open_session
 from .stats import PoolStats
@@ -64,16 +63,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
-    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    adapter: AdapterLike | None = None,
     *,
-    adapters: Sequence[str | type[BaseAdapter] | Adapter] = (),
-    workers: int = 2,
-    concurrency: int = 1,
-    env: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
-    python: str | os.PathLike[str] = sys.executable,
-    name: str | None = None,
-    **config: Any,
+    adapters: Sequence[AdapterLike] = (),
+    **config: Unpack[FurtherOptions],
 ) -> AsyncIterator[Pool]:
     """Open a pool of worker processes.
 
@@ -82,7 +75,9 @@ async def open_pool(
     The block is entered when all workers are ready. When it is left, in whatever way, all calls are
     stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
     block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or `[tool.snakepit]`
-    in pyproject.toml names, else the showcase. Further settings: see `PoolConfig`.
+    in pyproject.toml names, else the showcase. By default there are two workers (`workers=2`), each of which runs
+    one call at a time (`concurrency=1`). `PoolOptions` has all settings with their types; the fields of `PoolConfig` of
+    the same names tell what each means, its unit and its default.
 
     With `adapters` in place of one, they are tried in order, and the first is used whose workers can start. Why others
     were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
@@ -98,16 +93,9 @@ async def open_pool(
         raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")
     if adapters and adapter is not None:
         raise UsageError("give adapter= or adapters=, not both")
-    config |= {
-        "workers": workers,
-        "concurrency": concurrency,
-        "env": env,
-        "cwd": cwd,
-        "python": python,
-        "name": name,
-    }
+    made_of: dict[str, Any] = {**config}  # the types that `PoolConfig` converts from are wider than its fields'
     try:
-        settings = [PoolConfig(adapter=each, **config) for each in (*adapters, adapter) if each or not adapters]
+        settings = [PoolConfig(adapter=each, **made_of) for each in (*adapters, adapter) if each or not adapters]
     except TypeError as error:
         raise _better(error) from None
     async with AsyncExitStack() as stack:
@@ -202,7 +190,7 @@ class Pool:
         args: Arguments | None = None,
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
@@ -211,7 +199,7 @@ class Pool:
         adapter says, else 30. If the call is
         cancelled or times out, its code is stopped before this returns; code that does not stop
         within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
-        just leaves the line. Calls of one `session` keep to one worker, as `affinity` says.
+        just leaves the line. Calls of one `session`, a handle or an id, keep to one worker, as `affinity` says.
 
         `retries` says how often the call may be run again, on another worker and within the same
         `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
@@ -224,7 +212,12 @@ class Pool:
         return await self._runner.execute(name, args, timeout, session, retries)
 
     def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
     ) -> AbstractAsyncContextManager[Chunks]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
@@ -242,7 +235,7 @@ class Pool:
         callback: Callable[[Any], Awaitable[object] | object],
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
 
@@ -265,7 +258,7 @@ class Pool:
         limit: int | None = None,
         ordered: bool = False,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
     ) -> AsyncIterator[Results[Arguments, Any]]:
         """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge_py.wire.errors import InvalidArguments, ProgramNotFound, UsageError
 from snakepit_trio._calls.call import CallWorker
+from snakepit_trio._calls.checks import needed_session_id
 from snakepit_trio._calls.runner import DEFAULT, Arguments, Timeout
 from snakepit_trio.state.view import SessionView
 
@@ -48,7 +49,7 @@ async def execute_program_command(
     """
     if command not in _COMMANDS:
         raise UsageError(f"there is no command {command!r:.100} for programs; there are: {', '.join(_COMMANDS)}")
-    session_id = session if isinstance(session, str) else session.id
+    session_id = needed_session_id(session, command)
     await pool.sessions.get_session(session_id)
     return await _COMMANDS[command](_Request(pool, pool.sessions.of(session_id), command, dict(args or {}), timeout))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 import trio
 
-from bridge_py import BaseAdapter
-from snakepit_trio._config.adapters import Adapter
+from snakepit_trio._config.options import AdapterLike, FurtherOptions
 
 from .pool import Pool, open_pool
 
@@ -17,15 +16,15 @@ T = TypeVar("T")
 
 def run_as_script(
     function: Callable[[Pool], Awaitable[T]],
-    adapter: str | type[BaseAdapter] | Adapter | None = None,
+    adapter: AdapterLike | None = None,
     *,
     timeout: float = 15,
-    **config: Any,
+    **config: Unpack[FurtherOptions],
 ) -> T:
     """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
 
     Starts trio. When this returns or raises, no process of the pool is left; ending them takes
-    `timeout` seconds at the most. `config` is that of `open_pool`.
+    `timeout` seconds at the most. `config` are the settings of `open_pool`.
     """
     config.setdefault("shutdown_timeout", timeout)
 

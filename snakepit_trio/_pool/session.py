@@ -33,13 +33,18 @@ class SessionCalls(Protocol):
         args: Arguments | None = None,
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result."""
 
     def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT, session: str | None = None
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
     ) -> AbstractAsyncContextManager[Chunks]:
         """Run a tool that yields; `async with` gives the iterator over what it yields."""
 
@@ -50,7 +55,7 @@ class SessionCalls(Protocol):
         callback: Callable[[Any], Any],
         *,
         timeout: Timeout = DEFAULT,
-        session: str | None = None,
+        session: SessionView | str | None = None,
     ) -> None:
         """Call `callback` with each chunk of a tool that yields."""
 

@@ -14,6 +14,7 @@ from bridge_py.dynamic.references import RemoteRef, check_name, references_in
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import CallWorker, Displaced
+from snakepit_trio._calls.checks import session_id_of
 from snakepit_trio._calls.runner import DEFAULT, CallRunner, Default, Timeout
 from snakepit_trio.state.store import SessionStore
 
@@ -265,9 +266,9 @@ class PythonAPI(DspyAPI):
         if that has no references in it. `claimed` is told of the worker, if there is a session.
         """
         self._check_tool(tool)
-        if session is None:
+        session_id = session_id_of(session, tool)
+        if session_id is None:
             return (await self._runner.execute(tool, arguments, timeout, None))["value"]
-        session_id = session if isinstance(session, str) else session.id
         if self._store.may_wait:  # what is sent is what it was when the call was made
             arguments, value = own((dict(arguments), value), f"{tool}: args")
         names = [check_name(name) for name in stores if name is not None]

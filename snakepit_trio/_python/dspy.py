@@ -18,6 +18,7 @@ from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
 from snakepit_trio._calls.call import CallWorker, Displaced
+from snakepit_trio._calls.checks import needed_session_id, session_id_of
 from snakepit_trio._calls.runner import DEFAULT, CallRunner, Timeout
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import SessionStore
@@ -103,8 +104,8 @@ class DspyAPI:
         raises, it changes nothing. Raises `UsageError`, which lists the providers, and `SessionNotFound`.
         """
         model = self._models.new(provider, config)
+        session_id = session_id_of(session, "configure_dspy")
         await self.run("dspy_configure", {"model": msgspec.structs.asdict(model)}, session, timeout)
-        session_id = None if session is None else _id_of(session)
         if session_id is not None:
             await self._store.get_session(session_id)  # nobody would tell of an end that has been already
         self._models.put(session_id, model)
@@ -127,7 +128,7 @@ class DspyAPI:
         `UsageError` for what cannot be, `NotAllowed` for the last two if the adapter is not trusted, `QuotaExceeded`.
         """
         recipe = _recipe(check_name(store_as), kind, params, state)
-        session_id = _id_of(session)
+        session_id = needed_session_id(session, "create_dspy_program")
         workers: list[CallWorker] = []
         found = await self.run("dspy_create", {"program": recipe}, session, timeout, claimed=workers.append)
         made = {"model": self._models.name(session_id), "created_at": time.time(), "worker": workers[-1].id}
@@ -144,7 +145,7 @@ class DspyAPI:
         missing or unknown, before anything runs; `ProgramNotFound`; `ToolError` for what DSPy raises. Cancelling stops
         it, also in the middle of a request, and leaves the session's programs as they are.
         """
-        arguments, is_async = await self._prepare(program, inputs, session)
+        arguments, is_async = await self._prepare(program, inputs, needed_session_id(session, "execute_dspy"))
         tool = "dspy_execute" if is_async else "dspy_execute_blocking"
         outputs: dict[str, Any] = await self.run(tool, arguments, session, timeout)
         return outputs
@@ -159,8 +160,9 @@ class DspyAPI:
         texts that predictors of the program give; a field that does not come in pieces is one. The last chunk is
         {"prediction": {...}}. Leaving the block stops it. Raises as `execute_dspy` does.
         """
-        arguments, _ = await self._prepare(program, inputs, session)
-        async with self._stream("dspy_stream", arguments, _id_of(session), timeout) as chunks:
+        session_id = needed_session_id(session, "stream_dspy")
+        arguments, _ = await self._prepare(program, inputs, session_id)
+        async with self._stream("dspy_stream", arguments, session_id, timeout) as chunks:
             yield chunks
 
     async def save_dspy(
@@ -170,7 +172,7 @@ class DspyAPI:
 
         From now on it is what the program is rebuilt with. Raises `UsageError` if it was created anew meanwhile.
         """
-        session_id = _id_of(session)
+        session_id = needed_session_id(session, "save_dspy")
         recipe = await self._recipe(program, session_id)
         state: dict[str, Any] = await self.run("dspy_state", {"program": _sent(recipe)}, session, timeout)
 
@@ -183,11 +185,8 @@ class DspyAPI:
         await self._store.update_session(session_id, put)
         return state
 
-    async def _prepare(
-        self, program: str, inputs: Mapping[str, Any], session: SessionView | str
-    ) -> tuple[dict[str, Any], bool]:
+    async def _prepare(self, program: str, inputs: Mapping[str, Any], session_id: str) -> tuple[dict[str, Any], bool]:
         """The arguments of the tools that run a program, and whether it has a coroutine."""
-        session_id = _id_of(session)
         recipe = await self._recipe(program, session_id)
         _check_inputs(program, recipe, inputs)
         model = msgspec.structs.asdict(self._models.get(session_id))
@@ -253,10 +252,6 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not isinstance(settings.get("provider"), str):
         raise UsageError('dspy: say who provides the language model, as in {"provider": "openai", "model": "..."}')
     return settings["provider"], {name: value for name, value in settings.items() if name != "provider"}
-
-
-def _id_of(session: SessionView | str) -> str:
-    return session if isinstance(session, str) else session.id
 
 
 def _recipe(id: str, kind: str, params: Mapping[str, Any], state: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import trio
 from bridge_py.tools.adapter import Tool, unknown_tool
 from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
+from snakepit_trio._calls.runner import DEFAULT, Timeout
 from snakepit_trio.state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]
@@ -190,11 +191,11 @@ class ToolRegistry:
     # Running them.
 
     async def execute_tool(
-        self, session_id: str | None, name: str, args: Mapping[str, Any] = _NOTHING, *, timeout: float | None = 30
+        self, session_id: str | None, name: str, args: Mapping[str, Any] = _NOTHING, *, timeout: Timeout = DEFAULT
     ) -> Any:
         """Run a tool, wherever it is, and return its result. Raises as `execute_local_tool` and `Pool.execute` do.
 
-        `timeout`, in seconds, is for tools of workers.
+        `timeout`, in seconds, is for tools of workers, and as for `Pool.execute`.
         """
         tool = self._visible(session_id).get(name)
         if tool is not None and tool.kind == "host":

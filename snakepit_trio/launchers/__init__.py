@@ -18,6 +18,8 @@ from snakepit_trio.errors import OutOfResources
 
 from .place import Place
 
+__all__ = ["Local"]
+
 logger = get_logger("snakepit.processes")
 
 Launch = Callable[[Place, str, ProcessRegistry, AsyncioLoop], Awaitable[WorkerProcess]]

@@ -1,5 +1,9 @@
 """What a pool tells about itself."""
 
+from bridge_py.wire.public_names import publish
+
 from .events import Event, Events
 
 __all__ = ["Event", "Events"]
+
+publish(__name__, __all__)

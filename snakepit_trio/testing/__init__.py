@@ -4,6 +4,8 @@
 and `pytest_plugin` are modules to import for themselves: they take Hypothesis or pytest.
 """
 
+from bridge_py.wire.public_names import publish
+
 from . import conformance
 from .faults import (
     BatchFault,
@@ -40,3 +42,5 @@ __all__ = [
     "conformance",
     "run",
 ]
+
+publish(__name__, __all__)

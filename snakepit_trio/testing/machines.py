@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -25,10 +25,9 @@ import outcome
 import trio
 import trio.testing
 
-from bridge_py import BaseAdapter
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import Launcher
+from snakepit_trio._config.options import AdapterLike, PoolOptions
 from snakepit_trio._pool.pool import Pool, open_pool
 from snakepit_trio._util.nurseries import background_nursery
 
@@ -144,9 +143,9 @@ class PoolMachine(TrioMachine):
     For real processes: `make_launcher` returns None, and `autojump` is False.
     """
 
-    adapter: ClassVar[str | type[BaseAdapter] | Adapter]
+    adapter: ClassVar[AdapterLike]
     #: Settings of `open_pool`.
-    pool_settings: Mapping[str, Any] = {}
+    pool_settings: PoolOptions = PoolOptions()
     pool: Pool
     #: What `make_launcher` has made.
     launcher: Any
@@ -158,7 +157,8 @@ class PoolMachine(TrioMachine):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         self.launcher = self.make_launcher()
-        async with open_pool(self.adapter, launcher=self.launcher, **self.pool_settings) as self.pool:
+        settings: dict[str, Any] = {**self.pool_settings}
+        async with open_pool(self.adapter, launcher=self.launcher, **settings) as self.pool:
             yield
 
 

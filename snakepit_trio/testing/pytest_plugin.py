@@ -5,12 +5,13 @@ Put `pytest_plugins = ["snakepit_trio.testing.pytest_plugin"]` into conftest.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final, cast
 
 import pytest
 
 from bridge_py.wire.errors import UsageError
+from snakepit_trio._config.options import AdapterLike, PoolOptions
 from snakepit_trio._pool.pool import Pool, open_pool
 
 from .extra import MissingPackage
@@ -35,8 +36,15 @@ _NO_MARK: Final = (
 )
 
 
+class MarkOptions(PoolOptions, total=False):
+    """What marks `snakepit` may say: the settings of `open_pool`, and whether workers are processes."""
+
+    adapters: Sequence[AdapterLike]
+    real: bool
+
+
 @pytest.fixture
-def snakepit_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+def snakepit_settings(request: pytest.FixtureRequest) -> MarkOptions:
     """What `snakepit_pool` gives to `open_pool`: what the marks `snakepit` of a test, its class and its module say.
 
     The nearest mark counts. Override it for settings that take another fixture. Raises `UsageError` without a mark.
@@ -50,16 +58,16 @@ def snakepit_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
             settings["adapter"] = mark.args[0]
     if not settings.keys() & {"adapter", "adapters"}:
         raise UsageError(_NO_MARK.format(request.node.nodeid))
-    return settings
+    return cast("MarkOptions", settings)
 
 
 @trio_fixture
-async def snakepit_pool(snakepit_settings: dict[str, Any]) -> AsyncIterator[Pool]:
+async def snakepit_pool(snakepit_settings: MarkOptions) -> AsyncIterator[Pool]:
     """An open pool, as the marks `snakepit` say: by default with workers in memory, on the clock of the test.
 
     It is closed after the test, however that has ended.
     """
-    settings = dict(snakepit_settings)
+    settings: dict[str, Any] = {**snakepit_settings}
     if not settings.pop("real", False):
         settings.setdefault("launcher", InMemory())
     async with open_pool(**settings) as pool:

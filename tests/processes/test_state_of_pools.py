@@ -151,7 +151,7 @@ def test_sessions_that_cannot_be(options: Any, error: type[Exception], message: 
                 async with pool.session(**options):
                     pytest.fail("there is none")
         with pytest.raises(snakepit.UsageError, match="give a snakepit_trio.SessionStore"):
-            async with snakepit.open_pool(store=7):
+            async with snakepit.open_pool(store=7):  # type: ignore[arg-type]
                 pytest.fail("there is none")
 
     trio.run(main)

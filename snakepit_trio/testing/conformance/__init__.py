@@ -4,7 +4,11 @@
 pytest's `parametrize`, or for `trio.run(contract.run)`. Nothing in here needs pytest.
 """
 
+from bridge_py.wire.public_names import publish
+
 from .check import Check, Contract, LeftOut, Report
 from .contracts import adapter, launcher, store
 
 __all__ = ["Check", "Contract", "LeftOut", "Report", "adapter", "launcher", "store"]
+
+publish(__name__, __all__)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Unpack
 
 import attrs
 
 import snakepit_trio._pool.pool
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.options import FurtherOptions
 from snakepit_trio._pool.pool import Pool
 
 from .check import LeftOut, equal, that
@@ -52,16 +53,20 @@ class Adapters:
     fails: tuple[str, Arguments, str] | None
     endless: tuple[str, Arguments] | None
     crash: tuple[str, Arguments] | None
-    config: dict[str, Any]
+    config: FurtherOptions
 
-    def pool(self, adapter: Adapter | None = None, **config: Any) -> AbstractAsyncContextManager[Pool]:
+    def pool(
+        self, adapter: Adapter | None = None, **config: Unpack[FurtherOptions]
+    ) -> AbstractAsyncContextManager[Pool]:
         """A pool of the adapter, or of another one: of one worker, unless `config` says otherwise. To be opened."""
-        return snakepit_trio._pool.pool.open_pool(adapter or self.adapter, **{"workers": 1, **self.config, **config})
+        settings: FurtherOptions = {"workers": 1, **self.config, **config}
+        return snakepit_trio._pool.pool.open_pool(adapter or self.adapter, **settings)
 
     @property
     def python(self) -> str:
         """The interpreter of its pools."""
-        return PoolConfig(adapter=self.adapter, **self.config).python
+        settings: dict[str, Any] = {**self.config}
+        return PoolConfig(adapter=self.adapter, **settings).python
 
     def overrides(self, hook: str) -> bool:
         """Whether the adapter has a hook of its own."""

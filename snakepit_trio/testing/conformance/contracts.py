@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from bridge_py import BaseAdapter
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
+from snakepit_trio._config.options import AdapterLike, FurtherOptions
 
 from . import expiry, hooks, hubs, lives, processes, running, sessions, tools, updates, workings
 from .adapters import Adapters, Arguments, ExpectedCall
@@ -35,7 +34,11 @@ def store(make: Callable[..., MadeStore], *, ttl: float = 2.0, patience: float =
 
 
 def launcher(
-    make: Callable[[], MadeLauncher], *, is_here: bool = True, find_tools: str = tools.__file__, **config: Any
+    make: Callable[[], MadeLauncher],
+    *,
+    is_here: bool = True,
+    find_tools: str = tools.__file__,
+    **config: Unpack[FurtherOptions],
 ) -> Contract:
     """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Connection`.
 
@@ -53,7 +56,7 @@ def launcher(
 
 
 def adapter(
-    adapter: Adapter | str | type[BaseAdapter],
+    adapter: AdapterLike,
     calls: Iterable[tuple[str, Arguments, Any]],
     *,
     streams: Iterable[tuple[str, Arguments, Sequence[Any]]] = (),
@@ -62,7 +65,7 @@ def adapter(
     fails: tuple[str, Arguments, str] | None = None,
     endless: tuple[str, Arguments] | None = None,
     crash: tuple[str, Arguments] | None = None,
-    **config: Any,
+    **config: Unpack[FurtherOptions],
 ) -> Contract:
     """The contract of an `Adapter`, or of what `open_pool` takes for one.
 

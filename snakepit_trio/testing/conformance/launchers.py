@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import trio
 
@@ -13,6 +13,7 @@ import snakepit_trio._pool.pool
 from bridge_py import BaseAdapter
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import Launcher, PoolConfig, Site
+from snakepit_trio._config.options import FurtherOptions
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output, WorkerProcess
 from snakepit_trio._pool.pool import Pool
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
@@ -30,7 +31,7 @@ _LONGEST_CALL: Final = 15.0
 class Launchers:
     """Makes the launchers that rules look at, and pools of them."""
 
-    def __init__(self, make: Callable[..., Any], is_here: bool, find_tools: str, config: dict[str, Any]) -> None:
+    def __init__(self, make: Callable[..., Any], is_here: bool, find_tools: str, config: FurtherOptions) -> None:
         self._make = make
         self._is_here = is_here
         self._find_tools = find_tools
@@ -44,18 +45,19 @@ class Launchers:
 
     @asynccontextmanager
     async def pool(
-        self, adapter: type[BaseAdapter] = tools.Tools, **config: Any
+        self, adapter: type[BaseAdapter] = tools.Tools, **config: Unpack[FurtherOptions]
     ) -> AsyncIterator[tuple[Pool, Watched]]:
         """An open pool of one worker, unless `config` says otherwise, and its launcher."""
         async with self.watched() as watched, self.pool_of(watched, adapter, **config) as pool:
             yield pool, watched
 
     def pool_of(
-        self, watched: Watched, adapter: type[BaseAdapter] = tools.Tools, **config: Any
+        self, watched: Watched, adapter: type[BaseAdapter] = tools.Tools, **config: Unpack[FurtherOptions]
     ) -> AbstractAsyncContextManager[Pool]:
         """A pool of a launcher, to be opened."""
         target = GrpcPython(f"{self._find_tools}:{adapter.__qualname__}", adapter)
-        return snakepit_trio._pool.pool.open_pool(target, launcher=watched, **{"workers": 1, **self._config, **config})
+        settings: dict[str, Any] = {"workers": 1, **self._config, **config}
+        return snakepit_trio._pool.pool.open_pool(target, launcher=watched, **settings)
 
     def needs_processes(self, watched: Watched, why: str) -> None:
         """Leave the check out if the launcher runs workers in this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge_py.wire.public_names import publish
 from snakepit_trio.testing.extra import MissingPackage
 
 try:
@@ -38,3 +39,5 @@ __all__ = [
     "variables",
     "wrong_calls",
 ]
+
+publish(__name__, __all__)

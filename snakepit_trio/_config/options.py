@@ -1,0 +1,77 @@
+"""The settings of a pool by name, for editors and type checkers: the types that callers may give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from bridge_py import BaseAdapter
+from snakepit_trio.state.quotas import Quotas
+from snakepit_trio.state.store import SessionStore
+
+from .adapters import Adapter
+from .config import Launcher
+from .limits import Limits
+from .policies import Affinity, RecyclePolicy, RetryPolicy
+
+#: All that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an `Adapter`.
+AdapterLike = str | type[BaseAdapter] | Adapter
+
+
+class FurtherOptions(TypedDict, total=False):
+    """All settings of a pool but its adapter, which functions that open pools take as a parameter of its own."""
+
+    workers: int
+    concurrency: int
+    options: Mapping[str, Any]
+    env: Mapping[str, str] | None
+    cwd: str | os.PathLike[str] | None
+    umask: int | None
+    python: str | os.PathLike[str]
+    name: str | None
+    start_timeout: float
+    cancel_grace: float
+    shutdown_timeout: float
+    max_frame_bytes: int
+    buffer_threshold: int
+    max_buffer_bytes: int
+    shared_memory: int
+    compress_from: int | None
+    stream_window: int
+    send_ahead: int
+    ping_interval: float
+    ping_timeout: float
+    missed_pings: int
+    allow_debugger: bool
+    max_restarts: int
+    restart_period: float
+    quarantine: float
+    recycle: RecyclePolicy
+    retry: RetryPolicy
+    taint_after: int
+    taint_period: float
+    max_queue: int | None
+    affinity: Affinity
+    affinity_sessions: int
+    limits: Limits | None
+    threads: int | None
+    store: SessionStore | None
+    quotas: Quotas
+    session_ttl: float
+    cleanup_interval: float
+    launcher: Launcher | None
+    bridge_server: bool | str
+    host_threads: int
+    stderr_lines: int
+
+
+class PoolOptions(FurtherOptions, total=False):
+    """The settings of a pool, by name and with the types that callers may give; any of them may be left out.
+
+    `open_pool` and all functions that open pools take them as keyword arguments. A function of your own that passes
+    them on takes `**options: Unpack[PoolOptions]`. The fields of `PoolConfig` have the same names, and tell what each
+    means, its unit and its default.
+    """
+
+    adapter: AdapterLike | None
