@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from enum import Enum
+from typing import Any, Final, NoReturn
 
 from bridge_py.wire.errors import EncodeError, InvalidCall, UsageError
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.validation import is_utf8, is_whole, refuse
 from snakepit_trio.state.view import SessionView
+
+
+class Default(Enum):
+    """For parameters where None means something."""
+
+    DEFAULT = "the pool's own"
+
+
+DEFAULT: Final = Default.DEFAULT
+Timeout = float | Default | None
+Arguments = Mapping[str, Any]
 
 
 def check_call(name: object, args: object) -> None:

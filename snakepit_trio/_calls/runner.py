@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 
 import attrs
@@ -24,7 +23,7 @@ from snakepit_trio.state.view import SessionView
 
 from .abandonment import abandon
 from .call import Call, CallState, CallWorker, serving
-from .checks import check_call, check_retries, seconds_of, session_id_of
+from .checks import Arguments, Default, Timeout, check_call, check_retries, seconds_of, session_id_of
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .shared_copies import SharedCopies
@@ -35,17 +34,6 @@ logger = get_logger("snakepit.calls")
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
 _STREAM_TIMEOUT: Final = 300.0
-
-
-class Default(Enum):
-    """For parameters where None means something."""
-
-    DEFAULT = "the pool's own"
-
-
-DEFAULT: Final = Default.DEFAULT
-Timeout = float | Default | None
-Arguments = Mapping[str, Any]
 
 
 class Strength(Protocol):

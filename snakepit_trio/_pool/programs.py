@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge_py.wire.errors import InvalidArguments, ProgramNotFound, UsageError
 from snakepit_trio._calls.call import CallWorker
-from snakepit_trio._calls.checks import needed_session_id
-from snakepit_trio._calls.runner import DEFAULT, Arguments, Timeout
+from snakepit_trio._calls.checks import DEFAULT, Arguments, Timeout, needed_session_id
 from snakepit_trio.state.view import SessionView
 
 if TYPE_CHECKING:

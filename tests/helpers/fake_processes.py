@@ -33,6 +33,7 @@ class FakeConnection(Connection):
     """It notes what it is told, and hears what a test says for its worker."""
 
     def __init__(self, context: ConnectionContext, told: Told) -> None:
+        self.host_work = self
         self.context = context
         self.pings: list[int] = []
         self.knows_goodbye = True

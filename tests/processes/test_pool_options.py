@@ -15,8 +15,7 @@ import snakepit_trio as snakepit
 from snakepit_trio import testing
 from snakepit_trio._config.options import FurtherOptions
 from snakepit_trio.testing import InMemory, conformance
-
-from .conftest import TOOLS
+from tests.helpers.workers import TOOLS
 
 
 def test_the_options_are_the_fields_of_the_configuration() -> None:

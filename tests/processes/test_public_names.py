@@ -73,7 +73,7 @@ NAMES = {
         SnakepitError ToolCancelled UsageError register_codec tool
     """,
     "bridge_py.adapters.python_calls": """
-        PythonCalls RemoteRef Step
+        PipelineStep PythonCalls RemoteRef
     """,
 }
 MODULES = {

@@ -137,7 +137,7 @@ async def _entered(manager: Any) -> None:
         (lambda pool: _entered(pool.session("a", ttl=True)), "ttl is True: give seconds"),
         (lambda pool: _entered(pool.session("a", metadata=3)), "metadata=3: give a dict"),
         (lambda pool: _entered(pool.session("a", metadata={"a": 1})), "metadata={'a': 1}: give a dict"),
-        (lambda pool: _entered(pool.session("a", affinity=[])), r"affinity=\[\] cannot be"),
+        (lambda pool: _entered(pool.session("a", affinity=[])), r"affinity=\[\] is unknown"),
     ],
 )
 async def test_a_wrong_argument_is_told_and_harms_nobody(use: Callable[[snakepit.Pool], Any], message: str) -> None:
