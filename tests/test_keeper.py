@@ -18,6 +18,7 @@ import snakepit_trio as snakepit
 from benchmarks.scenarios import is_alive, seconds_until
 from bridge_py import BaseAdapter, tool
 from snakepit_trio._processes.children import interpreter
+from snakepit_trio._processes.registry import runs
 from snakepit_trio.launchers.place import Place
 
 from .conftest import TOOLS, kill_worker
@@ -194,7 +195,7 @@ async def test_a_host_whose_umask_denies_everything() -> None:
             assert worker.pid is not None
             await kill_worker(pool, worker.pid)
             assert await pool.execute("add", {"a": 1}) == 2
-            folder = next(run.folder for run in snakepit.processes.runs() if run.is_alive)
+            folder = next(run.folder for run in runs() if run.is_alive)
             assert all(path.stat().st_mode & 0o600 for path in folder.rglob("*"))
     finally:
         os.umask(usual)
