@@ -73,6 +73,7 @@ check: $(VENV)/.dev $(VENV)/.bench
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/flake8-async --disable=$(ASYNC_OFF) $$(git ls-files snakepit_trio bridge_py benchmarks docs | grep '[.]py$$' | grep -vE 'wire/messages|a_host|scenarios|host_faults')
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python proto/generate.py --check
 
 messages: $(VENV)/.dev

@@ -177,17 +177,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ._contract.client import Client, open_client
+else:
+    # Not for type checkers, which would take any name then.
+    def __getattr__(name: str) -> Any:
+        """The client of the wire contract, whose messages take a fifth of what all else takes to import."""
+        if name not in ("Client", "open_client"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ._contract import client
 
-
-def __getattr__(name: str) -> Any:
-    """The client of the wire contract, whose messages take a fifth of what all else takes to import."""
-    if name not in ("Client", "open_client"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ._contract import client
-
-    found = globals()[name] = getattr(client, name)
-    publish(__name__, [name])
-    return found
+        found = globals()[name] = getattr(client, name)
+        publish(__name__, [name])
+        return found
 
 
 # Errors that a worker knows without this package keep the name that they have there.

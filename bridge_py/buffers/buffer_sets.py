@@ -203,6 +203,7 @@ class HasRoom(Protocol):
     @property
     def room(self) -> int:
         """Bytes."""
+        ...
 
 
 class Packer:

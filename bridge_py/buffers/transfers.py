@@ -137,6 +137,8 @@ class Transfers:
                 self._took(self._lent[frame.loan])
             case Kind.RETURNED:
                 self._end(frame.loan)
+            case _:
+                pass
 
     @property
     def room(self) -> int:

@@ -170,7 +170,7 @@ class Executor:
         """Await what an `async def setup` or `close` has returned, where coroutine tools run. Not while `run` runs."""
         raise NotImplementedError
 
-    def _wake(self, call_id: int) -> None:
+    def _wake(self, call_id: int, /) -> None:
         raise NotImplementedError
 
     def _withdraw(self, call_id: int, code: str) -> bool:
@@ -322,7 +322,7 @@ class SerialExecutor(_MainThreadExecutor):
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._interrupts = MainThreadInterrupts()
 
-    def _wake(self, call_id: int) -> None:
+    def _wake(self, call_id: int, /) -> None:
         self._queue.put(call_id)
 
     def stop(self) -> None:
@@ -354,7 +354,7 @@ class ConcurrentExecutor(_MainThreadExecutor):
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
 
-    def _wake(self, _call_id: int) -> None:
+    def _wake(self, _call_id: int, /) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)
 
     def stop(self) -> None:

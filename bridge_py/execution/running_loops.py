@@ -25,6 +25,7 @@ class RunningLoop(Protocol):
     @property
     def is_told(self) -> bool:
         """What it runs has been told, so that an interrupt is not tried again."""
+        ...
 
     def cancel(self) -> None:
         """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
@@ -34,6 +35,7 @@ class RunningLoop(Protocol):
 
     def is_same(self, other: RunningLoop) -> bool:
         """Whether both are one run of one loop."""
+        ...
 
 
 class AsyncioRun:

@@ -67,6 +67,7 @@ class Host(Protocol):
 
         With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
         """
+        ...
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
         """Let a stream go on."""

@@ -46,6 +46,7 @@ class Driver(Protocol):
 
     def clock(self) -> float:
         """Seconds of the clock that deadlines are told in."""
+        ...
 
     def make_queue(self) -> Any:
         """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""

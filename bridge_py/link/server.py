@@ -38,7 +38,8 @@ logger = logging.getLogger("snakepit.link")
 class RawCodec(CodecBase):
     """Hands `Batch` messages to grpclib as bytes; `Conversation` reads and writes them."""
 
-    __content_subtype__ = "proto"
+    # As grpclib's own codec has it.
+    __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def encode(self, message: Any, message_type: Any) -> bytes:
         """The message, which is bytes already."""

@@ -29,6 +29,7 @@ class StateHost(Host, Protocol):
 
     def clock(self) -> float:
         """Seconds of the clock that deadlines are told in: `time.monotonic`, as a rule."""
+        ...
 
 
 class CallContext:

@@ -50,6 +50,7 @@ def _encode_array(encoder: Encoder, value: Any) -> Any:
     descr = _describe(value.dtype)
     value = np.asarray(value)
     order = "C"
+    flat: Any
     if value.flags.f_contiguous and not value.flags.c_contiguous:
         order = "F"
         flat = value.T.reshape(-1)
@@ -78,10 +79,11 @@ def _description(dtype: Any) -> Any:
         raise Refused(
             f"a numpy array of dtype {dtype} cannot be sent, its items have no bytes of their own: send .tolist()"
         )
+    descr: Any = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of what a description leaves out
-            descr: Any = np.lib.format.dtype_to_descr(dtype)
+            descr = np.lib.format.dtype_to_descr(dtype)
         if dtype.kind in "iu":
             descr = f"{descr[0]}{dtype.char}"
         found = _dtype_of(msgspec.msgpack.decode(msgspec.msgpack.encode(descr)))
@@ -115,7 +117,7 @@ def _encode_array_array(encoder: Encoder, value: array.array[Any]) -> Any:
 
 
 def _encode_tensor(encoder: Encoder, value: Any) -> Any:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] - a machine that checks types needs no torch
 
     if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
         raise Refused(f"a tensor of layout {value.layout} on {value.device} cannot be sent; send .to_dense().cpu()")

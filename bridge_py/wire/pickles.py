@@ -61,7 +61,7 @@ class _Dtype:
 class _Array:
     """What a pickle says of an array."""
 
-    def __init__(self, data: object, dtype: object, shape: object, order: object) -> None:
+    def __init__(self, data: object, dtype: object, shape: Any, order: object) -> None:
         self.data, self.dtype, self.shape, self.order = data, dtype, shape, order
 
     def __setstate__(self, state: Any) -> None:

@@ -35,9 +35,11 @@ class Encoder(Protocol):
 
     def keys(self, keys: Collection[Any]) -> list[Any]:
         """Keys of a dict, or items of a set, that are different and can be keys where they arrive."""
+        ...
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
         """Labels, of which some may be equal, prepared as keys are."""
+        ...
 
     def cells(self, values: Iterable[Any]) -> Any:
         """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples."""
@@ -47,6 +49,7 @@ class Encoder(Protocol):
 
     def prepare_pairs(self, value: dict[Any, Any]) -> list[Any]:
         """The pairs of a dict with any keys."""
+        ...
 
     def wrap(self, code: int, prepared: Any) -> Any:
         """An extension whose payload is prepared already."""

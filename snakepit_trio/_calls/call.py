@@ -76,7 +76,7 @@ class Call:
         parent: Call | None = None,
     ) -> None:
         self.name = name
-        self.affinity = affinity  # to the worker of its session
+        self.affinity: Affinity = affinity  # to the worker of its session
         self.body, self.buffers = encoded
         self.session_id = session_id
         now = trio.current_time()
@@ -177,8 +177,11 @@ class CallWorker(Protocol):
     slot: Slot[Call]
     calls: dict[int, Call]  # by their ids, which grow
     tools: dict[str, ToolSpec]  # by name
-    failure: WorkerCrashed | None  # what its calls fail with, once it has crashed
     is_killed_by_us: bool
+
+    @property
+    def failure(self) -> WorkerCrashed | None:
+        """What its calls fail with, once it has crashed."""
 
     @property
     def pid(self) -> int | None:
@@ -187,23 +190,29 @@ class CallWorker(Protocol):
     @property
     def has_left(self) -> bool:
         """Whether it takes no more calls, and never will again."""
+        ...
 
     @property
     def exit_reason(self) -> str:
         """Why it has left."""
+        ...
 
     @property
     def kills_to_cancel(self) -> bool:
         """Whether its calls can be stopped in no other way than by killing it."""
+        ...
 
     def is_killed_to_stop(self, call: Call) -> bool:
         """Whether a call's tool is one that is stopped by killing its worker."""
+        ...
 
     def must_be_killed_to_stop(self, call: Call) -> bool:
         """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+        ...
 
     def has_started(self, call: Call) -> bool:
         """Whether a call that was sent has started, by the ledger."""
+        ...
 
     def start(self, call: Call) -> None:
         """Send a call."""

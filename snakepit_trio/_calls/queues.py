@@ -27,10 +27,12 @@ class Schedulable(Protocol):
     @property
     def session_id(self) -> str:
         """The session it belongs to, or nothing."""
+        ...
 
     @property
     def affinity(self) -> Affinity:
         """How it keeps to the worker of its session. The same for all calls of a session that wait."""
+        ...
 
 
 C = TypeVar("C", bound=Schedulable)

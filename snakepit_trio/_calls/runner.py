@@ -43,6 +43,7 @@ class Strength(Protocol):
 
     def missing(self) -> int:
         """How many workers are not ready that should be."""
+        ...
 
 
 class CallRunner:

@@ -100,6 +100,7 @@ async def _measure_all(pool: snakepit.Pool, progress: Progress, limit: int) -> N
 
 
 async def _measure_file(pool: snakepit.Pool, progress: Progress, path: str) -> None:
+    problem = ""
     for attempt in range(1, MOST_TRIES + 1):
         try:
             progress.records[path] = await pool.execute("measure_file", {"path": path}, timeout=_FILE_TIMEOUT)

@@ -13,7 +13,7 @@ import attrs
 
 import bridge_py
 from bridge_py.tools.adapter import unknown_tool
-from snakepit_trio._util.validation import is_text, one_of, refuse, text
+from snakepit_trio._util.validation import is_text, refuse, text, word
 
 _FOR_CALLS: Final = (
     "supported_commands",
@@ -105,7 +105,7 @@ class GrpcBridge(Adapter):
 
     script: str | os.PathLike[str] = attrs.field(converter=to_script)
     args: Sequence[str] = attrs.field(default=(), converter=to_args)
-    contract: Literal["0.4", "0.13"] = attrs.field(default="0.4", validator=one_of(("0.4", "0.13")))
+    contract: Literal["0.4", "0.13"] = word("0.4", ("0.4", "0.13"))
     python: str | None = attrs.field(default=None, validator=text(or_none="the pool's interpreter"))
     adapter: str = attrs.field(default="", validator=text())
     allow_pickle: bool = False
@@ -156,19 +156,19 @@ def missing_program(runner: str, script: str) -> str | None:
     return None
 
 
+def _check_target(_adapter: object, _attribute: object, value: str) -> None:
+    place, _, name = value.rpartition(":") if is_text(value) else ("", "", "")
+    if not place or not name:
+        raise bridge_py.UsageError(f"adapter {value!r}: write it as 'package.module:Class'")
+
+
 @attrs.frozen
 class GrpcPython(Adapter):
     """Our own Python worker, with the adapter class that `target` names as `package.module:Class`."""
 
-    target: str = attrs.field()
+    target: str = attrs.field(validator=_check_target)
     #: The class itself, where it is known, for launchers that run it here.
     adapter_class: type[bridge_py.BaseAdapter] | None = attrs.field(default=None, repr=False, eq=False)
-
-    @target.validator
-    def _check(self, _attribute: object, value: str) -> None:
-        place, _, name = value.rpartition(":") if is_text(value) else ("", "", "")
-        if not place or not name:
-            raise bridge_py.UsageError(f"adapter {value!r}: write it as 'package.module:Class'")
 
     def executable_path(self, python: str) -> str:
         """The pool's interpreter."""

@@ -23,7 +23,7 @@ from bridge_py.main import LOADING, SCRIPT_MODULE
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._util.validation import environment, instance, is_whole, name, one_of, path, refuse, seconds, whole
+from snakepit_trio._util.validation import environment, instance, is_whole, name, path, refuse, seconds, whole, word
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.store import DEFAULT_TTL, SessionStore
 
@@ -232,7 +232,7 @@ class PoolConfig:
     #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any.
     #: "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise `WorkerBusy`.
     #: When the worker ends, its sessions go to whichever worker takes their next call.
-    affinity: Affinity = attrs.field(default="hint", validator=one_of(get_args(Affinity)))
+    affinity: Affinity = word("hint", get_args(Affinity))  # noqa: RUF009 - a field
     #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
     affinity_sessions: int = _count(10_000)
     #: Bounds of each worker process; None for none.

@@ -76,11 +76,11 @@ class Connection(ABC):
         """Send a call; `timeout_us` is the time it has, 0 for no limit. Returns its id."""
 
     @abstractmethod
-    def cancel(self, call_id: int) -> list[Frame]:
+    def cancel(self, call_id: int, /) -> list[Frame]:
         """Ask for the end of a call. Returns frames of it that had come, and will not be delivered any more."""
 
     @abstractmethod
-    def recall(self, call_id: int) -> None:
+    def recall(self, call_id: int, /) -> None:
         """Ask for a call back if it has not started."""
 
     @abstractmethod
@@ -119,6 +119,7 @@ class WorkerProcess(Protocol):
     @property
     def pid(self) -> int:
         """The process id."""
+        ...
 
     @property
     def exit_code(self) -> int | None:
@@ -127,29 +128,36 @@ class WorkerProcess(Protocol):
     @property
     def last_started(self) -> int:
         """Id of the last call the worker has started. True to the last instruction of a dead worker."""
+        ...
 
     @property
     def last_words(self) -> str:
         """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
+        ...
 
     @property
     def outputs(self) -> Sequence[Output]:
         """What is to be read from it, from its first byte on."""
+        ...
 
     def connect(self, context: ConnectionContext) -> Connection:
         """The line to it."""
+        ...
 
     def is_ready(self) -> None:
         """It has introduced itself."""
 
     def is_stopped(self) -> bool:
         """Whether it has been stopped, by a debugger or a signal."""
+        ...
 
     def resident_bytes(self) -> int:
         """Its resident memory; 0 if that is not known."""
+        ...
 
     def was_killed_for_memory(self) -> bool:
         """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
+        ...
 
     async def wait(self) -> None:
         """Wait until it has ended; it is reaped then."""

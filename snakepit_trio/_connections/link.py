@@ -72,6 +72,7 @@ class LinkConnection(Connection):
 
         Raises `LinkLost`, and what `receive` does.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def flush(self) -> None:

@@ -43,6 +43,7 @@ class Calls(Protocol):
         early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
         chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
         """
+        ...
 
 
 class PoolAccess:

@@ -13,7 +13,7 @@ import functools
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import grpclib.server
 import trio
@@ -44,8 +44,7 @@ from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 
 logger = get_logger("snakepit.bridge")
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 class Access(Protocol):
@@ -54,46 +53,51 @@ class Access(Protocol):
     allow_pickle: bool
     ttl: float | None  # of sessions that it makes
 
-    async def check(self, session_id: str) -> None:
+    async def check(self, session_id: str, /) -> None:
         """Raise `SessionNotFound` unless there is such a session, or it is the empty text, which stands for none."""
 
-    def view(self, session_id: str) -> SessionView:
+    def view(self, session_id: str, /) -> SessionView:
         """A session. Raises `SessionNotFound`."""
+        ...
 
-    async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
+    async def initialize(self, session_id: str, ttl: float | None, /) -> SessionView:
         """A session that it may open, or join. Raises `SessionError`."""
+        ...
 
-    async def cleanup(self, session_id: str) -> bool:
+    async def cleanup(self, session_id: str, /) -> bool:
         """End a session. Raises `AccessDenied`."""
+        ...
 
-    def owner(self, session_id: str) -> str | None:
+    def owner(self, session_id: str, /) -> str | None:
         """The owner's name, for variables that belong to somebody."""
 
-    def host_tools(self, session_id: str) -> list[RegisteredTool]:
+    def host_tools(self, session_id: str, /) -> list[RegisteredTool]:
         """The host tools that it may call."""
+        ...
 
-    async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str) -> Any:
+    async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
         """Call one of them. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
 
-    def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str) -> None:
+    def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
         """It has tools."""
 
-    async def execute(self, name: str, args: dict[str, Any], session_id: str) -> Any:
+    async def execute(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
         """Run a tool of the pool. Raises `AccessDenied` if that is not its to do."""
 
-    def stream(self, name: str, args: dict[str, Any], session_id: str) -> contextlib.AbstractAsyncContextManager[Any]:
+    def stream(
+        self, name: str, args: dict[str, Any], session_id: str, /
+    ) -> contextlib.AbstractAsyncContextManager[Any]:
         """Run a tool of the pool that is a stream."""
+        ...
 
 
-def _rpc(
-    function: Callable[[Any, Request], Coroutine[Any, Any, Response]],
-) -> Callable[[Any, Request], Coroutine[Any, Any, Response]]:
+def _rpc(function: F) -> F:
     """A function of trio as a method of the service."""
 
     @functools.wraps(function)
-    async def answer(self: Any, message: Request) -> Response:
+    async def answer(self: Any, message: Any) -> Any:
         try:
-            found: Response = await in_trio(function, self, message)
+            return await in_trio(function, self, message)
         except SnakepitError as error:
             raise status_of(error) from None
         except GRPCError:
@@ -101,9 +105,8 @@ def _rpc(
         except Exception as error:
             logger.exception("%s failed", function.__name__)
             raise GRPCError(Status.INTERNAL, f"{type(error).__name__}: {error}") from None
-        return found
 
-    return answer
+    return cast("F", answer)
 
 
 class _Item(NamedTuple):

@@ -387,6 +387,7 @@ class Pool:
     async def await_ready(self, timeout: float = 30) -> None:
         """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
         check_seconds("timeout", timeout, or_zero=True)
+        missing = 0
         with trio.move_on_after(timeout) as waiting:
             while (missing := self._supervisor.missing()) and not self._dispatcher.is_closed:
                 await self._dispatcher.workers_changed.wait()

@@ -47,6 +47,7 @@ class SessionCalls(Protocol):
         session: SessionView | str | None = None,
     ) -> AbstractAsyncContextManager[Chunks]:
         """Run a tool that yields; `async with` gives the iterator over what it yields."""
+        ...
 
     async def execute_stream(
         self,

@@ -258,7 +258,7 @@ def _main(host: int, host_pid: int, options: dict[str, Any], *command: str) -> N
 if __name__ == "__main__":
     try:
         _main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), *sys.argv[4:])
-    except BaseException:  # noqa: ASYNC103 - there is no trio here
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: ASYNC103 - there is no trio here
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(0)  # finalizing the interpreter would take as long as all else

@@ -37,7 +37,7 @@ class Replies(Protocol):
     def encode_in_thread(self, value: Any, what: str) -> Any:
         """Take a result or a chunk as it is now, in any thread."""
 
-    def send(self, frame: Frame, kind: Kind, encoded: Any) -> None:
+    def send(self, frame: Frame, kind: Kind, encoded: Any, /) -> None:
         """Send what was loaded."""
 
     def drop(self, encoded: Any) -> None:

@@ -140,8 +140,9 @@ class StdioRequests:
             case "list_host_tools":
                 tools = self._services.tools.list_exposed_tools(ask.call.session_id or None)
                 return [{"name": tool.name, "description": tool.spec.description} for tool in tools]
-        verbs = "get_variable, set_variable, call_host_tool, list_host_tools"
-        raise UnknownTool(f"a worker cannot ask for {ask.verb!r}; it can for: {verbs}")
+            case _:
+                verbs = "get_variable, set_variable, call_host_tool, list_host_tools"
+                raise UnknownTool(f"a worker cannot ask for {ask.verb!r}; it can for: {verbs}")
 
     def _view(self, ask: _Ask) -> SessionView:
         if not ask.call.session_id:

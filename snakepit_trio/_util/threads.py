@@ -22,7 +22,7 @@ async def run_in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
     It cannot be cancelled. If the machine has no thread to give, it runs here, which blocks the loop meanwhile.
     """
     try:
-        result = await trio.to_thread.run_sync(outcome.capture, function, *args, limiter=_own_limiter())
+        result = await trio.to_thread.run_sync(lambda: outcome.capture(function, *args), limiter=_own_limiter())
     except RuntimeError:
         # Raised by the start of a thread: what the function raises is captured.
         result = outcome.capture(function, *args)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
+import attrs
+
 from bridge_py.wire.errors import UsageError
 
 #: An attrs validator: takes the instance, the attribute and the value.
@@ -91,6 +93,11 @@ def one_of(choices: tuple[str, ...]) -> Validator:
             raise refuse(field.name, value, f"give one of {', '.join(map(repr, choices))}")
 
     return check
+
+
+def word(default: str, choices: tuple[str, ...]) -> Any:
+    """The field of one of several words. For type checkers that take a default for any text."""
+    return attrs.field(default=default, validator=one_of(choices))
 
 
 def path(*, or_none: str = "") -> Validator:

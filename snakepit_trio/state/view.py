@@ -59,12 +59,15 @@ class Sessions(Protocol):
     @property
     def hub(self) -> Hub:
         """The listeners of sessions."""
+        ...
 
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
         """Read."""
+        ...
 
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
         """Change."""
+        ...
 
 
 class SessionView(StateProvider):

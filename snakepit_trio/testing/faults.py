@@ -16,7 +16,7 @@ import trio
 
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from bridge_py.wire.frames import decode_batch
-from snakepit_trio._util.validation import is_number, one_of, refuse, seconds, whole
+from snakepit_trio._util.validation import is_number, refuse, seconds, whole, word
 
 Direction = Literal["to_host", "to_worker"]
 
@@ -52,7 +52,7 @@ class RefuseStart(Fault):
     says that it is ready.
     """
 
-    how: Literal["launch", "exit", "hang"] = attrs.field(default="exit", validator=one_of(("launch", "exit", "hang")))
+    how: Literal["launch", "exit", "hang"] = word("exit", ("launch", "exit", "hang"))
 
 
 @attrs.frozen(kw_only=True)
@@ -64,9 +64,7 @@ class Die(Fault):
     """
 
     tool: str = "*"
-    when: Literal["before", "during", "after"] = attrs.field(
-        default="during", validator=one_of(("before", "during", "after"))
-    )
+    when: Literal["before", "during", "after"] = word("during", ("before", "during", "after"))
     after: float = attrs.field(default=0.0, validator=_seconds)
 
 
@@ -81,7 +79,7 @@ class IgnoreCancel(Fault):
 class BatchFault(Fault):
     """A fault of a link. An occasion is each batch of frames in a direction."""
 
-    direction: Direction = attrs.field(default="to_host", validator=one_of(("to_host", "to_worker")))
+    direction: Direction = word("to_host", ("to_host", "to_worker"))  # noqa: RUF009 - a field
 
 
 @attrs.frozen(kw_only=True)
@@ -110,18 +108,18 @@ class Cut(BatchFault):
     at: float = attrs.field(default=0.5, validator=_share)
 
 
+def _check_garbage(_fault: object, _attribute: object, data: bytes) -> None:
+    # It would be skipped as a field of a newer peer, and the batch be lost, which links never do.
+    with contextlib.suppress(DecodeError, ProtocolError):
+        decode_batch(data)
+        raise UsageError(f"{data!r} can be read as a batch of frames; for a batch of yours write a worker")
+
+
 @attrs.frozen(kw_only=True)
 class Garbage(BatchFault):
     """In place of a batch something comes that is none. Data that could be read as one are refused."""
 
-    data: bytes = attrs.field(default=b"\xff\xff\xff\xff")
-
-    @data.validator
-    def _check(self, _attribute: object, data: bytes) -> None:
-        # It would be skipped as a field of a newer peer, and the batch be lost, which links never do.
-        with contextlib.suppress(DecodeError, ProtocolError):
-            decode_batch(data)
-            raise UsageError(f"{data!r} can be read as a batch of frames; for a batch of yours write a worker")
+    data: bytes = attrs.field(default=b"\xff\xff\xff\xff", validator=_check_garbage)
 
 
 F = TypeVar("F", bound=Fault)

@@ -124,7 +124,7 @@ class InlineExecutor(Executor):
         """Nothing starts any more. What runs ends with the nursery."""
         self._is_stopped = True
 
-    def _wake(self, _call_id: int) -> None:
+    def _wake(self, _call_id: int, /) -> None:
         self._start_waiting()
 
     def _start_waiting(self) -> None:

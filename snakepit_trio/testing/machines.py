@@ -126,7 +126,9 @@ class TrioMachine(stateful.RuleBasedStateMachine):
 
     async def _take_steps(self) -> None:
         answer: outcome.Maybe[Any] | None = None
-        while (step := self._run.parent.switch(answer)) is not None:
+        parent = self._run.parent
+        assert parent is not None
+        while (step := parent.switch(answer)) is not None:
             try:
                 with trio.fail_after(self.step_limit):
                     answer = outcome.Value(await step())

@@ -62,6 +62,8 @@ class Wire:
                 yield 0.0, data, False
             case Silence():
                 self._is_silent = True
+            case _:
+                pass
 
     def close(self) -> None:
         """What was sent still comes, and then the end."""

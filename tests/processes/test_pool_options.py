@@ -78,3 +78,4 @@ def _known_to_type_checkers() -> None:
 
     snakepit.run_as_script(main, TOOLS, workers=2.5)  # type: ignore[arg-type]
     conformance.launcher(testing.InMemory, shutdown_timeout="1")  # type: ignore[arg-type]
+    snakepit.PoolOption  # type: ignore[attr-defined]  # noqa: B018

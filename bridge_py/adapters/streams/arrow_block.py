@@ -7,12 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from pyarrow import csv
 
 from .columns import Block, Numbers, Texts, normalise, number
 from .plain_block import parse_plain
 
+# Its functions are made when it is imported, where no type checker sees them.
+_compute: Final[Any] = pyarrow.compute
 # What both Python and pyarrow read as a number; any other cell is left to Python.
 _SURELY_A_NUMBER: Final = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
@@ -76,7 +78,7 @@ class _ArrowBlock(Block):
 def numbers_of(cells: Any) -> Any:
     """The numbers of an array of texts, as float64; nan where there is none."""
     try:
-        values = pc.cast(cells, pa.float64())
+        values = _compute.cast(cells, pa.float64())
     except pa.ArrowInvalid:
         values, odd = _picky(cells)
     else:
@@ -90,8 +92,8 @@ def numbers_of(cells: Any) -> Any:
 
 
 def _picky(cells: Any) -> tuple[Any, Any]:
-    sure = pc.fill_null(pc.match_substring_regex(cells, _SURELY_A_NUMBER), True)
-    values = pc.cast(pc.if_else(sure, cells, pa.scalar(None, pa.string())), pa.float64())
+    sure = _compute.fill_null(_compute.match_substring_regex(cells, _SURELY_A_NUMBER), True)
+    values = _compute.cast(_compute.if_else(sure, cells, pa.scalar(None, pa.string())), pa.float64())
     return values, np.flatnonzero(~sure.to_numpy(zero_copy_only=False))
 
 
@@ -107,7 +109,9 @@ def _merge(column: Numbers, values: Any) -> None:
 
 def _count(column: Texts, cells: Any, normal: bool) -> None:
     for chunk in cells.chunks:
-        times = np.bincount(pc.fill_null(chunk.indices, len(chunk.dictionary)), minlength=len(chunk.dictionary) + 1)
+        times = np.bincount(
+            _compute.fill_null(chunk.indices, len(chunk.dictionary)), minlength=len(chunk.dictionary) + 1
+        )
         values = [*chunk.dictionary.to_pylist(), ""]
         counts = [(value, int(n)) for value, n in zip(values, times, strict=True) if n]
         column.add((normalise(value), n) for value, n in counts) if normal else column.add(counts)

@@ -165,8 +165,10 @@ def fields_of(kind: Any) -> list[Field]:
     if typing.is_typeddict(kind):
         return [Field(name, name, name, hint, name in kind.__required_keys__) for name, hint in hints.items()]
     if issubclass(kind, tuple):
-        defaults = kind._field_defaults
-        return [Field(name, name, name, hints.get(name, Any), name not in defaults) for name in kind._fields]
+        named: Any = kind
+        return [
+            Field(name, name, name, hints.get(name, Any), name not in named._field_defaults) for name in named._fields
+        ]
     if issubclass(kind, msgspec.Struct):
         return [Field(each.encode_name, each.name, each.name, hints[each.name], each.required)
                 for each in msgspec.structs.fields(kind)]  # fmt: skip
@@ -317,7 +319,7 @@ def array_of(hint: Any, args: tuple[Any, ...]) -> Any:
 
     shape = get_args(args[0]) if get_origin(args[0]) is tuple else ()
     dimensions = None if not shape or ... in shape else len(shape)
-    of = get_args(args[1])[0] if len(args) > 1 and get_args(args[1]) else Any
+    of: Any = get_args(args[1])[0] if len(args) > 1 and get_args(args[1]) else Any
     kind = of if isinstance(of, type) and issubclass(of, np.generic) else None
     if kind is None and of is not Any:
         raise Unenforceable(f"`{shown(hint)}`: write a scalar class of numpy's, such as numpy.float64, for its dtype")

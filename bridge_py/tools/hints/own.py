@@ -77,7 +77,8 @@ def optional(hint: Any) -> Any:
 
 def union_of(hints: Iterable[Any]) -> Any:
     """The union of some hints, of which one may be None."""
-    return typing.Union.__getitem__(tuple(hints))
+    union: Any = typing.Union  # to a checker, no class that can be subscripted by a value
+    return union[tuple(hints)]
 
 
 def of_parts(kind: Any, parts: Iterable[Any]) -> Any:
