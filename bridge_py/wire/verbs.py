@@ -71,7 +71,8 @@ def pack(answer: AnswerKind, found: Any) -> Any:
                 name: (outcome.pack(), None) if isinstance(outcome, Variable) else (None, fault_of(outcome))
                 for name, outcome in found.items()
             }
-    return found
+        case AnswerKind.VALUE:
+            return found
 
 
 def unpack(answer: AnswerKind, packed: Any, variable: Callable[[Any], Variable]) -> Any:
@@ -89,4 +90,5 @@ def unpack(answer: AnswerKind, packed: Any, variable: Callable[[Any], Variable])
                 name: variable(each) if fault is None else error_of(msgspec.convert(fault, Fault))
                 for name, (each, fault) in packed.items()
             }
-    return packed
+        case AnswerKind.VALUE:
+            return packed

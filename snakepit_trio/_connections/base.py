@@ -51,6 +51,7 @@ class HostWork(Protocol):
 
     def is_serving(self, call: Call) -> bool:
         """Whether the host runs anything for a call."""
+        ...
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """A call has ended in its worker: stop what runs for it on the host, and call `then` when nothing does."""
