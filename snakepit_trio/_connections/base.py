@@ -157,7 +157,7 @@ class WorkerProcess(Protocol):
         ...
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
+        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
         ...
 
     async def wait(self) -> None:

@@ -144,7 +144,7 @@ class KeptProcess:
     async def _end_without_keeper(self) -> None:
         """Somebody has killed the keeper: the worker dies with it, but what it has started may live on."""
         logger.warning("the keeper (pid %d) of worker process %d was killed", self.keeper.pid, self.pid)
-        killed: set[int] = {self.pid}
+        killed = {self.pid: self._ticks}
         with trio.move_on_after(_LONGEST):
             while self._kill_what_is_left(killed) or _are_zombies_of_ours(killed):  # noqa: ASYNC110
                 await trio.sleep(_PASS)
@@ -152,13 +152,14 @@ class KeptProcess:
             return
         logger.error("process %d, or one that it has started, does not end after SIGKILL", self.pid)
 
-    def _kill_what_is_left(self, killed: set[int]) -> bool:
+    def _kill_what_is_left(self, killed: dict[int, int | None]) -> bool:
         try:
-            left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive({self.pid: self._ticks}))
+            # A process that is on its way out has no environment any more, and is not dead yet.
+            left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive(killed))
+            killed |= {pid: start_ticks(pid) for pid in left - killed.keys()}
         except OSError:
             return True  # no descriptor for now: we look again
         kill(left)
-        killed |= left
         return bool(left)
 
     def close(self) -> None:
@@ -169,7 +170,7 @@ class KeptProcess:
             self.keeper.let_go()
 
 
-def _are_zombies_of_ours(pids: set[int]) -> bool:
+def _are_zombies_of_ours(pids: dict[int, int | None]) -> bool:
     """Reap processes whose parents are gone, and which are ours now if this is the first process of a container."""
     for pid in list(pids):
         try:
@@ -177,7 +178,7 @@ def _are_zombies_of_ours(pids: set[int]) -> bool:
         except OSError:
             ended = pid
         if ended:
-            pids.discard(pid)
+            del pids[pid]
     return bool(pids)
 
 

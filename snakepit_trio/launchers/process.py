@@ -66,7 +66,7 @@ class OwnProcess:
         return resident_bytes(self.pid)
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
+        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
         return self._oom.was_victim()
 
     async def release(self) -> None:

@@ -36,7 +36,7 @@ def _answer(how: str, call_id: int) -> bytes:
 
 
 class BadLink:
-    """The LinkConnection service."""
+    """The Link service."""
 
     def __init__(self, how: str, secret: str) -> None:
         self._how = how

@@ -194,7 +194,7 @@ class WatchedProcess:
         return self._inner.resident_bytes()
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. PendingRequest once, after its death by SIGKILL."""
+        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
         return self._inner.was_killed_for_memory()
 
     async def wait(self) -> None:
