@@ -59,9 +59,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 test: check
 	$(PYTEST) $(COVERAGE) --hypothesis-profile=ci $(ARGS)
 
-# What starts no process; a test there that does fails and is told where it belongs.
+# What starts no process, with fewer examples; a test there that starts one fails and is told where it belongs.
 quick: $(VENV)/.dev
-	$(PYTEST) --quiet --hypothesis-profile=ci -m "not processes and not slow" tests/unit property_tests $(ARGS)
+	$(PYTEST) --quiet --hypothesis-profile=quick -m "not processes and not slow" tests/unit property_tests $(ARGS)
 
 ROUNDS ?= 10
 fuzz: $(VENV)/.dev

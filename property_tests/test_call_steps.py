@@ -246,7 +246,12 @@ _seen: list[dict[Way, int]] = [{} for _ in SHAPES]
 EXAMPLES = settings().max_examples
 
 
+def _marks(way: Way) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if way in (streamed, in_line_for_its_worker, left) else []
+
+
 # They are quick, and there is much to find.
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10 * EXAMPLES if EXAMPLES > 100 else EXAMPLES)
 @given(st.sampled_from(SHAPES), plans)
 def test_what_is_raised_on_the_way_of_a_call_fails_that_call_alone(
@@ -255,7 +260,7 @@ def test_what_is_raised_on_the_way_of_a_call_fails_that_call_alone(
     testing.run(live, shape, plan, _seen[SHAPES.index(shape)])
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [pytest.param(way, id=way.__name__, marks=_marks(way)) for way in WAYS])
 def test_each_step_of_a_call(way: Way) -> None:
     seen: dict[Way, int] = {}
     testing.run(live, SHAPES[0], [(way, 0.0, "memory")], seen)

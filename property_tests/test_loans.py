@@ -126,7 +126,7 @@ class OneWay(RuleBasedStateMachine):
         self.segments.close()
 
 
-TestOneWay = OneWay.TestCase
+TestOneWay = pytest.mark.slow(OneWay.TestCase)
 TestOneWay.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 _about_loans = st.builds(

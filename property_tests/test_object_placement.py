@@ -216,5 +216,5 @@ def test_a_copy_that_comes_when_its_object_is_known_to_be_deleted_is_not_kept() 
     assert placement_here.placement().restore == {}
 
 
-TestMachine = Machine.TestCase
+TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)

@@ -26,6 +26,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @given(st.integers(0, 2**32))
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 def test_when_a_call_is_over_it_is_over(seed: int) -> None:
     testing.run(Scenario(seed).run, seed=seed, limit=FOR_EVER)

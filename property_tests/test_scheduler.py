@@ -206,7 +206,7 @@ class Machine(RuleBasedStateMachine):
             assert self.scheduler.queued == 0
 
 
-TestMachine = Machine.TestCase
+TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 

@@ -443,6 +443,7 @@ def _machine(call: Callable[..., Any], store: MemoryStore, clock: list[float], p
     return type("Store", (Machine,), {"call": staticmethod(call), "store": store, "clock": clock, "pool": pool})
 
 
+@pytest.mark.slow
 def test_the_store_and_a_model() -> None:
     clock = [1000.0]
     store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])

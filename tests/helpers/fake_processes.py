@@ -142,6 +142,11 @@ class FakeProcess:
     async def release(self) -> None:
         self.is_released = True
 
+    async def end_soon(self, seconds: float, code: int) -> None:
+        """It ends after a while."""
+        await trio.sleep(seconds)
+        self.exit(code)
+
     def exit(self, code: int) -> None:
         """It ends."""
         if self.exit_code is None:

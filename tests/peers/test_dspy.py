@@ -216,6 +216,7 @@ async def _ask_in(python: snakepit.PythonAPI, session_id: str) -> None:
     await python.execute_dspy("qa", {"question": "?"}, session=session_id)
 
 
+@pytest.mark.slow
 async def test_programs_outlive_their_worker(server: Server) -> None:
     """One that is killed between two calls, in the middle of one, or replaced."""
     async with _pool(workers=2) as pool, pool.session() as session:

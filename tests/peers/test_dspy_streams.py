@@ -43,6 +43,7 @@ async def _wait(event: threading.Event) -> None:
     assert await trio.to_thread.run_sync(event.wait, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["litellm", "auto"])
 async def test_tokens_come_as_they_are_said(server: Server, engine: str) -> None:
     """By LiteLLM, and by what DSPy itself chooses."""

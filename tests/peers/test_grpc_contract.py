@@ -175,6 +175,7 @@ async def test_deaths(opened: Any) -> None:
         assert await pool.execute("add", {"a": 2, "b": 3}) == 5
 
 
+@pytest.mark.slow
 async def test_nested_calls(opened: Any) -> None:
     async with opened(workers=6) as pool:
         depths = []
@@ -205,6 +206,7 @@ async def test_nested_calls(opened: Any) -> None:
 # Bad habits.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contract", ["0.4", "0.13"])
 @pytest.mark.parametrize(
     "habits",

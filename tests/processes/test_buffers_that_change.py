@@ -80,6 +80,7 @@ async def test_values_that_change_while_a_store_is_asked_for_their_session_by_py
         assert (number_of(kept), kept_items) == (1, [1])
 
 
+@pytest.mark.slow
 @WAYS
 @pytest.mark.parametrize("tool", ["refill", "refill_async"])
 async def test_a_generator_that_refills_one_buffer(config: dict[str, Any], tool: str) -> None:
@@ -106,6 +107,7 @@ async def test_a_result_whose_buffer_is_used_again(config: dict[str, Any]) -> No
             assert found == {number: number for number in range(60)}
 
 
+@pytest.mark.slow
 @WAYS
 async def test_arguments_that_change_while_their_calls_wait(config: dict[str, Any]) -> None:
     async with snakepit.open_pool(MOMENTS, workers=1, **config) as pool:
@@ -242,6 +244,7 @@ async def test_a_tool_that_fails_keeps_no_shared_memory(tool: str) -> None:
         assert sum("memfd:snakepit-" in line and "ledger" not in line for line in mapped) <= 20  # 16 are kept for later
 
 
+@pytest.mark.slow
 @WAYS
 async def test_buffers_of_all_kinds_of_items(config: dict[str, Any]) -> None:
     async with snakepit.open_pool("tests.helpers.value_tools:ValueTools", workers=1, **config) as pool:

@@ -70,6 +70,7 @@ def test_a_small_tree(tmp_path: Path) -> None:
     assert counts(done.stdout) == {"killed": 0, "again": 0, "left": 0}
 
 
+@pytest.mark.slow
 def test_chaos_changes_nothing(tree: Path) -> None:
     plain = snakepit("demo", "--path", str(tree))
     chaos = snakepit("demo", "--path", str(tree), "--chaos")

@@ -23,6 +23,7 @@ def steps() -> list[Step]:
     return host_faults.find_steps()
 
 
+@pytest.mark.slow
 def test_a_fault_at_a_step_of_chance(untraced_workers: None, steps: list[Step]) -> None:
     began = time.monotonic()
     walks = []

@@ -222,6 +222,7 @@ async def test_a_stream_of_a_dying_worker() -> None:
                 pass
 
 
+@pytest.mark.slow
 async def test_the_pool_heals_after_every_worker_was_killed_again_and_again() -> None:
     async with snakepit.open_pool(TOOLS) as pool:
         for turn in range(1, 4):
@@ -284,6 +285,7 @@ def test_run_as_script_returns_the_result() -> None:
     assert snakepit.run_as_script(work, TOOLS, workers=1) == 2
 
 
+@pytest.mark.slow
 def test_two_programs_side_by_side(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(

@@ -36,6 +36,7 @@ async def test_cancelled_at_each_step_of_opening_and_closing_in_memory() -> None
         await cancelled_at(step, workers=2, launcher=InMemory())
 
 
+@pytest.mark.slow
 async def test_cancelled_at_steps_of_opening_and_closing_real_workers(untraced_workers: None) -> None:
     _, steps = await cancelled_at(-1, workers=2)
     assert steps > 100

@@ -215,7 +215,9 @@ async def test_a_pipeline_that_fails_has_stored_nothing() -> None:
             Step(f"{TARGETS}.Thing", store_as="new"),
             Step(f"{TARGETS}.fail", {"message": "why"}),
         ]
-        with pytest.raises(snakepit.ToolError, match=r"step 3 of 3, 'tests\.python_targets\.fail': 'why'") as caught:
+        with pytest.raises(
+            snakepit.ToolError, match=r"step 3 of 3, 'tests\.helpers\.python_targets\.fail': 'why'"
+        ) as caught:
             await python.pipeline(steps, session=session)
         assert caught.value.type == "KeyError"
         assert "in fail" in caught.value.remote_traceback

@@ -7,9 +7,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_takes_no_other_tests_result_with_it(tmp_path: Path) -> None:
     (tmp_path / "test_them.py").write_text(
         textwrap.dedent("""

@@ -311,7 +311,8 @@ async def test_a_tool_that_is_stopped_by_a_kill_costs_its_worker_at_once(autojum
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.abandon, call)
         await wait_all_tasks_blocked()
-        assert worker.told[-1] == ("kill", "was killed: 'deadly' was cancelled, and is a tool with cancel='kill'")
+        killed = "was killed: 'deadly' was cancelled, and is a tool with cancel='kill'"
+        assert worker.told == [("start", "deadly"), ("kill", killed)]
         pool.die(worker, last_started=call.id, killed_by_us=True)
     assert call.is_over
 

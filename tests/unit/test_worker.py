@@ -188,11 +188,13 @@ async def test_it_is_killed(autojump_clock: MockClock) -> None:
 
 
 async def test_it_does_not_end(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    began = trio.current_time()
     async with alive() as life:
         life.process.ends_by.clear()
         life.call("add")
         life.worker.kill("was killed: it is deaf")
     assert "does not end after SIGKILL" in caplog.text
+    assert trio.current_time() - began < 10
     assert life.reports.heard[1:] == ["leaving", "gone with ['add']", "ended None"]
 
 
@@ -214,6 +216,16 @@ async def test_it_is_drained(autojump_clock: MockClock) -> None:
     assert life.worker.failure is None
 
 
+async def test_one_that_gives_its_last_call_back_is_drained(autojump_clock: MockClock) -> None:
+    async with alive() as life:
+        call = life.call("waiting")
+        life.worker.drain()
+        life.connection.fail(call, NOT_STARTED)
+        await wait_all_tasks_blocked()
+        assert life.process.told[-1] == "goodbye"
+        life.process.exit(0)
+
+
 async def test_an_idle_one_is_drained_at_once(autojump_clock: MockClock) -> None:
     async with alive() as life:
         life.worker.drain()
@@ -232,14 +244,17 @@ async def test_who_answers_no_ping_is_killed(autojump_clock: MockClock) -> None:
     assert "did not answer 2 pings in a row" in life.reports.failure.problem
 
 
-async def test_cancelling_its_life_kills_it(autojump_clock: MockClock) -> None:
-    life = Life(FakeSite({KILL}))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(life.run)
-        await wait_all_tasks_blocked()
-        life.connection.context.on_ready(Hello())
-        life.call("add")
-        nursery.cancel_scope.cancel()
+async def test_cancelling_its_life_kills_it_and_waits_for_its_end(autojump_clock: MockClock) -> None:
+    life = Life(FakeSite(set()))
+    async with trio.open_nursery() as outer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(life.run)
+            await wait_all_tasks_blocked()
+            life.connection.context.on_ready(Hello())
+            life.call("add")
+            outer.start_soon(life.process.end_soon, 1.0, -KILL)
+            nursery.cancel_scope.cancel()
+        assert KILL in life.process.told
     assert life.process.exit_code == -KILL
     assert life.process.is_released
     assert life.reports.heard[-2:] == ["gone with ['add']", f"ended {-KILL}"]
