@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import trio
 from tools import Tools
 
@@ -15,12 +12,8 @@ async def main() -> None:
     """Run it."""
     async with snakepit.open_pool(Tools, workers=2) as pool:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, pool, "stubborn", {"seconds": 60})
-            while (victim := next((w for w in pool.list_workers() if w.state == "busy"), None)) is None:  # noqa: ASYNC110
-                await trio.sleep(0.01)
+            nursery.start_soon(run, pool, "crash", {})
             nursery.start_soon(run, pool, "double", {"n": 4})
-            assert victim.pid is not None
-            os.kill(victim.pid, signal.SIGKILL)
         await pool.await_ready()
         print("restarts:", pool.get_stats().restarts)
 

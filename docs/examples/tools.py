@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -33,3 +35,8 @@ class Tools(BaseAdapter):
         """Blocks. A parameter with this hint gets what is known about the call."""
         context.logger.info("call %d sleeps for %s s", context.call_id, seconds)
         time.sleep(seconds)
+
+    @tool
+    def crash(self) -> None:
+        """What a fault in C does to its process."""
+        os.kill(os.getpid(), signal.SIGSEGV)

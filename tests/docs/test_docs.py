@@ -119,7 +119,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "the shop says 5 as the host told: 5",
             ],
         ),
-        ("crash", ["double returned 8", "stubborn failed: worker pool-", "restarts: 1"]),
+        ("crash", ["double returned 8", "crash failed: worker pool-", "restarts: 1"]),
     ],
 )
 def test_an_example_prints_what_it_should(name: str, lines: list[str]) -> None:

@@ -40,7 +40,7 @@ async def _pool(**config: Any) -> AsyncIterator[snakepit.Pool]:
 
 
 async def _wait(event: threading.Event) -> None:
-    assert await trio.to_thread.run_sync(event.wait, 30)
+    assert await trio.to_thread.run_sync(event.wait, 120)
 
 
 @pytest.mark.slow
