@@ -127,6 +127,8 @@ class Site(ABC):
 
     #: Whether nothing may run in threads, nor be shared with workers but through the link.
     runs_inline = False
+    #: Starts under way at a time: enough to keep all cores busy, few enough that each is ready well within its time.
+    starts_at_once = max(32, 8 * (os.cpu_count() or 1))
 
     def clock(self) -> float:
         """Unix time in seconds, for sessions and their expiry."""

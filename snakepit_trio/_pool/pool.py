@@ -165,7 +165,7 @@ class Pool:
             self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events
         )
         #: The workers, one by one.
-        self.workers = Workers(self._supervisor, self._site.check_room)
+        self.workers = Workers(self._supervisor, self._site)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
         try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import attrs
 import trio
 
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._processes.capacity import STARTS
+from snakepit_trio._config.config import Site
 from snakepit_trio._util.validation import check_whole
 from snakepit_trio._workers.supervisor import Supervisor, WorkerStarter
 from snakepit_trio._workers.worker_process import Worker
@@ -60,9 +59,9 @@ class PoolHealth:
 class Workers:
     """A pool's workers: `pool.workers`."""
 
-    def __init__(self, supervisor: Supervisor, check_room: Callable[[int], None]) -> None:
+    def __init__(self, supervisor: Supervisor, site: Site) -> None:
         self._supervisor = supervisor
-        self._check_room = check_room
+        self._site = site
 
     def list(self) -> list[WorkerInfo]:
         """All workers, in the order of their ids' numbers; those that are being replaced stand twice."""
@@ -92,9 +91,9 @@ class Workers:
         those under way go on.
         """
         check_whole("number", number, 0)
-        self._check_room(self._supervisor.target + number)
+        self._site.check_room(self._supervisor.target + number)
         starters: list[WorkerStarter] = []
-        places = trio.Semaphore(STARTS)
+        places = trio.Semaphore(self._site.starts_at_once)
         async with trio.open_nursery() as nursery:
             for _ in range(number):
                 await places.acquire()

@@ -18,9 +18,6 @@ _THREADS: Final = 3
 _DESCRIPTORS: Final = 6
 _BYTES: Final = 16 << 20
 
-#: Starts under way at a time: enough to keep all cores busy, few enough that each is ready well within its time.
-STARTS: Final = max(32, 8 * (os.cpu_count() or 1))
-
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 

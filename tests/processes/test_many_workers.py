@@ -32,7 +32,7 @@ async def test_more_workers_later_than_the_machine_can_hold() -> None:
 
 
 async def test_many_starts_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snakepit_trio._pool.worker_info.STARTS", 2)
+    monkeypatch.setattr(snakepit.Site, "starts_at_once", 2)
     most = 0
     async with trio.open_nursery() as nursery:
 
