@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -39,4 +38,4 @@ class Tools(BaseAdapter):
     @tool
     def crash(self) -> None:
         """What a fault in C does to its process."""
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)

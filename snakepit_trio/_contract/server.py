@@ -13,7 +13,7 @@ import functools
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import grpclib.server
 import trio
@@ -43,6 +43,7 @@ from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 
+_TURNS: Final = 5  # of the event loop
 logger = get_logger("snakepit.bridge")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
@@ -445,10 +446,12 @@ class ContractServer(grpclib.server.Server):
         self.close()
         running = [handler.wait_closed() for handler in self._handlers]
         await asyncio.gather(*running, return_exceptions=True)
-        for protocol in self._protocols:
-            if (connection := getattr(protocol, "connection", None)) is not None:
-                connection.close()
-        await asyncio.sleep(0)  # for the loop to close them
+        # One that was accepted in this very turn has its protocol in the next, and its connection in the one after.
+        for _ in range(_TURNS):
+            for protocol in list(self._protocols):
+                if (connection := getattr(protocol, "connection", None)) is not None:
+                    connection.close()
+            await asyncio.sleep(0)
 
 
 class BridgeServer:

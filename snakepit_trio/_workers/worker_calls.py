@@ -9,13 +9,23 @@ from typing import Protocol
 import trio
 
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CANCELLED, NOT_STARTED, DecodeError, Fault, RemoteProtocolError, error_of, raised_by
+from bridge_py.wire.errors import (
+    CANCELLED,
+    NOT_STARTED,
+    DecodeError,
+    Fault,
+    ProtocolError,
+    RemoteProtocolError,
+    error_of,
+    raised_by,
+)
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call, CallWorker, stopped
 from snakepit_trio._calls.queues import Slot
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, WorkerProcess
+from snakepit_trio._util.nurseries import told
 from snakepit_trio.errors import WorkerCrashed
 
 from .due import Due
@@ -161,6 +171,16 @@ class WorkerCalls(ABC):
     def _handle(self, frame: Frame) -> None:
         if self._life.phase is Phase.STOPPED:
             return  # its calls have been settled
+        try:
+            self._take(frame)
+        except (ProtocolError, DecodeError):
+            raise
+        except Exception as error:
+            # At once: the link breaks by this, the worker dies of that, and its death might be seen first.
+            self.kill(f"lost its link by a fault of the host: {told(error)}")
+            raise
+
+    def _take(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.RESULT | Kind.END | Kind.ERROR:
                 self._ends(frame)

@@ -68,7 +68,7 @@ class Tools(BaseAdapter):
     @tool
     def segfault(self) -> None:
         """Die by a signal."""
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)  # in this thread: one to the process may come after it has gone on
 
     @tool
     def sleep(self, seconds: float, path: str = "") -> str:
