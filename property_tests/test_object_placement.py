@@ -57,7 +57,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.placement_here = ObjectPlacement("s")
+        self.objects = ObjectPlacement("s")
         self.workers: list[FakeWorker] = [FakeWorker(), FakeWorker()]
         self.count = self.order = 0
         self.made: list[Call] = []
@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         self.made.append(call)
 
     def _place(self, call: Call) -> None:
-        call.placement = self.placement_here.placement()
+        call.placement = self.objects.placement()
         assert call.placement.order > self.order
         self.order = call.placement.order
 
@@ -89,10 +89,10 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(self.made))
-        home = [worker for worker in self.workers if worker is cast("Any", self.placement_here.worker)]
+        home = [worker for worker in self.workers if worker is cast("Any", self.objects.worker)]
         worker = data.draw(st.sampled_from([*home, *home, *self.workers]))
         assert call.placement is not None
-        if self.placement_here.claim(cast("Any", worker), call.placement.number):
+        if self.objects.claim(cast("Any", worker), call.placement.number):
             call.worker = worker
             self.made.remove(call)
             self.started.append(call)
@@ -105,7 +105,7 @@ class Machine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.started))
         self.started.remove(call)
         assert call.worker is not None
-        assert call.worker is cast("Any", self.placement_here.worker)
+        assert call.worker is cast("Any", self.objects.worker)
         dynamic = DynamicCall(AllowAll(), call.worker.store, "s", call.placement)
         expected = self.there[call.name]
         try:
@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         assert call.placement is not None
         assert call.reply is not None
         copies = {} if call.copy is None else {call.name: call.copy}
-        self.placement_here.hear(call.placement, call.reply, copies)
+        self.objects.hear(call.placement, call.reply, copies)
         self.kept |= {call} if copies else set()
         if call.seen["order"] >= self.known_order:
             self.known, self.known_order = call.seen["there"], call.seen["order"]
@@ -152,13 +152,13 @@ class Machine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.answered))
         self.answered.remove(call)
         names = [call.name] if call.kind == "store" else []
-        self.placement_here.doubt(names)
+        self.objects.doubt(names)
         self.doubted |= dict.fromkeys(names, self.order)
 
-    @precondition(lambda self: self.placement_here.worker in self.workers)
+    @precondition(lambda self: self.objects.worker in self.workers)
     @rule()
     def worker_dies(self) -> None:
-        dead: Any = self.placement_here.worker
+        dead: Any = self.objects.worker
         dead.has_left = True
         self.workers[self.workers.index(dead)] = FakeWorker()
         self.started, self.answered = [], []
@@ -173,17 +173,17 @@ class Machine(RuleBasedStateMachine):
 
 def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
     """Also when only the deletion's answer has come, and in the next worker."""
-    placement_here = ObjectPlacement("s")
+    objects = ObjectPlacement("s")
 
     def call(worker: FakeWorker) -> tuple[Placement, DynamicCall]:
-        placement = placement_here.placement()
-        assert placement_here.claim(cast("Any", worker), placement.number)
+        placement = objects.placement()
+        assert objects.claim(cast("Any", worker), placement.number)
         return placement, DynamicCall(AllowAll(), worker.store, "s", placement)
 
     first, second, third = FakeWorker(), FakeWorker(), FakeWorker()
     placement, dynamic = call(first)
     dynamic.keep("a", 1)
-    placement_here.hear(placement, dynamic.reply(None), {})
+    objects.hear(placement, dynamic.reply(None), {})
     first.has_left = True
     with pytest.raises(StoredObjectLost):
         call(second)[1].find("a")
@@ -192,7 +192,7 @@ def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
     dynamic.reply(None)
     placement, dynamic = call(second)
     dynamic.remove("a")
-    placement_here.hear(placement, dynamic.reply(None), {})
+    objects.hear(placement, dynamic.reply(None), {})
     with pytest.raises(StoredObjectNotFound):
         call(second)[1].find("a")
     second.has_left = True
@@ -201,19 +201,19 @@ def test_a_lost_name_that_was_stored_again_and_deleted_is_absent() -> None:
 
 
 def test_a_copy_that_comes_when_its_object_is_known_to_be_deleted_is_not_kept() -> None:
-    placement_here = ObjectPlacement("s")
+    objects = ObjectPlacement("s")
     worker, copy = FakeWorker(), Copy(1, "a", new_copy_id())
-    stores, deletes = placement_here.placement(), placement_here.placement()
-    assert placement_here.claim(cast("Any", worker), stores.number)
+    stores, deletes = objects.placement(), objects.placement()
+    assert objects.claim(cast("Any", worker), stores.number)
     dynamic = DynamicCall(AllowAll(), worker.store, "s", stores)
     dynamic.keep("a", 1, copy_id=copy.id, has_copy=True)
     stored = dynamic.reply(None)
     dynamic = DynamicCall(AllowAll(), worker.store, "s", deletes)
     dynamic.remove("a")
-    placement_here.hear(deletes, dynamic.reply(None), {})
-    placement_here.hear(stores, stored, {"a": copy})
+    objects.hear(deletes, dynamic.reply(None), {})
+    objects.hear(stores, stored, {"a": copy})
     worker.has_left = True
-    assert placement_here.placement().restore == {}
+    assert objects.placement().restore == {}
 
 
 TestMachine = pytest.mark.slow(Machine.TestCase)

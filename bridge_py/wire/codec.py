@@ -321,11 +321,9 @@ def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
     for sent, key in zip(keys, arrived, strict=True):
         if not is_hashable(sent):  # as labels of pandas may be; a list would arrive as a tuple
             raise Refused(f"its label {sent!r:.100} is not hashable: give text, or a tuple of plain values")
-        try:
-            hash(key)
-        except TypeError:
+        if not is_hashable(key):
             text = f"{type_of(sent)} arrives as {type(key).__name__}, which can be no key: send a tuple or text for it"
-            raise Refused(text) from None
+            raise Refused(text)
     if len(set(arrived)) < len(keys):
         raise Refused("two of its keys are equal where they arrive, such as an enum's member and its value: rename one")
 

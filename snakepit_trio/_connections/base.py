@@ -142,7 +142,7 @@ class WorkerProcess(Protocol):
         ...
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The line to it."""
+        """The connection to it."""
         ...
 
     def is_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The line to a foreign worker: the wire contract, an RPC for each call."""
+"""The connection to a foreign worker: the wire contract, an RPC for each call."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class LinkLost(WorkerError):
 
 
 class LinkConnection(Connection):
-    """The line to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
+    """The connection to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
 
     `secret` is what the worker must know, and `connected` is called when it has shown that it does.
     """

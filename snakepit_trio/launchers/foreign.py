@@ -60,7 +60,7 @@ class ForeignProcess(OwnProcess):
         return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The line to it."""
+        """The connection to it."""
         self._connection = ContractConnection(
             context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )

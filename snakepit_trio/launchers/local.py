@@ -66,7 +66,7 @@ class LocalProcess(OwnProcess):
         return Output(pipes.stdout, logging.INFO), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The line to it."""
+        """The connection to it."""
         return GrpcLink(context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
     def _hide_link(self) -> None:

@@ -37,7 +37,7 @@ class StdioProcess(OwnProcess):
         return [Output(self._process.pipes.stderr, logging.WARNING, True)]
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The line to it."""
+        """The connection to it."""
         pipes = self._process.pipes
         assert pipes.stdin is not None
         self._connection = StdioConnection(context, self._adapter, pipes.stdin, pipes.stdout)

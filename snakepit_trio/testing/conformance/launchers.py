@@ -177,7 +177,7 @@ class WatchedProcess:
         return self._inner.outputs
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The line to it."""
+        """The connection to it."""
         self.context = context
         return self._inner.connect(context)
 
