@@ -15,8 +15,6 @@ from bridge_py.wire import codec, conversation, frames, loans, owning
 from snakepit_trio._calls import (
     abandonment,
     call,
-    checks,
-    deadlines,
     deadlocks,
     dispatcher,
     queues,
@@ -34,7 +32,7 @@ from snakepit_trio._workers import worker_calls
 WAY: Final = frozenset(
     str(module.__file__)
     for module in (
-        *(runner, checks, call, dispatcher, scheduler, queues, deadlines, deadlocks, stalls, abandonment),
+        *(runner, call, dispatcher, scheduler, queues, deadlocks, stalls, abandonment),
         *(shared_copies, streams, ownership),
         *(link, worker_calls),
         *(buffer_sets, transfers, shared_memory, compression),

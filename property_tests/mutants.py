@@ -86,7 +86,7 @@ MUTANTS = [
     ),
     Mutant(
         "a deadline that nobody watches",
-        "snakepit_trio/_calls/deadlines.py",
+        "snakepit_trio/_calls/runner.py",
         "                call.is_late = True\n",
         "",
     ),

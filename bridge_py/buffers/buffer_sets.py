@@ -157,16 +157,13 @@ def encode_value(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Enco
     the value's own buffers.
     """
     encoded = codec.encode(value, what, beside=sizes.beside)
-    if not encoded.size:
-        _check_size(encoded, 0, what, sizes, overhead)
-        return EncodedValue(encoded.body, None)
-    buffers = BufferSet(encoded.buffers, encoded.size)
-    try:
-        _check_size(encoded, buffers.attached_size, what, sizes, overhead)
-    except BaseException:
-        buffers.release()
-        raise
-    if not buffers.is_large:
+    buffers = BufferSet(encoded.buffers, encoded.size) if encoded.size else None
+    size = len(encoded.body) + overhead + (0 if buffers is None else buffers.attached_size)
+    if size > sizes.max_frame - FRAME_OVERHEAD or encoded.size > sizes.max_area:
+        if buffers is not None:
+            buffers.release()
+        raise _too_large(what, size, encoded.size, sizes)
+    if buffers is not None and not buffers.is_large:
         copy_at_once(buffers, None)
     return EncodedValue(encoded.body, buffers)
 
@@ -187,14 +184,13 @@ def drop(encoded: object) -> None:
         encoded.buffers.release()
 
 
-def _check_size(encoded: codec.Encoded, attached: int, what: str, sizes: Sizes, overhead: int) -> None:
-    size = len(encoded.body) + overhead + attached
-    if size > sizes.max_frame - FRAME_OVERHEAD:
-        raise EncodeError(f"{what}: {size} bytes; a frame takes {sizes.max_frame - FRAME_OVERHEAD} (max_frame_bytes)")
-    if encoded.size > sizes.max_area:
-        raise EncodeError(
-            f"{what}: {encoded.size} bytes in arrays and the like; {sizes.max_area} may be sent (max_buffer_bytes)"
-        )
+def _too_large(what: str, in_frame: int, beside: int, sizes: Sizes) -> EncodeError:
+    room = sizes.max_frame - FRAME_OVERHEAD
+    if in_frame > room:
+        return EncodeError(f"{what}: {in_frame} bytes; a frame takes {room} (max_frame_bytes)")
+    return EncodeError(
+        f"{what}: {beside} bytes in arrays and the like; {sizes.max_area} may be sent (max_buffer_bytes)"
+    )
 
 
 class HasRoom(Protocol):

@@ -18,13 +18,13 @@ import grpclib.const
 import grpclib.server
 from grpclib.config import Configuration
 from grpclib.const import Status
-from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.execution.executor import Executor
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
+from bridge_py.wire.frames import BatchCodec
 
 from .endpoint import LinkEndpoint
 
@@ -33,22 +33,6 @@ WINDOW_BYTES: Final = 16 * 1024 * 1024
 _STOPS: Final = 2.0  # seconds for the thread to end
 
 logger = logging.getLogger("snakepit.link")
-
-
-class RawCodec(CodecBase):
-    """Hands `Batch` messages to grpclib as bytes; `Conversation` reads and writes them."""
-
-    # As grpclib's own codec has it.
-    __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        """The message, which is bytes already."""
-        data: bytes = message
-        return data
-
-    def decode(self, data: bytes, message_type: Any) -> bytes:
-        """The bytes, as they came."""
-        return data
 
 
 def link_configuration() -> Configuration:
@@ -101,7 +85,7 @@ class LinkServer:
         self._loop = asyncio.get_running_loop()
         # A reply that cannot be posted would leave its caller waiting for ever.
         self._loop.set_exception_handler(self._fail)
-        server = grpclib.server.Server([self], codec=RawCodec(), config=link_configuration())
+        server = grpclib.server.Server([self], codec=BatchCodec(), config=link_configuration())
         await server.start(sock=self._listener)
         await self._closed.wait()
 

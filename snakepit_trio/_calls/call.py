@@ -1,22 +1,24 @@
-"""One call on the host: what was asked, where it is, and who waits for it."""
+"""One call on the host: what was asked, where it is, and who waits for it. Below: what may be asked for."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.wire.errors import SnakepitError
+from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, UsageError
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import ToolSpec
-from snakepit_trio._config.policies import Affinity
+from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._util.validation import is_utf8, is_whole, refuse
 from snakepit_trio.errors import PoolClosed, WorkerCrashed
+from snakepit_trio.state.view import SessionView
 
 from .queues import Slot
 
@@ -121,8 +123,8 @@ class Call:
 
     def leave_parent(self) -> None:
         """Nobody does any more."""
-        if self.parent is not None:
-            self.parent.children.pop(self, None)
+        assert self.parent is not None
+        self.parent.children.pop(self, None)
 
     def stop_children(self) -> None:
         """Its host tools are stopped: so are the calls that they wait for in threads, where no cancellation comes."""
@@ -168,6 +170,12 @@ class Call:
     def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+def parent_of_new_calls() -> Call | None:
+    """The call whose host tool this is, or None. A task that a host tool has left behind may live longer than it."""
+    call = serving.get()
+    return None if call is None or call.is_over else call
 
 
 class CallWorker(Protocol):
@@ -246,3 +254,83 @@ class Displaced(SnakepitError):
 def stopped(call: Call) -> PoolClosed:
     """Why a call ended that its caller had not given up."""
     return PoolClosed(f"{call.name!r} was stopped: the pool closed")
+
+
+# What a caller may ask for. All that goes onto the wire beside the arguments is checked before a call has a place.
+
+
+class Default(Enum):
+    """For parameters where None means something."""
+
+    DEFAULT = "the pool's own"
+
+
+DEFAULT: Final = Default.DEFAULT
+Timeout = float | Default | None
+Arguments = Mapping[str, Any]
+
+
+def check_call(name: object, args: object, retries: object) -> None:
+    """Raise `UsageError` or `EncodeError`, which names the argument, for what no call can have."""
+    if retries is not None:
+        _check_retries(retries)
+    if not isinstance(name, str):
+        _refuse_name(name)
+    _check_text(name, "the tool's name")
+    if args is not None:
+        if not isinstance(args, Mapping):
+            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
+        for key in args:
+            if not isinstance(key, str):
+                raise UsageError(f"the arguments of {name!r} have the key {key!r}; give parameter names, which are str")
+
+
+def session_id_of(session: object, what: str) -> str | None:
+    """The id of a session that is given as a handle, or as its id; None for none. `what` is what was called with it.
+
+    Raises `UsageError` for anything else, and `EncodeError` for an id that cannot be sent.
+    """
+    if session is None:
+        return None
+    if isinstance(session, SessionView):
+        session = session.id
+    if not isinstance(session, str):
+        raise UsageError(f"session={session!r} of {what!r} is no session's id, which is a str, and no handle of one")
+    _check_text(session, f"session= of {what!r}")
+    return session
+
+
+def needed_session_id(session: object, what: str) -> str:
+    """As `session_id_of`, where there must be a session: raises `InvalidCall` for None."""
+    found = session_id_of(session, what)
+    if found is None:
+        raise InvalidCall(f"{what} is for a session: give session=, a handle of one or its id")
+    return found
+
+
+def _refuse_name(name: object) -> NoReturn:
+    its_name = getattr(name, "__name__", None)
+    remedy = f"give its name, {its_name!r}" if callable(name) and its_name else "give it as a str"
+    raise UsageError(f"the tool's name is {name!r}, which is no str; {remedy}")
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text.isascii() and not is_utf8(text):
+        raise EncodeError(f"{what}, {text[:100]!r}, cannot be sent: it has half a character, which UTF-8 cannot hold")
+
+
+def seconds_of(timeout: Any, what: str) -> float | None:
+    """A time limit in seconds, or None for none. Raises `UsageError`, which says `what` it is of."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise UsageError(f"timeout={timeout!r} of {what}; give seconds, or None for no limit")
+    try:
+        return float(timeout)
+    except OverflowError:
+        return math.inf
+
+
+def _check_retries(retries: object) -> None:
+    if not isinstance(retries, RetryPolicy) and (not is_whole(retries) or retries < 0):
+        raise refuse("retries", retries, "give a number from 0 on, a snakepit_trio.RetryPolicy, or None")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, Protocol
@@ -22,9 +24,18 @@ from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
 from .abandonment import abandon
-from .call import Call, CallState, CallWorker, serving
-from .checks import Arguments, Default, Timeout, check_call, check_retries, seconds_of, session_id_of
-from .deadlines import Deadlines
+from .call import (
+    Arguments,
+    Call,
+    CallState,
+    CallWorker,
+    Default,
+    Timeout,
+    check_call,
+    parent_of_new_calls,
+    seconds_of,
+    session_id_of,
+)
 from .dispatcher import Dispatcher
 from .shared_copies import SharedCopies
 from .streams import Chunks
@@ -34,6 +45,7 @@ logger = get_logger("snakepit.calls")
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
 _STREAM_TIMEOUT: Final = 300.0
+_SLACK: Final = 1000  # deadlines of calls that are over, before they are cleared away
 
 
 class Strength(Protocol):
@@ -84,8 +96,7 @@ class CallRunner:
 
         `claim` is asked whether a worker may start the call; else it fails with `Displaced`.
         """
-        check_retries(retries)
-        call = self._new_call(name, args, timeout, session, None)
+        call = self._new_call(name, args, timeout, session, None, retries)
         call.claim = claim
         try:
             await self._finish(call)
@@ -136,10 +147,12 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         credit: int | None,
+        retries: int | RetryPolicy | None = None,
     ) -> Call:
-        if not self._dispatcher.is_closed:  # else it says that, to whoever asks
-            self._run.check()
-        check_call(name, args)
+        is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool says that, to whoever asks
+            self._run.refuse()
+        check_call(name, args, retries)
         args = args or {}
         session_id = session_id_of(session, name) or ""
         budget = self.budget(name, args, timeout, credit)
@@ -153,7 +166,7 @@ class CallRunner:
         affinity = self.affinities.get(session_id, self._config.affinity)
         if session_id and affinity == "hint" and self._dispatcher.keeps_session(session_id):
             affinity = "strict"
-        return Call(name, encoded, session_id, budget, credit, affinity, _parent())
+        return Call(name, encoded, session_id, budget, credit, affinity, parent_of_new_calls())
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""
@@ -163,7 +176,7 @@ class CallRunner:
             if timeout is None and self._has_say:
                 timeout = self._adapter.command_timeout(name, args)
             if timeout is None:
-                timeout = _TIMEOUT if credit is None else _STREAM_TIMEOUT
+                return _TIMEOUT if credit is None else _STREAM_TIMEOUT
         return seconds_of(timeout, repr(name))
 
     async def _submit(self, call: Call) -> None:
@@ -208,7 +221,8 @@ class CallRunner:
         try:
             self._deadlines.remove(call)
         finally:
-            call.leave_parent()
+            if call.parent is not None:
+                call.leave_parent()
 
     async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
         """Run a failed call again as often as that may help. Raises its failure when it does not."""
@@ -297,7 +311,42 @@ class CallRunner:
             raise DecodeError(f"{call.name!r} sent back what cannot be read: {error}") from error
 
 
-def _parent() -> Call | None:
-    """The call that this one is made for. Tasks that a host tool has left behind may live longer than it."""
-    call = serving.get()
-    return None if call is None or call.is_over else call
+class Deadlines:
+    """Wakes callers whose time is used up, as exactly as trio would: a cancel scope per call costs much more.
+
+    O(1) to add and to remove a call, but for the heap.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, Call] = {}
+        self._heap: list[tuple[float, int]] = []  # deadline and `order`, also of calls that are over by now
+        self._nap = trio.CancelScope()
+
+    def add(self, call: Call) -> None:
+        """From its deadline on, `call.is_late`; it is woken then."""
+        if call.deadline == math.inf:
+            return
+        self._calls[call.order] = call
+        heapq.heappush(self._heap, (call.deadline, call.order))
+        if self._heap[0][1] == call.order:
+            self._nap.deadline = call.deadline
+        if len(self._heap) > 2 * len(self._calls) + _SLACK:
+            self._heap = sorted((other.deadline, order) for order, other in self._calls.items())
+
+    def remove(self, call: Call) -> None:
+        """Nobody waits for the call any more."""
+        self._calls.pop(call.order, None)
+
+    async def run(self) -> None:
+        """Watch, until cancelled."""
+        while True:
+            self._end_those_before(trio.current_time())
+            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._nap:
+                await trio.sleep_forever()
+
+    def _end_those_before(self, now: float) -> None:
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self._calls):
+            call = self._calls.pop(heapq.heappop(self._heap)[1], None)
+            if call is not None:
+                call.is_late = True
+                call.wake()

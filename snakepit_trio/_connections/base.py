@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -33,6 +33,8 @@ class ConnectionContext:
 
     `on_tools` is called with tools that the worker has beyond those of its hello, `on_frame` with each frame
     that concerns a call, or answers a ping. They must not block and should not raise, but for `RemoteProtocolError`.
+    `on_fault` is called with what the host itself raised in reading what the worker sent: before the connection ends
+    by it, so that its end is not taken for the worker's doing.
     """
 
     worker_id: str
@@ -41,6 +43,7 @@ class ConnectionContext:
     on_ready: Callable[[Hello], None]
     on_tools: Callable[[Sequence[ToolSpec]], None]
     on_frame: Callable[[Frame], None]
+    on_fault: Callable[[Exception], None]
 
 
 class HostWork(Protocol):
@@ -49,8 +52,9 @@ class HostWork(Protocol):
     def cancel_for(self, call: Call) -> None:
         """A call is being stopped: so is what the host does for it."""
 
-    def is_serving(self, call: Call) -> bool:
-        """Whether the host runs anything for a call."""
+    @property
+    def serving(self) -> Container[int]:
+        """The ids of the calls for which the host runs anything."""
         ...
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:

@@ -14,8 +14,9 @@ import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
-from bridge_py.link.server import LINK_METHOD, RawCodec, link_configuration
+from bridge_py.link.server import LINK_METHOD, link_configuration
 from bridge_py.wire.errors import ProtocolError
+from bridge_py.wire.frames import BatchCodec
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 
@@ -63,7 +64,7 @@ class GrpcLink(LinkConnection):
             self._to_write.set()
 
     async def _converse(self) -> None:
-        channel = grpclib.client.Channel(path=self._path, codec=RawCodec(), config=link_configuration())
+        channel = grpclib.client.Channel(path=self._path, codec=BatchCodec(), config=link_configuration())
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
         with _TranslatedErrors():
             try:

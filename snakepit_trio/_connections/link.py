@@ -51,6 +51,7 @@ class LinkConnection(Connection):
         self._connected = connected
         self._on_ready = context.on_ready
         self._on_frame = context.on_frame
+        self._on_fault = context.on_fault
 
     async def run(self) -> None:
         hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
@@ -80,10 +81,16 @@ class LinkConnection(Connection):
 
     def receive(self, data: bytes) -> None:
         """A batch has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
-        for frame in self.conversation.receive(data):
-            self._route(frame)
-        if self.conversation.has_data_to_send:
-            self.flush()
+        try:
+            for frame in self.conversation.receive(data):
+                self._route(frame)
+            if self.conversation.has_data_to_send:
+                self.flush()
+        except (ProtocolError, DecodeError):
+            raise
+        except Exception as error:
+            self._on_fault(error)
+            raise
 
     def next_batch(self) -> bytes:
         """What is to be sent; nothing if there is nothing."""

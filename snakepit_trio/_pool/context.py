@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeVar
 import trio
 
 from bridge_py.wire.errors import SessionError
-from snakepit_trio._calls.checks import DEFAULT, Arguments, Timeout, needed_session_id
+from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery

@@ -25,10 +25,9 @@ import trio
 from bridge_py.execution.ending import forks_end
 from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._calls.checks import DEFAULT, Arguments, Default, Timeout
-from snakepit_trio._calls.deadlines import Deadlines
+from snakepit_trio._calls.call import DEFAULT, Arguments, Default, Timeout
 from snakepit_trio._calls.dispatcher import Dispatcher
-from snakepit_trio._calls.runner import CallRunner
+from snakepit_trio._calls.runner import CallRunner, Deadlines
 from snakepit_trio._calls.shared_copies import SharedCopies
 from snakepit_trio._calls.streams import Chunks, Results
 from snakepit_trio._config.adapters import Adapter

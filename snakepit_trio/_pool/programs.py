@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge_py.wire.errors import InvalidArguments, ProgramNotFound, UsageError
-from snakepit_trio._calls.call import CallWorker
-from snakepit_trio._calls.checks import DEFAULT, Arguments, Timeout, needed_session_id
+from snakepit_trio._calls.call import DEFAULT, Arguments, CallWorker, Timeout, needed_session_id
 from snakepit_trio.state.view import SessionView
 
 if TYPE_CHECKING:

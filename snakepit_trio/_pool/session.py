@@ -10,7 +10,7 @@ import trio
 
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
-from snakepit_trio._calls.checks import DEFAULT, Arguments, Timeout
+from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry

@@ -13,8 +13,7 @@ import trio
 from bridge_py.dynamic.references import RemoteRef, check_name, references_in
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
-from snakepit_trio._calls.call import CallWorker, Displaced
-from snakepit_trio._calls.checks import DEFAULT, Default, Timeout, session_id_of
+from snakepit_trio._calls.call import DEFAULT, CallWorker, Default, Displaced, Timeout, session_id_of
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio.state.store import SessionStore
 

@@ -17,8 +17,7 @@ from bridge_py.dynamic.dspy_programs import Recipe, check_kind
 from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
-from snakepit_trio._calls.call import CallWorker, Displaced
-from snakepit_trio._calls.checks import DEFAULT, Timeout, needed_session_id, session_id_of
+from snakepit_trio._calls.call import DEFAULT, CallWorker, Displaced, Timeout, needed_session_id, session_id_of
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import SessionStore

@@ -90,7 +90,7 @@ class HostToolRuns:
         self._worker_id = worker_id
         self._replies = replies
         self._running: dict[int, _Running] = {}  # by the id of the ask
-        self._asks: dict[int, set[int]] = {}  # the ids of those that run, by call
+        self.serving: dict[int, set[int]] = {}  # by call: the ids of those that run for it
         self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
 
     def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
@@ -99,7 +99,7 @@ class HostToolRuns:
         # First: where it cannot be started, nobody must wait for its end.
         nursery.start_soon(self._serve, running, name, args)
         self._running[frame.call_id] = running
-        self._asks.setdefault(call.id, set()).add(frame.call_id)
+        self.serving.setdefault(call.id, set()).add(frame.call_id)
 
     def cancel(self, ask_id: int) -> None:
         """Nobody wants its outcome."""
@@ -113,16 +113,12 @@ class HostToolRuns:
 
     def cancel_for(self, call: Call) -> None:
         """Cancel all that run for a call."""
-        for ask_id in self._asks.get(call.id, ()):
+        for ask_id in self.serving.get(call.id, ()):
             self._running[ask_id].cancel()
-
-    def is_serving(self, call: Call) -> bool:
-        """Whether any runs for a call."""
-        return call.id in self._asks
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Cancel all that run for a call, and call `then` when they have ended."""
-        if self.is_serving(call):
+        if call.id in self.serving:
             self._waiting[call.id] = then
             self.cancel_for(call)
         else:
@@ -189,9 +185,9 @@ class HostToolRuns:
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.frame.call_id]
-        asks = self._asks[running.call.id]
+        asks = self.serving[running.call.id]
         asks.remove(running.frame.call_id)
         if not asks:
-            del self._asks[running.call.id]
+            del self.serving[running.call.id]
             if (then := self._waiting.pop(running.call.id, None)) is not None:
                 then()

@@ -85,9 +85,10 @@ class StdioRequests:
         """A call is being stopped: so are the host tools that run for it."""
         self._requests.host_tool_runs.cancel_for(call)
 
-    def is_serving(self, call: Call) -> bool:
-        """Whether the host runs anything for a call."""
-        return bool(self._asks_of(call)) or self._requests.host_tool_runs.is_serving(call)
+    @property
+    def serving(self) -> set[int]:
+        """The ids of the calls for which the host runs anything."""
+        return {ask.call.id for ask in self._running.values()} | self._requests.host_tool_runs.serving.keys()
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Stop the host tools of a call; a variable that is being set will be."""

@@ -13,7 +13,7 @@ import trio
 from bridge_py.tools.adapter import Tool, unknown_tool
 from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
-from snakepit_trio._calls.checks import DEFAULT, Timeout
+from snakepit_trio._calls.call import DEFAULT, Timeout
 from snakepit_trio.state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -34,12 +34,11 @@ class OneRun:
     """The run of trio in which something was made."""
 
     def __init__(self) -> None:
-        self._token: Final = trio.lowlevel.current_trio_token()
+        self.token: Final = trio.lowlevel.current_trio_token()
 
-    def check(self) -> None:
-        """Raise `UsageError` in any other run."""
-        if trio.lowlevel.current_trio_token() is not self._token:
-            raise UsageError(
-                "this pool was opened in another trio.run: call it there; from a thread of that run by"
-                " trio.from_thread.run(pool.execute, ...), or open a pool in this run"
-            )
+    def refuse(self) -> NoReturn:
+        """Raise `UsageError`: this is another run, whose token is another one."""
+        raise UsageError(
+            "this pool was opened in another trio.run: call it there; from a thread of that run by"
+            " trio.from_thread.run(pool.execute, ...), or open a pool in this run"
+        )

@@ -96,7 +96,8 @@ class WorkerCalls(ABC):
         """
 
     @abstractmethod
-    def _stop_if_drained(self) -> None: ...
+    def stop(self) -> None:
+        """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""
 
     @abstractmethod
     def _check_due(self) -> None: ...
@@ -176,9 +177,12 @@ class WorkerCalls(ABC):
         except (ProtocolError, DecodeError):
             raise
         except Exception as error:
-            # At once: the link breaks by this, the worker dies of that, and its death might be seen first.
-            self.kill(f"lost its link by a fault of the host: {told(error)}")
+            self._fail(error)
             raise
+
+    def _fail(self, error: Exception) -> None:
+        # At once: the link breaks by this, the worker dies of that, and its death might be seen first.
+        self.kill(f"lost its link by a fault of the host: {told(error)}")
 
     def _take(self, frame: Frame) -> None:
         match frame.kind:
@@ -221,7 +225,7 @@ class WorkerCalls(ABC):
 
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         # What the host still does for it, for a thread that the tool has left behind say, is its code too.
-        if self._connection is not None and self._connection.host_work.is_serving(call):
+        if self._connection is not None and call.id in self._connection.host_work.serving:
             self._connection.host_work.when_over(call, lambda: self._call_over(call, frame, failure))
         else:
             self._call_over(call, frame, failure)
@@ -234,4 +238,9 @@ class WorkerCalls(ABC):
             self._reports.call_failed(call, error)
         if self.calls_served >= self.due.most_calls:
             self._check_due()
-        self._stop_if_drained()
+        if self._life.phase is Phase.DRAINING:
+            self._stop_if_drained()
+
+    def _stop_if_drained(self) -> None:
+        if self._life.phase is Phase.DRAINING and not self.calls:
+            self.stop()

@@ -159,6 +159,7 @@ class Worker(WorkerCalls):
                         on_ready=self._hear_hello,
                         on_tools=self._hear_of_tools,
                         on_frame=self._handle,
+                        on_fault=self._fail,
                     )
                     self._connection = process.connect(here)
                     for stream in process.outputs:
@@ -215,7 +216,7 @@ class Worker(WorkerCalls):
             self._finish(PROTOCOL_BROKEN, error)
         except Exception as error:
             logger.exception("the link of worker %s failed", self.id)
-            self.kill(f"lost its link by a fault of the host: {told(error)}")  # so nothing that it runs is to blame
+            self._fail(error)  # so nothing that it runs is to blame
 
     async def _until_over(self) -> None:
         if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):
@@ -329,10 +330,6 @@ class Worker(WorkerCalls):
     def _check_due(self) -> None:
         if self._life.was_ready:
             self.due.look(self.calls_served, self.resident_bytes)
-
-    def _stop_if_drained(self) -> None:
-        if self._life.phase is Phase.DRAINING and not self.calls:
-            self.stop()
 
     def stop(self) -> None:
         """End it in order: goodbye, SIGTERM, SIGKILL, each with a bounded wait."""

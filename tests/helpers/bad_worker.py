@@ -11,10 +11,10 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
-from bridge_py.link.server import LINK_METHOD, RawCodec
+from bridge_py.link.server import LINK_METHOD
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
-from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.frames import BatchCodec, Frame, Kind, decode_batch, encode_batch
 
 ERROR_BODY = codec.encode_plain({"code": "tool", "message": "late", "type": "T"})
 
@@ -69,7 +69,7 @@ async def main() -> None:
     parser.add_argument("--listen-fd", type=int)
     options, _ = parser.parse_known_args()
     link = BadLink(options.how, os.environ["SNAKEPIT_LINK_SECRET"])
-    server = grpclib.server.Server([link], codec=RawCodec())
+    server = grpclib.server.Server([link], codec=BatchCodec())
     await server.start(sock=socket.socket(fileno=options.listen_fd))
     await server.wait_closed()
 

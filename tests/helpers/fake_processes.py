@@ -91,8 +91,7 @@ class FakeConnection(Connection):
     def cancel_for(self, call: Call) -> None:
         self._told.append(f"stop what the host does for {call.name}")
 
-    def is_serving(self, call: Call) -> bool:
-        return False
+    serving = frozenset[int]()
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         then()

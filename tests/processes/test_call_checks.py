@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -148,10 +150,29 @@ async def test_a_fault_of_the_host_when_a_call_ends_fails_that_call_alone(
         assert (stats.queued, stats.running, stats.restarts) == (0, 0, 0)
 
 
-async def test_a_fault_of_the_host_is_blamed_on_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "where",
+    [
+        "snakepit_trio._workers.worker_calls.WorkerCalls._ends",
+        "snakepit_trio._connections.link.LinkConnection._route",
+        "bridge_py.wire.conversation.Conversation.receive",
+    ],
+)
+async def test_a_fault_of_the_host_is_blamed_on_no_command(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
+        pid = pool.list_workers()[0].pid
+        assert pid is not None
+
+        def starve_after_its_death(*args: object) -> None:
+            # The death that comes of the fault may be seen as soon as the fault itself.
+            with contextlib.suppress(ProcessLookupError):
+                while True:
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.02)
+            _starve(*args)
+
         with monkeypatch.context() as patch:
-            patch.setattr("snakepit_trio._workers.worker_calls.WorkerCalls._ends", _starve)
+            patch.setattr(where, starve_after_its_death)
             with pytest.raises(snakepit.WorkerCrashed, match="lost its link by a fault of the host: MemoryError"):
                 await pool.execute(**ADD)
         assert await pool.execute(**ADD) == 2
