@@ -477,4 +477,6 @@ def _better(error: TypeError) -> Exception:
     if "unexpected keyword argument" not in text:
         return error
     known = ", ".join(field.name for field in attrs.fields(PoolConfig))
-    return UsageError(f"open_pool {text.partition('() ')[2]}; the settings are: {known}")
+    what = text.partition("() ")[2]
+    stop = "" if what.endswith("?") else "."  # from Python 3.13 on: "Did you mean ...?"
+    return UsageError(f"open_pool {what}{stop} The settings are: {known}")

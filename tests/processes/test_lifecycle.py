@@ -73,7 +73,7 @@ async def test_cancelling_the_start() -> None:
         ({"workers": True}, "workers=True: give"),
         ({"concurrency": "2"}, "concurrency='2': give a whole number from 1 to 100000"),
         ({"cancel_grace": -1}, "cancel_grace=-1: give seconds, more than 0"),
-        ({"wrokers": 3}, "unexpected keyword argument 'wrokers'.*; the settings are: adapter, workers"),
+        ({"wrokers": 3}, "unexpected keyword argument 'wrokers'.* The settings are: adapter, workers"),
         ({"adapter": "no_colon"}, "write it as 'package.module:Class'"),
         ({"adapter": 3}, "adapter 3: give"),
     ],
