@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scheduler`: microseconds per operation of the scheduler, by how many calls wait in line."""
+"""`python -m benchmarks.scheduler`: microseconds per operation of the scheduler, by how many calls wait in the queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Item:
 
 
 class Bench:
-    """A pool whose workers are all busy and a line; every operation leaves the line as long as it was."""
+    """A pool whose workers are all busy, and a queue; each operation leaves the queue as long as it was."""
 
     def __init__(self, waiting: int, affinity: Affinity, sessions: int) -> None:
         self.dice = random.Random(1)

@@ -1,4 +1,4 @@
-"""What runs inside a worker: write tools as methods of a `BaseAdapter` and mark them with `@tool`.
+"""The package that runs inside a worker: write tools as methods of a `BaseAdapter` and mark them with `@tool`.
 
 This package imports neither trio nor snakepit_trio, so that a worker starts light and may run in
 any interpreter from Python 3.11 on.

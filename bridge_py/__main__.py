@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 if not __package__:
-    # Started by path, in an interpreter that does not have this package on its own: make this one
-    # package importable and nothing beside it.
+    # Started by path, in an interpreter that does not have this package on its own: make this
+    # package importable, and no other.
     import importlib.util
 
     here = Path(__file__).resolve().parent

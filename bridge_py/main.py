@@ -1,4 +1,4 @@
-"""A worker process from its command line to its end."""
+"""Runs a worker process, from its command line to its end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a va
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
 OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 SCRIPT_MODULE: Final = "__snakepit_main__"
-LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+LOADING: Final = "__snakepit_loading__"  # an attribute of that module while its code runs
 SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     try:
         serve = _start(options, ledger)
     except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
-        return _fail(options, ledger, error)  # noqa: ASYNC104 - no task of a loop: the process ends by it
+        return _fail(options, ledger, error)  # noqa: ASYNC104 - this is no task of a loop: the process ends by it
     return serve()
 
 
@@ -74,23 +74,26 @@ def _limit(limits: dict[str, int]) -> None:
     try:
         apply_limits(limits)
     except UsageError as error:
-        sys.exit(str(error))  # where in here it was raised helps nobody
+        sys.exit(str(error))  # a traceback of our own code would help nobody
 
 
 def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseException) -> int:
-    """The worker cannot start. It leaves without its threads, which might never end."""
+    """Note why the worker cannot start; returns the exit code.
+
+    The process then exits without waiting for its threads, which might never end.
+    """
     if ledger is not None:
         note_failure(ledger, error)
         with contextlib.suppress(OSError):
-            os.close(options.listen_fd)  # the host learns of it now, whatever is left to do here
+            os.close(options.listen_fd)  # the host learns of it now, whatever this process still has to do
     return code_of(error)
 
 
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
     """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
 
-    Raises `UsageError` if the class is not there, is no adapter, or does not take the options; what the import raises
-    passes.
+    Raises `UsageError` if the class does not exist, is no adapter, or does not take the options. Errors of the import
+    are not caught.
     """
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
@@ -104,7 +107,7 @@ def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseA
 
 
 def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
-    """An instance, with options by the names of the constructor's parameters. Raises `UsageError` for a wrong one."""
+    """Make an instance; options are named as its constructor's parameters. Raises `UsageError` for unknown options."""
     for name in options:
         if name not in (known := _options_of(adapter)):
             there = ", ".join(known) or "none"
@@ -113,7 +116,7 @@ def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> Base
 
 
 def _options_of(adapter: type[BaseAdapter]) -> list[str]:
-    """The parameters of its constructor, and of those that this one passes `**options` on to."""
+    """List the parameters of an adapter's constructor, and of base constructors that get its `**options`."""
     found: list[str] = []
     for kind in adapter.__mro__[:-1]:
         if "__init__" not in vars(kind):
@@ -152,7 +155,7 @@ def _start_link(
 ) -> Callable[[], int]:
     executor: Executor
     listener = socket.socket(fileno=options.listen_fd)
-    server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - it is made below
+    server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - made below
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():
         executor.complete(starting)
@@ -186,7 +189,7 @@ def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting:
         adapter, options.port, options.elixir_address, lambda port: _say_ready(port, ready_file), bool(ready_file)
     )
     executor = _executor(server, None, server.pack, options.concurrency)
-    # A tool that runs is not waited for: who wants that ends its call first.
+    # SIGTERM does not wait for a tool that runs. A host that wants the tool to end must end the tool's call before.
     signal.signal(signal.SIGTERM, lambda *_: leave(0))
     with forks_end():
         executor.complete(starting)
@@ -194,7 +197,7 @@ def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting:
 
 
 def _serve_contract(server: ContractServer, executor: Executor) -> int:
-    """Be a worker of the wire contract until SIGTERM."""
+    """Serve the wire contract until SIGTERM."""
     server.start(executor)
     executor.run()
     return 0

@@ -178,9 +178,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ._contract.client import Client, open_client
 else:
-    # Not for type checkers, which would take any name then.
+    # Hidden from type checkers: with a `__getattr__`, they would accept any name.
     def __getattr__(name: str) -> Any:
-        """The client of the wire contract, whose messages take a fifth of what all else takes to import."""
+        """Import the contract's client on first use: its messages take a fifth as long to import as everything else."""
         if name not in ("Client", "open_client"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from ._contract import client
@@ -190,5 +190,5 @@ else:
         return found
 
 
-# Errors that a worker knows without this package keep the name that they have there.
+# A worker knows the names of `bridge_py` without this package, so they keep `bridge_py` as their module.
 publish(__name__, set(__all__) - set(bridge_py.__all__))

@@ -1,4 +1,4 @@
-"""`python -m snakepit_trio` is `snakepit`."""
+"""`python -m snakepit_trio` runs the command `snakepit`."""
 
 from ._cli.main import main
 

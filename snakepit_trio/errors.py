@@ -1,6 +1,6 @@
 """The host's errors: what can go wrong with a worker process or with the pool.
 
-Those that worker code can see too are in `bridge_py.wire.errors`.
+Errors that worker code can see too are in `bridge_py.wire.errors`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class WorkerError(SnakepitError):
 class WorkerFailure(WorkerError):
     """Base of the errors that tell how a worker process ended.
 
-    `worker_id` is `str`, `exit_code` is `int` or None (negative: minus the signal that killed it),
-    `signal` is the number of that signal, a `signal.Signals` if it has a name, or None if there was
-    none; `stderr_tail` is a tuple of the last lines it wrote to stderr, and `problem` says what went wrong.
+    `worker_id` is a `str`. `exit_code` is an `int` or None; a negative one is minus the number of the signal
+    that killed the process. `signal` is the number of this signal, a `signal.Signals` if the signal has a name,
+    or None if no signal killed the process. `stderr_tail` is a tuple of the last lines that the worker wrote to
+    stderr. `problem` says what went wrong.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class WorkerFailure(WorkerError):
 class WorkerStartError(WorkerFailure):
     """A worker could not start: the adapter failed to load, or the process ended or stalled.
 
-    `last_words` is what the worker itself has said of it, such as "ValueError: no database", and empty if it could not.
+    `last_words` is the reason in the worker's own words, such as "ValueError: no database". It is empty if the worker
+    could not give a reason.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class WorkerStartError(WorkerFailure):
         super().__init__(worker_id, problem, exit_code, stderr_tail)
 
     def _headline(self) -> str:
-        # How the process ended, and how we noticed, is chance where it has told its reason.
+        # If the worker has told its reason, the message shows nothing else: how the process ended, and how the host
+        # noticed that, is chance.
         if self.last_words:
             return f"worker {self.worker_id} could not start: {self.last_words}"
         if self.problem != ENDED_EARLY:
@@ -111,14 +114,17 @@ class WorkerStartError(WorkerFailure):
 class WorkerCrashed(WorkerFailure):
     """The worker that ran the call died, or broke the protocol and was killed. `tool` is the name of the call's tool.
 
-    The call may have run in part. It is run again only if that is allowed (`retries`).
+    The call may have run in part. It is run again only if `retries` allows that.
     """
 
     tool = ""
     _meanwhile = ""
 
     def of_call(self, tool: str, meanwhile: str) -> WorkerCrashed:
-        """The error of one of its calls. `meanwhile` says what it did with it, such as "while it ran 'double'"."""
+        """Make the error of one of the worker's calls.
+
+        `meanwhile` says what the worker did with the call, such as "while it ran 'double'".
+        """
         error = WorkerCrashed(self.worker_id, self.problem, self.exit_code, self.stderr_tail)
         error.tool = tool
         error._meanwhile = f" {meanwhile}"
@@ -139,7 +145,8 @@ class PoolClosed(PoolError):
 class Tainted(PoolError):
     """Calls of this command, or of this session, killed one worker after another, and are refused for a while.
 
-    `kind` is "command" or "session", `name` which, `seconds` how long it is still refused.
+    `kind` is "command" or "session". `name` is the name of the command, or the id of the session. `seconds` says how
+    long its calls are still refused.
     """
 
     def __init__(self, kind: str, name: str, deaths: int, seconds: float) -> None:
@@ -153,9 +160,9 @@ class Tainted(PoolError):
 
 
 class PoolSaturated(PoolError):
-    """As many calls wait for a worker as may (`max_queue`). The call was not taken; others are unharmed.
+    """The queue is full: `max_queue` calls wait for a worker. The call was not taken; other calls are unharmed.
 
-    Call again later, or bound how much is under way: `Pool.map` never outruns its pool.
+    Call again later, or bound how many calls are under way: `Pool.map` never has more than `limit` under way.
     """
 
 
@@ -167,18 +174,19 @@ class WorkerBusy(PoolError):
 
 
 class PoolDeadlock(PoolError):
-    """A call that a host tool made would wait for ever, for a place that is held by a call which waits for it.
+    """A host tool's call would wait for ever: calls that wait for it hold every place that it could take.
 
-    It was not run. A host tool that calls the pool needs a place more at each level: more workers, or a higher
-    `concurrency`; with a strict affinity, in the worker of its session.
+    The call was not run. A host tool that calls the pool needs one more place at each level of nesting. Open the pool
+    with more workers, or with a higher `concurrency`. With a strict affinity, the worker of the call's session needs
+    the place.
     """
 
 
 class OutOfResources(PoolError):
-    """The host lacks memory, descriptors, threads or room on its disk: a call could not be sent, or a pool not opened.
+    """The host lacks memory, descriptors, threads or disk space: it could not send a call, or could not open a pool.
 
-    No code of the call has run, unless the message says that what it sent back, or what became of it, could not be
-    told. Others are unharmed. `__cause__` is what the system said. Try again later.
+    No code of the call has run, unless the message says that the host could not read the call's result, or could not
+    tell what became of the call. Other calls are unharmed. `__cause__` is the error of the system. Try again later.
     """
 
 

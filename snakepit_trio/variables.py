@@ -1,4 +1,4 @@
-"""Variables outside of any session: made, checked, and typed by their value."""
+"""Creates variables that belong to no session, checks values, and finds their types."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def create_variable(
     constraints: Mapping[str, Any] = _NOTHING,
     metadata: Mapping[str, str] = _NOTHING,
 ) -> Variable:
-    """A variable of version 1 that belongs to no session; without a type it gets that of its value.
+    """Create a variable of version 1 that belongs to no session. Without `type`, its value decides its type.
 
     Raises `InvalidValue`.
     """

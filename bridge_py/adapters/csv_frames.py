@@ -1,4 +1,4 @@
-"""Frames from CSV files as people have them: what pandas would not tell of is found before it reads them."""
+"""Frames from CSV files as people have them. Faults that pandas would not report are found before it reads a file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from bridge_py.wire.errors import InvalidCall, UsageError
 
 from .streams.files import Records, TextSource
 
-_LINES: Final = 10_000  # looked at at a time
-#: Parameters of pandas.read_csv that say of themselves how the file is written.
+_LINES: Final = 10_000  # lines that are checked at a time
+#: Parameters of pandas.read_csv with which the caller says how the file is written.
 _OWN_WAY: Final = ("compression", "dialect", "escapechar", "quotechar", "quoting", "doublequote", "lineterminator")
 
 
 def csv_options(path: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be added to the parameters of `pandas.read_csv`: encoding and compression of a local file.
+    """Find parameters to add to those of `pandas.read_csv`: encoding and compression of a local file.
 
-    Raises `InvalidCall` if a quote is not closed, for pandas would take all lines to the next one for a single cell,
-    and if characters cannot be decoded. What names these things itself, or is no local file, is left to pandas.
+    Raises `InvalidCall` if characters cannot be decoded, or if a quote is not closed: pandas would take all lines to
+    the next quote for a single cell. Finds nothing, and leaves all to pandas, if the path is no local file, if the
+    separator is not one character, or if `params` say themselves how the file is written.
     """
     separator = params.get("sep") or params.get("delimiter") or ","
     if any(name in params for name in _OWN_WAY) or len(separator) != 1 or not os.path.isfile(path):

@@ -1,7 +1,7 @@
 """The worker's side of DSPy through `pool.python`. Every `PythonCalls` has these tools, which import DSPy when needed.
 
-Nothing here is the only copy: each call brings its language model and the recipe of its program, and what has been
-built of them is kept for later calls of the session.
+The worker never holds the only copy: each call brings its language model and the recipe of its program. The worker
+keeps the model and the program that it has built for later calls of the session.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ _TIMEOUT: Final = 300.0  # seconds; language models take their time
 
 
 class _Kept:
-    """What has been built for one session."""
+    """The language model and the programs that have been built for one session."""
 
     def __init__(self) -> None:
         self.model: tuple[Model, Any] | None = None
-        self.programs: dict[str, tuple[str, Any]] = {}  # by id, with its build
+        self.programs: dict[str, tuple[str, Any]] = {}  # by id: the recipe's build, and the program
 
 
 class DspyPrograms:
-    """What has been built for sessions. A session that has ended leaves nothing, but for what runs."""
+    """The language models and programs that have been built for sessions. They go when their session ends.
+
+    A call that still runs may build and keep some for an ended session.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Kept] = {}
@@ -39,23 +42,23 @@ class DspyPrograms:
         return len(self._sessions)
 
     def end(self, session_id: str) -> None:
-        """A session has ended."""
+        """Forget all that was built for a session, because the session has ended."""
         self._sessions.pop(session_id, None)
 
     def model(self, session_id: str | None, model: Model) -> Any:
-        """The language model of a session."""
+        """Return the language model of a session; make it if it is not made yet."""
         kept = self._of(session_id)
         if kept.model is None or kept.model[0].number != model.number:
             kept.model = (model, model.make())
         return kept.model[1]
 
     def find(self, session_id: str | None, recipe: Recipe) -> Any:
-        """The program of a recipe, or None if it must be built."""
+        """Return the program of a recipe, or None if it must be built."""
         build, program = self._of(session_id).programs.get(recipe.id, ("", None))
         return program if build == recipe.build else None
 
     def keep(self, session_id: str | None, recipe: Recipe, program: Any) -> Any:
-        """Keep a program that was built."""
+        """Keep a program that was built, and return it."""
         self._of(session_id).programs[recipe.id] = (recipe.build, program)
         return program
 
@@ -70,7 +73,7 @@ class DspyTools:
     dspy_programs: DspyPrograms
 
     def dynamic_call(self, context: CallContext, placement: dict[str, Any] | None) -> DynamicCall:
-        """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
+        """Make the `DynamicCall` with which a tool names and keeps stored objects. The tool returns its `reply`."""
         raise NotImplementedError
 
     @tool(timeout=_TIMEOUT)
@@ -87,7 +90,7 @@ class DspyTools:
     async def dspy_create(
         self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Build a program, and return what it takes and gives."""
+        """Build a program, and return the description of its inputs and outputs."""
         dynamic = self.dynamic_call(context, placement)
         built = await dspy_programs.build(program, context, self.allow_list.trusted)
         self.dspy_programs.keep(context.session_id, program, built)
@@ -150,7 +153,7 @@ class DspyTools:
     async def dspy_state(
         self, context: AsyncSessionContext, program: Recipe, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The state of a program: demonstrations, instructions, and whatever else it has learned."""
+        """Return the state of a program: demonstrations, instructions, and all else that it has learned."""
         dynamic = self.dynamic_call(context, placement)
         return dynamic.reply((await self._find(context, program)).dump_state())
 

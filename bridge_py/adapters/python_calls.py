@@ -1,6 +1,6 @@
-"""The worker's side of `pool.python`: whatever Python can import, called by its name.
+"""The worker's side of `pool.python`: calls anything that Python can import, by its name.
 
-An adapter may derive from this one and have tools of its own beside.
+An adapter may derive from this one and have tools of its own too.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class PipelineStep(msgspec.Struct, omit_defaults=True):
 
 
 class PythonCalls(DspyTools, BaseAdapter):
-    """Calls what it is told to, within its allow-list, and keeps objects for sessions.
+    """Calls Python code by its name, within an allow-list, and keeps objects for sessions.
 
-    `allow` names modules, as "numpy", or with ".*" those below it too; "default" is the usual list. `trusted` opens
-    everything, pickles of durable objects too: for callers that may run any code. `stored_bytes` is what one session
-    may keep in a worker.
+    `allow` names modules, such as "numpy"; ".*" adds the modules below; "default" is the usual list. `trusted` allows
+    everything, pickles of durable objects too: it is for callers that may run any code. `stored_bytes` is how many
+    bytes one session may keep in a worker.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PythonCalls(DspyTools, BaseAdapter):
     def dynamic_call(
         self, context: CallContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False
     ) -> DynamicCall:
-        """What a tool works with that names and keeps stored objects. Its `reply` is what the tool returns."""
+        """Make the `DynamicCall` with which a tool names and keeps stored objects. The tool returns its `reply`."""
         placed = None if placement is None else msgspec.convert(placement, Placement)
         return DynamicCall(self.allow_list, self.store, context.session_id, placed, is_pipeline=is_pipeline)
 
@@ -81,7 +81,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         copy_id: int = 0,
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Call what a target names, or give its value."""
+        """Call the object that a target names, or return its value."""
         dynamic = self.dynamic_call(context, placement)
         if store_as is not None:
             dynamic.check_can_keep(store_as)
@@ -92,7 +92,7 @@ class PythonCalls(DspyTools, BaseAdapter):
     def python_pipeline(
         self, context: SessionContext, steps: list[PipelineStep], placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Make several calls, one after the other; what they store lasts if all of them succeed."""
+        """Make several calls, one after the other. The objects that they store last only if all calls succeed."""
         dynamic = self.dynamic_call(context, placement, is_pipeline=True)
         results = []
         for number, step in enumerate(steps, 1):
@@ -113,9 +113,9 @@ class PythonCalls(DspyTools, BaseAdapter):
         has_copy: bool = False,
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Keep a value."""
+        """Store a value as an object of the session."""
         dynamic = self.dynamic_call(context, placement)
-        # What has come may be read-only, and in memory that the host wants back.
+        # The value that has come may be read-only, and in memory that the host wants back.
         mine = dynamic.argument(copy.deepcopy(value))
         return dynamic.reply(dynamic.keep(name, mine, copy_id=copy_id, has_copy=has_copy, target=f"stored.{name}"))
 
@@ -123,13 +123,13 @@ class PythonCalls(DspyTools, BaseAdapter):
     def python_retrieve(
         self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The value of an object that is kept."""
+        """Return the value of a stored object."""
         dynamic = self.dynamic_call(context, placement)
         return dynamic.reply(dynamic.find(name).value)
 
     @tool
     def python_list_stored(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What is kept for the session."""
+        """List the stored objects of the session."""
         dynamic = self.dynamic_call(context, placement)
         return dynamic.reply([entry.ref for entry in dynamic.objects.entries.values()])
 
@@ -137,7 +137,7 @@ class PythonCalls(DspyTools, BaseAdapter):
     def python_delete_stored(
         self, context: SessionContext, name: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Let go of an object."""
+        """Delete a stored object."""
         dynamic = self.dynamic_call(context, placement)
         dynamic.remove(name)
         return dynamic.reply(None)
@@ -146,7 +146,7 @@ class PythonCalls(DspyTools, BaseAdapter):
     def python_inspect(
         self, context: SessionContext, target: str, placement: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What an object is: its type, signature, documentation and members."""
+        """Describe an object: its type, signature, documentation and members."""
         dynamic = self.dynamic_call(context, placement)
         found = dynamic.resolve(target)
         self.allow_list.check_object(found, target.rpartition(".")[2], target)
@@ -175,7 +175,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         store_as: str | None = None,
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What a query of a SQLite file gives, as a frame."""
+        """Query a SQLite file, and return the result as a frame."""
         dynamic = self.dynamic_call(context, placement)
         self.allow_list.check_module("pandas", "sql")
         if store_as is not None:
@@ -191,7 +191,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         store_as: str | None = None,
         placement: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """A CSV file as a frame."""
+        """Read a CSV file as a frame."""
         from .csv_frames import csv_options
 
         dynamic = self.dynamic_call(context, placement)
@@ -203,7 +203,7 @@ class PythonCalls(DspyTools, BaseAdapter):
 
     @tool
     def python_info(self, context: SessionContext, placement: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What this worker is, and what it keeps."""
+        """Describe this worker and the objects that it keeps."""
         dynamic = self.dynamic_call(context, placement)
         objects = None if placement is None else dynamic.objects
         return dynamic.reply(

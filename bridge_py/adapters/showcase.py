@@ -1,6 +1,6 @@
 """The adapter of a pool that was opened without one: tools to try things out with, and five streams that do real work.
 
-A module of `streams` is imported when its tool runs, and no sooner: workers start light.
+A module of `streams` is imported only when its tool runs, so that workers start light.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 class Showcase(BaseAdapter):
-    """Small tools that do what they say, and streams whose last chunk has `is_final` and the totals."""
+    """Small tools to try things out with, and streams whose last chunk has `is_final` and the totals."""
 
     def setup(self) -> None:
         """Note when the worker started."""
@@ -34,7 +34,7 @@ class Showcase(BaseAdapter):
         """Answer with the message, the worker's process id and its clock.
 
         Args:
-            message: What to answer with.
+            message: The message of the answer.
 
         """
         self._calls += 1
@@ -73,7 +73,7 @@ class Showcase(BaseAdapter):
 
     @tool
     def get_stats(self, context: SessionContext) -> dict[str, Any]:
-        """Tell about this worker process: calls served, seconds of life and of CPU, peak memory in bytes."""
+        """Report about this worker process: calls served, seconds of life and of CPU, peak memory in bytes."""
         self._calls += 1
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
@@ -104,9 +104,9 @@ class Showcase(BaseAdapter):
     def batch_inference(self, batch_items: list[Any], model_path: str | None = None) -> Iterator[Record]:
         """Predict what images show, a chunk for each: item, prediction, confidence (percent), truth and in_training.
 
-        Truth is known of digits given by their index, else None. An item that cannot be used has `error` in place of a
-        prediction, and the others go on. Last: count, errors, unseen (items with a known truth that the model has
-        not learned from) and the accuracy on those.
+        Truth is known for digits given by their index, else it is None. An item that cannot be used has `error` in
+        place of a prediction, and the other items go on. The last chunk has count, errors, unseen (items with a known
+        truth from which the model has not learned) and the accuracy on those.
 
         Args:
             batch_items: Indices of scikit-learn's digits, arrays of 8 x 8 or 64 numbers from 0 to 16, or paths of PGM
@@ -134,23 +134,23 @@ class Showcase(BaseAdapter):
         engine: Engine = "auto",
         encoding: str | None = None,
     ) -> Iterator[Record]:
-        """Work on a CSV file of any size in constant memory.
+        """Process a CSV file of any size in constant memory.
 
-        A chunk for each block: progress_percent (by bytes), processed_rows, estimated_rows and memory_usage_mb. Last:
-        total_rows and final_stats, with processed, errors (rows with a number that is none, with another number of
-        cells, or with a quote that is not closed), missing (rows that lack a number), skipped, replaced (characters
-        that could not be decoded), and columns.
+        Each block has a chunk: progress_percent (by bytes), processed_rows, estimated_rows and memory_usage_mb. The
+        last chunk has total_rows and final_stats, with processed, errors (rows with a cell that should be a number and
+        is none, with too many or too few cells, or with a quote that is not closed), missing (rows that lack a number),
+        skipped, replaced (characters that could not be decoded), and columns.
 
         Args:
             file_path: A CSV file whose first row names the columns; it may be compressed by gzip, bz2 or xz.
             chunk_size: Rows in a block.
             operations: clean drops rows with errors and rows that lack numbers; transform brings texts into one form
-                (blanks, capitals); aggregate tells count, mean, std, min and max of columns of numbers, and counts
+                (blanks, capitals); aggregate gives count, mean, std, min and max of columns of numbers, and counts
                 the values of text columns that have at most 100.
-            delimiter: What separates cells.
-            numeric_columns: Which columns are numbers; without it, those that look so in the first rows.
-            engine: pyarrow, csv (slower, needs nothing), or auto: the first if the worker has it.
-            encoding: Of the file; without it, UTF-8, or UTF-16 or UTF-32 if it looks so.
+            delimiter: The character between cells.
+            numeric_columns: The columns of numbers; without it, columns that look like numbers in the first rows.
+            engine: pyarrow, csv (slower, needs nothing), or auto: pyarrow if the worker has it.
+            encoding: The file's encoding; without it, UTF-8, or UTF-16 or UTF-32 if the file looks like that.
 
         """
         from .streams import dataset
@@ -170,20 +170,20 @@ class Showcase(BaseAdapter):
         from_start: bool = False,
         poll_interval: float = 0.1,
     ) -> AsyncGenerator[Record, None]:
-        """Follow a growing log file, also through rotation and truncation, and tell of lines that match.
+        """Follow a growing log file, even through rotation and truncation, and report lines that match.
 
-        A chunk for each such line: severity, timestamp, log_line, pattern_matched, context (lines before it) and
-        line_number (of those read). Last: lines, matches, matches_by_pattern, rotations, truncations and reason.
-        Without idle_seconds and max_matches it goes on until it is cancelled.
+        Each such line has a chunk: severity, timestamp, log_line, pattern_matched, context (lines before it) and
+        line_number (among the lines read). The last chunk has lines, matches, matches_by_pattern, rotations,
+        truncations and reason. Without idle_seconds and max_matches it goes on until it is cancelled.
 
         Args:
-            context: Of the call.
-            log_path: The file; it may come later.
-            patterns: Regular expressions; the first that is found in a line counts.
+            context: The call's context.
+            log_path: The file; it may be created later.
+            patterns: Regular expressions; the first one that is found in a line counts.
             context_lines: How many lines before a match to show.
-            idle_seconds: End when there was no new line for so long.
-            max_matches: End after so many matches.
-            from_start: Whether to read what is there already.
+            idle_seconds: End when there was no new line for that many seconds.
+            max_matches: End after that many matches.
+            from_start: Whether to read the lines that are in the file already.
             poll_interval: Seconds between looks at the file.
 
         """
@@ -211,10 +211,11 @@ class Showcase(BaseAdapter):
     ) -> Iterator[Record]:
         """Train a small network by epochs, with early stop; in this worker, on all rows or on one shard of them.
 
-        A chunk for each epoch: epoch, train_loss, val_loss, train_acc, val_acc and learning_rate. Last:
+        Each epoch has a chunk: epoch, train_loss, val_loss, train_acc, val_acc and learning_rate. The last chunk has
         best_val_accuracy, best_val_loss and best_epoch, epochs_run, stopped_early, rows (learned from), and
-        final_model_path and weights if asked for; both are those of the best epoch. What makes it distributed is the
-        caller: it trains a shard in each of several workers, averages their weights, and gives these to the next round.
+        final_model_path and weights if asked for; both are from the best epoch. The caller makes the training
+        distributed: it trains a shard in each of several workers, averages their weights, and gives the averages to the
+        next round.
 
         Args:
             model_config: architecture (softmax or mlp), layers, hidden_size, seed.
@@ -222,9 +223,9 @@ class Showcase(BaseAdapter):
             dataset_path: `.npz` with arrays X and y, or CSV whose last column is the label; without it,
                 scikit-learn's digits.
             output_path: Where to write the model, for `batch_inference`.
-            shard: Which part to learn from, from 0; the rows held back are the same for all.
+            shard: Which part to learn from, from 0; the rows held back are the same for all parts.
             shards: How many parts there are.
-            initial_weights: Weights to start from, as they are returned.
+            initial_weights: Weights to start from, in the form in which they are returned.
             return_weights: Whether the last chunk has the weights, a list of arrays.
 
         """
@@ -250,16 +251,16 @@ class Showcase(BaseAdapter):
     ) -> Iterator[Record]:
         """Analyze ticks (symbol, price, and volume if known) as they come.
 
-        A chunk for each: symbol, price, volume, the indicators (rsi, macd, macd_signal, macd_histogram, sma_20 and so
-        on; None while there are too few prices), volume_ratio, alerts, and trading_signal: BUY when the first RSI is at
-        rsi_oversold or below, SELL at rsi_overbought or above, else HOLD. Last: ticks, and symbols with their ticks,
-        last_price and signals. No advice.
+        Each tick has a chunk: symbol, price, volume, the indicators (rsi, macd, macd_signal, macd_histogram, sma_20 and
+        so on; None while there are too few prices), volume_ratio, alerts, and trading_signal: BUY when the first RSI is
+        at rsi_oversold or below, SELL at rsi_overbought or above, else HOLD. The last chunk has ticks, and symbols with
+        their ticks, last_price and signals. This is no advice.
 
         Args:
-            context: Of the call.
+            context: The call's context.
             prices: A list of ticks, or the path of a CSV file with these columns.
             feed: In place of prices, the name of a host tool that streams ticks; it is called with symbols=.
-            symbols: Which to analyze; without it, all.
+            symbols: Which symbols to analyze; without it, all.
             indicators: RSI (14 moves), RSI_n, MACD (12, 26, 9), SMA_n, EMA_n.
             alert_thresholds: rsi_oversold, rsi_overbought, volume_spike (a multiple of the mean of the last 20).
 

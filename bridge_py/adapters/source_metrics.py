@@ -8,10 +8,10 @@ Measure", IEEE Transactions on Software Engineering SE-2(4), 1976. Decision poin
 * `comprehension`: 1 for its `for` and 1 for each of its `if`s;
 * `match_case`: 1, but 0 for a bare `_` without a guard.
 
-`else`, `finally`, `with` and `lambda` are none. What is in a lambda, or in the body of a class that is
-defined in a function, counts for the function around it; a nested function counts for itself only.
-A function's decorators and defaults are counted with it. Decisions outside of all functions are
-branches of the file and of no function.
+`else`, `finally`, `with` and `lambda` are no decision points. Decision points in a lambda, or in the body of a class
+that is defined in a function, count for the function around it; those of a nested function count for that function
+only. A function's decorators and defaults are counted with it. Decision points outside of all functions are branches of
+the file and of no function.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Record = dict[str, Any]
 
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DECISIONS: Final = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert)
-# What reading and parsing raise for files that are no Python: LookupError for a coding line that names
-# something like `hex`, and for source too deep, by version of Python, one of the last three.
+# The errors of reading and parsing files that are no Python. A coding line that names something like `hex`
+# raises LookupError. Source that is nested too deeply raises one of the last three, by version of Python.
 _NOT_PYTHON: Final = (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError, SystemError)
 
 
@@ -75,7 +75,7 @@ def source_files(folder: str | Path, skip: Iterable[str] = ()) -> list[str]:
 
 
 def measure_file(path: str) -> Record:
-    """Measure one file; the record is that of `SourceMetrics.measure_file`. Raises nothing for a bad file."""
+    """Measure one file; `SourceMetrics.measure_file` describes the record. Raises nothing for a bad file."""
     try:
         source = read_source(path)
         functions, branches = measure_source(source)
@@ -95,7 +95,7 @@ def measure_file(path: str) -> Record:
 def read_source(path: str) -> str:
     """Read the text of a source file, in the encoding that its first lines or its byte order mark name (PEP 263).
 
-    Raises `OSError`, `SyntaxError` or `LookupError` for an encoding that is none, and `ValueError`.
+    Raises `OSError`, `ValueError`, and `SyntaxError` or `LookupError` for an unknown encoding.
     """
     with tokenize.open(path) as file:
         return file.read()
@@ -111,7 +111,7 @@ def measure_source(source: str) -> tuple[list[Record], int]:
     """
     functions: list[Record] = []
     branches = 0
-    # A stack in place of recursion: a long chain of operators is parsed into a tree of any depth.
+    # A stack in place of recursion, because the tree of a long chain of operators may have any depth.
     work: list[tuple[ast.AST, str, Record | None]] = [(_parse(source), "", None)]
     while work:
         node, prefix, owner = work.pop()
@@ -144,7 +144,7 @@ def count_decisions(node: ast.AST) -> int:
 
 def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        # The parser warns of such things as "\d"; they are of no interest here.
+        # The parser warns of texts such as "\d", which do not matter here.
         warnings.simplefilter("ignore")
         return ast.parse(source)
 

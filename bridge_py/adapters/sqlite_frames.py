@@ -11,7 +11,7 @@ from bridge_py.wire.errors import InvalidCall
 
 
 def read_sqlite(path: str, sql: str, params: Mapping[str, Any]) -> Any:
-    """What a query gives, as a pandas frame; `params` are those of `pandas.read_sql_query`."""
+    """Run a query, and return its result as a pandas frame; `params` go to `pandas.read_sql_query`."""
     if not Path(path).is_file():
         raise InvalidCall(f"sql: there is no file {path!r}")
     try:

@@ -1,7 +1,7 @@
 """Values ready to be sent: a message, and the large buffers that travel beside it.
 
-What is sent is what it was when it was encoded: a small set of buffers is copied at once, a large one
-by whoever knows where to.
+The receiver gets a value as it was when it was encoded, so its buffers must be copied. `encode_value` copies a small
+set of buffers at once. Its caller copies a large set, because the caller knows where to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bridge_py.wire.loans import PIECE_BYTES
 
 from .shared_memory import Buffer, Segment, Segments
 
-ATTACH_BYTES: Final = 24 * 1024  # up to here an area is attached; docs/design.md has the measurement
+ATTACH_BYTES: Final = 24 * 1024  # an area up to this size is attached; docs/design.md has the measurement
 COPY_STEP: Final = 16 * 1024 * 1024
 FRAME_OVERHEAD: Final = 256
 
@@ -28,17 +28,17 @@ logger = logging.getLogger("snakepit.link")
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """The sizes that both ends of a link go by, in bytes."""
+    """The sizes, in bytes, that both ends of a link use."""
 
     max_frame: int = MAX_FRAME_BYTES
-    max_area: int = 1 << 33  # of the large buffers of one value
-    beside: int = codec.BESIDE_BYTES  # a buffer from here on is a large one
-    shared: int = 1 << 31  # that the other side may hold in shared memory
-    compress_from: int | None = None  # an area from here on is compressed, if it travels over the link
+    max_area: int = 1 << 33  # all large buffers of one value together
+    beside: int = codec.BESIDE_BYTES  # a buffer of this size or more is a large one
+    shared: int = 1 << 31  # shared memory that the other side may hold
+    compress_from: int | None = None  # an area of this size or more is compressed, if it travels over the link
 
 
 class BufferSet:
-    """The large buffers of a value that is sent: the sender's own until `copy` has run, which may change."""
+    """The large buffers of a value that is sent. Until `copy` has run they are the sender's own, which may change."""
 
     __slots__ = ("_is_copied", "buffers", "segment", "size")
 
@@ -59,9 +59,9 @@ class BufferSet:
         return 0 if self.is_large else self.size
 
     def copy(self, segments: Segments | None) -> Generator[int, None, None]:
-        """Copy it, a step at a time; yields the bytes copied so far. Then the sender's buffers may change.
+        """Copy the buffers, a step at a time; yields the bytes copied so far. Then the sender's buffers may change.
 
-        The copy is in shared memory, or in memory of this process if `segments` is None or has none to give.
+        The copy is in shared memory. It is in memory of this process if `segments` is None or has no memory to give.
         """
         if segments is not None:
             yield from self._share(segments)
@@ -88,7 +88,7 @@ class BufferSet:
             return  # nobody can change them
         area, at = memoryview(bytearray(self.size)), 0
         for buffer in self.buffers:
-            # Of bytes, whatever their items are: Arrow's are signed.
+            # The cast makes the items unsigned bytes: those of Arrow's buffers are signed.
             with memoryview(buffer).cast("B") as view:
                 for start in range(0, len(view), COPY_STEP):
                     step = min(COPY_STEP, len(view) - start)
@@ -100,17 +100,17 @@ class BufferSet:
         self.buffers = (area.toreadonly(),)
 
     def joined(self) -> bytes:
-        """All of its bytes, of buffers that are not in shared memory."""
+        """Join all buffers. Only for a set that is not in shared memory."""
         return b"".join(self.buffers)
 
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes, in pieces of equal size but for the last. For as long as a loan holds its shared memory."""
+        """Iterate over the bytes, in pieces of equal size except the last. A loan must hold shared memory meanwhile."""
         if self.segment is not None:
             return _pieces_of_segment(self.segment, self.size)
         return _pieces_of(self.buffers)
 
     def release(self) -> None:
-        """Its maker needs it no more; loans may still need it."""
+        """Let go of the buffers for the code that made the set. Loans may still hold the shared memory."""
         if self.segment is not None:
             self.segment.release()
             self.segment = None
@@ -151,10 +151,10 @@ class EncodedValue(NamedTuple):
 
 
 def encode_value(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> EncodedValue:
-    """Encode a value. `what` names it in the message of the `EncodeError` if it cannot be sent, or is too large.
+    """Encode a value. Raises `EncodeError`, which calls the value `what`, if it cannot be sent or is too large.
 
-    `overhead` is what else its frame must hold, in bytes. Large buffers are still to be copied: until then they are
-    the value's own buffers.
+    `overhead` is how many other bytes its frame must hold. The caller must copy a large set of buffers: until then
+    they are the value's own buffers.
     """
     encoded = codec.encode(value, what, beside=sizes.beside)
     buffers = BufferSet(encoded.buffers, encoded.size) if encoded.size else None
@@ -169,7 +169,7 @@ def encode_value(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Enco
 
 
 def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
-    """All steps of `BufferSet.copy`."""
+    """Run all steps of `BufferSet.copy`."""
     try:
         for _ in buffers.copy(segments):
             pass
@@ -179,7 +179,7 @@ def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
 
 
 def drop(encoded: object) -> None:
-    """What a `Packer`, or the like, has made will not be sent."""
+    """Release the buffers of a value that will not be sent. A `Packer`, or a similar function, has encoded it."""
     if isinstance(encoded, EncodedValue) and encoded.buffers is not None:
         encoded.buffers.release()
 
@@ -194,16 +194,16 @@ def _too_large(what: str, in_frame: int, beside: int, sizes: Sizes) -> EncodeErr
 
 
 class HasRoom(Protocol):
-    """A peer that may be sent shared memory."""
+    """A peer to which shared memory may be lent."""
 
     @property
     def room(self) -> int:
-        """Bytes."""
+        """Bytes of shared memory that the peer may still get."""
         ...
 
 
 class Packer:
-    """Encodes what a worker sends, and copies its large buffers: to shared memory if the host may hold more."""
+    """Encodes the values that a worker sends. Copies large buffers: to shared memory, if the host may hold more."""
 
     def __init__(self, sizes: Sizes, host: HasRoom) -> None:
         self._sizes = sizes
@@ -211,7 +211,7 @@ class Packer:
         self._host = host
 
     def __call__(self, value: Any, what: str, overhead: int = 0) -> EncodedValue:
-        """Encode a value of a worker, and copy its large buffers. Raises `EncodeError`, which names it as `what`."""
+        """Encode a value, and copy its large buffers. Raises `EncodeError`, which calls the value `what`."""
         encoded = encode_value(value, what, self._sizes, overhead)
         buffers = encoded.buffers
         if buffers is not None and buffers.is_large:

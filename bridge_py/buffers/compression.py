@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bridge_py.wire.errors import RemoteProtocolError
 
-_LEVEL: Final = 1  # the fastest: the link's thread does it
+_LEVEL: Final = 1  # the fastest level, because the link's thread compresses
 
 
 @functools.cache
@@ -18,17 +18,17 @@ def is_available() -> bool:
 
 
 def compress(piece: bytes) -> bytes | None:
-    """The piece in fewer bytes, or None if it does not get shorter."""
+    """Compress a piece; returns None if that does not make it shorter."""
     found: bytes = _compressor().compress(piece)
     return found if len(found) < len(piece) else None
 
 
 def decompress(data: bytes, size: int) -> bytes:
-    """The piece of `size` bytes. Raises `RemoteProtocolError` if that is not what the data are."""
+    """Decompress a piece that has `size` bytes. Raises `RemoteProtocolError` if the data are no such piece."""
     import zstandard
 
     try:
-        # The size in the frame is the peer's word only: no more memory than was announced is used.
+        # The peer may lie about the size in the zstd frame. The check keeps the memory to the size that was announced.
         parameters = zstandard.get_frame_parameters(data)
         found: bytes = _decompressor().decompress(data) if parameters.content_size == size else b""
     except zstandard.ZstdError as error:

@@ -1,8 +1,8 @@
 """Shared memory that no crash can leave behind: anonymous files (memfd_create(2)) without a name in any file system.
 
-The owner writes one and tells its process id, descriptor and the file's name; the borrower opens it through
-/proc, compares the name, maps it for reading and closes its descriptor. The kernel frees the memory when nobody
-holds or maps it any more, however the processes end.
+The owner writes such a file, and tells the borrower its own process id, the descriptor and the file's name. The
+borrower opens the file through /proc, compares the name, maps the file for reading and closes its descriptor. The
+kernel frees the memory when no process holds or maps it any more, however the processes end.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Buffer = memoryview | bytes
 
 
 class Segment:
-    """A piece of shared memory of ours. Its memory is used again when nobody needs it, or freed.
+    """A piece of shared memory of ours. When nobody needs its memory any more, it is used again or freed.
 
-    `holds` counts who needs the descriptor, `mapped` the borrowers that have mapped it.
+    `holds` counts the users that need the descriptor, `mapped` the borrowers that have mapped the memory.
     """
 
     def __init__(self, owner: Segments, descriptor: int, name: str) -> None:
@@ -45,7 +45,7 @@ class Segment:
         self._mapping: mmap.mmap | None = None
 
     def write(self, buffers: Sequence[Buffer]) -> Iterator[int]:
-        """Copy buffers into it, one behind the other. Yields the bytes copied so far, between two steps.
+        """Copy buffers into the segment, one behind the other. Yields, between two steps, the bytes copied so far.
 
         Raises `OSError` if there is no memory. Each step releases the GIL while it copies.
         """
@@ -66,7 +66,7 @@ class Segment:
         return os.pwrite(self.descriptor, view, at)
 
     def _copy_over(self, view: memoryview, at: int) -> int:
-        # Into memory that is there already, three times as fast. Of Python's copies only numpy's lets go of the GIL.
+        # A copy into existing memory is three times as fast. Of Python's ways to copy, only numpy's releases the GIL.
         import numpy as np
 
         if self._mapping is None:
@@ -76,39 +76,39 @@ class Segment:
         return len(view)
 
     def hold(self) -> None:
-        """One more needs the descriptor."""
+        """Count one more user of the descriptor."""
         self.holds += 1
 
     def release(self) -> None:
-        """One needs it no more."""
+        """Count one user less of the descriptor."""
         self.holds -= 1
         self._owner._settle(self)
 
     def take(self) -> None:
-        """A borrower that held it has mapped it."""
+        """Note that a borrower has mapped the memory, and needs the descriptor no more."""
         self.mapped += 1
         self.release()
 
     def unmap(self) -> None:
-        """A borrower has unmapped it."""
+        """Note that a borrower has unmapped the memory."""
         self.mapped -= 1
         self._owner._settle(self)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor and our own mapping."""
         os.close(self.descriptor)
         self.descriptor = -1
         if self._mapping is not None:
             self._mapping.close()
 
     def retire(self) -> None:
-        """Its memory is not used again: it may be mapped by somebody who will not tell."""
+        """Never use the memory again. A process may have it mapped, and will not tell us when it unmaps it."""
         self.is_retired = True
         self._owner._settle(self)
 
 
 class Segments:
-    """Our segments. Those that are free are kept for the next use: fresh memory costs several times as much.
+    """Our segments. Free ones are kept for the next use, because fresh memory costs several times as much.
 
     All methods may be called from any thread.
     """
@@ -116,14 +116,14 @@ class Segments:
     def __init__(self) -> None:
         self._prefix = f"snakepit-{secrets.token_hex(8)}"
         self._serial = 0
-        self._kept: OrderedDict[int, Segment] = OrderedDict()  # by descriptor, those that may be used again
+        self._kept: OrderedDict[int, Segment] = OrderedDict()  # by descriptor: segments that may be used again
         self._kept_bytes = 0
         self._free: list[Segment] = []
         self._lock = Lock()
         self._is_closed = False
 
     def get(self, size: int) -> Segment:
-        """A segment for that many bytes, held once. Raises `OSError`."""
+        """Return a segment for `size` bytes, whose `holds` is 1. Raises `OSError`."""
         with self._lock:
             fitting = [segment for segment in self._free if segment.capacity >= size]
             if fitting:
@@ -136,7 +136,7 @@ class Segments:
         return Segment(self, os.memfd_create(name, os.MFD_CLOEXEC), name)
 
     def close(self) -> None:
-        """Give all memory back. Segments that are in use follow when they are not."""
+        """Free all memory. A segment that is in use is freed at the end of its use."""
         with self._lock:
             self._is_closed = True
             for segment in list(self._kept.values()):
@@ -173,16 +173,16 @@ class Segments:
 
 
 class Mappings:
-    """Segments of one other process that are mapped here. The latest stay mapped for their next use."""
+    """Segments of one other process that are mapped here. The latest ones stay mapped for their next use."""
 
     def __init__(self) -> None:
         self._regions: OrderedDict[str, _Region] = OrderedDict()  # by the segment's name
         self._bytes = 0
 
     def open(self, pid: int, descriptor: int, name: str, size: int, when_returned: Callable[[], None]) -> memoryview:
-        """A read-only view of a segment of a process. Raises `OSError` if that cannot be.
+        """Map a segment of a process, and return a read-only view of it. Raises `OSError` if that is not possible.
 
-        When nothing refers to the view any more, `when_returned` is called, from whichever thread lets it go.
+        When nothing refers to the view any more, the thread that let go of it last calls `when_returned`.
         """
         import ctypes
 
@@ -192,12 +192,12 @@ class Mappings:
             self._keep(name, region)
         self._regions.move_to_end(name)
         area = (ctypes.c_ubyte * size).from_address(region.address)
-        # The finalizer holds the region, so that it outlives this table.
+        # The finalizer holds the region, so that the region outlives this table.
         weakref.finalize(area, _let_go, region, when_returned).atexit = False
         return memoryview(area).toreadonly().cast("B")
 
     def close(self) -> None:
-        """Unmap what nobody refers to; the rest is unmapped when nobody does."""
+        """Unmap all segments that nothing refers to; each other one is unmapped when nothing refers to it any more."""
         self._regions.clear()
 
     def _keep(self, name: str, region: _Region) -> None:
@@ -209,9 +209,9 @@ class Mappings:
 
 
 class _Region:
-    """A mapping of a file's memory, unmapped when nobody refers to this object."""
+    """A mapping of a file's memory, unmapped when nothing refers to this object any more."""
 
-    # mmap.mmap keeps a descriptor for each mapping up to Python 3.12, and a program may hold a thousand results.
+    # Not mmap.mmap: up to Python 3.12 it keeps a descriptor for each mapping. A program may hold a thousand results.
 
     def __init__(self, descriptor: int, size: int) -> None:
         import ctypes
@@ -228,7 +228,7 @@ class _Region:
 def _open_region(pid: int, descriptor: int, name: str, size: int) -> _Region:
     opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        # With other process ids than the owner's, this may be any file.
+        # If this process sees other process ids than the owner does, this may be any file.
         found = os.readlink(f"/proc/self/fd/{opened}")
         capacity = os.fstat(opened).st_size
         if found.removeprefix("/memfd:").removesuffix(" (deleted)") != name or capacity < size:

@@ -1,7 +1,7 @@
-"""The areas of one link: lends those of what this side sends, and gets those of what it receives.
+"""The areas of one link: this side lends the areas of the values that it sends, and gets those that it receives.
 
-An area is where the large buffers of a value are, one behind the other. A small one is attached to its frame.
-A large one is lent: in shared memory if the other side can open that, else piece by piece.
+An area holds the large buffers of a value, one behind the other. A small area is attached to its frame. A large area
+is lent: in shared memory if the other side can open that, else piece by piece.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .buffer_sets import BufferSet, Sizes
 from .compression import compress, decompress
 from .shared_memory import Mappings
 
-_WINDOW: Final = 8  # pieces under way
+_WINDOW: Final = 8  # pieces that may be under way
 
 logger = logging.getLogger("snakepit.link")
 
 
 class _Lent:
-    """Buffers on loan. Their shared memory is held, also where the other side is not to map it but to fetch pieces."""
+    """Buffers on loan. The loan holds their shared memory, even if the other side fetches pieces and maps nothing."""
 
     def __init__(self, buffers: BufferSet, *, is_shared: bool) -> None:
         self.size = buffers.size
@@ -40,7 +40,7 @@ class _Lent:
             self.segment.hold()
 
     def let_go(self) -> None:
-        """The loan is over."""
+        """Release the shared memory when the loan is over."""
         if self.segment is not None:
             if self.is_taken:
                 self.segment.unmap()
@@ -49,10 +49,10 @@ class _Lent:
 
 
 class Transfers:
-    """Lends and borrows on one link. For the thread of that link only.
+    """Lends and borrows areas on one link. Only the thread of that link may use it.
 
-    `deliver` is called with each frame that `receive` took, in the order of its call, when its area is in its
-    `attached`.
+    It calls `deliver` with each frame that `receive` took, when the frame's area is in its `attached`. The frames of a
+    call keep their order.
     """
 
     def __init__(self, conversation: Conversation, sizes: Sizes, deliver: Callable[[Frame], None]) -> None:
@@ -65,18 +65,19 @@ class Transfers:
         self._lent: dict[int, _Lent] = {}
         self._shared_bytes = 0
         self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
-        #: By call: frames that wait for an area, their own or an earlier one's. Other frames need not be received here.
+        #: By call: frames that wait for an area, their own or that of an earlier frame. A frame without a loan need not
+        #: go through `receive`, unless its call is in here.
         self.waiting: dict[int, deque[Frame]] = {}
         self._mappings = Mappings()
-        #: Loans that nobody refers to any more: `tend` gives them back.
+        #: Loans whose areas nobody refers to any more: `tend` gives them back.
         self.returned: deque[int] = deque()
         self._is_closed = False
 
-    # What this side sends.
+    # Areas that this side sends.
 
     def ref(self, buffers: BufferSet | None) -> BufferRef:
-        """How buffers are sent, to be told to the conversation with their frame."""
-        # Who sends learns of the link's end a little later; what it lends meanwhile nobody would give back.
+        """Decide how buffers are sent. The caller passes the outcome to the conversation with their frame."""
+        # The sender learns of the link's end a little later. Nobody would give back an area that it lends meanwhile.
         if buffers is None or self._is_closed:
             return NO_AREA
         if not buffers.is_large:
@@ -95,15 +96,15 @@ class Transfers:
         return BufferRef(b"", loan, buffers.size, segment.descriptor + 1, segment.name)
 
     def give_back(self, area: BufferRef) -> None:
-        """The frame of an area was not sent."""
+        """End the loan of an area whose frame was not sent."""
         if area.loan:
             self._loans.withdraw(area.loan)
             self._end(area.loan)
 
-    # What it receives.
+    # Areas that this side receives.
 
     def receive(self, frame: Frame) -> None:
-        """Deliver a frame of a call, now or when its area, and what came before it, is here."""
+        """Deliver a frame of a call, now or as soon as its area and all earlier frames of its call have come."""
         if frame.call_id in self.waiting:
             self.waiting[frame.call_id].append(frame)
             self._fetch(frame)
@@ -123,11 +124,11 @@ class Transfers:
         return list(frames)
 
     def waits(self, call_id: int) -> bool:
-        """Whether frames of a call have not been delivered."""
+        """Whether a call has frames that have not been delivered."""
         return call_id in self.waiting
 
     def handle(self, frame: Frame) -> None:
-        """Take a frame that is about a loan."""
+        """Handle a frame that is about a loan."""
         match frame.kind:
             case Kind.BUFFER:
                 self._store(frame)
@@ -142,16 +143,16 @@ class Transfers:
 
     @property
     def room(self) -> int:
-        """Bytes of shared memory that the other side may still get. From any thread."""
+        """Bytes of shared memory that the other side may still get. Any thread may ask."""
         return self._limit - self._shared_bytes
 
     def tend(self) -> None:
-        """Give back what nobody refers to any more. To be called before each writing."""
+        """Give back the loans whose areas nobody refers to any more. Call it before each write."""
         while self.returned:
             self._loans.give_back(self.returned.popleft())
 
     def close(self) -> None:
-        """The link has ended."""
+        """End all loans after the end of the link."""
         self._is_closed = True
         self._mappings.close()
         self._arriving.clear()
@@ -184,7 +185,7 @@ class Transfers:
         lent.let_go()
 
     def _fetch(self, frame: Frame) -> bool:
-        """Get the area of a frame. Returns whether it must be waited for."""
+        """Get the area of a frame. Returns whether the frame must wait for it."""
         loan = frame.loan
         if not loan:
             return False
@@ -209,7 +210,7 @@ class Transfers:
 
     def _store(self, piece: Frame) -> None:
         if piece.loan not in self._arriving:
-            return  # given back on account of a frame in the same batch
+            return  # an earlier frame of the same batch has made us give the loan back
         frame, area = self._arriving[piece.loan]
         area.write(decompress(piece.body, piece.number) if piece.number else piece.body)
         if area.tell() == frame.size:

@@ -1,4 +1,4 @@
-"""The wire contract, for both sides: `BridgeService` of proto/snakepit_bridge.proto, spoken and served.
+"""Both sides of the wire contract: the client and the server of `BridgeService` in proto/snakepit_bridge.proto.
 
-Only loaded where it is needed: a worker of our own that speaks the link starts without it.
+The package is loaded only where it is needed: our own worker, which speaks the link, starts without it.
 """

@@ -1,4 +1,4 @@
-"""A client of the wire contract, for asyncio: every RPC, with our own values."""
+"""A client of the wire contract for asyncio: one method for each RPC, with our own values."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ R = TypeVar("R")
 
 
 class ClientBase:
-    """Every RPC of the contract, for a class that can make one: `_call` and `_stream`.
+    """Every RPC of the contract as a method. A subclass makes the RPCs: it defines `_call` and `_stream`.
 
     All methods raise the error that the peer's status stands for: `SessionNotFound`, `VariableNotFound`,
-    `InvalidValue`, `VersionConflict`, and so on, else `RemoteError`, whose `status` is "UNAVAILABLE" if the peer
-    cannot be reached; the next call tries again to reach it.
+    `InvalidValue`, `VersionConflict`, and so on. Any other status is a `RemoteError`. Its `status` is "UNAVAILABLE" if
+    the peer cannot be reached; the next call tries again to reach it.
     """
 
     allow_pickle = False
@@ -45,35 +45,35 @@ class ClientBase:
     def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
         raise NotImplementedError
 
-    # The peer, and sessions.
+    # The peer and its sessions.
 
     async def ping(self, message: str = "ping", *, timeout: float | None = None) -> str:
-        """Ask whether the peer is there; returns what it says."""
+        """Check that the peer can be reached; returns the message of its answer."""
         found = await self._call("Ping", messages.PingRequest(message=message), messages.PingResponse, timeout)
         return found.message
 
     async def initialize_session(
         self, session_id: str, metadata: Mapping[str, str] = _NOTHING
     ) -> messages.InitializeSessionResponse:
-        """Open a session, or join it: the host's tools and its variables."""
+        """Open a session, or join it; the answer has the host's tools and the session's variables."""
         request = messages.InitializeSessionRequest(session_id=session_id, metadata=dict(metadata))
         found = await self._call("InitializeSession", request, messages.InitializeSessionResponse)
         _check(found)
         return found
 
     async def cleanup_session(self, session_id: str, *, force: bool = False) -> int:
-        """End a session; returns how many things it held."""
+        """End a session; returns how many resources it held."""
         request = messages.CleanupSessionRequest(session_id=session_id, force=force)
         return (await self._call("CleanupSession", request, messages.CleanupSessionResponse)).resources_cleaned
 
     async def get_session(self, session_id: str) -> messages.GetSessionResponse:
-        """What a session is."""
+        """Describe a session: its metadata, when it was created, and how many variables and tools it has."""
         return await self._call(
             "GetSession", messages.GetSessionRequest(session_id=session_id), messages.GetSessionResponse
         )
 
     async def heartbeat(self, session_id: str) -> bool:
-        """Keep a session alive; returns whether it is."""
+        """Keep a session alive; returns whether the session is still valid."""
         request = messages.HeartbeatRequest(session_id=session_id, client_time=values.timestamp(time.time()))
         return (await self._call("Heartbeat", request, messages.HeartbeatResponse)).session_valid
 
@@ -105,19 +105,19 @@ class ClientBase:
         return found.variable_id
 
     async def get_variable(self, session_id: str, identifier: str) -> Variable:
-        """A variable."""
+        """Return a variable."""
         request = messages.GetVariableRequest(session_id=session_id, variable_identifier=identifier)
         found = await self._call("GetVariable", request, messages.GetVariableResponse)
         return self._variable(found.variable)
 
     async def get_variables(self, session_id: str, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """The variables that exist, by what was asked for, and the names that are missing."""
+        """Return the variables that exist, by the identifiers that were asked for, and the missing identifiers."""
         request = messages.BatchGetVariablesRequest(session_id=session_id, variable_identifiers=list(identifiers))
         found = await self._call("GetVariables", request, messages.BatchGetVariablesResponse)
         return {name: self._variable(each) for name, each in found.variables.items()}, list(found.missing_variables)
 
     async def list_variables(self, session_id: str, pattern: str = "*") -> list[Variable]:
-        """The variables whose names match a pattern."""
+        """Return the variables whose names match a pattern."""
         request = messages.ListVariablesRequest(session_id=session_id, pattern=pattern)
         found = await self._call("ListVariables", request, messages.ListVariablesResponse)
         return [self._variable(each) for each in found.variables]
@@ -131,7 +131,7 @@ class ClientBase:
         expected_version: int | None = None,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> int:
-        """Set a value; returns the version."""
+        """Set the value of a variable; returns its new version."""
         packed, binary = values.to_variable_any(value)
         request = messages.SetVariableRequest(
             session_id=session_id,
@@ -153,7 +153,7 @@ class ClientBase:
         atomic: bool = False,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> tuple[dict[str, int], dict[str, str]]:
-        """Set several values: the new versions, and what went wrong, by name."""
+        """Set several values; returns the new versions and the error messages, each by name."""
         packed = {name: values.to_variable_any(value) for name, value in updates.items()}
         request = messages.BatchSetVariablesRequest(
             session_id=session_id,
@@ -171,7 +171,7 @@ class ClientBase:
         _check(await self._call("DeleteVariable", request, messages.DeleteVariableResponse))
 
     async def add_dependency(self, session_id: str, identifier: str, on: str, kind: str = "data") -> None:
-        """A variable depends on another one."""
+        """Record that a variable depends on another one, `on`."""
         request = messages.AddDependencyRequest(
             session_id=session_id, from_variable=identifier, to_variable=on, dependency_type=kind
         )
@@ -192,7 +192,7 @@ class ClientBase:
         return found.optimization_id
 
     async def stop_optimization(self, session_id: str, identifier: str, *, force: bool = False) -> Any:
-        """The mark goes; returns the value."""
+        """Remove the mark that a variable is being optimized; returns the variable's value."""
         request = messages.StopOptimizationRequest(session_id=session_id, variable_identifier=identifier, force=force)
         found = await self._call("StopOptimization", request, messages.StopOptimizationResponse)
         return values.value_of(found.final_value, b"")
@@ -200,7 +200,7 @@ class ClientBase:
     async def get_variable_history(
         self, session_id: str, identifier: str, limit: int | None = None
     ) -> list[HistoryEntry]:
-        """The versions of a variable that are known, latest first."""
+        """Return the known versions of a variable, latest first."""
         request = messages.GetVariableHistoryRequest(
             session_id=session_id, variable_identifier=identifier, limit=limit or 0
         )
@@ -208,7 +208,7 @@ class ClientBase:
         return [values.history_of(entry) for entry in found.entries]
 
     async def rollback_variable(self, session_id: str, identifier: str, version: int) -> Variable:
-        """Give a variable the value that it had; returns it."""
+        """Set a variable to the value that it had at `version`; returns the variable."""
         request = messages.RollbackVariableRequest(
             session_id=session_id, variable_identifier=identifier, target_version=version
         )
@@ -219,7 +219,10 @@ class ClientBase:
     def watch_variables(
         self, session_id: str, identifiers: Iterable[str] = (), *, initial: bool = True
     ) -> AsyncGenerator[messages.VariableUpdate, None]:
-        """The changes of variables, as they happen; all, without identifiers. Close it to stop."""
+        """Yield the changes of variables as they happen; without identifiers, of all variables.
+
+        Close the generator to stop.
+        """
         request = messages.WatchVariablesRequest(
             session_id=session_id, variable_identifiers=list(identifiers), include_initial_values=initial
         )
@@ -239,7 +242,7 @@ class ClientBase:
         metadata: Mapping[str, str] = _NOTHING,
         timeout: float | None = None,
     ) -> Any:
-        """Run a tool, and return its result. Raises `ToolError` if it failed."""
+        """Run a tool, and return its result. Raises `ToolError` if the tool failed."""
         request = _tool_request(name, args, session_id, metadata, stream=False)
         found = await self._call("ExecuteTool", request, messages.ExecuteToolResponse, timeout)
         return self._result(found, found.binary_result)
@@ -252,9 +255,9 @@ class ClientBase:
         session_id: str = "",
         metadata: Mapping[str, str] = _NOTHING,
     ) -> AsyncGenerator[Any, None]:
-        """Run a tool that is a stream: its chunks, up to the first that is the last. Close it to stop.
+        """Run a streaming tool; yields its chunks, up to the first one that is marked as final.
 
-        Raises `ToolError` if it failed.
+        Close the generator to stop the tool. Raises `ToolError` if the tool failed.
         """
         request = _tool_request(name, args, session_id, metadata, stream=True)
         stream = self._stream("ExecuteStreamingTool", [request], messages.ToolChunk)
@@ -262,14 +265,14 @@ class ClientBase:
             try:
                 async for chunk in chunks:
                     if chunk.data:
-                        yield values.chunk_of(chunk.data)  # noqa: ASYNC119 - who leaves it early closes it
+                        yield values.chunk_of(chunk.data)  # noqa: ASYNC119 - a caller that leaves early closes it
                     if chunk.is_final:
                         return
             except RemoteError as error:
                 raise _stream_failure(error) from None
 
     async def register_tools(self, session_id: str, tools: Iterable[ToolSpec], worker_id: str) -> dict[str, str]:
-        """Tell which tools there are; returns the ids that they get."""
+        """Tell the peer which tools a worker has; returns the ids that the tools get."""
         request = messages.RegisterToolsRequest(
             session_id=session_id,
             tools=[values.registration_message(tool) for tool in tools],
@@ -280,7 +283,7 @@ class ClientBase:
         return dict(found.tool_ids)
 
     async def get_exposed_tools(self, session_id: str) -> list[ToolSpec]:
-        """The host tools that may be called."""
+        """Return the host tools that the session may call."""
         request = messages.GetExposedElixirToolsRequest(session_id=session_id)
         found = await self._call("GetExposedElixirTools", request, messages.GetExposedElixirToolsResponse)
         return [values.spec_of(each) for each in found.tools]
@@ -288,7 +291,7 @@ class ClientBase:
     async def execute_host_tool(
         self, name: str, args: Mapping[str, Any] = _NOTHING, *, session_id: str = "", timeout: float | None = None
     ) -> Any:
-        """Run a host tool, and return its result. Raises `ToolError` if it failed."""
+        """Run a host tool, and return its result. Raises `ToolError` if the tool failed."""
         packed = {key: values.to_any(value, f"{name}: {key}", binary=False)[0] for key, value in args.items()}
         request = messages.ExecuteElixirToolRequest(session_id=session_id, tool_name=name, parameters=packed)
         found = await self._call("ExecuteElixirTool", request, messages.ExecuteElixirToolResponse, timeout)
@@ -304,15 +307,15 @@ class ClientBase:
     def stream_telemetry(
         self, controls: Iterable[messages.TelemetryControl] = ()
     ) -> AsyncGenerator[messages.TelemetryEvent, None]:
-        """The peer's events, as they happen, as far as the controls say. Close it to stop."""
+        """Yield the peer's events as they happen; `controls` select them. Close the generator to stop."""
         return self._stream("StreamTelemetry", list(controls), messages.TelemetryEvent)
 
 
 class AsyncioClient(ClientBase):
-    """A client of the wire contract, in asyncio. Connects at the first call, and again when a connection is lost.
+    """A client of the wire contract, in asyncio. It connects at the first call, and again after a connection is lost.
 
-    `connect_timeout`, in seconds, is for a peer that is not there yet. `allow_pickle` lets historic peers send arrays
-    as pickles.
+    `connect_timeout` is how long, in seconds, it tries to reach a peer that does not listen yet. `allow_pickle` lets
+    historic peers send arrays as pickles.
     """
 
     def __init__(self, host: str, port: int, *, connect_timeout: float = 5.0, allow_pickle: bool = False) -> None:
@@ -348,9 +351,9 @@ class AsyncioClient(ClientBase):
                     await stream.send_message(each, end=kind is Cardinality.UNARY_STREAM)
                 try:
                     while (found := await stream.recv_message()) is not None:
-                        yield found  # noqa: ASYNC119 - who leaves it early closes it
+                        yield found  # noqa: ASYNC119 - a caller that leaves early closes it
                 except GeneratorExit:
-                    # Else leaving would wait for the stream's end. It may have ended by itself meanwhile.
+                    # Without this, leaving would wait for the stream's end. The stream may have ended meanwhile.
                     with contextlib.suppress(StreamClosedError):
                         await stream.cancel()  # noqa: ASYNC120 - it sends one frame
                     raise
@@ -369,7 +372,7 @@ class AsyncioClient(ClientBase):
 
 
 class translated:  # noqa: N801 - used like a function
-    """Turns the exceptions of grpclib and of the system into ours."""
+    """Turns exceptions of grpclib and of the operating system into ours."""
 
     def __enter__(self) -> None:
         return None
@@ -404,6 +407,6 @@ def _stream_failure(error: RemoteError) -> SnakepitError:
 
 
 def _check(found: Any) -> None:
-    """Raise what an answer says went wrong."""
+    """Raise `ToolError` if an answer reports a failure."""
     if not found.success:
         raise ToolError(found.error_message or "the peer refused, and did not say why")

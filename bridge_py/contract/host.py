@@ -1,4 +1,4 @@
-"""The road from the code of a call to a host that speaks the wire contract."""
+"""Carries the requests of a call's code to a host that speaks the wire contract."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from bridge_py.wire.verbs import VERBS, pack
 
 from .client import AsyncioClient
 
-__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
+__uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _ALONE: Final = SessionError("this worker was started without a host: give it --elixir-address")
 
 
 class ContractHost:
-    """What `SessionContext` asks, as RPCs. Nothing is remembered: the contract does not say when variables change.
+    """Sends the requests of a `SessionContext` to the host as RPCs.
 
-    From any thread, but for `begin`.
+    It remembers no variables, because the contract does not say when variables change. Any thread may call its methods,
+    except `begin`.
     """
 
     cache_ttl = 0.0
@@ -51,26 +52,27 @@ class ContractHost:
         self._tasks: dict[PendingRequest, asyncio.Task[None]] = {}
 
     def begin(self, client: AsyncioClient | None) -> None:
-        """The event loop, in which this is called, runs."""
+        """Take the client, and the running event loop, in which this must be called."""
         self._loop = asyncio.get_running_loop()
         self._client = client
 
     def make_queue(self) -> SimpleQueue[Any]:
-        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
+        """Make the queue at which a thread waits: any thread calls `put`, and the waiting thread calls `get`."""
         return SimpleQueue()
 
     def ask(
         self,
-        call_id: int,  # noqa: ARG002 - the contract names sessions, and no calls
+        call_id: int,  # noqa: ARG002 - the contract identifies sessions, not calls
         session_id: str,
         verb: str,
         arguments: tuple[Any, ...],
         deliver: Deliver,
         credit: int | None = None,
     ) -> PendingRequest:
-        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+        """Ask the host on behalf of a call; the event loop's thread calls `deliver` with the answer.
 
-        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        The answer carries all errors, `EncodeError` among them. With `credit` it is the error `WrongCallKind`, because
+        the contract has no streams from the host. Raises `SessionError` in a process that a tool has forked.
         """
         check_process(self._pid)
         asked = PendingRequest()
@@ -79,10 +81,10 @@ class ContractHost:
         return asked
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Does nothing: there are no streams from the host."""
+        """Do nothing: the contract has no streams from the host."""
 
     def drop(self, asked: PendingRequest) -> None:
-        """Nobody wants the answer any more: the host may stop what makes it."""
+        """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop, asked)
 

@@ -1,4 +1,4 @@
-"""Sockets of servers of the wire contract."""
+"""Listening sockets for servers of the wire contract."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import socket
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 for one that is free. Raises `OSError`."""
+    """Open a socket that listens; port 0 stands for any free port. Raises `OSError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
-    # The protocol is named, because grpclib sets TCP_NODELAY only where it is. Without, each answer takes 40 ms.
+    # grpclib sets TCP_NODELAY only on a socket that names its protocol. Without TCP_NODELAY each answer takes 40 ms.
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

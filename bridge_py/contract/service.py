@@ -1,4 +1,4 @@
-"""A worker of ours as one of the wire contract: a port of its own, and an RPC for each call."""
+"""Lets our own worker serve the wire contract: the worker listens on a port, and each call is an RPC."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from .telemetry import TelemetryFeed
 
 _WINDOW: Final = 16  # chunks that a tool may be ahead of its client
 _AGAIN: Final = 0.01  # seconds until an interrupt is tried again
-_SESSIONS: Final = 1000  # that are remembered
-_LOOK: Final = 1.0  # seconds between two looks for the parent process
+_SESSIONS: Final = 1000  # sessions that are remembered
+_LOOK: Final = 1.0  # seconds between two checks of the parent process
 
 logger = logging.getLogger("snakepit.contract")
 
 
 class ContractServer:
-    """Serves the contract on a thread of its own, and gets what the executor says.
+    """Serves the contract on a thread of its own, and takes the executor's replies.
 
-    `ready` is called, on that thread, with the port.
+    It calls `ready` with the port, on that thread.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class ContractServer:
         with listen("127.0.0.1", self._port) as listener:
             await server.start(sock=listener)
             self._ready(listener.getsockname()[1])
-            while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells that it has ended
+            while os.getppid() == parent:  # noqa: ASYNC110 - no event reports its end
                 await asyncio.sleep(_LOOK)
 
     # Calls, on the thread of the event loop.
 
     async def run(self, tool: Tool, args: dict[str, Any], session_id: str) -> AsyncGenerator[tuple[str, Any], None]:
-        """Run a tool: its chunks, and how it ended. Closing it before stops the tool."""
+        """Run a tool; yields its chunks and its outcome, each with its kind. Closing the generator stops the tool."""
         executor, call_id = self._executor, next(self._numbers)
         assert executor is not None
         answers: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
@@ -116,7 +116,7 @@ class ContractServer:
             assert self._loop is not None
             self._loop.call_later(_AGAIN, self._stop, call_id, executor)
 
-    # What the executor says, from its own threads: see `Replies`.
+    # The executor's replies, from its own threads: see `Replies`.
 
     def result(self, call_id: int, encoded: Any) -> None:
         self._post(call_id, "result", encoded)
@@ -131,7 +131,7 @@ class ContractServer:
         self._post(call_id, "end", None)
 
     def pack(self, value: Any, what: str) -> Any:
-        """What a tool has made, for the wire. Raises `EncodeError`."""
+        """Encode a result or a chunk of a tool. Raises `EncodeError`."""
         return values.chunk_data(value, what) if what == "chunk" else values.to_any(value, what)
 
     def _post(self, call_id: int, kind: str, content: Any) -> None:
@@ -148,7 +148,7 @@ class WorkerService(ContractService):
 
     def __init__(self, server: ContractServer) -> None:
         self._server = server
-        self._sessions: dict[str, float] = {}  # and since when
+        self._sessions: dict[str, float] = {}  # session id -> Unix time since which it is known
 
     async def ping(self, message: messages.PingRequest) -> messages.PingResponse:
         return messages.PingResponse(message=message.message, server_time=values.timestamp(time.time()))
@@ -233,7 +233,7 @@ class WorkerService(ContractService):
         return tool, values.unpack_parameters(message.parameters, message.binary_parameters)
 
     async def _introduce(self, session_id: str) -> None:
-        """Tell the host of the tools, once for each session."""
+        """Open the session at the host and register the tools there, once for each session."""
         if not session_id or session_id in self._sessions:
             return
         client = self._server.client

@@ -1,4 +1,4 @@
-"""What all servers of the wire contract share."""
+"""The base of all servers of the wire contract."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bridge_py.wire.messages.snakepit import bridge as messages
 
 
 class ContractService(messages.BridgeServiceBase):
-    """The service, whose streams end when their client has gone."""
+    """The service of the contract. A stream of it ends when the client of the stream has gone."""
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[..., Any], stream: grpclib.server.Stream[Any, Any], request: Any
     ) -> None:
-        # The generated one leaves the end of a generator whose client has gone to the garbage collector.
+        # When a client has gone, the generated method leaves it to the garbage collector to close the generator.
         async with aclosing(handler(request)) as responses:
             async for response in responses:
                 await stream.send_message(response)

@@ -1,4 +1,4 @@
-"""Errors as statuses of gRPC, and as the text in an answer of the wire contract; and back."""
+"""Converts errors to gRPC statuses or to the error texts in answers of the wire contract, and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bridge_py.wire.errors import (
     fault_of,
 )
 
-# The first that fits counts.
+# The first class that an error is an instance of decides.
 _STATUSES: Final[list[tuple[type[SnakepitError], Status]]] = [
     (VariableNotFound, Status.NOT_FOUND),
     (SessionNotFound, Status.NOT_FOUND),
@@ -55,7 +55,7 @@ _ERRORS: Final[dict[Status, type[SnakepitError]]] = {
 
 
 def status_of(error: BaseException) -> GRPCError:
-    """The status that an exception is told as."""
+    """Convert an exception to the gRPC error with its status."""
     if isinstance(error, GRPCError):
         return error
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), Status.INTERNAL)
@@ -66,7 +66,7 @@ def status_of(error: BaseException) -> GRPCError:
 
 
 def error_of_status(error: GRPCError) -> SnakepitError:
-    """The exception that a status stands for."""
+    """Convert a gRPC error to the exception that its status stands for."""
     message = error.message or ""
     kind = _ERRORS.get(error.status)
     if kind is None:
@@ -77,17 +77,17 @@ def error_of_status(error: GRPCError) -> SnakepitError:
 
 
 def plain_text(fault: Fault) -> str:
-    """A tool's failure, as 0.4 tells it."""
+    """Write the text for a tool's failure that version 0.4 of the contract has."""
     return f"{fault.type}: {fault.message}" if fault.type and fault.code in ("tool", "host_tool") else fault.message
 
 
 def json_text(fault: Fault) -> str:
-    """A tool's failure, as 0.13 tells it."""
+    """Write the JSON text for a tool's failure that version 0.13 of the contract has."""
     return json.dumps({"type": fault.type or fault.code, "message": fault.message, "stacktrace": fault.traceback})
 
 
 def failure_of(text: str) -> Fault:
-    """A tool's failure, from either."""
+    """Read a tool's failure from a text of either version."""
     try:
         told: Any = json.loads(text)
     except ValueError:
@@ -100,5 +100,5 @@ def failure_of(text: str) -> Fault:
 
 
 def text_of(error: BaseException) -> str:
-    """An exception, as 0.4 tells it."""
+    """Write the text for an exception that version 0.4 of the contract has."""
     return plain_text(fault_of(error))

@@ -1,4 +1,4 @@
-"""Events of one peer of the wire contract, as another one wants to have them."""
+"""The telemetry events that one peer of the wire contract sends to another, which controls the selection."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _MOST: Final = 1000  # events that wait for a slow listener; the oldest are drop
 
 
 class TelemetryFeed:
-    """The events of one `StreamTelemetry`: all of them, until a control says otherwise.
+    """The events of one `StreamTelemetry` RPC: all events, until a control selects some.
 
-    Patterns are matched against names with dots, such as `worker.crashed`. For the thread of its event loop only.
+    Patterns are matched against names with dots, such as `worker.crashed`. Use it only on the thread of its event loop.
     """
 
     def __init__(self) -> None:
         self._events: deque[messages.TelemetryEvent] = deque(maxlen=_MOST)
         self._more = asyncio.Event()
         self._enabled = True
-        self._rates: list[tuple[str, float]] = []  # by pattern, the latest last
+        self._rates: list[tuple[str, float]] = []  # pattern and rate, the latest last
         self._allow: list[str] = []
         self._deny: list[str] = []
 
     def put(
         self, name: str, measurements: Mapping[str, float], metadata: Mapping[str, str], correlation_id: str = ""
     ) -> None:
-        """An event has happened."""
+        """Add an event that has happened, if the controls select it."""
         if not self._wants(name):
             return
         self._events.append(
@@ -47,7 +47,7 @@ class TelemetryFeed:
         self._more.set()
 
     async def obey(self, controls: AsyncIterable[messages.TelemetryControl]) -> None:
-        """Take controls, as long as there are some."""
+        """Apply controls as they come, until they end."""
         async for control in controls:
             if control.toggle is not None:
                 self._enabled = control.toggle.enabled
@@ -58,7 +58,7 @@ class TelemetryFeed:
                 self._allow, self._deny = list(control.filter.allow), list(control.filter.deny)
 
     async def events(self) -> AsyncIterator[messages.TelemetryEvent]:
-        """What has happened, for ever."""
+        """Yield the selected events as they happen, without an end."""
         while True:
             self._more.clear()
             while self._events:

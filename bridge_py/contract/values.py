@@ -1,4 +1,4 @@
-"""Our values as messages of the wire contract, and back."""
+"""Converts our values to messages of the wire contract, and back."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _NO_BINARY: Final = 1 << 62
 
 
 def to_any(value: Any, what: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
-    """A parameter or a result, and the bytes beside it: JSON, or a tensor if it is an array.
+    """Encode a parameter or a result, as a tensor if it is an array, else as JSON.
 
-    `binary`: whether there is a place for such bytes. Raises `EncodeError`, which calls the value `what`.
+    Returns the message and the bytes that travel beside it. `binary` says whether the request or answer has a place
+    for these bytes. Raises `EncodeError`, which calls the value `what`.
     """
     try:
         if hasattr(value, "__array__") and hasattr(value, "dtype"):
@@ -37,14 +38,14 @@ def to_any(value: Any, what: str, *, binary: bool = True) -> tuple[google.Any, b
 
 
 def from_any(value: google.Any | None, binary: bytes = b"", *, allow_pickle: bool = False) -> Any:
-    """A parameter or a result; None if there is none. Raises `DecodeError`."""
+    """Decode a parameter or a result; returns None if there is none. Raises `DecodeError`."""
     if value is None or not value.type_url:
         return None
     return decode_any(value.type_url, value.value, binary or None, allow_pickle=allow_pickle)[1]
 
 
 def pack_parameters(args: Mapping[str, Any], what: str) -> tuple[dict[str, google.Any], dict[str, bytes]]:
-    """The arguments of a tool. Raises `EncodeError`."""
+    """Encode the arguments of a tool. Raises `EncodeError`."""
     packed, binaries = {}, {}
     for name, value in args.items():
         if not isinstance(name, str):
@@ -58,7 +59,7 @@ def pack_parameters(args: Mapping[str, Any], what: str) -> tuple[dict[str, googl
 def unpack_parameters(
     packed: Mapping[str, google.Any], binaries: Mapping[str, bytes], *, allow_pickle: bool = False
 ) -> dict[str, Any]:
-    """The arguments of a tool. Raises `DecodeError`, which names the one that cannot be read."""
+    """Decode the arguments of a tool. Raises `DecodeError`, which names the argument that cannot be read."""
     args = {}
     for name, value in packed.items():
         try:
@@ -69,7 +70,7 @@ def unpack_parameters(
 
 
 def value_of(value: google.Any | None, binary: bytes, *, allow_pickle: bool = False) -> Any:
-    """The value of a variable. Raises `InvalidValue`."""
+    """Decode the value of a variable. Raises `InvalidValue`."""
     try:
         return from_any(value, binary, allow_pickle=allow_pickle)
     except DecodeError as error:
@@ -77,12 +78,12 @@ def value_of(value: google.Any | None, binary: bytes, *, allow_pickle: bool = Fa
 
 
 def typed_any(value: Any, type: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
-    """The value of a variable of a type."""
+    """Encode the value of a variable of the given type. Raises `InvalidValue`."""
     return _any(encode_any(value, type, binary_from=BESIDE_BYTES if binary else _NO_BINARY))
 
 
 def to_variable_any(value: Any) -> tuple[google.Any, bytes]:
-    """The value of a variable, with the type that it has by itself. Raises `InvalidValue`."""
+    """Encode the value of a variable, with the type that the value has by itself. Raises `InvalidValue`."""
     return _any(encode_any(value))
 
 
@@ -94,7 +95,7 @@ def _any(found: AnyValue) -> tuple[google.Any, bytes]:
 
 
 def variable_message(variable: Variable) -> messages.Variable:
-    """A variable, for the wire."""
+    """Encode a variable."""
     value, binary = typed_any(variable.value, variable.type)
     running = variable.optimization
     return messages.Variable(
@@ -118,7 +119,7 @@ def variable_message(variable: Variable) -> messages.Variable:
 
 
 def variable_of(message: messages.Variable, *, allow_pickle: bool = False) -> Variable:
-    """A variable, from the wire. `created_at` is not told there: it is `updated_at`. Raises `InvalidValue`."""
+    """Decode a variable. The message lacks `created_at`, so that is set to `updated_at`. Raises `InvalidValue`."""
     updated_at = seconds(message.last_updated_at)
     rules = parse_json(message.access_control_json, "access_control_json")
     running = message.optimization_status
@@ -141,7 +142,7 @@ def variable_of(message: messages.Variable, *, allow_pickle: bool = False) -> Va
 
 
 def history_message(entry: HistoryEntry, type: str) -> messages.VariableHistoryEntry:
-    """A version of a variable, for the wire."""
+    """Encode a version of a variable."""
     return messages.VariableHistoryEntry(
         version=entry.version,
         value=typed_any(entry.value, type, binary=False)[0],
@@ -152,7 +153,7 @@ def history_message(entry: HistoryEntry, type: str) -> messages.VariableHistoryE
 
 
 def history_of(message: messages.VariableHistoryEntry) -> HistoryEntry:
-    """A version of a variable, from the wire. Raises `InvalidValue`."""
+    """Decode a version of a variable. Raises `InvalidValue`."""
     return HistoryEntry(
         version=message.version,
         value=value_of(message.value, b""),
@@ -164,7 +165,7 @@ def history_of(message: messages.VariableHistoryEntry) -> HistoryEntry:
 
 
 def parse_json(text: str, what: str) -> dict[str, Any]:
-    """A map in a field of text, empty for none. Raises `InvalidValue`."""
+    """Read the JSON object in a text field; an empty text is an empty dict. Raises `InvalidValue`."""
     found = load_json(text.encode(), what) if text else {}
     if not isinstance(found, dict):
         raise InvalidValue(f"{what} is no JSON object: {text[:100]}")
@@ -172,12 +173,12 @@ def parse_json(text: str, what: str) -> dict[str, Any]:
 
 
 def timestamp(at: float) -> datetime:
-    """Unix time."""
+    """Convert Unix time in seconds to a datetime."""
     return datetime.fromtimestamp(at, UTC)
 
 
 def seconds(at: datetime | None) -> float:
-    """Unix time; 0 for none."""
+    """Convert a datetime to Unix time in seconds; None becomes 0."""
     return 0.0 if at is None else at.timestamp()
 
 
@@ -189,7 +190,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def tool_message(spec: ToolSpec, metadata: Mapping[str, str]) -> messages.ToolSpec:
-    """A tool, for the wire."""
+    """Encode a tool."""
     return messages.ToolSpec(
         name=spec.name,
         description=spec.description,
@@ -200,7 +201,7 @@ def tool_message(spec: ToolSpec, metadata: Mapping[str, str]) -> messages.ToolSp
 
 
 def registration_message(spec: ToolSpec) -> messages.ToolRegistration:
-    """A tool of a worker, for the wire."""
+    """Encode a tool of a worker for its registration at the host."""
     return messages.ToolRegistration(
         name=spec.name,
         description=spec.description,
@@ -211,7 +212,7 @@ def registration_message(spec: ToolSpec) -> messages.ToolRegistration:
 
 
 def spec_of(message: messages.ToolSpec | messages.ToolRegistration) -> ToolSpec:
-    """A tool, from the wire. A call of it can be stopped by killing its worker, and in no other way."""
+    """Decode a tool. A call of such a tool can be stopped only by killing its worker."""
     return ToolSpec(
         message.name,
         message.description,
@@ -236,7 +237,7 @@ def _parameters(spec: ToolSpec) -> list[messages.ParameterSpec]:
 
 
 def _default(spec: ParameterSpec) -> google.Any | None:
-    """The default of a parameter, which is known by its `repr`: what has no JSON is left out."""
+    """Encode the default of a parameter from its `repr`; returns None for a default without JSON."""
     try:
         return None if spec.required else _any(encode_parameter(ast.literal_eval(spec.default)))[0]
     except (ValueError, SyntaxError, InvalidValue):
@@ -262,14 +263,14 @@ def _default_text(message: messages.ParameterSpec) -> str:
 
 
 def chunk_data(value: Any, what: str) -> bytes:
-    """A chunk: bytes as they are, anything else as JSON. Raises `EncodeError`."""
+    """Encode a chunk: bytes as they are, anything else as JSON. Raises `EncodeError`."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     return to_any(value, what, binary=False)[0].value
 
 
 def chunk_of(data: bytes) -> Any:
-    """A chunk: JSON, else the bytes themselves."""
+    """Decode a chunk from its JSON; data that are no JSON are the bytes themselves."""
     try:
         return load_json(data, "chunk")
     except InvalidValue:

@@ -1,1 +1,1 @@
-"""Python code called by its name: what may be reached, the objects that are kept, and DSPy programs."""
+"""Calls of Python code by its name: the allow-list, the stored objects, and DSPy programs."""

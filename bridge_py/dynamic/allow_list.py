@@ -1,8 +1,8 @@
-"""What dynamic calls may reach: a guard against mistakes and the well-known ways around them, not a sandbox.
+"""Decides what dynamic calls may reach. It guards against mistakes and well-known tricks, and is not a sandbox.
 
-Each step of a target is looked at, and what it leads to must itself come from an allowed package: `numpy` may be
-allowed and `numpy.lib.npyio.os` still is `os`. Functions, classes and modules are reached by their names and called;
-they are never kept, nor passed as arguments. `AllowAll` is for adapters whose callers are trusted.
+Each step of a target is checked. The object that it leads to must itself come from an allowed package: even if `numpy`
+is allowed, `numpy.lib.npyio.os` is still `os`. Functions, classes and modules are reached by their names and called.
+They are never kept, nor passed as arguments. `AllowAll` is for adapters whose callers are trusted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CALLED_FUNCTION: Final = ("cython_function_or_method", "fused_cython_function",
 
 
 def parts_of(target: object) -> list[str]:
-    """The steps of a target. Raises `InvalidCall` if it cannot be one."""
+    """Split a target into its steps. Raises `InvalidCall` if it is no text, and `NotAllowed` for an invalid text."""
     if not isinstance(target, str):
         raise InvalidCall(f"the target is a {type(target).__name__}; give a text such as 'math.sqrt' or 'stored.x.fit'")
     if len(target) > _LONGEST_TARGET or not _TARGET.fullmatch(target):
@@ -71,19 +71,19 @@ class AllowAll:
         """Raise `NotAllowed` if a builtin must not be used."""
 
     def check_step(self, owner: Any, name: str, target: str) -> None:
-        """Raise `NotAllowed` if an attribute of an object must not be looked at."""
+        """Raise `NotAllowed` if an attribute of an object must not be used."""
 
     def check_object(self, found: Any, step: str, target: str) -> None:
-        """Raise `NotAllowed` if an object that a step has led to comes from elsewhere."""
+        """Raise `NotAllowed` if an object that a step has led to does not come from an allowed package."""
 
     def check_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
-        """Raise `NotAllowed` if a function must not be called so. The arguments have been resolved."""
+        """Raise `NotAllowed` if a function must not be called with these arguments, which have been resolved."""
 
     def check_value(self, value: Any, what: str, target: str) -> None:
         """Raise `NotAllowed` if a value must not be kept, sent or passed on."""
 
     def refusal(self, target: str, why: str, module: str | None = None) -> NotAllowed:
-        """The error that says why a target is refused, and what to do."""
+        """Make the error that says why a target is refused, and what to do."""
         allow = f"options={{'allow': ['default', {module!r}]}}, or with " if module else ""
         return NotAllowed(
             f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}options={{'trusted': True}},"
@@ -92,7 +92,7 @@ class AllowAll:
 
 
 class AllowList(AllowAll):
-    """Allows what `patterns` name: modules, with ".*" also those below; "default" is `allowed_names.DEFAULT`."""
+    """Allows the modules that `patterns` name; ".*" adds the modules below. "default" is `allowed_names.DEFAULT`."""
 
     trusted = False
 
@@ -223,7 +223,7 @@ def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def _home_of(found: Any) -> tuple[str, str] | None:
-    """The module that an object truly comes from, and its name there; of a value, those of its class."""
+    """Find the module that an object truly comes from, and its name there. For a value, these are its class's."""
     if isinstance(found, type):
         return home_of(found), found.__qualname__
     if isinstance(found, types.FunctionType):

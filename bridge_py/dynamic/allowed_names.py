@@ -1,4 +1,4 @@
-"""What dynamic calls may reach unless their adapter is told otherwise: tables, read by `allow_list`."""
+"""Tables for `allow_list`: the names that dynamic calls may reach, unless their adapter's options say otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: Modules by name: exactly these, or with ".*" also all below. What the tables below refuse is refused in any of them.
+#: Modules by name: exactly these; ".*" adds all modules below. Names that the tables below refuse stay refused in them.
 DEFAULT: Final = (
     *("math", "cmath", "statistics", "decimal", "fractions", "datetime", "collections", "itertools", "json", "re"),
     "random",
@@ -60,7 +60,7 @@ VALUES: Final = _words(
     "NoneType bool int float complex str bytes bytearray list tuple dict set frozenset range slice enumerate zip"
     " reversed dict_keys dict_values dict_items mappingproxy ellipsis"
 )
-#: Those that may be kept and used up, but have no attributes of use.
+#: Builtin classes whose objects may be kept and used up, but have no useful attributes.
 OPAQUE: Final = _words(
     "generator list_iterator tuple_iterator dict_keyiterator dict_valueiterator dict_itemiterator set_iterator"
     " range_iterator str_ascii_iterator str_iterator bytes_iterator list_reverseiterator memoryview callable_iterator"
@@ -90,10 +90,10 @@ APART: Final = (
 DENIED: Final = re.compile(
     "|".join(
         (
-            # Text that is run, or names what is run.
+            # These run text, or code that text names.
             "eval|exec|query|namedtuple|style|plot|hist|boxplot|bmat|map_batches|map_elements|map_groups|map_rows",
             "format|format_map|rv_continuous|rv_discrete|sql|set_option|reset_option|option_context|set_eng_float_format|register_.*",
-            # The interpreter's own.
+            # Attributes of the interpreter's own objects.
             "gi_frame|gi_code|gi_yieldfrom|cr_frame|cr_code|cr_await|cr_origin|ag_frame|ag_code|ag_await|mro",
             "f_globals|f_locals|f_builtins|f_back|f_code|f_trace|tb_frame|tb_next|with_traceback",
             "func_(globals|code|closure|defaults|dict)|co_(code|consts|names|varnames|freevars|cellvars)",
@@ -104,27 +104,27 @@ DENIED: Final = re.compile(
             "(read|to)_(pickle|hdf|gbq|clipboard|sql|sql_query|sql_table|iceberg|xml)|HDFStore|read_database.*",
             "dump|(de)?serialize|fetch_.*|DataSource|read_delta|scan_delta|read_iceberg|scan_iceberg|scan_pyarrow_.*",
             "show_graph|show_versions|test|SQLContext|Config|plugins|Catalog|CredentialProvider.*|remote",
-            # Files that are written.
+            # These write files.
             "get_data_home|clear_data_home|tofile|save|savez|savez_compressed|savetxt|save_npz|savemat|ExcelWriter|dump_svmlight_file",
             "export_graphviz|write_(?!csv$|json$|ndjson$).*|sink_.*",
             "to_(excel|parquet|feather|orc|stata|latex|markdown)",
         )
     )
 )
-#: Functions that write to a file if they are given one, and else return text.
+#: Functions that write to a file if they are given one, and return text otherwise.
 WRITERS: Final = frozenset(
     {"to_csv", "to_json", "to_string", "to_html", "write_csv", "write_json", "write_ndjson", "info"}
 )
-#: Functions that may be given the names of others, which they call: also inside of lists and arrays; in one parameter,
-#: which is not among the first three; as such.
+#: Functions that may be given names of other functions, which they call. `DISPATCHERS` also take names inside of lists
+#: and arrays, `AGGREGATORS` in one parameter, which is not among the first three, `NAME_TAKERS` as the argument itself.
 DISPATCHERS: Final = frozenset({"apply", "agg", "aggregate", "transform"})
 AGGREGATORS: Final = frozenset({"pivot_table", "crosstab"})
 NAME_TAKERS: Final = frozenset({"pipe", "map", "applymap", "combine", "filter"})
 #: Functions that read files.
 READERS: Final = re.compile(r"read_.*|scan_.*|load.*|genfromtxt|fromfile|fromregex|ExcelFile")
 
-#: Packages that others are partly made of.
+#: By package: another package of which it partly consists.
 COMPANIONS: Final = {"scipy": "uarray"}
 
-#: What to install for a package that is missing, where it has another name.
+#: The names to install missing packages by, where they differ from the import names.
 PACKAGES: Final = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "PyYAML"}

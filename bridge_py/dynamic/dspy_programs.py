@@ -1,4 +1,4 @@
-"""Programs of DSPy: how one is built from its recipe, what it takes and gives, and how it runs."""
+"""Programs of DSPy: how one is built from its recipe, which inputs and outputs it has, and how it runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TRUSTED: Final = {
     "program_of_thought": "it runs code that a language model has written",
     "module": "it runs the source text of its class",
 }
-#: What runs the code of a program of thought.
+#: The interpreters that can run the code of a program of thought.
 _INTERPRETERS: Final = ("deno", "local")
 _TYPES: Final = (
     *("str", "int", "float", "bool", "bytes", "list", "tuple", "dict", "set", "NoneType"),
@@ -59,12 +59,12 @@ _JSON_TYPES: Final = {
 }
 _MODULE: Final = "snakepit_program"
 
-#: The call that host tools of a program are called for.
+#: The call on whose behalf a program calls its host tools.
 _serving: ContextVar[AsyncSessionContext] = ContextVar("serving")
 
 
 class Recipe(msgspec.Struct, kw_only=True):
-    """What a program is built of. `build` is another one whenever it was made or saved anew."""
+    """All that a program is built from. `build` changes whenever the program is made or saved anew."""
 
     id: str
     kind: str
@@ -74,7 +74,7 @@ class Recipe(msgspec.Struct, kw_only=True):
 
 
 def check_kind(kind: str, params: Mapping[str, Any]) -> None:
-    """Raise `InvalidCall` for a kind of program, or a parameter, that there is not."""
+    """Raise `InvalidCall` for a kind of program, a parameter or an interpreter that does not exist."""
     if kind not in KINDS:
         raise InvalidCall(f"there is no kind of program {kind!r:.100}; there are: {', '.join(KINDS)}")
     known = KINDS[kind]
@@ -92,14 +92,14 @@ def check_kind(kind: str, params: Mapping[str, Any]) -> None:
 
 
 async def build(recipe: Recipe, context: AsyncSessionContext, trusted: bool) -> Any:
-    """The program of a recipe. Raises `NotAllowed`, `UnknownTool`, and `InvalidCall` if DSPy does not take it."""
+    """Build the program of a recipe. Raises `NotAllowed`, `UnknownTool`, and `InvalidCall` if DSPy refuses it."""
     check_kind(recipe.kind, recipe.params)
     tools = await _host_tools(recipe, context) if recipe.kind == "react" else []
     return assemble(recipe, trusted, tools)
 
 
 def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> Any:
-    """The program, once its host tools exist, or if it has none."""
+    """Build the program of a recipe from its host tools; `tools` is None if it has none. Raises as `build`."""
     check_kind(recipe.kind, recipe.params)
     if recipe.kind in _TRUSTED and not trusted:
         raise NotAllowed(
@@ -122,7 +122,7 @@ def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> A
 
 
 def describe(program: Any) -> dict[str, Any]:
-    """What it takes and gives: "signature", "inputs", "optional", "takes_any", "outputs"; "is_async": how it runs."""
+    """Describe a program: "signature", "inputs", "optional", "takes_any", "outputs", and "is_async" for how it runs."""
     signature = _signature_of(program)
     if signature is None:
         found = _describe_function(program.forward if hasattr(program, "forward") else program.aforward)
@@ -134,7 +134,7 @@ def describe(program: Any) -> dict[str, Any]:
 
 @contextmanager
 def running(model: Any, context: AsyncSessionContext | None = None) -> Iterator[None]:
-    """DSPy's settings for one call: its language model, and nothing that is remembered or shared."""
+    """Set DSPy's settings for one call: its language model, and no history, trace or callbacks."""
     token = None if context is None else _serving.set(context)
     try:
         with library().context(lm=model, disable_history=True, trace=[], callbacks=[]):
@@ -145,7 +145,7 @@ def running(model: Any, context: AsyncSessionContext | None = None) -> Iterator[
 
 
 def plain(result: Any) -> dict[str, Any]:
-    """What a program returned, as a dict of plain values."""
+    """Turn the result of a program into a dict of plain values."""
     if isinstance(result, library().Prediction):
         result = dict(result.items())
     if not isinstance(result, Mapping):
@@ -154,14 +154,14 @@ def plain(result: Any) -> dict[str, Any]:
 
 
 async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-    """Run a program: {"field", "piece", "predictor"} for each piece of a field, and {"prediction"} at last.
+    """Run a program; yields {"field", "piece", "predictor"} for each piece of a field, and {"prediction"} at the end.
 
-    A field of the prediction that came in no pieces is one piece. Whoever iterates must close it (`aclosing`).
+    A field of the prediction that came in no pieces is one piece. The caller must close the generator (`aclosing`).
     """
     dspy = library()
     streamed = dspy.streamify(_streamable(program), stream_listeners=_listeners(program))
     seen = set()
-    # ASYNC119, in each of the yields: whoever iterates closes this generator.
+    # ASYNC119, at each yield: the caller closes this generator.
     async with aclosing(streamed(**inputs)) as values:
         async for value in values:
             if isinstance(value, dspy.streaming.StreamResponse):
@@ -191,7 +191,7 @@ def _listeners(program: Any) -> list[Any]:
 
 
 def _streamable(program: Any) -> Callable[..., Any]:
-    """A program as `streamify` wants it: a coroutine function whose result is a prediction."""
+    """Wrap a program as `streamify` wants it: as a coroutine function whose result is a prediction."""
 
     async def run(**inputs: Any) -> Any:
         found = await (program.acall(**inputs) if hasattr(program, "aforward") else _in_thread(program, inputs))
@@ -203,7 +203,7 @@ def _streamable(program: Any) -> Callable[..., Any]:
 
 
 async def _in_thread(program: Any, inputs: Mapping[str, Any]) -> Any:
-    """Run a program that blocks. It is not left behind when it is cancelled, but waited for."""
+    """Run a program that blocks, in a thread. A cancellation waits until the program has ended."""
     import anyio.to_thread
 
     return await anyio.to_thread.run_sync(functools.partial(program, **inputs))
@@ -225,7 +225,7 @@ def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
 
 
 def _check_types(signature: str) -> None:
-    """Raise `NotAllowed` for types that are more than names we know: DSPy imports modules, pydantic evaluates texts."""
+    """Raise `NotAllowed` for types that are not only known names: DSPy imports modules, pydantic evaluates texts."""
     for part in signature.split("->"):
         try:
             (function,) = ast.parse(f"def f({part}): pass").body
@@ -255,7 +255,7 @@ def _is_known(node: ast.expr, is_literal: bool = False) -> bool:
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program asks for in its own way: of its language model, but not where that is, nor whose key is used."""
+    """Return a program's own settings, for its language model too, but not the model's address or key."""
     found = dict(params.get("config") or {})
     for name in found:
         if name not in _SETTINGS:
@@ -284,7 +284,7 @@ def _from_source(recipe: Recipe) -> Any:
 
 
 def _signature_of(program: Any) -> Any:
-    """The signature of a program of one of DSPy's own kinds, else None."""
+    """Return the signature of a program of one of DSPy's own kinds, else None."""
     if type(program).__module__ == _MODULE:
         return None
     found = getattr(program, "signature", None)
@@ -322,11 +322,11 @@ async def _host_tools(recipe: Recipe, context: AsyncSessionContext) -> list[Any]
     for name in names:
         if name not in there:
             raise UnknownTool(f"there is no host tool {name!r:.100}; there are: {', '.join(there) or 'none'}")
-    return [_tool(spec) for name in names if (spec := there[name].spec) is not None]  # a listed one has it
+    return [_tool(spec) for name in names if (spec := there[name].spec) is not None]  # a listed tool has a spec
 
 
 def _tool(spec: ToolSpec) -> Any:
-    """A host tool as one of DSPy. It is called for the call that runs the program then."""
+    """Turn a host tool into a tool of DSPy. It asks on behalf of the call that runs the program at that time."""
 
     async def call(**arguments: Any) -> Any:
         context = _serving.get()
@@ -334,7 +334,7 @@ def _tool(spec: ToolSpec) -> Any:
             found = [item async for item in context.stream_host_tool(spec.name, **arguments)]
         else:
             found = await context.call_host_tool(spec.name, **arguments)
-        return str(found) if isinstance(found, (list, tuple)) else found  # DSPy fails on lists of other than texts
+        return str(found) if isinstance(found, (list, tuple)) else found  # DSPy fails on lists of anything but texts
 
     schemas = {each.name: _schema(each.type, each.description) for each in spec.parameters}
     return library().Tool(call, spec.name, spec.description, schemas, dict.fromkeys(schemas, Any))

@@ -23,10 +23,10 @@ NO_SESSION: Final = "give session=, for example that of `async with pool.session
 
 
 class DynamicCall:
-    """The objects that one call may name, and what it adds to them.
+    """The objects that one call may name, and the objects that it adds.
 
-    What it adds is seen by itself at once, and by others when `reply` makes it last, all together. A pipeline may add
-    objects for its own later steps without a session too.
+    The call itself sees an added object at once. Other calls see all of them together, after `reply` has made them
+    last. A pipeline may add objects for its own later steps even without a session.
     """
 
     def __init__(
@@ -53,15 +53,18 @@ class DynamicCall:
 
     @property
     def objects(self) -> SessionObjects:
-        """What its session has. Raises `InvalidCall` without one."""
+        """The objects of its session. Raises `InvalidCall` without a session."""
         if self._objects is None:
             raise InvalidCall(f"objects are stored for a session, and this call has none: {NO_SESSION}")
         return self._objects
 
-    # Names to objects.
+    # From names to objects.
 
     def run(self, target: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        """Call what a target names, or give its value if it cannot be called. Stored objects are put into arguments."""
+        """Call the object that a target names, or return it if it is not callable.
+
+        References in arguments are replaced by the stored objects.
+        """
         found = self.resolve(target)
         args = [self.argument(value) for value in args]
         kwargs = {name: self.argument(value) for name, value in (kwargs or {}).items()}
@@ -73,7 +76,7 @@ class DynamicCall:
         return found(*args, **kwargs)
 
     def resolve(self, target: str) -> Any:
-        """The object that a target names. Raises `NotAllowed`, `InvalidCall` and what `find` does."""
+        """Find the object that a target names. Raises `NotAllowed`, `InvalidCall` and the errors of `find`."""
         parts = parts_of(target)
         if parts[0] == "stored":
             if len(parts) == 1:
@@ -89,11 +92,11 @@ class DynamicCall:
         return found
 
     def argument(self, value: Any) -> Any:
-        """A value with the objects in it that it names."""
+        """Replace references in a value by the objects that they name."""
         return replace(value, self._refer)
 
     def find(self, name: str) -> Entry:
-        """A stored object, also one that this call has added. Raises `StoredObjectLost` and `StoredObjectNotFound`."""
+        """Find an object, stored or added by this call. Raises `StoredObjectLost` and `StoredObjectNotFound`."""
         entry = self._added.get(name) or self.objects.entries.get(name)
         if entry is not None:
             return entry
@@ -116,7 +119,7 @@ class DynamicCall:
         return found
 
     def _begin(self, parts: list[str], target: str) -> tuple[Any, list[str]]:
-        """The builtin or the module that a target begins with, and the steps from there."""
+        """Find the builtin or the module that a target begins with; returns it, and the steps from there."""
         if hasattr(builtins, parts[0]):
             parts = ["builtins", *parts]
         if parts[0] == "builtins" and len(parts) > 1:
@@ -144,7 +147,7 @@ class DynamicCall:
             raise InvalidCall(f"{target!r}: a {type_of(found)} cannot be called")
         self._allow_list.check_object(found, "__call__", target)
 
-    # Results to answers.
+    # From results to answers.
 
     def check_can_keep(self, name: str) -> None:
         """Raise `InvalidCall` now if an object of that name could not be kept later."""
@@ -153,7 +156,11 @@ class DynamicCall:
             _ = self.objects
 
     def answer(self, result: Any, store_as: str | None = None, *, copy_id: int = 0, target: str = "") -> Any:
-        """What the caller gets for a result: itself if it can be sent, else a reference to it, which is kept."""
+        """Make the caller's answer for a result: the result, or a reference to it.
+
+        If the result can be sent and `store_as` is None, it is the answer itself. Otherwise the result is kept, and the
+        answer is a reference to it.
+        """
         if store_as is None and _can_be_sent(result):
             self._allow_list.check_value(result, "its result", target)
             return result
@@ -166,7 +173,7 @@ class DynamicCall:
     def keep(self, name: str, value: Any, *, copy_id: int = 0, has_copy: bool = False, target: str = "") -> RemoteRef:
         """Add an object. With a `copy_id` it is durable, and the host gets a copy unless it `has_copy`.
 
-        Raises `InvalidCall` if it cannot be kept, or not durably.
+        Raises `InvalidCall` or `NotAllowed` if it cannot be kept, and `EncodeError` if it cannot be kept durably.
         """
         self.check_can_keep(name)
         self._check_kept(value, target or name)
@@ -181,7 +188,7 @@ class DynamicCall:
         try:
             self._allow_list.check_object(value, "its result", target)
         except NotAllowed:
-            # What callers may send they may also store; its attributes are refused when they are asked for.
+            # Callers may store any value that they may send. Its attributes are refused when they are asked for.
             if not _can_be_sent(value):
                 raise
 
@@ -191,7 +198,7 @@ class DynamicCall:
         self._removed = name
 
     def copy(self, value: Any, name: str) -> Any:
-        """What the host keeps of an object that is durable. Raises `EncodeError` if nothing can be."""
+        """Make the copy of a durable object that the host keeps. Raises `EncodeError` if no copy is possible."""
         if self._allow_list.trusted and not _is_plain(value):
             try:
                 return Pickled(pickle.dumps(value, protocol=5))
@@ -206,31 +213,31 @@ class DynamicCall:
         return value
 
     def restored(self, copy: Any) -> Any:
-        """An object made of its copy."""
+        """Make an object from its copy. Raises `InvalidCall` for a pickle if the adapter is not trusted."""
         if not isinstance(copy, Pickled):
-            return copying.deepcopy(copy)  # what has come may be read-only, and in memory that the host wants back
+            return copying.deepcopy(copy)  # the copy may be read-only, and in memory that the host wants back
         if not self._allow_list.trusted:
             raise InvalidCall("a pickle is not read: this adapter is not trusted")
         return pickle.loads(copy.data)  # noqa: S301 - written by a worker of this pool, kept by its host
 
     def reply(self, value: Any) -> dict[str, Any]:
-        """Make what was added last, and tell the host. Raises what `ObjectStore.change` does."""
+        """Carry out all changes, and make the reply that tells the host. Raises the errors of `ObjectStore.change`."""
         if self._objects is None:
             return {"value": value}
         objects = self._objects
         if self._added or self._removed:
             self._store.change(objects, self._added, self._removed)
         copies = {"copies": self._copies} if self._copies else {}
-        # The version first: a change in between is told again.
+        # The version is read first, so a change in between is told again.
         version, entries = objects.version, objects.entries
         copy_ids = {name: entry.copy_id for name, entry in entries.items()}
-        # Of names that have been stored again and deleted since, no answer may have told the host.
+        # A name may have been stored again and deleted since, and perhaps no answer has told the host.
         settled = [name for name in self._lost if name in objects.names]
         told = {"version": version, "objects": copy_ids, "stored": [*self._added], "settled": settled}
         return {"value": value, **told, **copies}
 
     def _known(self, result: Any) -> RemoteRef | None:
-        """The reference to an object that is kept already, as that of a method which returns its own object."""
+        """Find the reference to a result that is kept already, for example because a method returns its own object."""
         if self._objects is None:
             return None
         for entry in (*self._added.values(), *tuple(self._objects.entries.values())):

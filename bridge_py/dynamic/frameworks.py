@@ -1,4 +1,4 @@
-"""Settings of libraries by name, for `pool.python.configure`. Another library is one more entry of `KNOWN`."""
+"""Settings of libraries by name, for `pool.python.configure`. To add a library, add an entry to `KNOWN`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bridge_py.wire.errors import InvalidCall
 from .allowed_names import PACKAGES
 
 Settings = Mapping[str, Any]
-# Options whose value is the name of a module, which would be imported, are not among them.
+# An option whose value is the name of a module is not among them, because pandas would import the module.
 _PANDAS: Final = ("display.", "mode.", "compute.", "future.", "styler.format.precision")
 
 
 def configure(framework: str, settings: Settings) -> Any:
-    """Set options of a library; returns what its function returns. Raises `InvalidCall` for what is not known."""
+    """Set options of a library; returns the result of its function. Raises `InvalidCall` for unknown names."""
     if framework not in KNOWN:
         raise InvalidCall(f"there is no framework {framework!r} to be configured; there are: {', '.join(KNOWN)}")
     return KNOWN[framework](settings)
 
 
 def take(framework: str, settings: Settings, known: Mapping[str, Callable[[Any], object]]) -> None:
-    """Call, for each setting, what sets it; none is set if one is not known. Raises `InvalidCall`, which lists them."""
+    """Call the setter of each setting. If one is unknown, set none, and raise `InvalidCall`, which lists all."""
     for name in settings:
         if name not in known:
             raise InvalidCall(f"{framework} has no setting {name!r} here; there are: {', '.join(known)}")
@@ -60,7 +60,7 @@ def _pandas(settings: Settings) -> None:
     for name in settings:
         if not name.startswith(_PANDAS):
             raise InvalidCall(f"pandas has no setting {name!r} here; there are those of its options with {_PANDAS}")
-        pandas.get_option(name)  # raises for a name that is none
+        pandas.get_option(name)  # raises for a name that is no option
     for name, value in settings.items():
         pandas.set_option(name, value)
 

@@ -1,6 +1,6 @@
-"""Language models of DSPy: their providers, how one is made, and how its secrets stay out of what is said.
+"""Language models of DSPy: their providers, how one is made, and how its secrets stay out of messages and logs.
 
-Imports DSPy when a model is made, and not before.
+DSPy is imported only when a model is made.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ PROVIDERS: Final[Mapping[str, str]] = {
 }
 DUMMY: Final = "dummy"
 _SECRET: Final = re.compile(r"key|token|secret|password|credential|auth|header", re.IGNORECASE)
-_SHORTEST_SECRET: Final = 6  # characters; less is a placeholder, and would be found in any text
+_SHORTEST_SECRET: Final = 6  # characters; a shorter text is a placeholder, and would be found in any text
 _HIDDEN: Final = "[hidden]"
 
 
 class Model(msgspec.Struct, weakref=True, eq=False):
-    """What a language model is made of. Its repr tells no settings; `number` tells it from others of its process."""
+    """All that a language model is made from. Its repr shows no settings; its `number` is unique in its process."""
 
     number: int
     provider: str
@@ -57,7 +57,7 @@ class Model(msgspec.Struct, weakref=True, eq=False):
 
     @property
     def name(self) -> str:
-        """As "openai/gpt-4o". Raises `InvalidCall` for an unknown provider, and for settings that cannot be."""
+        """Its name, such as "openai/gpt-4o". Raises `InvalidCall` for an unknown provider, and for invalid settings."""
         if self.provider == DUMMY:
             _check_dummy(self.config)
             return DUMMY
@@ -70,11 +70,11 @@ class Model(msgspec.Struct, weakref=True, eq=False):
         return model if model.startswith(f"{prefix}/") else f"{prefix}/{model}"
 
     def secrets(self) -> list[str]:
-        """What must not be told: texts of settings whose names speak of keys, tokens, headers and the like."""
+        """List the texts that must not be shown: settings whose names contain key, token, header and the like."""
         return sorted(_secrets_in(self.config), key=len, reverse=True)
 
     def make(self) -> Any:
-        """The language model itself, for a worker. Raises `InvalidCall` if DSPy does not take the settings."""
+        """Make the language model itself, in a worker. Raises `InvalidCall` if DSPy does not take the settings."""
         dspy = library()
         name = self.name
         if self.provider == DUMMY:
@@ -89,8 +89,8 @@ class Model(msgspec.Struct, weakref=True, eq=False):
 
 
 def library() -> Any:
-    """DSPy. Raises `InvalidCall` if the worker does not have it."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM asks the network when it is imported
+    """Import DSPy. Raises `InvalidCall` if the worker does not have it."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or LiteLLM asks the network when it is imported
     try:
         return importlib.import_module("dspy")
     except ModuleNotFoundError as error:
@@ -101,7 +101,7 @@ def library() -> Any:
 
 @contextmanager
 def hiding(model: Model | None) -> Iterator[None]:
-    """Errors that have secrets of a model in their text leave without them."""
+    """Remove the secrets of a model from the text of errors that leave the block."""
     try:
         yield
     except Exception as error:
@@ -114,7 +114,7 @@ def hiding(model: Model | None) -> Iterator[None]:
 
 
 def hide(text: str, *models: Model) -> str:
-    """A text without the secrets of models."""
+    """Remove the secrets of models from a text."""
     for model in models:
         for secret in model.secrets():
             text = text.replace(secret, _HIDDEN)
@@ -122,7 +122,7 @@ def hide(text: str, *models: Model) -> str:
 
 
 def keep_out_of_logs(model: Model) -> None:
-    """From now on, as long as there is the model, no log record of this process has its secrets."""
+    """Remove a model's secrets from all log records of this process, as long as the model exists."""
     with _lock:
         _hidden[:] = [each for each in _hidden if each() is not None] + [weakref.ref(model)]
         factory = logging.getLogRecordFactory()

@@ -1,7 +1,7 @@
 """How stored objects are named in the arguments of dynamic calls, on both sides of the link.
 
-A text of the form `"stored.name"`, or `"stored.name.attribute"`, stands for an object, wherever it is in the arguments;
-so does a `RemoteRef`. A `Verbatim` stands for its text.
+A text of the form `"stored.name"`, or `"stored.name.attribute"`, stands for an object, wherever it is in the arguments.
+A `RemoteRef` stands for an object too. A `Verbatim` stands for its own text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ PREFIX: Final = "stored."
 
 
 class RemoteRef(msgspec.Struct, frozen=True):
-    """An object that a worker keeps for a session. Give it as an argument, and the object itself is used there.
+    """A reference to an object that a worker keeps for a session. As an argument, it stands for the object itself.
 
-    `type` is its class, `repr` the beginning of its repr, `size` its estimated size in bytes, when it was stored.
+    `type` is the object's class, `repr` the beginning of its repr, and `size` its estimated size in bytes, as they were
+    when it was stored.
     """
 
     name: str
@@ -34,13 +35,13 @@ class RemoteRef(msgspec.Struct, frozen=True):
 
 
 class Verbatim(msgspec.Struct, frozen=True):
-    """A text that stands for nothing but itself, such as `Verbatim("stored.procedures")`."""
+    """A text that stands only for itself, such as `Verbatim("stored.procedures")`."""
 
     text: str
 
 
 class Pickled(msgspec.Struct, frozen=True):
-    """An object as workers of trusted adapters write and read it. The host only keeps it."""
+    """An object as a pickle, which workers of trusted adapters write and read. The host only keeps it."""
 
     data: bytes
 
@@ -51,7 +52,7 @@ register_codec(Pickled, "snakepit.pickled", lambda pickled: pickled.data, Pickle
 
 
 def check_name(name: object) -> str:
-    """A name for a stored object. Raises `InvalidCall` if it cannot be one."""
+    """Check a name for a stored object, and return it. Raises `InvalidCall` if it is invalid."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidCall(
             f"{name!r:.200} cannot be the name of a stored object: give up to 100 letters, digits and _, a letter first"
@@ -65,7 +66,7 @@ def is_reference(value: object) -> bool:
 
 
 def references_in(value: Any) -> Iterator[str | RemoteRef]:
-    """What stands for stored objects inside of a value."""
+    """Yield the references to stored objects inside of a value."""
     if is_reference(value):
         yield value
     elif isinstance(value, dict):
@@ -77,7 +78,7 @@ def references_in(value: Any) -> Iterator[str | RemoteRef]:
 
 
 def replace(value: Any, find: Callable[[str | RemoteRef], Any]) -> Any:
-    """The value with everything in it that stands for something else replaced by that."""
+    """Replace each reference in a value by the object that `find` returns, and each `Verbatim` by its text."""
     if is_reference(value):
         return find(value)
     if isinstance(value, Verbatim):

@@ -1,4 +1,4 @@
-"""What an object looks like from outside, without trusting it: its estimated size, its class, a short repr."""
+"""Describes an object from outside, without trusting it: its estimated size, its class, and a short repr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _short.maxother = _short.maxstring = _LONGEST
 
 
 def size_of(value: Any) -> int:
-    """An estimate in bytes: buffers, `sys.getsizeof`, and that of plain contents and attributes, each counted once."""
+    """Estimate the size of a value, its plain contents and its attributes in bytes, and count each object once.
+
+    An object with buffers has their size, any other object that of `sys.getsizeof`.
+    """
     total, seen, parts = 0, {id(value)}, [value]
     while parts and len(seen) < _MOST_PARTS:
         part = parts.pop()
@@ -34,7 +37,7 @@ def _own_size(value: Any) -> int:
 
 
 def _buffers_of(value: Any) -> int:
-    """The bytes of an array's, tensor's or frame's buffers; 0 if it is none of these."""
+    """The bytes of an array's, tensor's or frame's buffers; 0 for any other value."""
     if isinstance(value, (str, bytes, int, float, list, tuple, dict, set, type)):
         return 0
     for measure in (_by_memory_usage, _by_nbytes, _by_estimated_size):
@@ -70,7 +73,7 @@ def _contents_of(value: Any) -> list[Any]:
 
 
 def repr_of(value: Any) -> str:
-    """The beginning of its repr, in one line of at most 200 characters."""
+    """The beginning of a value's repr, in one line of at most 200 characters."""
     try:
         text = _short.repr(value) if type(value).__module__ == "builtins" else repr(value)
     except Exception as error:
@@ -80,6 +83,6 @@ def repr_of(value: Any) -> str:
 
 
 def type_of(value: Any) -> str:
-    """The name of its class, with its module unless that is builtin."""
+    """The name of a value's class, with its module unless that is builtin."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,7 +1,7 @@
 """The objects that a worker keeps for sessions between dynamic calls.
 
-Changes are made whole, under a lock, in this module and without calling anybody else's code: `interrupts` raises
-nothing in here, so a call that is cancelled leaves the objects as they were before or as they are after.
+This module makes each change as a whole, under a lock, and without calling foreign code. `interrupts` raises nothing in
+here. So a call that is cancelled leaves the objects as they were before its change, or as they are after it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from bridge_py.wire.errors import QuotaExceeded, SessionNotFound
 
 from .references import RemoteRef
 
-#: What a worker keeps for one session, in bytes, unless its adapter is told otherwise.
-__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
+__uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
+#: How many bytes a worker keeps for one session, unless its adapter's options say otherwise.
 STORED_BYTES: Final = 1 << 30
 
 
 class Placement(msgspec.Struct, omit_defaults=True):
-    """What the host says of a session's objects with each call.
+    """The host's data about a session's objects, which come with each call.
 
-    `number` grows whenever they begin anew in another worker; the first calls there are `first`. `restore` has copies,
-    by name, with the id of each, that the worker has not had as far as the host knows; `lost` the messages for names
-    whose objects are lost. `order` counts the session's calls.
+    `number` grows whenever the objects begin anew in another worker; the first calls there have `first`. `restore` has,
+    by name, the copies that the worker has not had as far as the host knows, each with its id. `lost` has the messages
+    for names whose objects are lost. `order` counts the session's calls.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Placement(msgspec.Struct, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A stored object. `copy_id` is that of the host's copy, 0 if there is none."""
+    """A stored object. `copy_id` is the id of the host's copy, 0 if there is none."""
 
     value: Any
     ref: RemoteRef
@@ -45,9 +45,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class SessionObjects:
-    """The objects of one session, since its placement has come here.
+    """The objects of one session, since this worker has had its placement.
 
-    `version` counts its changes; `names` has all names, and `seen` the ids of all copies, that it has ever had.
+    `version` counts the changes. `names` has all names that the session has ever had here, and `seen` the ids of all
+    copies.
     """
 
     __slots__ = ("entries", "is_over", "names", "number", "seen", "session_id", "version")
@@ -63,12 +64,12 @@ class SessionObjects:
 
     @property
     def bytes(self) -> int:
-        """The estimated sizes of its objects together."""
+        """The sum of the estimated sizes of its objects."""
         return sum(entry.ref.size for entry in tuple(self.entries.values()))
 
 
 class ObjectStore:
-    """The stored objects of all sessions. `quota` is what one session may keep, in bytes."""
+    """The stored objects of all sessions. `quota` is how many bytes one session may keep."""
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
@@ -80,18 +81,19 @@ class ObjectStore:
 
     @property
     def count(self) -> int:
-        """Objects of all sessions."""
+        """How many objects all sessions have together."""
         return sum(len(objects.entries) for objects in tuple(self._sessions.values()))
 
     @property
     def bytes(self) -> int:
-        """The estimated sizes of all objects together."""
+        """The sum of the estimated sizes of all objects."""
         return sum(objects.bytes for objects in tuple(self._sessions.values()))
 
     def open(self, session_id: str, placement: Placement) -> SessionObjects:
-        """The objects of a session, made anew if its placement has come here just now.
+        """Return the objects of a session; they begin anew if the placement has only just come to this worker.
 
-        Raises `SessionNotFound` if it was here before: the session has ended then.
+        Raises `SessionNotFound` if the placement was here before and the objects are gone, because the session has
+        ended.
         """
         with self._lock:
             objects = self._sessions.get(session_id)
@@ -102,14 +104,14 @@ class ObjectStore:
             return objects
 
     def restore(self, objects: SessionObjects, entries: Mapping[str, Entry]) -> None:
-        """Put objects made of copies in their place, unless they have been here before. Raises `SessionNotFound`."""
+        """Add objects that were made from copies, except for copies that were here before. Raises `SessionNotFound`."""
         with self._lock:
             missing = {name: entry for name, entry in entries.items() if entry.copy_id not in objects.seen}
             if missing:
                 self._put(objects, {**objects.entries, **missing}, missing)
 
     def change(self, objects: SessionObjects, added: Mapping[str, Entry], removed: str = "") -> None:
-        """Add objects in place of those of the same names, or remove one; all or nothing.
+        """Add objects, which replace objects of the same names, or remove one; all or nothing.
 
         Raises `QuotaExceeded`, and `SessionNotFound` if the session has ended meanwhile.
         """
@@ -120,7 +122,7 @@ class ObjectStore:
             if added:
                 self._check_quota(objects, entries, added)
             self._put(objects, entries, added)
-        del before  # what is not needed any more goes when the lock is free: it may run code of its own
+        del before  # old objects go when the lock is free, because they may run code of their own
 
     def _put(self, objects: SessionObjects, entries: dict[str, Entry], added: Mapping[str, Entry]) -> None:
         if objects.is_over:
@@ -131,7 +133,7 @@ class ObjectStore:
         objects.entries = entries
 
     def end(self, session_id: str) -> None:
-        """A session has ended: nothing is kept for it from now on, not by calls that run either."""
+        """Forget a session that has ended. From now on nothing is kept for it, not even by calls that still run."""
         with self._lock:
             objects = self._sessions.pop(session_id, None)
             if objects is None:

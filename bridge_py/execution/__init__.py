@@ -1,1 +1,1 @@
-"""How tools run and are stopped, and how their process lives and ends."""
+"""How tools run and are stopped, and how their process ends."""

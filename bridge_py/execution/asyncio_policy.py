@@ -1,4 +1,4 @@
-"""Makes asyncio its own again outside of trio, after trio-asyncio has been imported."""
+"""Restores plain asyncio for code outside of trio, after trio-asyncio has been imported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ TRIO_ASYNCIO: Final = "trio_asyncio"
 
 
 def restore_asyncio() -> None:
-    """Undo what the import of trio-asyncio does to code outside of trio. Does nothing if it has not been imported.
+    """Undo the effects of importing trio-asyncio on code outside of trio. Does nothing if it has not been imported.
 
-    trio-asyncio keeps one policy for each thread, and makes synchronous loops of its own where none has been set. Those
-    run no function in a thread, and an interrupt breaks them. Here one policy of the process takes that place, as in
-    plain asyncio: the one that was there before the import, or what the application sets later.
+    trio-asyncio keeps one event loop policy for each thread. Where none has been set, it makes synchronous loops of its
+    own. Those loops cannot run functions in threads, and an interrupt breaks them. This function installs one policy of
+    the whole process instead, as in plain asyncio: the policy from before the import, or the one that the application
+    sets later.
     """
-    # The module calls itself by another name from Python 3.12 on, so it is found as an attribute of its package.
+    # From Python 3.12 on the module calls itself by another name, so it is found as an attribute of its package.
     inside = getattr(sys.modules.get(TRIO_ASYNCIO), "_loop", None)
     outside = getattr(inside, "_faked_policy", None)
     if outside is None or isinstance(vars(type(outside)).get("policy"), property):

@@ -1,4 +1,4 @@
-"""Credit of a stream: how many chunks its consumer will still take."""
+"""Credit of a stream: how many chunks its consumer still takes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SyncCredit:
         self._closed = False
 
     def grant(self, chunks: int) -> None:
-        """Add credit; from any thread."""
+        """Add credit. Any thread may call this."""
         self._grants.put(chunks)
 
     def close(self) -> None:
-        """End the waiting of `take`, now and from now on; from any thread."""
+        """End the waiting of `take`, now and from now on. Any thread may call this."""
         self._closed = True
         self._grants.put(0)  # an asynchronous exception does not end a wait in C
 
@@ -47,9 +47,9 @@ class AsyncCredit:
         self._grants: SimpleQueue[int] = SimpleQueue()
 
     def grant(self, chunks: int) -> None:
-        """Add credit; from any thread."""
+        """Add credit. Any thread may call this."""
         self._grants.put(chunks)
-        # The loop is known from the first wait on; what came before it is found in the queue.
+        # The loop is known from the first `take` on, which finds earlier grants in the queue.
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._more.set)
 

@@ -1,7 +1,8 @@
-"""How worker processes end, and the children that tools fork from them.
+"""How worker processes end, and the child processes that tools fork from them.
 
-Both leave without finalizing the interpreter. Threads that are left behind would enter it afterwards: the process would
-die of SIGSEGV, or wait for them. In a forked child it would besides run what the parent has registered for its own end.
+Both exit without finalizing the interpreter. Otherwise threads that are left behind would enter it afterwards: the
+process would die of SIGSEGV, or wait for them. A forked child would also run the functions that its parent has
+registered for its own end.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _EXECUTORS: Final = 1.0  # seconds for executors to end their threads and proces
 
 
 def leave(code: int) -> NoReturn:
-    """End this process: what `atexit` has, and what is buffered, but no thread is waited for. On the main thread."""
-    # Whoever sends SIGTERM wants no more of it. A tool may have left another handler.
+    """End this process: run the functions of `atexit` and flush output, but wait for no thread. On the main thread."""
+    # A SIGTERM from now on ends the process at once. A tool may have left another handler.
     signal.signal(signal.SIGTERM, lambda *_: _exit(code))
     _end_executors()
     atexit._run_exitfuncs()
@@ -28,7 +29,7 @@ def leave(code: int) -> NoReturn:
 
 
 def code_of(error: BaseException) -> int:
-    """The exit code of a program that ends by an exception, which is shown as Python does."""
+    """Return the exit code of a program that ends by an exception, and show the exception as Python does."""
     if not isinstance(error, SystemExit):
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
@@ -39,16 +40,16 @@ def code_of(error: BaseException) -> int:
 
 
 def end_forked(parent: int, error: BaseException | None = None) -> None:
-    """End this process if it was forked from the worker `parent`, as a program ends that has come to its end.
+    """End this process if it was forked from the worker `parent`, with exit code 0 or the code for `error`.
 
-    A tool that forks returns twice. Its child has the worker's memory, but none of its threads, and no link.
+    A tool that forks returns twice. The child process has the worker's memory, but none of its threads, and no link.
     """
     if os.getpid() != parent:
         leave_child(0 if error is None else error)
 
 
 def leave_child(code: int | BaseException) -> NoReturn:
-    """End a forked child with an exit code, or with that of an exception. What its parent has for `atexit` stays."""
+    """End a forked child with an exit code, or the code for an exception, without its parent's `atexit` functions."""
     status = 1
     try:
         status = code if isinstance(code, int) else code_of(code)
@@ -58,7 +59,7 @@ def leave_child(code: int | BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def forks_end() -> Iterator[None]:
-    """Children that are forked in the block end with it."""
+    """End child processes that are forked in the block when they come to its end."""
     parent = os.getpid()
     try:
         yield
@@ -69,8 +70,8 @@ def forks_end() -> Iterator[None]:
 
 
 def _end_executors() -> None:
-    # What Python does for concurrent.futures before `atexit`: without it, multiprocessing's function there waits for
-    # processes that nobody ends. It waits for threads, which may never end.
+    # Python does this for concurrent.futures before `atexit`. Without it, multiprocessing's `atexit` function would
+    # wait for processes that nobody ends. It waits for threads, which may never end, so its time is limited.
     functions = getattr(threading, "_threading_atexits", [])
     thread = threading.Thread(target=_call_all, args=(list(reversed(functions)),), daemon=True)
     if functions:

@@ -1,12 +1,12 @@
 """Runs tools. The link's thread submits and cancels calls; they run in the order of submission.
 
-A worker with one call at a time runs sync tools on the main thread, where many libraries insist to
-be, and coroutines on the main thread's event loop. With more at a time the main thread belongs to the
-event loop and sync tools get a thread each.
+A worker with one call at a time runs sync tools on the main thread, because many libraries work only there, and
+coroutines on the main thread's event loop. With several calls at a time the main thread belongs to the event loop, and
+each sync tool gets a thread.
 
-Before a call starts, its id goes into the ledger: memory shared with the host, which outlives the
-process. Calls start in order, so the ledger tells the host exactly which calls of a dead
-worker never started; those it may run elsewhere.
+Before a call starts, its id goes into the ledger: memory shared with the host, which outlives the process. Calls start
+in order, except behind a call whose arguments must be fetched (see `_take`). So the ledger tells the host which calls
+of a dead worker never started; the host may run those calls elsewhere.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from .ledger import note_start
 from .running_loops import RunningLoop, is_cancellation
 from .tool_loop import CallTasks, ToolLoop
 
-__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+__calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 _END: Final = object()
 Pack = Callable[[Any, str], EncodedValue]
-Run = Callable[..., Any]  # runs a function for a call, with its arguments, such that it may be interrupted
+Run = Callable[..., Any]  # runs a function with arguments for a call, so that it may be interrupted
 
 
 class Replies(Protocol):
-    """Where outcomes go. Callable from any thread; each call gets one of result, error, end."""
+    """Takes the outcomes of calls. Any thread may call it; each call gets exactly one `result`, `error` or `end`."""
 
     def result(self, call_id: int, encoded: EncodedValue) -> None:
-        """The call returned."""
+        """Report that a call returned."""
 
     def error(self, call_id: int, fault: Fault) -> None:
-        """The call raised, was cancelled or never started."""
+        """Report that a call raised, was cancelled or never started."""
 
     def chunk(self, call_id: int, encoded: EncodedValue) -> None:
-        """The stream yielded."""
+        """Report that a stream yielded a chunk."""
 
     def end(self, call_id: int) -> None:
-        """The stream is over."""
+        """Report that a stream is over."""
 
 
 class ToolCall:
@@ -86,21 +86,21 @@ class ToolCall:
             queue = SimpleQueue() if host is None else host.make_queue()
             self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
         self.cancelled = False
-        self.interrupted = False  # the running code has been told
-        self.attempts = 0  # to tell it
-        self.loop: RunningLoop | None = None  # that it runs, and that was asked to cancel it
-        self.stop: Callable[[], object] | None = None  # tells the running code
+        self.interrupted = False  # whether the running code has been told
+        self.attempts = 0  # attempts to tell it
+        self.loop: RunningLoop | None = None  # the loop that it runs, and that was asked to cancel it
+        self.stop: Callable[[], object] | None = None  # tells the running code to stop
 
     def arguments(self) -> dict[str, Any]:
-        """Its arguments, once: what they refer to in shared memory goes when the tool lets go of it."""
+        """Decode its arguments. This works once: then only the tool refers to shared memory, and can let go of it."""
         body, area = self.body, self.area
         self.body = self.area = b""
         return self.tool.arguments(body, area, self.context)
 
     def cancel(self) -> None:
-        """Mark as cancelled, and stop the code if it runs. From the link's thread."""
+        """Mark the call as cancelled, and stop its code if it runs. Only the link's thread may call this."""
         self.cancelled = self.context._cancelled = True
-        # First: while an asynchronous exception is pending for a thread that waits in C, a traced thread of
+        # This comes first. While an asynchronous exception is pending for a thread that waits in C, a traced thread of
         # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
@@ -110,19 +110,19 @@ class ToolCall:
             self.stop()
 
     def note_told(self) -> None:
-        """The running code learns of its cancellation from its context, and in no other way."""
+        """Count the running code as told: it learns of its cancellation only from its context."""
         self.interrupted = True
 
 
 def _run_whole(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run user code that is never interrupted; raises `ToolCancelled` before it, if the call is cancelled already."""
+    """Run user code that is never interrupted. If the call is cancelled already, raise `ToolCancelled` instead."""
     if call.cancelled:
         raise ToolCancelled
     return function(*args, **kwargs)
 
 
 class Executor:
-    """What both executors share: the queue, the ledger, and the road from outcome to reply."""
+    """The base of both executors: the queue, the ledger, and the way from an outcome to its reply."""
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         self._replies = replies
@@ -134,14 +134,17 @@ class Executor:
         self._pid = os.getpid()
 
     def submit(self, call: ToolCall) -> None:
-        """Queue a call. From the link's thread, as `cancel`, `recall`, `grant` and `stop` are."""
+        """Put a call into the queue.
+
+        Only the link's thread may call this, and `cancel`, `recall`, `grant` and `stop`.
+        """
         self._calls[call.id] = self._waiting[call.id] = call
         self._wake(call.id)
 
     def cancel(self, call_id: int) -> bool:
-        """Stop a call: at once if it waits, by interrupting its code if it runs.
+        """Stop a call: at once if it waits in the queue, by interrupting its code if it runs.
 
-        Returns False if it cannot be interrupted right now: try again soon.
+        Returns False if the code cannot be interrupted right now: try again soon.
         """
         if self._withdraw(call_id, CANCELLED) or (call := self._calls.get(call_id)) is None:
             return True
@@ -149,11 +152,11 @@ class Executor:
         return call.interrupted
 
     def recall(self, call_id: int) -> None:
-        """Give a call back if it has not started."""
+        """Give a call back to the host if it has not started."""
         self._withdraw(call_id, NOT_STARTED)
 
     def grant(self, call_id: int, chunks: int) -> None:
-        """Pass credit on to a stream."""
+        """Give a stream more credit."""
         call = self._calls.get(call_id)
         if call is not None and call.credit is not None:
             call.credit.grant(chunks)
@@ -167,14 +170,17 @@ class Executor:
         raise NotImplementedError
 
     def complete(self, returned: object) -> None:
-        """Await what an `async def setup` or `close` has returned, where coroutine tools run. Not while `run` runs."""
+        """Await the coroutine of an `async def setup` or `close`, on the event loop of coroutine tools.
+
+        Does nothing for any other object. Do not call it while `run` runs.
+        """
         raise NotImplementedError
 
     def _wake(self, call_id: int, /) -> None:
         raise NotImplementedError
 
     def _withdraw(self, call_id: int, code: str) -> bool:
-        # dict.pop decides between this thread and the one that starts calls: only one gets the call.
+        # dict.pop decides between this thread and the thread that starts calls: only one of them gets the call.
         if self._waiting.pop(call_id, None) is None:
             return False
         self._calls.pop(call_id, None)
@@ -184,7 +190,7 @@ class Executor:
     def _take(self, call_id: int) -> ToolCall | None:
         call = self._waiting.pop(call_id, None)
         # Calls may start out of turn, when arguments are fetched. Then the ledger keeps the largest id: a call
-        # that never started may fail, but none that did may run again.
+        # that never started may fail, but no call that has started may run again.
         if call is not None and call_id > self._last_started:
             self._last_started = call_id
             if self._ledger is not None:
@@ -220,13 +226,13 @@ class Executor:
         del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: ToolCall, run: Run, generator: Generator[Any, None, None]) -> None:
-        """Send what a generator yields, each chunk for a credit."""
-        # Interrupts may hit only what runs inside `run`: one in the middle of posting a chunk would leave the
-        # outbox half-done.
+        """Send the chunks that a generator yields, one for each credit."""
+        # Interrupts may hit only code that runs inside `run`: an interrupt in the middle of posting a chunk would leave
+        # the outbox half-done.
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
             while (value := run(call, self._call_here, next, generator, _END)) is not _END:
-                # First: while this waits for credit, other calls and threads may change the value.
+                # Encoding comes first: while this waits for credit, other calls and threads may change the value.
                 encoded = self._pack(value, "chunk")
                 try:
                     run(call, call.credit.take)
@@ -236,7 +242,7 @@ class Executor:
                 self._replies.chunk(call.id, encoded)
 
     def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of user code. A child that it forks ends with it, and has no part in what follows."""
+        """Call a function of user code. A child process that it forks ends with it, and runs no later code of ours."""
         try:
             return function(*args, **kwargs)
         finally:
@@ -262,7 +268,10 @@ class Executor:
         del error  # see `_run_sync`
 
     async def _await_tool(self, call: ToolCall, tasks: CallTasks) -> EncodedValue | None:
-        """Run a coroutine tool, until also the tasks that it has made have ended, which may change what it returned."""
+        """Run a coroutine tool until it and all tasks that it has made have ended.
+
+        Its result is encoded before the tasks end, because they may change it.
+        """
         tasks.begin()
         encoded: EncodedValue | None = None
         try:
@@ -297,12 +306,12 @@ class Executor:
 
 
 async def completed(returned: Awaitable[Any]) -> None:
-    """Await it, whatever kind of awaitable it is."""
+    """Await any kind of awaitable, as a coroutine."""
     await returned
 
 
 class _MainThreadExecutor(Executor):
-    """One that has the main thread of a process for its event loop."""
+    """An executor that has the main thread of a process for its event loop."""
 
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
@@ -368,8 +377,8 @@ class ConcurrentExecutor(_MainThreadExecutor):
 
     def _start_waiting(self) -> None:
         while self._free and self._waiting:
-            # Only this thread takes calls, in their order; the link's thread may withdraw any, so
-            # the oldest may be gone between the look and the taking.
+            # Only this thread takes calls, in their order. The link's thread may withdraw any call, so
+            # the oldest call may be gone before it is taken.
             oldest = next(iter(list(self._waiting)), None)
             call = None if oldest is None else self._take(oldest)
             if call is not None:

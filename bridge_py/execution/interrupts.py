@@ -1,20 +1,19 @@
-"""Stopping sync Python code from another thread, and only the code it was meant for.
+"""Stops sync Python code from another thread, and only the code that is to be stopped.
 
-An interrupt can arrive just after the tool it was meant for has ended. Both classes here raise
-`ToolCancelled` only between the first and the last instruction of `run`, for the very call that
-was cancelled, and once at the most.
+An interrupt can arrive just after its tool has ended. Both classes here raise `ToolCancelled` only between the first
+and the last instruction of `run`, only for the call that was cancelled, and at most once.
 
-Some code must not be left half-way: an import (the module would be broken for all later calls), a
-finalizer (which would swallow the exception), code that takes a lock and has not yet reached its `try`,
-our own that posts a question to the host.
-There nothing is raised, and whoever interrupts tries again a little later. A thread that waits for a lock may never
-be met elsewhere, so with locks that goes on for so many attempts only. Where the call runs an event loop, the loop is
-asked to cancel what it runs; only code that blocks the loop is interrupted itself.
+Some code must not be left half-way: an import (the module would be broken for all later calls), a finalizer (which
+would swallow the exception), code that takes a lock and has not yet reached its `try`, and our own code that posts a
+question to the host. There nothing is raised, and the caller tries again a little later. A thread that waits for a
+lock may never be found in other code, so code around locks is spared for a limited number of attempts only. If the call
+runs an event loop, the loop is asked to cancel the code that it runs; only code that blocks the loop is interrupted
+itself.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # 0.1 µs for each call, where those of `signal` take 2 µs
+import _signal  # type: ignore[import-not-found]  # its calls take 0.1 µs each, those of `signal` 2 µs
 import ctypes
 import signal
 import sys
@@ -27,38 +26,39 @@ from bridge_py.wire.errors import ToolCancelled
 
 from .running_loops import RunningLoop, is_loops_own, loop_of, running_here
 
-__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+__calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 _SIGURG: Final = int(signal.SIGURG)
-_INSTRUCTIONS = 100  # a pending exception is raised at one of the next few
-# Not to be left while they are anywhere on the stack: imports, and the finalizers of weakref.
+_INSTRUCTIONS = 100  # a pending exception is raised at one of the next few instructions
+# No interrupt while these packages are anywhere on the stack: imports, and the finalizers of weakref.
 _WHOLE: Final = frozenset({"importlib", "weakref"})
-# Not to be left while they are what runs: functions of logging between which and its `try` nothing can be raised, and
-# all of a coverage tracer, which takes a lock of its own inside the code that it traces.
+# No interrupt while this is the running code: functions of logging that take or release a lock, and all of a coverage
+# tracer. Nothing can be raised between one of these functions and logging's `try`. The tracer takes a lock of its own
+# inside the code that it traces.
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
-_LOOP_ATTEMPTS: Final = 15  # until a loop that has not heard counts as blocked
+_LOOP_ATTEMPTS: Final = 15  # after so many, a loop that has not reacted counts as blocked
 
 
 class Interruptible(Protocol):
-    """What an interrupt needs to know of a call."""
+    """The state of a call that an interrupt needs."""
 
     cancelled: bool
     interrupted: bool
-    attempts: int  # to interrupt it
-    loop: RunningLoop | None  # that was asked to cancel it
+    attempts: int  # how many attempts to interrupt it there were
+    loop: RunningLoop | None  # the loop that was asked to cancel it
 
 
 class MainThreadInterrupts:
     """Interrupts sync tools on the main thread by a signal, which also ends blocking system calls.
 
-    SIGURG is used because its default action is to be ignored, so that a late one does no harm, and
-    because no library is known to claim it.
+    SIGURG is used because its default action is to be ignored, so that a late signal does no harm, and
+    because no library is known to use it.
     """
 
     def __init__(self) -> None:
         self._current: Interruptible | None = None
         self._thread = threading.main_thread().ident
-        self._handler = self._handle  # one object, which can be recognized
+        self._handler = self._handle  # one object, so that it can be recognized
         signal.signal(signal.SIGURG, self._handler)
 
     def run(self, call: Interruptible, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -70,12 +70,12 @@ class MainThreadInterrupts:
                 raise ToolCancelled
             return function(*args, **kwargs)
         finally:
-            # An interrupt just before this line leaves _current set, but then `interrupted` is set
-            # too and the handler stays quiet until the next call takes the place.
+            # An interrupt just before this line leaves _current set. But then `interrupted` is set
+            # too, so the handler does nothing until the next call is the current one.
             self._current = None
 
     def interrupt(self) -> None:
-        """From any thread: interrupt the current call if it is marked as cancelled and may be left half-way."""
+        """Interrupt the current call if it is marked as cancelled and may be left half-way. From any thread."""
         assert self._thread is not None
         signal.pthread_kill(self._thread, signal.SIGURG)
 
@@ -113,7 +113,7 @@ class ThreadInterrupt:
             self._leave()
 
     def interrupt(self, call: Interruptible) -> None:
-        """From any other thread: interrupt the call if it is between start and end and may be left half-way."""
+        """Interrupt the call if it is between start and end and may be left half-way. From any other thread."""
         with self._lock:
             if self._thread is None or call.interrupted:
                 return
@@ -121,8 +121,8 @@ class ThreadInterrupt:
                 _set_async_exception(self._thread, ToolCancelled)
 
     def _leave(self) -> None:
-        # The exception may be pending still and would hit whatever comes next, so it is let in here. Taking it
-        # back (by setting NULL) leaves the interpreter's own flag up, and 3.11 then loops forever under a tracer.
+        # The exception may still be pending, and would hit later code, so it is raised and caught here. Taking it back
+        # (by setting NULL) leaves the interpreter's own flag set, and then Python 3.11 loops forever under a tracer.
         try:
             with self._lock:
                 self._thread = None
@@ -135,9 +135,9 @@ class ThreadInterrupt:
 def _is_interrupted(
     call: Interruptible, frame: FrameType | None, find: Callable[[], RunningLoop | None] = lambda: None
 ) -> bool:
-    """Whether to raise at `frame`, which is the call's. Marks the call as interrupted then, or when its loop was told.
+    """Decide whether to raise in the call, whose innermost frame is `frame`. If so, mark the call as interrupted.
 
-    `find` finds a loop that no frame shows.
+    If its loop has been told, mark the call as interrupted, and raise nothing. `find` finds a loop that no frame shows.
     """
     call.attempts += 1
     if call.loop is not None and call.loop.is_told:
@@ -154,7 +154,7 @@ def _is_interrupted(
 
 
 def _is_blocked(call: Interruptible, loop: RunningLoop, frame: FrameType | None) -> bool:
-    """Ask the loop that a call runs to cancel it; returns whether code of the tool seems to keep the loop from that."""
+    """Ask the loop that a call runs to cancel the call; returns whether code of the tool seems to block the loop."""
     if call.loop is None or not call.loop.is_same(loop):
         call.loop = loop
     call.loop.cancel()
@@ -179,7 +179,7 @@ def _handles_a_lock(frame: FrameType | None) -> bool:
 
 
 def _is_uninterruptible(frame: FrameType) -> bool:
-    # A question to the host that is half in the outbox would stop all that comes after it.
+    # A question to the host that is half in the outbox would stop all later ones.
     return frame.f_globals.get("__uninterruptible__") is True
 
 

@@ -1,7 +1,7 @@
 """A page of memory that a worker shares with its host, and that outlives it.
 
-It tells which call the worker has started last, and, of a worker that could not start, why: by what no pipe or link
-can lose, and no other death can overtake.
+It tells which call the worker has started last. If a worker could not start, it tells why. Unlike a pipe or a link, it
+loses nothing, and no other news of the worker's death can come before it.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ _LONGEST: Final = 2000  # bytes
 
 
 def note_start(ledger: mmap, call_id: int) -> None:
-    """A call starts."""
+    """Note that a call starts."""
     _CALL.pack_into(ledger, 0, call_id)
 
 
 def last_started(ledger: mmap) -> int:
-    """The id of the call that was started last; 0 if there was none."""
+    """Return the id of the call that was started last; 0 if there was none."""
     (call_id,) = _CALL.unpack_from(ledger)
     return int(call_id)
 
 
 def note_failure(ledger: mmap, error: BaseException) -> None:
-    """The worker cannot start."""
+    """Note why the worker cannot start."""
     text = in_words(error).encode("utf-8", "backslashreplace")[:_LONGEST]
     ledger[_TEXT_AT : _TEXT_AT + len(text)] = text
-    _SIZE.pack_into(ledger, _CALL.size, len(text))  # after the text, for whoever reads it now
+    _SIZE.pack_into(ledger, _CALL.size, len(text))  # after the text, because the host may read at any time
 
 
 def failure_of(ledger: mmap) -> str:
-    """Why the worker could not start, in its own words; empty if it has said nothing."""
+    """Return why the worker could not start, in its own words; empty if it has said nothing."""
     (size,) = _SIZE.unpack_from(ledger, _CALL.size)
     return ledger[_TEXT_AT : _TEXT_AT + min(size, _LONGEST)].decode("utf-8", "replace")
 
 
 def in_words(error: BaseException) -> str:
-    """Why a worker could not start, given what was raised."""
+    """Describe why a worker could not start, from the exception that was raised."""
     try:
         text = str(error)
     except Exception as broken:

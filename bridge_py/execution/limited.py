@@ -1,4 +1,4 @@
-"""`python limited.py LIMITS COMMAND...`: become a program that lives within limits, a JSON object of them."""
+"""`python limited.py LIMITS COMMAND...`: set limits, which a JSON object gives, and become the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridge_py.wire.errors import UsageError
 
 
 def main(limits: str, *command: str) -> None:
-    """Set the limits, and go on as the command."""
+    """Set the limits, and become the command."""
     try:
         apply_limits(json.loads(limits))
         os.execvp(command[0], command)  # noqa: S606 - the command is the caller's own

@@ -16,9 +16,9 @@ _RESOURCES: Final = {
 
 
 def apply_limits(limits: dict[str, int]) -> None:
-    """Set the limits of this process, soft and hard; `nice` is its niceness.
+    """Set the soft and hard limits of this process; `nice` is its niceness.
 
-    Raises `UsageError` for one that cannot be set, such as one over a hard limit.
+    Raises `UsageError` for a limit that cannot be set, such as one above a hard limit.
     """
     for name, value in limits.items():
         try:
@@ -34,7 +34,8 @@ def _apply(name: str, value: int) -> None:
         raise UsageError(f"there is no limit {name!r}")
     else:
         kind = _RESOURCES[name]
-        # At the hard limit of CPU time the kernel sends SIGKILL, which does not tell its reason; SIGXCPU does.
+        # At the hard limit of CPU time the kernel sends SIGKILL, which does not tell the reason. SIGXCPU, which it
+        # sends at the soft limit, does.
         spare = name == "cpu_seconds" and resource.getrlimit(kind)[1] != value
         resource.setrlimit(kind, (value, value + spare))
 

@@ -1,8 +1,8 @@
-"""Event loops that sync tools run, by `asyncio.run`, `trio.run` and the like, and how they are told to stop.
+"""Event loops that sync tools run, with `asyncio.run`, `trio.run` and the like, and how they are told to stop.
 
-An exception that is raised wherever such a loop happens to be would break it: no `finally` of its coroutines would
-run, and their children would live on. So the loop is asked to cancel what it runs, and what then comes out of the tool
-counts as its cancellation.
+An exception that is raised at an arbitrary place in such a loop would break it: no `finally` of its coroutines would
+run, and their children would live on. So the loop is asked to cancel the code that it runs. The exception that then
+comes out of the tool counts as the tool's cancellation.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class RunningLoop(Protocol):
 
     @property
     def is_told(self) -> bool:
-        """What it runs has been told, so that an interrupt is not tried again."""
+        """Whether the code that it runs has been told, so that no other interrupt is tried."""
         ...
 
     def cancel(self) -> None:
-        """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
+        """Cancel the code that it runs. Any thread or signal handler may call this, and repeat it until it is told."""
 
     def raised(self) -> None:
-        """An exception is raised in what it runs now, because it did not hear."""
+        """Note that an exception is now raised in the code that it runs, because the loop has not reacted."""
 
     def is_same(self, other: RunningLoop) -> bool:
-        """Whether both are one run of one loop."""
+        """Whether both are the same run of the same loop."""
         ...
 
 
 class AsyncioRun:
-    """A run of an asyncio loop until `main` is done. If that is None, all its tasks are cancelled and it is stopped."""
+    """A run of an asyncio loop until `main` is done. If that is None, `cancel` cancels all tasks and stops the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, main: asyncio.Future[Any] | None) -> None:
         self._loop = loop
@@ -49,19 +49,22 @@ class AsyncioRun:
 
     @property
     def is_told(self) -> bool:
-        """What it runs has been told, so that an interrupt is not tried again."""
+        """Whether the code that it runs has been told, so that no other interrupt is tried."""
         return self._is_told
 
     def raised(self) -> None:
-        """An exception is raised in what it runs now. Its main task may await in its `finally`: it is not cancelled."""
+        """Note that an exception is now raised in the code that it runs.
+
+        If that code is the main task, the task is not cancelled too, because it may await in its `finally`.
+        """
         self._is_told = asyncio.current_task(self._loop) is self._main
 
     def is_same(self, other: RunningLoop) -> bool:
-        """Whether both are one run of one loop."""
+        """Whether both are the same run of the same loop."""
         return isinstance(other, AsyncioRun) and (self._loop, self._main) == (other._loop, other._main)
 
     def cancel(self) -> None:
-        """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
+        """Cancel the code that it runs. Any thread or signal handler may call this, and repeat it until it is told."""
         if not self._is_asked and not self._loop.is_closed():
             self._is_asked = True
             with contextlib.suppress(RuntimeError):  # it has been closed meanwhile
@@ -87,19 +90,19 @@ class TrioRun:
         self._is_asked = False
 
     def raised(self) -> None:
-        """An exception is raised in what it runs now, because it did not hear."""
+        """Note that an exception is now raised in the code that it runs, because the loop has not reacted."""
 
     @property
     def is_told(self) -> bool:
-        """Its main task has ended by an exception. Until then it stays cancelled, so there is nothing to repeat."""
+        """Whether its main task has ended by an exception. Until then it stays cancelled, so nothing is repeated."""
         return hasattr(self._runner.main_task_outcome, "error")
 
     def is_same(self, other: RunningLoop) -> bool:
-        """Whether both are one run of one loop."""
+        """Whether both are the same run of the same loop."""
         return isinstance(other, TrioRun) and self._runner is other._runner
 
     def cancel(self) -> None:
-        """Cancel what it runs. From any thread, and in a signal handler; may be called again until it is told."""
+        """Cancel the code that it runs. Any thread or signal handler may call this, and repeat it until it is told."""
         if not self._is_asked:
             self._is_asked = True
             with contextlib.suppress(RuntimeError):  # it has ended meanwhile
@@ -114,7 +117,7 @@ class TrioRun:
 
 
 def loop_of(frame: FrameType | None, caller: str) -> RunningLoop | None:
-    """The outermost loop that the code of a call runs, by its innermost frame. `caller`: the module that runs calls."""
+    """Find the outermost loop that a call runs, from its innermost frame. `caller` is the module that runs calls."""
     found: RunningLoop | None = None
     while frame is not None and frame.f_globals.get("__name__") != caller:
         found = _run_of(frame) or found
@@ -139,15 +142,16 @@ def _run_of(frame: FrameType) -> RunningLoop | None:
 
 
 def running_here() -> RunningLoop | None:
-    """The asyncio loop that runs in this thread, also one that is written in C and has no frames."""
+    """Find the asyncio loop that runs in this thread, even one that is written in C and has no frames."""
     loop = asyncio.events._get_running_loop()
     return None if loop is None else AsyncioRun(loop, None)
 
 
 def is_loops_own(frame: FrameType | None, *, in_loop: bool = False) -> bool:
-    """Whether it is a loop's own code that runs, not that of a tool: there nothing may be raised.
+    """Whether the running code is a loop's own, and not a tool's. In a loop's own code nothing may be raised.
 
-    `in_loop`: a loop runs this code. Then that of a pool inside the worker counts too, which would leave files behind.
+    `in_loop` says that a loop runs this code. Then the code of a pool inside the worker counts too, because an
+    exception there would leave files behind.
     """
     package = _package_of(frame)
     return package in _LOOPS or (in_loop and (package in _HELPERS or _is_a_pools(frame)))
@@ -166,7 +170,7 @@ def _package_of(frame: FrameType | None) -> str:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether an exception is what comes out of code that was cancelled."""
+    """Whether an exception is one with which cancelled code ends."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_cancellation(each) for each in error.exceptions)
     trio_cancelled = getattr(sys.modules.get("trio"), "Cancelled", ToolCancelled)

@@ -1,7 +1,7 @@
 """The event loop that coroutine tools run on. It knows which task belongs to which call.
 
-A call is a nursery: tasks that it has made, and those that they have made, end with it. A child that one of them has
-forked ends when it comes back to the loop, which belongs to its parent.
+A call is a nursery: the tasks that it has made, and the tasks that those have made, end with it. If a task forks a
+child process, the child ends when it comes back to the loop, because the loop belongs to its parent.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ from .ending import forks_end, leave_child
 
 
 class CallTasks:
-    """The tasks of one call, but for the one that runs the tool itself. On the thread of the loop."""
+    """The tasks of one call, except the task that runs the tool itself. For the thread of the loop only."""
 
     def __init__(self) -> None:
         self._tool: asyncio.Task[Any] | None = None
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order, for runs that are replayed
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order, so that runs can be replayed
         self._is_over = False
         #: SystemExit or KeyboardInterrupt of one of the tasks, which is then the outcome of the call.
         self.error: BaseException | None = None
 
     def begin(self) -> None:
-        """The current task runs the tool; what it makes from now on belongs to the call."""
+        """Note that the current task runs the tool. Tasks that it makes from now on belong to the call."""
         self._tool = asyncio.current_task()
         _CALL.set(self)
 
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Code of the call has made a task."""
+        """Add a task that code of the call has made."""
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
-        # The tool has ended: it was made by a task that is being cancelled, or by a callback that was left behind.
+        # The tool has ended. A task that is being cancelled, or a callback that was left behind, has made this task.
         if self._is_over:
             task.cancel()
 
     def fail(self, error: BaseException) -> None:
-        """One of the tasks has raised what would end the loop."""
+        """Note that a task has raised an exception that would end the loop, and cancel the tool."""
         self.error = self.error or error
         for task in self._tasks:
             if task.done() and not task.cancelled():
-                task.exception()  # is told with the call, so asyncio need not say that nobody has asked for it
+                task.exception()  # the call reports it, so asyncio need not say that nobody has asked for it
         if self._tool is not None:
             self._tool.cancel()
 
     async def end(self) -> None:
-        """Cancel the tasks, each once, and wait for their ends, and for those of the tasks that they make meanwhile."""
+        """Cancel each task once. Wait until all tasks have ended, and all tasks that they make meanwhile."""
         self._is_over = True
         for task in self._tasks:
             task.cancel()
         while self._tasks:
-            # The call is over when they are, however often it is cancelled.
+            # However often the call is cancelled, it is over only when its tasks are.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(list(self._tasks))
 
 
 def of_call(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """A task that was just made; it belongs to the call whose code has made it."""
+    """Add a new task to the call whose code has made it, if there is one, and return the task."""
     call = _CALL.get()
     if call is not None:
         call.add(task)
@@ -73,7 +73,11 @@ _CALL: contextvars.ContextVar[CallTasks | None] = contextvars.ContextVar("snakep
 
 
 class ToolLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, with calls. By its class: policies of adapters' modules are for the loops of their tools."""
+    """asyncio's own loop, which knows about calls.
+
+    It derives from the loop's class and uses no policy, because policies that adapters' modules set are for the loops
+    of their tools.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,21 +86,21 @@ class ToolLoop(asyncio.SelectorEventLoop):
         os.register_at_fork(after_in_child=self._forked)
 
     def close(self) -> None:
-        """Do nothing: sync tools on the main thread find this loop, and it is not theirs to close."""
+        """Do nothing: sync tools on the main thread find this loop, and must not close it."""
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """A task, which belongs to the call whose code makes it."""
+        """Make a task, which belongs to the call whose code makes it."""
         return of_call(super().create_task(coro, **options))
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Run a function; a child that it forks ends with it: there is no executor for it to go back to."""
+        """Run a function. A child process that it forks ends with it, because it has no executor to return to."""
         return super().run_in_executor(executor, _run_here, func, *args)
 
     def run_calls(self, is_over: Callable[[], bool]) -> None:
-        """Run until it is over and the loop has been stopped.
+        """Run the loop until `is_over` says so and the loop has been stopped.
 
-        No tool ends it for other calls: if a tool has stopped the loop, it goes on; SystemExit and KeyboardInterrupt
-        end the call whose task has raised them.
+        No tool can end the loop for other calls. If a tool stops the loop, it goes on. SystemExit and KeyboardInterrupt
+        end only the call whose task has raised them.
         """
         while not is_over():
             try:
@@ -109,7 +113,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
 
     def _forked(self) -> None:
         self._forker = asyncio.current_task(self)
-        # The rest of this turn is not for the child.
+        # The child must not run the rest of this turn.
         self._ready.clear()  # type: ignore[attr-defined]
 
     def _run_once(self) -> None:
@@ -140,7 +144,7 @@ def _run_here(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _call_of(traceback: TracebackType | None) -> CallTasks | None:
-    """Whose code an exception has come from: that of the handle which the loop ran."""
+    """Find the call whose code has raised an exception, from the handle that the loop ran."""
     while traceback is not None:
         ran = traceback.tb_frame.f_locals.get("self")
         if isinstance(ran, asyncio.Handle):

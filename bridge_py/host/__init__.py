@@ -1,1 +1,1 @@
-"""What the code of a call may ask of its host: variables, programs, and host tools."""
+"""How the code of a call asks its host: for variables, programs, and host tools."""

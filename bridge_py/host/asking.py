@@ -1,4 +1,4 @@
-"""What worker code asks of its host, and how it waits for the answer: a thread blocks, a coroutine awaits."""
+"""How worker code asks its host, and how it waits for the answer: a thread blocks, a coroutine awaits."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bridge_py.wire.errors import SessionError, ToolCancelled, error_of
 from bridge_py.wire.frames import Frame, Kind
 
 T = TypeVar("T")
-#: Code that asks, whoever waits for it: it yields (verb, arguments) and is sent an `Answer`.
+#: Code that asks the host, for a thread or for a coroutine: it yields (verb, arguments) and is sent an `Answer`.
 Questions = Generator[tuple[str, tuple[Any, ...]], "Answer", T]
 Deliver = Callable[["Answer | None"], None]
 _WINDOW: Final = 16  # chunks of a stream that may be under way
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A frame that answers an ask, and how many invalidations of its session had come before it."""
+    """A frame that answers a request, and how many invalidations of the request's session had come before it."""
 
     frame: Frame
     stamp: int
 
     def value(self) -> Any:
-        """The answer. Raises what the host raised, and `CodecError`."""
+        """Decode the answer. Raises the error that the host raised, and `CodecError`."""
         if self.frame.kind == Kind.ERROR:
             raise error_of(codec.decode_fault(self.frame.body))
         return codec.decode(self.frame.body, self.frame.attached)
@@ -40,19 +40,22 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class PendingRequest:
-    """An ask that is under way."""
+    """A request that is under way."""
 
     __slots__ = ("id",)
 
     def __init__(self) -> None:
-        self.id = 0  # its call id on the link, set and read on the link's thread
+        self.id = 0  # the request's call id on the link, set and read on the link's thread
 
 
 class Host(Protocol):
-    """The road to the host. From any thread."""
+    """Carries requests to the host. Any thread may use it."""
 
     def make_queue(self) -> Any:
-        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
+        """Make the queue at which a thread waits, normally a `SimpleQueue`.
+
+        Any thread calls its `put`; the waiting thread calls its `get`.
+        """
 
     def ask(
         self,
@@ -63,27 +66,28 @@ class Host(Protocol):
         deliver: Deliver,
         credit: int | None = None,
     ) -> PendingRequest:
-        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+        """Ask the host on behalf of a call; the thread of the connection calls `deliver` with the answer.
 
-        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        With `credit` (in chunks) the answer is a stream: `deliver` gets each chunk and then the end. Raises
+        `EncodeError`, and `SessionError` in a process that a tool has forked.
         """
         ...
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Let a stream go on."""
+        """Let the host send that many more chunks of a stream."""
 
     def drop(self, asked: PendingRequest) -> None:
-        """Nobody wants the answer any more: the host may stop what makes it."""
+        """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
 
 
 def check_process(worker: int) -> None:
-    """Raise `SessionError` in a process that a tool has forked: it has no link, and would wait for ever."""
+    """Raise `SessionError` in a process that a tool has forked: it has no link, and would wait forever."""
     if os.getpid() != worker:
         raise SessionError("a process that a tool has forked cannot ask the host: it has no link")
 
 
 class HostClient:
-    """Asks on behalf of one call."""
+    """Asks the host on behalf of one call."""
 
     def __init__(self, host: Host, call_id: int, session_id: str) -> None:
         self._host = host
@@ -113,7 +117,10 @@ class HostClient:
             return found
 
     def stream(self, verb: str, arguments: tuple[Any, ...]) -> Generator[Any, None, None]:
-        """The chunks of a stream, on a thread that may wait. Closing it, or `close`, stops the stream."""
+        """Ask for a stream and yield its chunks, on a thread that may wait.
+
+        Closing the generator stops the stream, and so does `close`, which makes the generator raise `ToolCancelled`.
+        """
         answers: SimpleQueue[Answer | None] = self._host.make_queue()
         self._waiting.add(answers)
         asked = None
@@ -135,7 +142,7 @@ class HostClient:
                 self._host.drop(asked)
 
     async def stream_async(self, verb: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-        """Ask, and wait for the answer, in a coroutine."""
+        """Ask for a stream and yield its chunks, in a coroutine. Closing the generator stops the stream."""
         loop = asyncio.get_running_loop()
         answers: asyncio.Queue[Any] = asyncio.Queue()
         asked: PendingRequest | None = self._host.ask(
@@ -165,7 +172,7 @@ class HostClient:
         return 0
 
     def close(self) -> None:
-        """End the waiting of `block` and `stream`, now and from now on; from any thread."""
+        """End the waiting of `block` and `stream`, now and from now on. Any thread may call this."""
         self._is_closed = True
         # An asynchronous exception does not end a wait in C.
         for answers in tuple(self._waiting):
@@ -177,7 +184,7 @@ class HostClient:
         try:
             if self._is_closed:
                 raise ToolCancelled
-            # It is never dropped: whoever ends this waiting ends the call, and with it whatever the host does for it.
+            # No `drop` here: this waiting ends early only with the call, and then the host stops its work for the call.
             self._host.ask(self._call_id, self._session_id, verb, arguments, answers.put)
             answer = answers.get()
         finally:
@@ -205,7 +212,7 @@ class HostClient:
 
 
 def _check_end(answer: Answer) -> None:
-    """Raise what ended a stream, if it did not just end."""
+    """Raise the error that ended a stream, if an error did."""
     if answer.frame.kind != Kind.END:
         answer.value()
 

@@ -1,4 +1,4 @@
-"""Functions of the host that worker code may call, as it sees them: by name, with their description and signature."""
+"""Host tools as worker code sees them: functions by name, each with its description and signature."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Call = Callable[[str, dict[str, Any]], R]
 
 
 class HostTool(Generic[R]):
-    """One of them. Calling it takes its parameters by name, or by position as its signature says.
+    """One host tool. Call it with its arguments by name, or by position as its signature says.
 
-    For tools that block: it returns the result, or an iterator if it is a stream. For coroutines: what to await, or an
-    async iterator.
+    In a tool that blocks, the call returns the result, or an iterator if the host tool is a stream. In a coroutine it
+    returns an awaitable, or an async iterator.
     """
 
     def __init__(self, name: str, spec: ToolSpec | None, execute: Call[R], stream: Call[R]) -> None:
@@ -32,7 +32,7 @@ class HostTool(Generic[R]):
         self._call = stream if spec is not None and spec.streaming else execute
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
-        """Call it."""
+        """Call the host tool."""
         if args:
             kwargs = {**self.__signature__.bind_partial(*args).arguments, **kwargs}
         return self._call(self.__name__, kwargs)
@@ -42,7 +42,7 @@ class HostTool(Generic[R]):
 
 
 class HostTools(Mapping[str, HostTool[Any]]):
-    """All of them, for code that blocks: a mapping by name. The host is asked for the list when it is first needed."""
+    """All host tools by name, for code that blocks. The host is asked for the list when it is first needed."""
 
     def __init__(self, client: HostClient) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class HostTools(Mapping[str, HostTool[Any]]):
     def __getitem__(self, name: str) -> HostTool[Any]:
         found = self._tools().get(name)
         if found is None:
-            # Not a KeyError: `in` and `get` of a mapping would hide it, and its message is lost on people.
+            # Not a KeyError: `in` and `get` of a mapping would hide it, and Python shows its message as a repr.
             raise UnknownTool(f"there is no host tool {name!r}; there are: {', '.join(self._tools()) or 'none'}")
         return found
 
@@ -65,7 +65,7 @@ class HostTools(Mapping[str, HostTool[Any]]):
         return len(self._tools())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The tool of that name, or `default`."""
+        """Return the tool of that name, or `default`."""
         return self._tools().get(name, default)
 
     def _tools(self) -> dict[str, HostTool[Any]]:
@@ -85,9 +85,9 @@ class HostTools(Mapping[str, HostTool[Any]]):
 
 
 class AsyncHostTools:
-    """All of them, for coroutines: `await context.host_tools` is a dict by name, `context.host_tools[name]` is one.
+    """All host tools, for coroutines: `await context.host_tools` is a dict by name, `context.host_tools[name]` is one.
 
-    One of them that was not looked for in the dict has no description and no signature.
+    A tool that does not come from the dict has no description and no signature.
     """
 
     def __init__(self, client: HostClient) -> None:
@@ -112,13 +112,13 @@ class AsyncHostTools:
 
 
 def list_host_tools() -> Questions[list[ToolSpec]]:
-    """Ask for the descriptions of all."""
+    """Ask for the descriptions of all host tools."""
     found: list[ToolSpec] = msgspec.convert((yield "list_host_tools", ()).value(), list[ToolSpec])
     return found
 
 
 def call_host_tool(name: str, args: Mapping[str, Any]) -> Questions[Any]:
-    """Call one of them."""
+    """Call one host tool."""
     return (yield "call_host_tool", (name, dict(args))).value()
 
 
@@ -130,13 +130,13 @@ def _signature_of(spec: ToolSpec | None) -> inspect.Signature:
     for each in spec.parameters:
         default = inspect.Parameter.empty if each.required else _Default(each.default)
         if each.required and found and found[-1].default is not inspect.Parameter.empty:
-            kind = inspect.Parameter.KEYWORD_ONLY  # Python has it so only where a default came before
+            kind = inspect.Parameter.KEYWORD_ONLY  # it may not follow a default by position
         found.append(inspect.Parameter(each.name, kind, default=default, annotation=each.type))
     return inspect.Signature(found)
 
 
 class _Default:
-    """A default value that is known by its `repr` only."""
+    """A default value of which only the `repr` is known."""
 
     def __init__(self, text: str) -> None:
         self._text = text

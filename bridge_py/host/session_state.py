@@ -1,6 +1,6 @@
 """A session's variables and programs, as the code of a call sees them: asked of the host, or remembered.
 
-Written as `Questions`, so that tools that block and coroutines that await share it.
+The code is written as `Questions`, so that tools that block and coroutines that await share it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class SessionState:
-    """The state of one call's session."""
+    """The state of a call's session."""
 
     def __init__(self, cache: SessionCache, ttl: float, strict: bool) -> None:
         self.cache = cache
@@ -28,7 +28,7 @@ class SessionState:
         self.strict = strict
 
     def cached(self, identifier: str) -> Variable | None:
-        """A variable, without asking."""
+        """Return a remembered variable, without asking the host; None if there is none."""
         return self.cache.get(identifier, self.ttl)
 
     def register_variable(
@@ -49,7 +49,7 @@ class SessionState:
         return found
 
     def get_variable(self, identifier: str, bypass_cache: bool = False) -> Questions[Variable]:
-        """One variable."""
+        """Return one variable."""
         if not bypass_cache and (found := self.cached(identifier)) is not None:
             return found.detached()
         found_there: Variable = yield from self.ask("get_variable", identifier)
@@ -58,7 +58,7 @@ class SessionState:
     def get_variables(
         self, identifiers: Iterable[str], bypass_cache: bool
     ) -> Questions[tuple[dict[str, Variable], list[str]]]:
-        """Several, in one round trip, or none if all are remembered."""
+        """Return several variables and the missing names. Takes one round trip, or none if all are remembered."""
         asked = list(dict.fromkeys(identifiers))
         known = {} if bypass_cache else {name: found for name in asked if (found := self.cached(name)) is not None}
         unknown = [name for name in asked if name not in known]
@@ -91,7 +91,7 @@ class SessionState:
         return outcome
 
     def assign(self, identifier: str, value: Any) -> Questions[Variable]:
-        """Set a value; a variable that is not there is added, unless the adapter is strict."""
+        """Set a value. A missing variable is added, unless the adapter is strict."""
         try:
             return (yield from self.update_variable(identifier, value, None, _NOTHING))
         except VariableNotFound:
@@ -100,13 +100,13 @@ class SessionState:
         return (yield from self.register_variable(identifier, None, value, _NOTHING, _NOTHING, None))
 
     def ask(self, verb: str, *arguments: Any) -> Questions[Any]:
-        """Ask by a verb of `VERBS`, with all of its arguments; variables in the answer are remembered."""
+        """Ask with a verb of `VERBS` and all of its arguments; variables in the answer are remembered."""
         answer = yield verb, arguments
         packed = answer.value()
         return unpack(VERBS[verb].answer, packed, lambda each: self._keep(each, answer.stamp))
 
     def _keep(self, raw: Any, stamp: int) -> Variable:
-        # Detached also from shared memory, which the host wants back, and which would be copied at each reading.
+        # The copy does not refer to shared memory, which the host wants back and which each reading would copy.
         found = Variable.unpack(raw).detached()
         self.cache.put(found, stamp)
         return found.detached()

@@ -1,6 +1,6 @@
-"""The worker's end of the link, without I/O: frames in, calls of tools, and replies out.
+"""The worker's end of the link, without I/O: it takes frames, has tools called, and sends replies.
 
-For the thread of the link, but for what tools and executors call, which is for any.
+Use it on the thread of the link. Only the methods that tools and executors call are for any thread.
 """
 
 from __future__ import annotations
@@ -27,35 +27,38 @@ from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind
 
-__uninterruptible__ = True  # interrupts leave its functions alone, and what these call
+__uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
 _Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
 
 
 class Driver(Protocol):
-    """What moves the bytes of a `LinkEndpoint`, and its time on."""
+    """Moves the bytes of a `LinkEndpoint`, and gives it a clock and timers."""
 
     def soon(self, function: Callable[[], None]) -> None:
-        """Call a function on the link's thread. From any thread."""
+        """Call a function on the link's thread. Any thread may call this."""
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """Call a function on the link's thread after some time. From that thread."""
+        """Call a function on the link's thread after some time. Only that thread may call this."""
 
     def flush(self) -> None:
-        """There is something to write. From the link's thread."""
+        """Write what the endpoint has to send. Only the link's thread may call this."""
 
     def clock(self) -> float:
-        """Seconds of the clock that deadlines are told in."""
+        """Read the clock of the deadlines, in seconds."""
         ...
 
     def make_queue(self) -> Any:
-        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
+        """Make the queue at which a thread waits, normally a `SimpleQueue`.
+
+        Any thread calls its `put`; the waiting thread calls its `get`.
+        """
 
 
 class LinkEndpoint:
-    """The worker's end of a link: serves one host, and posts what the executor says back to it.
+    """The worker's end of a link: serves one host, and sends it the executor's replies.
 
-    `end` is called when the host says goodbye.
+    It calls `end` when the host says goodbye.
     """
 
     def __init__(
@@ -69,12 +72,12 @@ class LinkEndpoint:
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
         self.is_ending = False
-        self._asked: dict[int, tuple[str, Deliver]] = {}  # by call: its session, and who waits
+        self._asked: dict[int, tuple[str, Deliver]] = {}  # by request: its session, and the receiver of its answer
         self._secret = secret
         self._pid = os.getpid()
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self._transfers = Transfers(self._conversation, sizes, self._deliver)
-        #: Encodes what tools return.
+        #: Encodes the values that tools return.
         self.pack = Packer(sizes, self._transfers)
         self._driver = driver
         self._end = end
@@ -82,22 +85,22 @@ class LinkEndpoint:
         self._outbox: deque[tuple[_Verb, int, Any]] = deque()
         self._waking = False
 
-    # What its driver calls.
+    # For the driver.
 
     def begin(self, executor: Executor) -> None:
-        """Have an executor, and say hello."""
+        """Take the executor that runs the calls, and say hello to the host."""
         self._executor = executor
         self._conversation.hello(codec.encode_plain(self._introduction()))
 
     def receive(self, data: bytes) -> None:
-        """Bytes have come from the host. Raises `ProtocolError` and `DecodeError`: it broke the rules."""
+        """Handle bytes from the host. Raises `ProtocolError` or `DecodeError` if the host broke the rules."""
         for frame in self._conversation.receive(data):
             self._handle(frame)
         if self._conversation.has_data_to_send:
             self._driver.flush()
 
     def data_to_send(self) -> bytes:
-        """The next batch; nothing if there is none."""
+        """Return the next batch; empty bytes if there is none."""
         self._transfers.tend()
         return self._conversation.data_to_send()
 
@@ -111,7 +114,7 @@ class LinkEndpoint:
             "tools": [tool.spec for tool in self._tools.values()],
         }
 
-    # What the host says.
+    # Frames from the host.
 
     def _handle(self, frame: Frame) -> None:
         executor = self._executor
@@ -191,22 +194,22 @@ class LinkEndpoint:
     def _refuse(self, call_id: int, fault: Fault) -> None:
         self._conversation.error(call_id, codec.encode_plain(fault))
 
-    # What the executor says, from its own threads.
+    # For the executor and its tools, on their own threads.
 
     def result(self, call_id: int, encoded: EncodedValue) -> None:
-        """The call returned."""
+        """Send the result of a call that returned."""
         self._post(("result", call_id, encoded))
 
     def error(self, call_id: int, fault: Fault) -> None:
-        """The call raised, was cancelled or never started."""
+        """Send the error of a call that raised, was cancelled or never started."""
         self._post(("error", call_id, fault))
 
     def chunk(self, call_id: int, encoded: EncodedValue) -> None:
-        """The stream yielded."""
+        """Send a chunk that a stream yielded."""
         self._post(("chunk", call_id, encoded))
 
     def end(self, call_id: int) -> None:
-        """The stream is over."""
+        """Tell the host that a stream is over."""
         self._post(("end", call_id, None))
 
     def ask(
@@ -218,9 +221,10 @@ class LinkEndpoint:
         deliver: Deliver,
         credit: int | None = None,
     ) -> PendingRequest:
-        """Ask on behalf of a call; `deliver` gets the answer, on the link's thread. Raises `EncodeError`.
+        """Ask the host on behalf of a call; the link's thread calls `deliver` with the answer.
 
-        With `credit` (chunks) it is a stream, and `deliver` gets each chunk and then the end.
+        With `credit` (in chunks) the answer is a stream: `deliver` gets each chunk and then the end. Raises
+        `EncodeError`, and `SessionError` in a process that a tool has forked.
         """
         check_process(self._pid)
         encoded = self.pack([call_id, *arguments], verb, len(verb))
@@ -229,16 +233,16 @@ class LinkEndpoint:
         return asked
 
     def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Let a stream go on."""
+        """Let the host send that many more chunks of a stream."""
         self._post(("grant", 0, (asked, chunks)))
 
     def drop(self, asked: PendingRequest) -> None:
-        """Nobody wants the answer any more: the host may stop what makes it."""
+        """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
         self._post(("drop", 0, asked))
 
     def _post(self, reply: tuple[_Verb, int, Any]) -> None:
         self._outbox.append(reply)
-        # The flag falls before the outbox is emptied, so a reply that sees it up is still taken.
+        # `_take_outbox` clears the flag before it empties the outbox, so it takes a reply that finds the flag set.
         if not self._waking:
             self._waking = True
             self._driver.soon(self._take_outbox)

@@ -1,4 +1,4 @@
-"""The worker's end of the link on a thread that does nothing else, so a busy tool never looks like a dead worker."""
+"""Runs the worker's end of the link on a thread of its own, so that a busy tool never looks like a dead worker."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from .endpoint import LinkEndpoint
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
-_STOPS: Final = 2.0  # seconds for the thread to end
+_STOPS: Final = 2.0  # seconds that the thread gets to end
 
 logger = logging.getLogger("snakepit.link")
 
 
 def link_configuration() -> Configuration:
-    """The HTTP/2 settings of both ends: windows large enough that flow control never adds a round trip."""
+    """Return the HTTP/2 settings of both ends: windows so large that flow control never adds a round trip."""
     return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
 
 
 class LinkServer:
-    """Serves one host on one listening socket. `end` is called, from the link's thread, when the host says goodbye."""
+    """Serves one host on one listening socket. Calls `end`, on the link's thread, when the host says goodbye."""
 
     def __init__(
         self, adapter: BaseAdapter, listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
@@ -61,15 +61,15 @@ class LinkServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the loop and its thread: in an interpreter that is finalized, a loop in C would crash."""
+        """End the loop and its thread. If a loop in C ran on while the interpreter is finalized, it would crash."""
         self.end.is_ending = True
         if self._loop is not None and self._closed is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended on its own
+            with contextlib.suppress(RuntimeError):  # the loop has ended on its own
                 self._loop.call_soon_threadsafe(self._closed.set)
         self._thread.join(_STOPS)
 
     def _run(self) -> None:
-        # Whatever happens to the link, a worker without its host has no reason to live.
+        # However the link ends, a worker without its host must end too.
         try:
             with asyncio.Runner(loop_factory=_new_event_loop) as runner:
                 runner.run(self._serve())
@@ -83,14 +83,14 @@ class LinkServer:
         self._to_write = asyncio.Event()
         self._closed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        # A reply that cannot be posted would leave its caller waiting for ever.
+        # If a reply could not be posted and the worker went on, its caller would wait forever.
         self._loop.set_exception_handler(self._fail)
         server = grpclib.server.Server([self], codec=BatchCodec(), config=link_configuration())
         await server.start(sock=self._listener)
         await self._closed.wait()
 
     def __mapping__(self) -> dict[str, grpclib.const.Handler]:
-        """The service, in grpclib's terms."""
+        """Return the handlers of the service, as grpclib wants them."""
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
         return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
 
@@ -131,21 +131,21 @@ class LinkServer:
     clock = staticmethod(time.monotonic)
 
     def make_queue(self) -> SimpleQueue[Any]:
-        """What a thread waits at: `put` from any thread, `get` in the one that waits. A `SimpleQueue`, as a rule."""
+        """Make the queue at which a thread waits: any thread calls `put`, and the waiting thread calls `get`."""
         return SimpleQueue()
 
     def soon(self, function: Callable[[], None]) -> None:
-        """Call a function on the link's thread. From any thread."""
+        """Call a function on the link's thread. Any thread may call this."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function)
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """Call a function on the link's thread after some time. From that thread."""
+        """Call a function on the link's thread after some time. Only that thread may call this."""
         assert self._loop is not None
         self._loop.call_later(seconds, function, *args)
 
     def flush(self) -> None:
-        """There is something to write. From the link's thread."""
+        """Write what the endpoint has to send. Only the link's thread may call this."""
         assert self._to_write is not None
         self._to_write.set()
 
@@ -155,13 +155,13 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        # By its class: an adapter's module may have set a policy.
+        # The class itself, not `asyncio.new_event_loop`: an adapter's module may have set a policy.
         return asyncio.SelectorEventLoop()
     return uvloop.new_event_loop()
 
 
 def die() -> None:
-    """End this process and what it has started, at once."""
+    """Kill this process at once; if it leads its process group, with all processes of the group."""
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)

@@ -1,7 +1,8 @@
-"""The script of an adapter, for processes that its tools start and that unpickle what is defined there.
+"""Runs an adapter's script in processes that its tools start, so that these can unpickle objects of the script.
 
-In the worker itself this module is the script. Its children import it by name, from this folder, which is on the path
-that they get from multiprocessing and joblib. It does not need the package, which they may lack.
+In the worker itself, the module of this name is the script. The worker's children import this file by that name, from
+this folder: multiprocessing and joblib give them a path with the folder. The file does not need the package, because
+the children may lack it.
 """
 
 import os

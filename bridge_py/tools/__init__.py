@@ -1,1 +1,1 @@
-"""How tools are written: adapters, the context of a call, and type hints that are enforced."""
+"""How users write tools: adapters, the context of a call, and type hints, which are enforced."""

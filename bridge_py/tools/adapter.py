@@ -1,7 +1,7 @@
-"""Adapters and tools: a class whose marked methods a pool can call.
+"""Adapters and tools. An adapter is a class; a pool can call its marked methods, the tools.
 
 A tool's parameters, types, defaults and descriptions are read from its signature, hints and
-docstring. Arguments are decoded by msgspec into the hinted types before the tool runs.
+docstring. msgspec decodes arguments into the hinted types before the tool runs.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ def tool(
 
     - `"interrupt"`: `ToolCancelled` is raised inside a sync tool; a coroutine or an async generator is
       cancelled at its await.
-    - `"cooperative"`: nothing is raised. The tool, which must be sync, looks at `SessionContext.cancelled`
+    - `"cooperative"`: nothing is raised. The tool, which must be sync, checks `SessionContext.cancelled`
       itself and returns or raises. A generator is closed at its `yield`.
-    - `"kill"`: its worker is killed and replaced at once, with whatever else it runs. For tools that sit
-      in C code, where waiting has no sense.
+    - `"kill"`: the tool's worker is killed and replaced at once, and all other calls that it runs end with it. Use it
+      for tools that stay in C code for long, where waiting is of no use.
 
-    Code that does not end within the pool's `cancel_grace` seconds costs its worker's life in any case;
-    a call that has not started is simply withdrawn. `idempotent=True` says that a call may be run again
-    on another worker after a crash. `timeout`, in seconds, is for calls that name none.
+    If the code does not end within the pool's `cancel_grace` seconds, its worker is killed in any case. A call that
+    has not started is simply withdrawn. `idempotent=True` says that a call may run again on another worker after a
+    crash. `timeout`, in seconds, applies to calls that give no timeout.
 
-    An adapter whose tools are marked with what cannot be, or written in a way that cannot work (without `self`, as a
-    static method, in place of a method of `BaseAdapter`), raises `UsageError` when its worker starts.
+    An adapter raises `UsageError` when its worker starts, if one of its tools is marked with invalid options, or is
+    written in a way that cannot work: without `self`, as a static method, or in place of a method of `BaseAdapter`.
     """
 
     def mark(function: F) -> F:
@@ -95,31 +95,31 @@ def tool(
 class BaseAdapter:
     """Base of all adapters. One instance is made in each worker process.
 
-    Override `setup` and `close` for what belongs to the process and not to a call. Both run on the
-    worker's main thread, as sync tools do. They may be coroutine functions: these run on the event loop of
-    coroutine tools.
+    Override `setup` and `close` for resources that belong to the process and not to a call. Both run on the
+    worker's main thread, as sync tools do in a worker with one call at a time. They may be coroutine functions: these
+    run on the event loop of coroutine tools.
     """
 
-    #: Seconds for which a variable that a tool has read is remembered, if the host does not say that it has changed.
+    #: Seconds for which the worker remembers a variable that a tool has read, unless the host says that it has changed.
     cache_ttl: float = 60.0
     #: Whether `context["x"] = value` is refused if there is no variable `x`.
     strict: bool = False
 
     def setup(self) -> Any:
-        """Called once before the worker says that it is ready; what it raises stops the start."""
+        """Called once before the worker says that it is ready. If it raises, the start fails."""
 
     def close(self) -> Any:
-        """Called once when the worker ends in order; not when it is killed."""
+        """Called once when the worker ends in an orderly way; not when it is killed."""
 
     def session_ended(self, session_id: str) -> None:
-        """A session has ended of which the host knows that this worker holds something; let go of it.
+        """Let go of all that the adapter holds for a session, because the session has ended.
 
-        Called on the link's thread, beside tools that run: it must neither wait nor take long, and what it raises
-        ends the worker.
+        Called if the host knows that this worker holds something of the session. It runs on the link's thread while
+        tools run, so it must neither wait nor take long. If it raises, the worker ends.
         """
 
     def tools(self) -> dict[str, Tool]:
-        """The tools of this adapter by name. Raises `UsageError` if two share one, or if one is written wrongly."""
+        """Find the tools of this adapter, by name. Raises `UsageError` if two share a name, or if one is wrong."""
         check_adapter(type(self), BaseAdapter)
         tools: dict[str, Tool] = {}
         for attribute, marked in sorted(_attributes(type(self)).items()):
@@ -133,10 +133,10 @@ class BaseAdapter:
 
 
 class Tool:
-    """A callable with what is needed to call it from outside.
+    """A callable, with all that is needed to call it from outside.
 
-    A parameter annotated with `context_type`, by default one of the contexts of a worker's tools, is not the
-    caller's: it gets the context.
+    A parameter annotated with `context_type`, by default one of the contexts of a worker's tools, gets the context.
+    Callers cannot give it.
     """
 
     def __init__(
@@ -158,9 +158,9 @@ class Tool:
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         self.context_class: type[CallContext] = CallContext
-        #: Whether it takes arguments of other names too: it has a `**parameter`.
+        #: Whether it has a `**parameter`, so that it takes arguments of other names too.
         self.takes_any = False
-        #: What arguments are checked against, by parameter.
+        #: The hints that arguments are checked against, by parameter.
         self.hints: dict[str, Any] = {}
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
@@ -168,7 +168,7 @@ class Tool:
         self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout)
 
     def of(self, function: Callable[..., Any]) -> Tool:
-        """The same tool with another function of the same signature."""
+        """Copy this tool with another function of the same signature."""
         tool = copy.copy(self)
         tool.function = function
         return tool
@@ -211,7 +211,7 @@ class Tool:
             ) from None
 
     def _rest_hint(self, parameter: str, hint: Any) -> Any:
-        """The hint of each other argument, or, for `Unpack`, of all as a dict; plain and special."""
+        """Translate the hint of `**parameter`, plain and special; with `Unpack`, it is for all arguments as a dict."""
         self._unpacks = typing.get_origin(hint) is typing.Unpack
         hint = get_args(hint)[0] if self._unpacks else hint
         return [self._enforced(parameter, hint, special=special) for special in (False, True)]
@@ -232,7 +232,7 @@ class Tool:
 
     @functools.cached_property
     def _special_shape(self) -> Any:
-        # Most tools never need it.
+        # It is made when it is first needed, because most tools never need it.
         fields: list[Any] = []
         for name, hint in self.hints.items():
             found = self._enforced(name, hint, special=True)
@@ -245,7 +245,7 @@ class Tool:
         return BlockedContext if hint is SessionContext and self.is_async else hint
 
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
-        """Decode the arguments of a call, and see `bind`. Raises `InvalidArguments` and `CodecError`."""
+        """Decode the arguments of a call and `bind` them. Raises `InvalidArguments` and `CodecError`."""
         try:
             given, is_special = codec.decode_marked(body, area)
         except CodecError as error:
@@ -255,9 +255,9 @@ class Tool:
         return self.bind(given, context, is_special=is_special)
 
     def bind(self, given: Any, context: object, *, is_special: bool = True) -> dict[str, Any]:
-        """Check and convert arguments, by name. Raises `InvalidArguments`, which names the parameter.
+        """Check and convert arguments, and add the context. Raises `InvalidArguments`, which names the parameter.
 
-        `is_special` is what `codec.decode_marked` says; False is faster.
+        `is_special` is the second result of `codec.decode_marked`; False is faster.
         """
         try:
             converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
@@ -268,7 +268,7 @@ class Tool:
             raise
         except (msgspec.ValidationError, ValueError) as error:
             raise _explain(self.name, str(error), self.spec) from None
-        except Exception as error:  # what a class does when it is made, or hashed
+        except Exception as error:  # a class may raise anything when an object is made, or hashed
             raise InvalidArguments(f"{self.name}: the arguments do not fit: {type(error).__name__}: {error}") from None
         if self._context_parameter:
             values[self._context_parameter] = context
@@ -282,8 +282,8 @@ def _attributes(kind: type) -> dict[str, Any]:
     return found
 
 
-# Reading a signature costs as much as the rest of a worker in memory, of which tests make thousands.
-_read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by what was marked; bound to no adapter
+# Tests make thousands of workers in memory. Reading the signatures would take as long as the rest of such a worker.
+_read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by marked function; bound to no adapter
 
 
 def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
@@ -301,7 +301,7 @@ def _unbound() -> None:
 
 
 def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
-    """The error for a tool that is not there, with the names that come near."""
+    """Make the error for a tool that does not exist; its message lists similar names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
@@ -324,7 +324,7 @@ def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 
 def _owner_name(function: Any) -> str:
-    """What a method calls its object, by convention "self"."""
+    """Return the name of a method's first parameter, by convention "self"."""
     return next(iter(inspect.signature(function.__func__).parameters), "") if inspect.ismethod(function) else ""
 
 
@@ -348,7 +348,7 @@ def _spec_of(parameter: inspect.Parameter, hint: Any, description: str) -> Param
 
 def _explain(name: str, message: str, spec: ToolSpec) -> InvalidArguments:
     while (merged := _INNER.sub(r"- at `$\2\1`", message, count=1)) != message:
-        message = merged  # what a class of its own has found in a part
+        message = merged  # join msgspec's path of a part, and the path that a class of our own has found inside it
     inside = re.search(r"(?:at|in) `\$\.(\w+)", message)
     found = inside or re.search(r"field `([^`]+)`", message)
     parameter = found.group(1) if found else ""

@@ -1,4 +1,4 @@
-"""What a tool may know about the call it serves, and the state of its session."""
+"""Contexts: how a tool learns about the call that it serves, and how it uses the state of the call's session."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _BLOCKED: Final = "a coroutine must not block: annotate its parameter with bridg
 
 
 class StateHost(Host, Protocol):
-    """A host, what is remembered of it, and how the adapter wants that."""
+    """A host, with the caches of its sessions' variables and the adapter's options for variables."""
 
     caches: Caches
     cache_ttl: float
     strict: bool
 
     def clock(self) -> float:
-        """Seconds of the clock that deadlines are told in: `time.monotonic`, as a rule."""
+        """Read the clock of the deadlines, in seconds; normally `time.monotonic`."""
         ...
 
 
 class CallContext:
-    """What both kinds of contexts share: the call."""
+    """The part about the call, which both kinds of contexts share."""
 
     __slots__ = (
         "_call_id",
@@ -54,7 +54,7 @@ class CallContext:
         self._session_id = session_id
         #: When the call's budget ends, in seconds of `time.monotonic()`, or None.
         self.deadline = deadline
-        #: A logger whose records the host passes on as its own.
+        #: A logger. The host passes its records on as its own.
         self.logger = _logger
         self._cancelled = False
         self._host = host
@@ -69,12 +69,12 @@ class CallContext:
 
     @property
     def session_id(self) -> str | None:
-        """The session the caller named, or None."""
+        """The session that the caller named, or None."""
         return self._session_id
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has given up. A loop that cannot be interrupted should look at it."""
+        """Whether the caller has given up. A loop that cannot be interrupted should check it."""
         return self._cancelled
 
     def time_left(self) -> float | None:
@@ -83,7 +83,7 @@ class CallContext:
         return None if self.deadline is None else self.deadline - clock()
 
     def clear_cache(self) -> None:
-        """Forget what is remembered of the session's variables."""
+        """Forget all remembered variables of the session."""
         self._session.cache.forget()
 
     def __repr__(self) -> str:
@@ -107,34 +107,34 @@ class CallContext:
         return self._client
 
     def _give_up(self) -> None:
-        """The call is cancelled: nobody waits any more. From any thread."""
+        """End the call's waiting for the host, because the call is cancelled. Any thread may call this."""
         if self._client is not None:
             self._client.close()
 
 
 class SessionContext(CallContext):
-    """The call that a sync tool serves, and its session's state. A tool gets it by annotating a parameter with it.
+    """The call that a sync tool serves, and the state of its session. A tool gets it by annotating a parameter with it.
 
-    What concerns the call is safe to use in any tool and any thread. What concerns the session blocks until the host
-    has answered; a coroutine, which must not block, takes `AsyncSessionContext`. Reading a variable that is remembered
-    asks nobody: the host tells workers when one changes, and after `BaseAdapter.cache_ttl` seconds it is asked for
-    again. Variables are found by name or id, and are those of the call's session, whatever the worker claims.
+    Methods about the call are safe in any tool and any thread. Methods about the session block until the host has
+    answered. A coroutine must not block, so it takes `AsyncSessionContext`. Reading a remembered variable does not ask
+    the host: the host tells workers when a variable changes, and after `BaseAdapter.cache_ttl` seconds the worker asks
+    again. Variables are found by name or id. They belong to the call's session, whatever the worker claims.
 
-    What concerns the session raises `SessionError` in a call without one, and `SessionNotFound` when it has ended. All
-    that asks the host raises `ToolCancelled` when the call is stopped meanwhile.
+    Methods about the session raise `SessionError` in a call without a session, and `SessionNotFound` when the session
+    has ended. Every method that asks the host raises `ToolCancelled` when the call is stopped meanwhile.
 
-    Host tools are functions that the application has exposed, to this session or to all calls. They end before this
-    call does, however it ends.
+    Host tools are functions that the application has exposed, to this session or to all calls. A host tool ends before
+    the call that uses it, however the call ends.
     """
 
     __slots__ = ()
 
     def __getitem__(self, identifier: str) -> Any:
-        """The value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
+        """Return the value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
         return self.get_variable_value(identifier)
 
     def __setitem__(self, identifier: str, value: Any) -> None:
-        """Set a value. A variable that is not there is added, of its value's type, unless `BaseAdapter.strict`."""
+        """Set a value. A missing variable is added, with the type of its value, unless `BaseAdapter.strict` is True."""
         self._block(self._session.assign(identifier, value))
 
     def __delitem__(self, identifier: str) -> None:
@@ -153,21 +153,24 @@ class SessionContext(CallContext):
         metadata: Mapping[str, str] = _NOTHING,
         access_rules: AccessRules | None = None,
     ) -> Variable:
-        """Add a variable; without a type it gets that of its value.
+        """Add a variable. Without a type it gets the type of its value.
 
         Raises `VariableExists`, `InvalidValue`, `QuotaExceeded` and `EncodeError`.
         """
         return self._block(self._session.register_variable(name, type, value, constraints, metadata, access_rules))
 
     def get_variable(self, identifier: str, *, bypass_cache: bool = False) -> Variable:
-        """The variable: value, version, type and the rest; `bypass_cache` asks the host. Raises `VariableNotFound`."""
+        """Return a variable with value, version, type and so on. Raises `VariableNotFound`.
+
+        `bypass_cache` asks the host, even if the variable is remembered.
+        """
         state = self._session
         if not bypass_cache and (found := state.cached(identifier)) is not None:
             return found.detached()
         return self._block(state.get_variable(identifier, True))
 
     def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
-        """The value of a variable. Raises `VariableNotFound`."""
+        """Return the value of a variable. Raises `VariableNotFound`."""
         if not bypass_cache and (found := self._session.cached(identifier)) is not None:
             return own(found.value)
         return self.get_variable(identifier, bypass_cache=True).value
@@ -175,15 +178,15 @@ class SessionContext(CallContext):
     def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False
     ) -> tuple[dict[str, Variable], list[str]]:
-        """The variables that exist, by what was asked for, and the missing names. One round trip at the most."""
+        """Return the existing variables, by the identifiers asked for, and the missing ones. At most one round trip."""
         return self._block(self._session.get_variables(identifiers, bypass_cache))
 
     def has_variable(self, identifier: str) -> bool:
-        """Whether there is such a variable; also `identifier in context`."""
+        """Whether there is such a variable. `identifier in context` says the same."""
         return self._block(self._session.has_variable(identifier))
 
     def list_variables(self, pattern: str = "*") -> list[Variable]:
-        """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
+        """Return the variables whose names match a pattern of `*`, `?` and `[...]`, in the order of their creation."""
         return self._block(self._session.ask("list_variables", pattern))
 
     def update_variable(
@@ -194,7 +197,7 @@ class SessionContext(CallContext):
         expected_version: int | None = None,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> Variable:
-        """Set a value; the version goes up by one. When this returns, the host has it.
+        """Set a value; the version goes up by one. When this returns, the host has the value.
 
         Raises `VariableNotFound`, `InvalidValue`, `AccessDenied`, `QuotaExceeded`, `EncodeError`, and
         `VersionConflict` if the version is not the expected one.
@@ -204,9 +207,9 @@ class SessionContext(CallContext):
     def update_variables(
         self, updates: Mapping[str, Any], *, atomic: bool = False, metadata: Mapping[str, str] = _NOTHING
     ) -> dict[str, Variable | Exception]:
-        """Set several values in one round trip. The outcome of each: the variable, or the error.
+        """Set several values in one round trip. Returns by name the outcome: the variable, or the error.
 
-        `atomic`: all are set, or none; then only the errors are in the outcome.
+        With `atomic` all values are set, or none. If none is set, the outcome has only the errors.
         """
         return self._block(self._session.update_variables(updates, atomic, metadata))
 
@@ -219,7 +222,7 @@ class SessionContext(CallContext):
         self._block(self._session.ask("store_program", program_id, program))
 
     def get_program(self, program_id: str) -> Any:
-        """A program. Raises `ProgramNotFound`."""
+        """Return a program. Raises `ProgramNotFound`."""
         return self._block(self._session.ask("get_program", program_id))
 
     def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
@@ -233,15 +236,15 @@ class SessionContext(CallContext):
     def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
         """Call a function of the host, and return its result.
 
-        Raises `HostToolError` (it raised; `type` and `message` tell what), `InvalidArguments`, `UnknownTool`,
-        `WrongCallKind` (it is a stream) and `EncodeError`.
+        Raises `HostToolError` if the function raised (`type` and `message` describe its exception), `WrongCallKind` if
+        it is a stream, and `InvalidArguments`, `UnknownTool` and `EncodeError`.
         """
         return self._questions.block(call_host_tool(name, arguments))
 
     def stream_host_tool(self, name: str, /, **arguments: Any) -> Generator[Any, None, None]:
-        """Call a generator of the host: what it yields, as it yields it, at most 16 items ahead of the caller.
+        """Call a generator of the host, and yield its items as they come. The host is at most 16 items ahead.
 
-        Closing it stops the generator. Raises, when it is iterated, as `call_host_tool` does.
+        Closing the returned generator stops the host's. Iterating it raises the same errors as `call_host_tool`.
         """
         return self._questions.stream("call_host_tool", (name, arguments))
 
@@ -249,7 +252,7 @@ class SessionContext(CallContext):
     def host_tools(self) -> HostTools:
         """The host's functions, as a mapping by name: `context.host_tools["parse"](text=...)`.
 
-        The host is asked for the list when it is first needed. They have a name, a docstring and a signature.
+        The host is asked for the list when it is first needed. Each function has a name, a docstring and a signature.
         """
         if self._host_tools is None:
             self._host_tools = HostTools(self._questions)
@@ -261,7 +264,7 @@ class SessionContext(CallContext):
 
 
 class BlockedContext(SessionContext):
-    """What a coroutine gets that asks for a `SessionContext`: the call, but nothing of the host."""
+    """The context of a coroutine that asks for a `SessionContext`: it has the call, but no access to the host."""
 
     __slots__ = ()
 
@@ -275,19 +278,19 @@ class BlockedContext(SessionContext):
 
 
 class AsyncSessionContext(CallContext):
-    """The call that a coroutine serves, and its session's state: as `SessionContext`, but for awaiting.
+    """The call that a coroutine serves, and the state of its session: as `SessionContext`, but its methods are awaited.
 
-    `await context["x"]` is the value of a variable. Cancelling leaves it open whether an update was done.
+    `await context["x"]` is the value of a variable. If an update is cancelled, it may have been done or not.
     """
 
     __slots__ = ()
 
     async def __getitem__(self, identifier: str) -> Any:
-        """The value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
+        """Return the value of a variable. Raises `VariableNotFound`, which is a `LookupError`."""
         return (await self.get_variable(identifier)).value
 
     async def assign(self, identifier: str, value: Any) -> Variable:
-        """What `context["x"] = value` is for a `SessionContext`."""
+        """Set a value, as `context["x"] = value` does with a `SessionContext`; returns the variable."""
         return await self._wait(self._session.assign(identifier, value))
 
     async def register_variable(
@@ -300,32 +303,35 @@ class AsyncSessionContext(CallContext):
         metadata: Mapping[str, str] = _NOTHING,
         access_rules: AccessRules | None = None,
     ) -> Variable:
-        """Add a variable; without a type it gets that of its value.
+        """Add a variable. Without a type it gets the type of its value.
 
         Raises `VariableExists`, `InvalidValue`, `QuotaExceeded` and `EncodeError`.
         """
         return await self._wait(self._session.register_variable(name, type, value, constraints, metadata, access_rules))
 
     async def get_variable(self, identifier: str, *, bypass_cache: bool = False) -> Variable:
-        """The variable: value, version, type and the rest; `bypass_cache` asks the host. Raises `VariableNotFound`."""
+        """Return a variable with value, version, type and so on. Raises `VariableNotFound`.
+
+        `bypass_cache` asks the host, even if the variable is remembered.
+        """
         return await self._wait(self._session.get_variable(identifier, bypass_cache))
 
     async def get_variable_value(self, identifier: str, *, bypass_cache: bool = False) -> Any:
-        """The value of a variable. Raises `VariableNotFound`."""
+        """Return the value of a variable. Raises `VariableNotFound`."""
         return (await self.get_variable(identifier, bypass_cache=bypass_cache)).value
 
     async def get_variables(
         self, identifiers: Iterable[str], *, bypass_cache: bool = False
     ) -> tuple[dict[str, Variable], list[str]]:
-        """The variables that exist, by what was asked for, and the missing names. One round trip at the most."""
+        """Return the existing variables, by the identifiers asked for, and the missing ones. At most one round trip."""
         return await self._wait(self._session.get_variables(identifiers, bypass_cache))
 
     async def has_variable(self, identifier: str) -> bool:
-        """Whether there is such a variable; also `identifier in context`."""
+        """Whether there is such a variable."""
         return await self._wait(self._session.has_variable(identifier))
 
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
-        """The variables whose names match a pattern with `*`, `?` and `[...]`, in the order of their creation."""
+        """Return the variables whose names match a pattern of `*`, `?` and `[...]`, in the order of their creation."""
         return await self._wait(self._session.ask("list_variables", pattern))
 
     async def update_variable(
@@ -336,7 +342,7 @@ class AsyncSessionContext(CallContext):
         expected_version: int | None = None,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> Variable:
-        """Set a value; the version goes up by one. When this returns, the host has it.
+        """Set a value; the version goes up by one. When this returns, the host has the value.
 
         Raises `VariableNotFound`, `InvalidValue`, `AccessDenied`, `QuotaExceeded`, `EncodeError`, and
         `VersionConflict` if the version is not the expected one.
@@ -346,9 +352,9 @@ class AsyncSessionContext(CallContext):
     async def update_variables(
         self, updates: Mapping[str, Any], *, atomic: bool = False, metadata: Mapping[str, str] = _NOTHING
     ) -> dict[str, Variable | Exception]:
-        """Set several values in one round trip. The outcome of each: the variable, or the error.
+        """Set several values in one round trip. Returns by name the outcome: the variable, or the error.
 
-        `atomic`: all are set, or none; then only the errors are in the outcome.
+        With `atomic` all values are set, or none. If none is set, the outcome has only the errors.
         """
         return await self._wait(self._session.update_variables(updates, atomic, metadata))
 
@@ -361,7 +367,7 @@ class AsyncSessionContext(CallContext):
         await self._wait(self._session.ask("store_program", program_id, program))
 
     async def get_program(self, program_id: str) -> Any:
-        """A program. Raises `ProgramNotFound`."""
+        """Return a program. Raises `ProgramNotFound`."""
         return await self._wait(self._session.ask("get_program", program_id))
 
     async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
@@ -377,12 +383,12 @@ class AsyncSessionContext(CallContext):
         return await self._questions.wait(call_host_tool(name, arguments))
 
     def stream_host_tool(self, name: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
-        """What a function of the host yields, as an async generator. Leaving it stops the function."""
+        """Call a generator of the host, and yield its items. Closing the returned generator stops the host's."""
         return self._questions.stream_async("call_host_tool", (name, arguments))
 
     @property
     def host_tools(self) -> AsyncHostTools:
-        """The host's functions: `await context.host_tools["parse"](text=...)`; awaited itself, a dict by name."""
+        """The host's functions: `await context.host_tools["parse"](text=...)`. Awaiting it gives a dict by name."""
         if self._host_tools is None:
             self._host_tools = AsyncHostTools(self._questions)
         found: AsyncHostTools = self._host_tools

@@ -1,4 +1,7 @@
-"""Tools that are written in a way that cannot work: told when a worker starts, by their names, with what to do."""
+"""Finds tools that are written in a way that cannot work.
+
+An error at the worker's start names the tool and says what to do.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ logger = logging.getLogger("snakepit.tool")
 
 
 def check_markable(function: object) -> None:
-    """Raise `UsageError` for what `@tool` cannot mark."""
+    """Raise `UsageError` for an object that `@tool` cannot mark."""
     if isinstance(function, str):
         raise UsageError(f"@tool({function!r}) names nothing: write @tool(name={function!r})")
     is_method = callable(function) or isinstance(function, (staticmethod, classmethod))
@@ -58,7 +61,7 @@ def _check_hooks(kind: Any) -> None:
 
 
 def _is_marked(value: Any) -> bool:
-    # Decorators around a marked function keep it in one of these.
+    # A decorator around a marked function keeps the function in one of these attributes.
     inner = (getattr(value, name, None) for name in ("__func__", "fget", "func"))
     return any(getattr(each, MARK, None) is not None for each in (value, *inner))
 
@@ -92,12 +95,15 @@ def _check_self(what: str, function: Callable[..., Any]) -> None:
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except Exception:  # told when the tool's hints are read
+    except Exception:  # reported when the tool's hints are read
         return {}
 
 
 def _check_contexts(what: str, function: Callable[..., Any], hints: dict[str, Any]) -> None:
-    """A context comes in one parameter, which callers cannot give."""
+    """Check that at most one parameter is for the context, and that no union or the like hides it.
+
+    Logs a warning for a parameter of a context's usual name that has no annotation, because its callers must give it.
+    """
     contexts = [name for name, hint in hints.items() if name != "return" and hint in _CONTEXTS]
     if len(contexts) > 1:
         raise UsageError(f"{what} has two parameters for its context, {' and '.join(contexts)}: remove one")
@@ -114,7 +120,7 @@ def _check_contexts(what: str, function: Callable[..., Any], hints: dict[str, An
 
 
 def _check_kind(what: str, function: Callable[..., Any], hint: Any) -> None:
-    """Compare what it is said to return with what it is."""
+    """Raise `UsageError` if a function lacks the `async` or `yield` that its return hint promises."""
     says = typing.get_origin(hint) or hint
     is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

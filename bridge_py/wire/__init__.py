@@ -1,1 +1,1 @@
-"""What host and worker share: frames, the conversation, values and errors."""
+"""The code that host and worker share: frames, the conversation, values and errors."""

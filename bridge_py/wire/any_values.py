@@ -1,15 +1,16 @@
-"""Values in `google.protobuf.Any`, as the wire contract has them: JSON, and large numbers in raw bytes.
+"""Values in `google.protobuf.Any`, as the wire contract has them: JSON, and raw bytes for many numbers.
 
-Type URLs, after `type.googleapis.com/`, and what `value` holds:
+Type URLs, after `type.googleapis.com/`, and the contents of `value`:
 
 - `snakepit.<type>`: the JSON of that variable type.
-- `snakepit.<type>.binary`, for tensors and embeddings: JSON of `shape`, `dtype`, `binary_format` and `type`; the
-  numbers are in the message's binary field, in C order and little endian ("raw"). "pickle" is what historic peers
-  write; it is read where the pool's owner has allowed it.
-- `google.protobuf.StringValue`: a parameter. Either raw JSON, or a real StringValue message, which is text. The
-  message is tried first, strictly: byte 0x0a, the length, exactly so many bytes of UTF-8, and no more. JSON
-  collides only if it begins with a newline and its second byte, as a length, is exactly that of the rest; our own
-  JSON never begins with white space. An empty value is the empty text, as an empty message is.
+- `snakepit.<type>.binary`, for tensors and embeddings: JSON of `shape`, `dtype`, `binary_format` and `type`. The
+  numbers are in the message's binary field, in C order and little endian ("raw"). Historic peers write the format
+  "pickle", which is read only if the pool's owner has allowed it.
+- `google.protobuf.StringValue`: a parameter, as raw JSON, or as a real StringValue message, which is text. The decoder
+  first tries to read the message, strictly: byte 0x0a, the length, exactly that many bytes of UTF-8, and no more. It
+  can mistake JSON for a message only if the JSON begins with a newline and its second byte, read as a length, is
+  exactly the length of the rest. Our own JSON never begins with white space. An empty value is the empty text, because
+  an empty message is.
 - `google.protobuf.Value`: raw JSON, as clients of 0.13 write it for numbers and booleans.
 """
 
@@ -50,7 +51,7 @@ class AnyValue(msgspec.Struct, frozen=True):
 
 
 def encode_any(value: Any, type_name: str | None = None, *, binary_from: int = BESIDE_BYTES) -> AnyValue:
-    """Encode a value as a variable of a type, by default the one that it has by itself.
+    """Encode a value as a variable of a type, by default the type that the value has by itself.
 
     Tensors and embeddings of more than `binary_from` bytes, counted as eight for each number, travel as raw bytes.
     Raises `InvalidValue`.
@@ -73,7 +74,7 @@ def encode_parameter(value: Any) -> AnyValue:
 def decode_any(
     type_url: str, value: bytes, binary: bytes | None = None, *, allow_pickle: bool = False
 ) -> tuple[str, Any]:
-    """The type of a value, empty for a parameter, and the value. Raises `DecodeError`.
+    """Decode a value; returns its type, empty for a parameter, and the value. Raises `DecodeError`.
 
     Tensors in raw bytes become numpy arrays where numpy is installed, nested lists elsewhere.
     """
@@ -100,7 +101,7 @@ def _decode_string_value(value: bytes) -> Any:
 
 
 def _message_text(value: bytes) -> str | None:
-    """The text of a StringValue message, or None if it is not exactly one."""
+    """Return the text of a StringValue message, or None if the bytes are not exactly one message."""
     size, shift, at = 0, 0, 1
     if value[0] != 0x0A:
         return None

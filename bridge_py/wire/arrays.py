@@ -7,8 +7,8 @@
     18         array.array: typecode, item size in bytes, byte order, data
     19         torch: name of the dtype, shape, data in C order
 
-Data are sent without a copy where they lie in one piece, and numpy arrays and memoryviews refer to what has come,
-read-only. A torch tensor has no way to be read-only, so it gets a copy of its own.
+Data that lie in one piece are sent without a copy. A numpy array or memoryview that arrives refers to the received
+memory, read-only. A torch tensor cannot be read-only, so it gets a copy of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .registry import Decoder, Encoder, Refused, type_of
 
 
 def library(name: str) -> Any:
-    """Import what a value needs to be decoded. Raises `CodecError` if it is not installed."""
+    """Import the library that a value needs to be decoded. Raises `CodecError` if the import fails."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -61,8 +61,8 @@ def _encode_array(encoder: Encoder, value: Any) -> Any:
 
 
 def _describe(dtype: Any) -> Any:
-    """What `_dtype_of` makes the same dtype from. Raises `Refused`."""
-    # Equal dtypes may differ in their metadata, or be another of two integers of the same size.
+    """Describe a dtype, so that `_dtype_of` makes the same dtype from the description. Raises `Refused`."""
+    # Equal dtypes may differ in their metadata, or be different integer types of the same size.
     is_plain = dtype.names is None and dtype.metadata is None
     return _describe_plain(dtype, dtype.char) if is_plain else _description(dtype)
 
@@ -82,12 +82,12 @@ def _description(dtype: Any) -> Any:
     descr: Any = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of what a description leaves out
+            warnings.simplefilter("error")  # numpy warns if the description leaves something out
             descr = np.lib.format.dtype_to_descr(dtype)
         if dtype.kind in "iu":
             descr = f"{descr[0]}{dtype.char}"
         found = _dtype_of(msgspec.msgpack.decode(msgspec.msgpack.encode(descr)))
-        # A dtype without bytes, such as "S0", is given some when an array is made.
+        # When numpy makes an array of a dtype without bytes, such as "S0", it gives the dtype some bytes.
         is_same = found == dtype and found.type is dtype.type and np.ndarray(1, found).itemsize == dtype.itemsize
     except Exception:
         is_same = False
@@ -102,7 +102,7 @@ def _refuse_masked(_encoder: Encoder, _value: Any) -> Any:
 
 def _encode_scalar(encoder: Encoder, value: Any) -> Any:
     if type(value).__name__ == "str_":
-        # An array would cut off zeros at its end.
+        # An array would cut off zero characters at the end of the text.
         return encoder.wrap(16, ("U", (), "S", encoder.prepare(str.__str__(value))))
     if type(value).__name__ == "bytes_":
         return encoder.wrap(16, ("S", (), "S", encoder.buffer(bytes.__getitem__(value, slice(None)))))
@@ -150,7 +150,7 @@ def _dtype_of(descr: Any) -> Any:
 
 
 def _with_tuples(descr: Any) -> Any:
-    """A dtype's description as numpy wants it: MessagePack has made lists of its tuples."""
+    """Turn lists in a dtype's description back into tuples, as numpy wants it: MessagePack makes lists of tuples."""
     if not isinstance(descr, list):
         return descr
     if not descr or isinstance(descr[0], list):
@@ -198,7 +198,7 @@ ENCODERS: Final = {
     "numpy.ndarray": _encode_array,
     "numpy.memmap": _encode_array,
     "numpy.generic": _encode_scalar,
-    # Their first base is Python's.
+    # These derive from a class of Python's too, which may come before numpy.generic in their MRO.
     **dict.fromkeys(("numpy.str_", "numpy.bytes_", "numpy.float64", "numpy.complex128"), _encode_scalar),
     "numpy.MaskedArray": _refuse_masked,
     "array.array": _encode_array_array,

@@ -26,14 +26,14 @@
     32         what `register_codec` added    array: tag, value
 
 Tuples become lists. Enums, named tuples, attrs classes, dataclasses and msgspec Structs are sent as their value or
-fields, and become themselves again where a hint of the receiver asks for it. A subclass of anything else is refused:
-it would arrive as its base. No pickle.
+fields, and become themselves again where a hint of the receiver asks for it. A subclass of any other type is refused,
+because it would arrive as its base. There is no pickle.
 
-What encodes must decode. Keys of dicts and items of sets may become equal, or no keys at all, so the encoder
-decodes them to see.
+A value that can be encoded must also be decodable. On arrival, keys of dicts or items of sets could be equal, or not
+hashable, so the encoder decodes them to check that.
 
-Buffers of `beside` bytes and more are not copied into the message: the message says where in the *area* they are,
-which is all of them, one behind the other.
+Buffers of `beside` bytes or more are not copied into the message. They form the *area*, one behind the other, and the
+message says where in the area each of them is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _PAIRS: Final = 4
 _MARKED: Final = 23
 _NOWHERE: Final = 1 << 62
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
-# What MessagePack cannot take of these must be looked for one by one.
+# MessagePack takes all values of these types. The other leaves, ints and texts, must be checked one by one.
 _SURE_LEAVES: Final = frozenset({type(None), bool, float})
 _KEYS: Final = _LEAVES | {bytes}
 _SURE_KEYS: Final = _SURE_LEAVES | {bytes}
@@ -75,17 +75,17 @@ class Encoded(msgspec.Struct, gc=False):
 
 
 def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Encoded:
-    """Encode a value. `what` is how messages call it.
+    """Encode a value. Error messages call the value `what`.
 
-    The buffers of the outcome are those of the value itself, not copies. Raises `EncodeError`, which says
-    where in the value that is which cannot be sent.
+    The outcome has the value's own buffers, not copies. Raises `EncodeError`, which says which part of the value
+    cannot be sent.
     """
     try:
         return _encode(value, _LEAVES, beside)
     except Exception:  # noqa: S110 - classes of others run their own code here, and may raise anything
         pass
     try:
-        # Slower, but it takes large ints, and finds who is at fault.
+        # This is slower, but it takes large ints, and finds the part at fault.
         return _encode(value, _SURE_LEAVES, beside)
     except TooDeep as error:
         raise EncodeError(f"{what}: {error}") from None
@@ -97,18 +97,18 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> En
 def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False) -> Any:
     """Decode what `encode` wrote. Arrays refer to the memory of `area` and are read-only.
 
-    `plain`: numpy's scalars become Python's numbers, for receivers who know no others. Raises `DecodeError` for bytes
-    that are no value, which says where in the value they are and what should have been there; `CodecError` says that it
-    takes a library, or a codec, that is not here.
+    With `plain`, numpy's scalars become Python's numbers, for receivers that know no others. Raises `DecodeError` for
+    bytes that are no value; the error says where in the value they are, and what should be there. Raises `CodecError`
+    if decoding needs a library or a codec that is missing here.
     """
     return _decode(body, ValueDecoder(area, plain))
 
 
 def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, bool]:
-    """Decode for somebody who has hints: enums and objects with fields are `Marked` with the names of their classes.
+    """Decode a value for a receiver with hints: enums and objects with fields are `Marked` with their classes' names.
 
-    The second part says whether there is something in it that plain hints do not take: that, or a scalar of numpy's.
-    Raises as `decode` does.
+    The second result says whether the value has a part that plain hints do not take: a `Marked` object, or a scalar of
+    numpy's. Raises the same errors as `decode`.
     """
     decoder = ValueDecoder(area, marks=True)
     return _decode(body, decoder), decoder.is_special
@@ -120,7 +120,7 @@ def encode_plain(value: Any) -> bytes:
 
 
 def encode_unreadable(why: str) -> bytes:
-    """A value in place of one that cannot be passed on: decoding it raises a `DecodeError` with that message."""
+    """Encode a substitute for a value that cannot be passed on. Decoding it raises `DecodeError` with `why`."""
     return _pack(msgspec.msgpack.Ext(_UNREADABLE, why.encode("utf-8", "backslashreplace")))
 
 
@@ -133,7 +133,7 @@ def decode_fault(data: bytes) -> Fault:
 
 
 def let_go(buffers: Iterable[memoryview | bytes]) -> None:
-    """Release views of a value's memory: while there is one, as in the traceback of an error, it cannot be resized."""
+    """Release views of a value's memory. As long as a view exists, as in an error's traceback, it cannot be resized."""
     for buffer in buffers:
         if isinstance(buffer, memoryview):
             buffer.release()
@@ -157,7 +157,7 @@ def _decode(body: bytes, decoder: ValueDecoder) -> Any:
 
 
 def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError:
-    """The error with the place in the value, and the type that should be there, if one of its parts is broken."""
+    """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part."""
     try:
         path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
     except Exception:
@@ -170,7 +170,10 @@ def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError
 
 
 def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
-    """Where in a value, whose extensions are not decoded yet, one cannot be."""
+    """Find the extension that cannot be decoded, in a value whose extensions are not decoded yet.
+
+    Returns its path, the name of its type, and the error; an empty name if there is no such extension.
+    """
     if isinstance(raw, msgspec.msgpack.Ext):
         try:
             decoder.decode_extension(raw.code, memoryview(raw.data))
@@ -187,7 +190,7 @@ def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: E
 
 
 class ValueEncoder:
-    """Turns one value into what msgspec encodes, and collects its large buffers."""
+    """Turns one value into types that msgspec encodes, and collects the value's large buffers."""
 
     def __init__(self, leaves: frozenset[type], beside: int) -> None:
         self.buffers: list[memoryview | bytes] = []
@@ -198,7 +201,7 @@ class ValueEncoder:
         self._keeps_tuples = False
 
     def prepare(self, value: Any) -> Any:
-        """The value in terms of MessagePack. Raises `Refused`."""
+        """Turn a value into types that MessagePack has. Raises `Refused`."""
         kind = type(value)
         if kind in self._leaves:
             return value
@@ -209,16 +212,16 @@ class ValueEncoder:
         return encoder_of(kind)(self, value)
 
     def items(self, value: Iterable[Any]) -> Any:
-        """A tuple, or what else consists of items."""
+        """Prepare a tuple, or another sequence of items. Raises `Refused`."""
         prepared = self._prepare_items(value)
         return self.wrap(_TUPLE, prepared) if self._keeps_tuples and type(value) is tuple else prepared
 
     def extension(self, code: int, content: Any) -> Any:
-        """An extension whose payload is a value. Raises `Refused`."""
+        """Make an extension whose payload is a value that is not prepared yet. Raises `Refused`."""
         return self.wrap(code, self.prepare(content))
 
     def keys(self, keys: Collection[Any]) -> list[Any]:
-        """Keys of a dict, or items of a set, that are different and can be keys where they arrive. Raises `Refused`."""
+        """Prepare keys of a dict, or items of a set. Raises `Refused` unless all arrive hashable and different."""
         beside, self._beside = self._beside, _NOWHERE
         keeps, self._keeps_tuples = self._keeps_tuples, False
         prepared = self._prepare_items(keys)
@@ -228,14 +231,14 @@ class ValueEncoder:
         return prepared
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
-        """Labels, of which some may be equal, prepared as keys are. Raises `Refused`."""
+        """Prepare labels, as `keys` does, except that some may be equal. Raises `Refused`."""
         keys = list(keys)
         if _KEYS.issuperset(map(type, keys)):
             return self._prepare_items(keys)
         return [prepared for key in keys for prepared in self.keys([key])]
 
     def cells(self, values: Iterable[Any]) -> Any:
-        """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples.
+        """Encode the cells of a column as a buffer, so that their number has no limit. Tuples stay tuples.
 
         Raises `Refused`.
         """
@@ -250,11 +253,11 @@ class ValueEncoder:
         return self.buffer(_pack(prepared))
 
     def wrap(self, code: int, prepared: Any) -> Any:
-        """An extension whose payload is prepared already."""
+        """Make an extension whose payload is prepared already."""
         return msgspec.msgpack.Ext(code, _pack(prepared))
 
     def buffer(self, data: memoryview | bytes) -> Any:
-        """The bytes of a buffer, or their place in the area."""
+        """Return the bytes of a small buffer; add a large one to the area, and return its place there."""
         size = len(data)
         if size < self._beside:
             return bytes(data)
@@ -273,11 +276,11 @@ class ValueEncoder:
         return dict(zip(value, self._prepare_items(value.values()), strict=True))
 
     def pairs(self, code: int, value: dict[Any, Any]) -> Any:
-        """A dict with any keys, in an extension. Raises `Refused`."""
+        """Put a dict with any keys into an extension. Raises `Refused`."""
         return self.wrap(code, self.prepare_pairs(value))
 
     def prepare_pairs(self, value: dict[Any, Any]) -> list[Any]:
-        """The pairs of a dict with any keys. Raises `Refused`."""
+        """Prepare the pairs of a dict with any keys. Raises `Refused`."""
         return list(map(list, zip(self.keys(value.keys()), self._prepare_items(value.values()), strict=True)))
 
     def _has_plain_keys(self, value: dict[Any, Any]) -> bool:
@@ -298,7 +301,7 @@ class ValueEncoder:
 
 
 def _content_of(extension: Any) -> tuple[Any, str]:
-    """What an extension consists of, as far as that is parts of the value, and the name of its class."""
+    """Return the parts of the value that an extension consists of, and the name of its class; None and "" for none."""
     try:
         raw = msgspec.msgpack.decode(extension.data)
         if extension.code in _LISTS:
@@ -307,19 +310,19 @@ def _content_of(extension: Any) -> tuple[Any, str]:
             return {str(key): value for key, value in raw}, ""
         if extension.code == _MARKED:
             return raw[2], str(raw[0])
-    except Exception:  # noqa: S110 - it is broken itself
+    except Exception:  # noqa: S110 - the extension itself is broken
         pass
     return None, ""
 
 
 def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
-    """Raise `Refused` unless keys come out as keys, and as many."""
+    """Raise `Refused` unless the packed keys arrive hashable, and as many different ones as there are."""
     try:
         arrived = [hashable(key) for key in msgspec.msgpack.decode(packed, ext_hook=ValueDecoder(b"").decode_extension)]
     except Exception as error:
         raise Refused(f"a key of it cannot be read where it arrives: {type(error).__name__}: {error}") from None
     for sent, key in zip(keys, arrived, strict=True):
-        if not is_hashable(sent):  # as labels of pandas may be; a list would arrive as a tuple
+        if not is_hashable(sent):  # labels of pandas may be unhashable; a list would arrive as a tuple
             raise Refused(f"its label {sent!r:.100} is not hashable: give text, or a tuple of plain values")
         if not is_hashable(key):
             text = f"{type_of(sent)} arrives as {type(key).__name__}, which can be no key: send a tuple or text for it"
@@ -329,7 +332,7 @@ def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
 
 
 def is_hashable(value: object) -> bool:
-    """Whether a value, with all that is in it, can be a key."""
+    """Whether a value and all of its parts can be hashed, so that it can be a key."""
     try:
         hash(value)
     except TypeError:
@@ -338,7 +341,7 @@ def is_hashable(value: object) -> bool:
 
 
 def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, str]:
-    """Where in a value that cannot be sent the culprit is, and what is wrong with it."""
+    """Find the part of a value that cannot be sent; returns its path, and what is wrong with it."""
     for label, part in parts_of(value):
         try:
             _encode(part, _SURE_LEAVES, BESIDE_BYTES)
@@ -361,7 +364,7 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
 class ValueDecoder:
     """Reads the extensions of one message."""
 
-    #: Whether something has come that plain hints do not take.
+    #: Whether a part has come that plain hints do not take.
     is_special = False
 
     def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
@@ -380,11 +383,11 @@ class ValueDecoder:
         return decoder_of(code)(self, payload)
 
     def value(self, payload: memoryview) -> Any:
-        """The value that is an extension's payload."""
+        """Decode the value that is an extension's payload."""
         return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)
 
     def whole(self, payload: memoryview) -> Any:
-        """The value that is an extension's payload, with nothing in it marked: what is made from it knows no marks."""
+        """Decode the value that is an extension's payload, without marks, for code that knows no marks."""
         marks, self._marks = self._marks, False
         try:
             return self.value(payload)
@@ -392,13 +395,13 @@ class ValueDecoder:
             self._marks = marks
 
     def marked(self, kind: str, member: str | None, content: Any) -> Any:
-        """An enum, or an object with fields."""
+        """Return an enum, or an object with fields: `Marked`, or only its content if the receiver has no hints."""
         if not self._marks:
             return content
         self.is_special = True
         return Marked(kind, member, content)
 
     def scalar(self, value: Any) -> Any:
-        """A scalar of numpy's."""
+        """Return a scalar of numpy's, or Python's number for it if `plain` was given."""
         self.is_special = True
         return value.item() if self.is_plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value

@@ -1,9 +1,9 @@
 """The rules of the link, without I/O and without a clock: bytes in, frames out, and back.
 
-Both sides run this one class. It owns what neither may get wrong: call ids, which frame may follow
-which, credit for streams, and the largest frame. What arrives is checked here, once, and handed on
-as frames that are legal at this point; what breaks a rule raises `RemoteProtocolError`, and what
-this side may not send raises `LocalProtocolError` and sends nothing.
+Both sides run this one class. It knows the rules that neither side may break: call ids, which frame may follow
+which, credit for streams, and the largest frame. It checks each frame that arrives, once, and returns only frames that
+are legal at that point. A frame that breaks a rule raises `RemoteProtocolError`. A frame that this side may not send
+raises `LocalProtocolError`, and nothing is sent.
 
 The life of a call, seen from the side that opened it (the other side's view is the mirror image):
 
@@ -14,10 +14,10 @@ The life of a call, seen from the side that opened it (the other side's view is 
                                          END, ERROR                   over
     over         nothing                 nothing
 
-Only the serving side ends a call, exactly once, cancelled or not: that frame is the proof that no
+Only the serving side ends a call, exactly once, cancelled or not: the frame that ends it proves that no
 code of the call runs any more. CANCEL, RECALL and CREDIT may cross that frame on the wire, so the
-serving side takes them for a call that is over in silence. How the areas of large buffers follow their frames
-is told in `loans`.
+serving side ignores them silently if the call is over. `loans` describes how the areas of large buffers follow
+their frames.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PLAIN: Final = -1
 
 
 class Side(Enum):
-    """Who we are. The host opens odd call ids, the worker even ones."""
+    """The side that this process is on. The host opens calls with odd ids, the worker with even ids."""
 
     HOST = 1
     WORKER = 2
@@ -65,7 +65,7 @@ NO_AREA: Final = BufferRef()
 class Conversation:
     """One side of a link.
 
-    `max_frame` bounds a frame's encoded size in bytes, in both directions, and `max_area` that of a lent area.
+    `max_frame` limits a frame's encoded size in bytes, in both directions, and `max_area` the size of a lent area.
     """
 
     def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES, max_area: int = MAX_AREA_BYTES) -> None:
@@ -103,10 +103,10 @@ class Conversation:
             Kind.RETURNED: self.loans.peer_gave_back,
         }
 
-    # What this side says.
+    # Frames that this side sends.
 
     def hello(self, body: bytes) -> None:
-        """Introduce ourselves; the first frame on either side."""
+        """Introduce this side. Hello is the first frame that each side sends."""
         if self._said_hello:
             raise LocalProtocolError("hello was said already")
         self._said_hello = True
@@ -188,7 +188,7 @@ class Conversation:
         del self._served[call_id]
 
     def link(self, kind: Literal[Kind.PING, Kind.PONG, Kind.EVENT, Kind.INVALIDATE], frame: Frame) -> None:
-        """Send a frame that is about the link and no call."""
+        """Send a frame that is about the link and not about a call."""
         frame.kind, frame.call_id = kind, 0
         self._send(frame)
 
@@ -199,10 +199,10 @@ class Conversation:
             self._send(Frame(Kind.GOODBYE))
 
     def data_to_send(self) -> bytes:
-        """What was said since the last time, as one `Batch`; empty if there is nothing.
+        """Return the frames since the last time, as one `Batch`; empty bytes if there are none.
 
-        At most one piece of a lent area is in it, behind all else, so that no frame waits for many of them. What is
-        not urgent waits for a batch with something that is.
+        The batch has at most one piece of a lent area, behind all urgent frames, so that no frame waits for many
+        pieces. Frames that are not urgent wait for a batch with other frames.
         """
         if self._bulk:
             self._out.append(self._bulk.popleft())
@@ -224,16 +224,16 @@ class Conversation:
 
     @property
     def open_calls(self) -> int:
-        """Calls that neither side has ended yet, whoever opened them."""
+        """How many calls are not over yet, of both sides together."""
         return len(self._opened) + len(self._served)
 
-    # What the peer says.
+    # Frames from the peer.
 
     def receive(self, data: bytes) -> list[Frame]:
         """Take a `Batch` from the peer and return its frames, checked, in order.
 
-        Raises `RemoteProtocolError` at the first frame that breaks a rule; the conversation is of
-        no use after that.
+        Raises `RemoteProtocolError` at the first frame that breaks a rule; do not use the conversation
+        after that.
         """
         frames = []
         for frame in decode_batch(data, self._max_frame):

@@ -1,6 +1,6 @@
-"""The errors both sides know, and how one of them crosses the wire.
+"""The errors that both sides know, and how an error crosses the wire.
 
-One root, `SnakepitError`; below it, whose doing it was: the caller (`UsageError`), the tool
+The root is `SnakepitError`. Its branches say where the fault lies: with the caller (`UsageError`), the tool
 (`ToolError`), the state (`SessionError`, `VariableError`), the clock (`CallTimeout`) or the link
 (`ProtocolError`). The host adds its own branches for processes and capacity in `snakepit_trio.errors`.
 """
@@ -17,11 +17,11 @@ class SnakepitError(Exception):
 
 
 class UsageError(SnakepitError):
-    """The caller asked for something that cannot be; asking again the same way will not help."""
+    """The caller asked for something impossible; asking again in the same way will not help."""
 
 
 class InvalidArguments(UsageError, TypeError):
-    """A tool's arguments do not fit its signature. `parameter` names the culprit, or is empty.
+    """A tool's arguments do not fit its signature. `parameter` names the wrong one, or is empty.
 
     Raised before the tool runs.
     """
@@ -32,7 +32,7 @@ class InvalidArguments(UsageError, TypeError):
 
 
 class UnknownTool(UsageError, LookupError):
-    """The adapter has no tool of that name; the message lists the near ones."""
+    """The adapter has no tool of that name; the message lists similar names."""
 
 
 class WrongCallKind(UsageError):
@@ -57,17 +57,17 @@ class InvalidValue(UsageError, ValueError):
 
 
 class InvalidCall(UsageError):
-    """A dynamic call, or one that stores objects, asks for what cannot be. The message says what to do."""
+    """A dynamic call, or a call that stores objects, asks for something impossible. The message says what to do."""
 
 
 class NotAllowed(UsageError):
-    """A dynamic call would reach what the adapter's allow-list does not have. Nothing was run."""
+    """A dynamic call would reach something that is not on the adapter's allow-list. Nothing was run."""
 
 
 class CodecError(UsageError, DecodeError):
-    """A value has come whose library, or whose codec, is missing here or fails. The message names it.
+    """A value has come, but its library or its codec is missing here, or fails. The message names the library or codec.
 
-    A `DecodeError` for which the peer is not to blame.
+    It is a `DecodeError` that is not the peer's fault.
     """
 
 
@@ -80,7 +80,7 @@ class SessionNotFound(SessionError, LookupError):
 
 
 class QuotaExceeded(SessionError):
-    """A store, or a session, holds as much as it may."""
+    """A store or a session is full: it may not hold more."""
 
 
 class ProgramNotFound(SessionError, LookupError):
@@ -88,7 +88,7 @@ class ProgramNotFound(SessionError, LookupError):
 
 
 class StoredObjectNotFound(SessionError, LookupError):
-    """The session has no stored object of that name, and never had; the message lists those there are."""
+    """The session has no stored object of that name, and never had; the message lists the session's objects."""
 
 
 class StoredObjectLost(SessionError):
@@ -96,7 +96,7 @@ class StoredObjectLost(SessionError):
 
 
 class VariableError(SnakepitError):
-    """A variable cannot do what was asked. A value that does not fit is `InvalidValue`."""
+    """A variable cannot do what was asked. For a value that does not fit, `InvalidValue` is raised."""
 
 
 class VariableNotFound(VariableError, LookupError):
@@ -108,7 +108,7 @@ class VariableExists(VariableError):
 
 
 class VersionConflict(VariableError):
-    """The variable has another version than the caller expected: somebody else was first."""
+    """The variable has another version than the caller expected, because somebody else changed it first."""
 
 
 class AccessDenied(VariableError):
@@ -138,7 +138,7 @@ class ToolError(SnakepitError):
 
 
 class HostToolError(ToolError):
-    """A host tool raised that worker code had called. As `ToolError`, and `tool` is its name."""
+    """Worker code called a host tool, and the host tool raised. As `ToolError`; `tool` is the host tool's name."""
 
     _where = "on the host"
 
@@ -174,11 +174,11 @@ class ProtocolError(SnakepitError):
 
 
 class LocalProtocolError(ProtocolError):
-    """Our side tried to send what the rules forbid."""
+    """Our side tried to send a frame that the rules forbid."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what the rules forbid; the link cannot go on."""
+    """The peer sent data that the rules forbid; the link cannot go on."""
 
 
 class FrameTooLarge(LocalProtocolError):
@@ -225,7 +225,7 @@ _CODE_OF = {error: code for code, error in _BY_CODE.items()}
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Describe an exception for the peer: our own by their code, any other as the tool's."""
+    """Describe an exception for the peer: one of our own by its code, any other one as the tool's."""
     code = _CODE_OF.get(type(error), "tool") if isinstance(error, SnakepitError) else "tool"
     if isinstance(error, InvalidValue):
         return Fault(code, _text_of(error), type=error.type, parameter=error.constraint)
@@ -239,12 +239,12 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def host_tool_error(error: BaseException, tool: str) -> HostToolError:
-    """What a worker gets to see of what a host tool raised."""
+    """Make the error that a worker gets when a host tool raises `error`."""
     return HostToolError(_text_of(error), type_name(error), _traceback_of(error), tool)
 
 
 def tool_error(error: BaseException, prefix: str) -> ToolError:
-    """What a tool may raise in place of an error of user code, to say at which of its steps that was."""
+    """Make an error that a tool may raise in place of an error of user code; `prefix` says at which of its steps."""
     return ToolError(prefix + _text_of(error), type_name(error), _traceback_of(error))
 
 
@@ -270,7 +270,7 @@ def error_of(fault: Fault) -> SnakepitError:
 
 
 def raised_by(error: SnakepitError, tool: str, worker_id: str) -> SnakepitError:
-    """The error that a call has ended with, which says from now on of which tool it is, and on which worker."""
+    """Return the error that a call has ended with, after adding the names of the call's tool and worker."""
     if type(error) is ToolError:
         error.tool, error.worker_id = tool, worker_id
     elif type(error) is EncodeError:
@@ -285,7 +285,7 @@ def _by(tool: str, worker_id: str) -> str:
 
 
 def _clip(text: str) -> str:
-    # An error must always fit into a frame, also with half of an array or a lone surrogate in its message.
+    # An error must always fit into a frame, even with half of an array or a lone surrogate in its message.
     if len(text) > _LONGEST_TEXT:
         text = f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
     return text.encode("utf-8", "backslashreplace").decode()
@@ -299,7 +299,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    # The outermost frames are those that called the tool; they tell a user nothing. Their modules say so.
+    # The outermost frames called the tool; they tell a user nothing. Their modules are marked with `__calls_tools__`.
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__calls_tools__") is True:
         trace = trace.tb_next

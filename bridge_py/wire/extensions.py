@@ -1,4 +1,4 @@
-"""Codecs of what Python's own types need beyond MessagePack."""
+"""Codecs of Python's own types that MessagePack lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATHS: Final = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
 _FACTORIES: Final[dict[str, Any]] = {
     kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 }
-_DICTS: Final = ("OrderedDict", "Counter", "defaultdict")  # a hint of a dict must not make plain ones of these
+_DICTS: Final = ("OrderedDict", "Counter", "defaultdict")  # a hint of a dict must not turn these into plain dicts
 _TWO_FLOATS: Final = struct.Struct("<2d")
 
 
@@ -89,7 +89,7 @@ def _has_name(zone: dt.tzinfo | None) -> bool:
     if type(zone) is not dt.timezone:
         return True
     offset = _offset_of(zone)
-    # `fromisoformat` takes an offset of less than a second for none.
+    # `fromisoformat` reads an offset of less than a second as UTC.
     return bool(offset.microseconds) or zone.tzname(None) != dt.timezone(offset).tzname(None)
 
 
@@ -98,7 +98,7 @@ def _offset_of(zone: dt.timezone) -> dt.timedelta:
 
 
 def zone_of(zone: dt.tzinfo | None) -> Any:
-    """A time zone, for `to_zone`: None, the key of a `ZoneInfo`, or offset and name. Raises `Refused`."""
+    """Describe a time zone for `to_zone`: as None, the key of a `ZoneInfo`, or offset and name. Raises `Refused`."""
     if zone is None:
         return None
     if type(zone) is dt.timezone:
@@ -115,14 +115,14 @@ def zone_of(zone: dt.tzinfo | None) -> Any:
 
 def _is_found(zone: zoneinfo.ZoneInfo) -> bool:
     try:
-        zone.__reduce__()  # fails for what was read from a file
+        zone.__reduce__()  # fails for a zone that was read from a file
         return zoneinfo.ZoneInfo(zone.key).key == zone.key
     except Exception:
         return False
 
 
 def to_zone(found: Any) -> dt.tzinfo | None:
-    """The time zone that `zone_of` was given. Raises `CodecError` if it is not known here."""
+    """Make the time zone that `zone_of` has described. Raises `CodecError` if it is not known here."""
     if found is None:
         return None
     if isinstance(found, str):
@@ -252,7 +252,7 @@ ENCODERS: Final = {
     "builtins.str": _encode_str,
     "builtins.bytes": _encode_bytes,
     "builtins.bytearray": _encode_bytearray,
-    # Subclasses are refused; a base that is met is the class itself.
+    # The registry refuses subclasses, so a value of these entries is of exactly that class.
     "builtins.list": lambda encoder, value: encoder.items(value),
     "builtins.tuple": lambda encoder, value: encoder.items(value),
     "builtins.dict": lambda encoder, value: encoder.prepare(value),

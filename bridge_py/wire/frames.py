@@ -1,8 +1,8 @@
 """Frames of the Link service, and their protobuf encoding.
 
-The bytes are those that betterproto2 writes and reads for `Batch` and `Frame` of
-`proto/snakepit_bridge.proto`; a property test proves it. They are written by hand because this is
-the hottest path of the system: `python -m benchmarks.wire` shows what that saves.
+The bytes are the same that betterproto2 writes and reads for `Batch` and `Frame` of
+`proto/snakepit_bridge.proto`; a property test proves it. The code is written by hand because this is
+the hottest path of the system: `python -m benchmarks.wire` shows the saving.
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -18,7 +18,7 @@ from .errors import RemoteProtocolError
 
 
 class Kind(IntEnum):
-    """What a frame does. The numbers are those of `Kind` in the `.proto`."""
+    """The purpose of a frame. `Kind` in the `.proto` has the same numbers."""
 
     HELLO = 1
     CALL = 2
@@ -48,7 +48,7 @@ class Frame(msgspec.Struct, gc=False):
     `number` is the time left in microseconds on CALL and STREAM (0: no limit), the chunks granted
     on CREDIT, the pieces asked for on FETCH, and an opaque number on PING and PONG. The large buffers of a
     value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes, and `descriptor` (plus
-    one; 0 for none) and `segment` tell where it is in shared memory.
+    one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
     kind: int
@@ -96,7 +96,7 @@ def _varint(value: int) -> bytes:
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """One frame as an element of a `Batch`; the concatenation of elements is a `Batch`."""
+    """Encode one frame as an element of a `Batch`; the concatenation of elements is a `Batch`."""
     parts: list[bytes | memoryview] = []
     if frame.call_id:
         parts += (b"\x08", _varint(frame.call_id))
@@ -230,16 +230,16 @@ def _skip(data: bytes, at: int, tag: int) -> int:
 
 
 class BatchCodec(CodecBase):
-    """Hands `Batch` messages to grpclib as bytes, which is what they are."""
+    """Lets grpclib send and receive `Batch` messages as bytes, in which form they are already."""
 
-    # As grpclib's own codec has it.
+    # The same as that of grpclib's own codec.
     __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def encode(self, message: Any, message_type: Any) -> bytes:
-        """The message, which is bytes already."""
+        """Return the message, which is bytes already."""
         data: bytes = message
         return data
 
     def decode(self, data: bytes, message_type: Any) -> bytes:
-        """The bytes, as they came."""
+        """Return the bytes as they came."""
         return data

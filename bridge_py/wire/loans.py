@@ -1,7 +1,7 @@
 """The rules of lent areas, without I/O: large buffers that do not travel in the frame that needs them.
 
-A frame that carries a value may lend its area to the other side: it names a loan and its size, and where the
-area lies in shared memory, if it does. The borrower opens that, or has the area sent piece by piece, as fast as
+A frame that carries a value may lend its area to the other side: it names a loan, its size, and the area's place in
+shared memory, if it has one. The borrower opens that place, or has the area sent piece by piece, as fast as
 it asks. The life of a loan, seen by its lender (the borrower's view is the mirror image):
 
     state      may send                   may receive    next state
@@ -13,8 +13,8 @@ it asks. The life of a loan, seen by its lender (the borrower's view is the mirr
                each, `size` bytes in all) RETURNED       over
     taken      nothing                    RETURNED       over
 
-Only the borrower ends a loan, exactly once. BUFFER may cross RETURNED on the wire, so the borrower drops pieces
-of a loan that is over in silence.
+Only the borrower ends a loan, exactly once. BUFFER may cross RETURNED on the wire, so the borrower silently drops
+pieces of a loan that is over.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Send = Callable[[Frame], None]
 
 
 class Loans:
-    """What one side has lent and borrowed.
+    """The loans that one side has lent and borrowed.
 
-    `send` takes frames, `send_along` those that may wait until something else is sent, `send_bulk` the large ones.
+    `send` takes frames, `send_along` frames that may wait until another frame is sent, `send_bulk` large frames.
     """
 
     def __init__(self, send: Send, send_along: Send, send_bulk: Send, max_area: int) -> None:
@@ -44,17 +44,17 @@ class Loans:
         self._max_area = max_area
         self._next_id = 1
         self._last_of_peer = 0
-        self._lent: dict[int, int] = {}  # loan -> pieces that were asked for and not sent, or _TAKEN
+        self._lent: dict[int, int] = {}  # loan -> pieces that were asked for and are not sent yet, or _TAKEN
         self._unsent: dict[int, int] = {}  # loan -> bytes
-        self._borrowed: dict[int, int] = {}  # loan -> pieces asked for that have not come, or _TAKEN
+        self._borrowed: dict[int, int] = {}  # loan -> pieces that we asked for and that have not come, or _TAKEN
         self._missing: dict[int, int] = {}  # loan -> bytes
 
     @property
     def open_loans(self) -> int:
-        """Loans that are not over, whoever lent them."""
+        """How many loans are not over yet, of both sides together."""
         return len(self._lent) + len(self._borrowed)
 
-    # What the lender says.
+    # Frames that the lender sends.
 
     def lend(self, size: int) -> int:
         """Begin a loan of `size` bytes and return its id, which a frame must name."""
@@ -70,7 +70,10 @@ class Loans:
         del self._lent[loan], self._unsent[loan]
 
     def wanted(self, loan: int) -> int:
-        """Pieces that were asked for and not sent. Zero if the loan is over: its end may be in the same batch."""
+        """How many pieces were asked for and are not sent yet.
+
+        Zero if the loan is over: its end may have come in the same batch.
+        """
         return max(0, self._lent.get(loan, 0))
 
     def piece(self, loan: int, data: bytes, size: int = 0) -> None:
@@ -81,7 +84,7 @@ class Loans:
         self._unsent[loan] -= size or len(data)
         self._send_bulk(Frame(Kind.BUFFER, number=size, body=data, loan=loan))
 
-    # What the borrower says.
+    # Frames that the borrower sends.
 
     def fetch(self, loan: int, pieces: int) -> None:
         """Ask for that many more pieces."""
@@ -91,7 +94,7 @@ class Loans:
         self._send(Frame(Kind.FETCH, number=pieces, loan=loan))
 
     def take(self, loan: int) -> None:
-        """Say that the shared memory is open here."""
+        """Tell the lender that the shared memory is open here."""
         if self._borrowed.get(loan) != 0:
             raise LocalProtocolError(f"loan {loan} is none that we may take")
         self._borrowed[loan] = _TAKEN
@@ -105,13 +108,13 @@ class Loans:
         self._send_along(Frame(Kind.RETURNED, loan=loan))
 
     def missing(self, loan: int) -> int:
-        """Bytes of a borrowed area that have not come."""
+        """How many bytes of a borrowed area have not come yet."""
         return self._missing[loan]
 
-    # What the peer says. Each returns whether the frame means anything to this side.
+    # Frames from the peer. Most methods return whether this side must act on the frame.
 
     def peer_lent(self, frame: Frame) -> None:
-        """A frame names a loan of the peer's."""
+        """Note the peer's loan that a frame names."""
         if frame.loan <= self._last_of_peer:
             raise RemoteProtocolError(f"loan {frame.loan} is not new (last: {self._last_of_peer})")
         if not 0 < frame.size <= self._max_area:
@@ -120,7 +123,7 @@ class Loans:
         self._borrowed[frame.loan], self._missing[frame.loan] = 0, frame.size
 
     def peer_sent_piece(self, frame: Frame) -> bool:
-        """BUFFER."""
+        """Check a BUFFER frame, and count its bytes as come. Returns False if the loan is over."""
         loan = frame.loan
         asked = self._borrowed.get(loan)
         if asked is None and 0 < loan <= self._last_of_peer:
@@ -135,7 +138,7 @@ class Loans:
         return True
 
     def peer_fetches(self, frame: Frame) -> bool:
-        """FETCH."""
+        """Check a FETCH frame, and note the pieces that it asks for."""
         asked = self._lent.get(frame.loan, _TAKEN)
         if asked == _TAKEN or not 0 < frame.number <= MAX_AREA_BYTES:
             raise RemoteProtocolError(f"pieces of loan {frame.loan} cannot be asked for")
@@ -143,14 +146,14 @@ class Loans:
         return True
 
     def peer_took(self, frame: Frame) -> bool:
-        """TAKEN."""
+        """Check a TAKEN frame, and note that the peer has opened the shared memory."""
         if self._lent.get(frame.loan) != 0:
             raise RemoteProtocolError(f"loan {frame.loan} cannot be taken")
         self._lent[frame.loan] = _TAKEN
         return True
 
     def peer_gave_back(self, frame: Frame) -> bool:
-        """RETURNED."""
+        """Check a RETURNED frame, and end the loan."""
         if self._lent.pop(frame.loan, None) is None:
             raise RemoteProtocolError(f"loan {frame.loan} was given back, which is not open")
         del self._unsent[frame.loan]

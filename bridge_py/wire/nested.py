@@ -1,4 +1,4 @@
-"""Numbers in nested lists: their shape, their order, and how JSON has those that it has no numbers for."""
+"""Numbers in nested lists: their shape, their order, and the texts for numbers that JSON lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of nested lists of numbers, or of an array. Raises `ValueError` if they have none."""
+    """Return the shape of nested lists of numbers, or of an array. Raises `ValueError` if the lists have none."""
     if hasattr(value, "__array__"):
         return tuple(value.shape)
     if isinstance(value, (list, tuple)):
@@ -24,12 +24,12 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def flatten(value: Any) -> list[Any]:
-    """The numbers of nested lists, in order."""
+    """List the numbers of nested lists, in order."""
     return [number for item in value for number in flatten(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def fold(items: list[Any], shape: tuple[int, ...]) -> Any:
-    """Nested lists of that shape, of as many items as it takes."""
+    """Make nested lists of that shape from exactly as many items as the shape holds."""
     if not shape:
         return items[0]
     step = len(items) // shape[0] if shape[0] else 0
@@ -37,17 +37,17 @@ def fold(items: list[Any], shape: tuple[int, ...]) -> Any:
 
 
 def refold(data: Any, found: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-    """Flat data in another shape. Raises `ValueError` if they do not fit."""
+    """Bring flat data, whose shape is `found`, into another shape. Raises `ValueError` if they do not fit."""
     size = math.prod(shape)
     if size == 0 == math.prod(found):
-        return data  # lists say nothing of what is inside of an empty one
+        return data  # an empty list does not say of which shape its items would be
     if len(found) != 1 or found[0] != size:
         raise ValueError(f"has data of shape {list(found)} where shape is {list(shape)}")
     return fold(data, shape)
 
 
 def with_special(data: Any) -> Any:
-    """Numbers in nested lists, with texts for NaN and the infinities."""
+    """Replace NaN and the infinities in nested lists by texts."""
     if isinstance(data, (list, tuple)):
         return [with_special(item) for item in data]
     if isinstance(data, float) and not math.isfinite(data):
@@ -56,7 +56,7 @@ def with_special(data: Any) -> Any:
 
 
 def without_special(data: Any) -> Any:
-    """What `with_special` was given."""
+    """Replace the texts of `with_special` by the numbers that they stand for."""
     if isinstance(data, list):
         return [without_special(item) for item in data]
     return SPECIAL.get(data, data) if isinstance(data, str) else data

@@ -1,4 +1,4 @@
-"""Copies of values that share nothing that can change with anybody."""
+"""Copies of values. A copy and its original share no part that can change."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _UNCHANGING: Final = (
 
 
 def own(value: Any, what: str = "value") -> Any:
-    """A copy of a value that can be sent, nested to any depth; parts that cannot change are not copied.
+    """Copy a value that can be sent, nested to any depth. Parts that cannot change are not copied.
 
-    Containers, dataclasses, attrs objects and msgspec Structs keep their types. All else becomes what it is when it
-    arrives: arrays are read-only, and nobody can make them writable. Raises `EncodeError` for what cannot be sent,
-    which calls the value `what`.
+    Containers, dataclasses, attrs objects and msgspec Structs keep their types. All other parts become what they would
+    be after sending: arrays are read-only, and nobody can make them writable. Raises `EncodeError`, which calls the
+    value `what`, if it cannot be sent.
     """
     try:
         return _own(value)
     except (EncodeError, RecursionError):
-        codec.encode(value, what)  # says where in the value that is
+        codec.encode(value, what)  # its error says which part it is
         raise
 
 
@@ -63,7 +63,7 @@ def _own_object(value: Any) -> Any:
         return tuple.__new__(type(value), map(_own, value))
     if isinstance(value, (list, dict)):
         found = copy.copy(value)
-        # Their own methods may refuse changes.
+        # The base's method, because the class's own may refuse changes.
         put: Any = dict.__setitem__ if isinstance(value, dict) else list.__setitem__
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             put(found, key, _own(item))
@@ -76,7 +76,7 @@ def _own_object(value: Any) -> Any:
 
 def _own_fields(value: Any, attributes: list[str]) -> Any:
     found = copy.copy(value)
-    # Also of those that are frozen.
+    # These functions write to frozen objects too.
     put = msgspec.structs.force_setattr if isinstance(value, msgspec.Struct) else object.__setattr__
     for name in attributes:
         if hasattr(value, name):
@@ -85,7 +85,7 @@ def _own_fields(value: Any, attributes: list[str]) -> Any:
 
 
 def _sent(value: Any) -> Any:
-    """What would arrive of it."""
+    """Return a value as it would arrive after sending."""
     encoded = codec.encode(value)
     area = b"".join(encoded.buffers)
     codec.let_go(encoded.buffers)
@@ -93,7 +93,7 @@ def _sent(value: Any) -> Any:
 
 
 def _is_unchanging_array(value: Any) -> bool:
-    """Whether it is a scalar of numpy, or an array in memory that nobody can write to."""
+    """Whether a value is a scalar of numpy's, or an array in memory that nobody can write to."""
     np = sys.modules.get("numpy")
     if np is None:
         return False

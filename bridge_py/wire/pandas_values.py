@@ -1,8 +1,8 @@
-"""Codecs of pandas: frames, series, indexes, arrays and scalars, each column as the array that it is.
+"""Codecs of pandas: frames, series, indexes, arrays and scalars. Each column travels as the kind of array that it is.
 
-The payload is an array: what it is, and what it is made from. Arrow would be one format for all, but it changes what it
-lacks: labels that are bools, periods, ints beside None, sets and lists in cells. Only what pandas keeps in Arrow's
-memory travels as an Arrow IPC stream.
+The payload is an array: the kind of the value, and the parts that it is made from. Arrow would be one format for all,
+but it changes what it lacks: labels that are bools, periods, ints beside None, sets and lists in cells. Only data that
+pandas keeps in Arrow's memory travel as an Arrow IPC stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .extensions import to_zone, zone_of
 from .registry import Decoder, Encoder, Refused, hashable, type_of
 
 _PANDAS: Final = 22
-Parts = Callable[["Encoder", Any], Any]  # what a value is made from; raises `Refused`
+Parts = Callable[["Encoder", Any], Any]  # gives the parts that a value is made from; raises `Refused`
 _INDEXES: Final = (
     "Index", "RangeIndex", "MultiIndex", "CategoricalIndex", "DatetimeIndex", "TimedeltaIndex", "PeriodIndex",
     "IntervalIndex",
@@ -35,7 +35,7 @@ def _encoder_of(name: str, parts: Parts) -> Callable[[Encoder, Any], Any]:
 
 
 def _array(encoder: Encoder, value: Any) -> Any:
-    """A column's values: an array of numpy's or one of pandas'. Raises `Refused`."""
+    """Encode a column's values, which are an array of numpy's or of pandas'. Raises `Refused`."""
     name = type(value).__name__
     if name == "ndarray":
         return ("objects", encoder.cells(value)) if value.dtype.hasobject else ("numpy", encoder.prepare(value))
@@ -246,7 +246,7 @@ _ARRAYS: Final[dict[str, tuple[Parts, Callable[[Any, Any], Any]]]] = {
 
 
 def _index(encoder: Encoder, value: Any) -> Any:
-    """Labels. Raises `Refused`."""
+    """Encode an index, which holds labels. Raises `Refused`."""
     kind = type(value).__name__
     if kind not in _INDEXES or not _is_pandas(value):
         raise Refused(f"an index of type {type_of(value)} cannot be sent: use one of pandas' own")
@@ -319,7 +319,7 @@ def _to_frame(parts: Any, decoder: Decoder) -> Any:
 
 
 def _as_series(array: Any) -> Any:
-    # Without a dtype pandas would make texts of objects.
+    # Without a dtype pandas would turn an array of objects into one of texts.
     pd = library("pandas")
     return pd.Series(array, dtype=array.dtype, copy=True)
 

@@ -1,8 +1,9 @@
-"""Numpy arrays of numbers out of pickles of historic peers, by an unpickler that makes nothing else.
+"""Reads numpy arrays of numbers from pickles of historic peers, with an unpickler that makes nothing else.
 
-Read only where the pool's owner has allowed it for an adapter. A pickle gets none of numpy's own functions, which trust
-what they are given and crash on what is broken: stand-ins note down what it says, and that is checked before an array
-is made of it (https://docs.python.org/3/library/pickle.html#restricting-globals,
+Pickles are read only where the pool's owner has allowed that for an adapter. A pickle gets none of numpy's own
+functions, because they trust their arguments and crash on broken ones. Stand-ins note the data that the pickle gives,
+and the data are checked before an array is made of them
+(https://docs.python.org/3/library/pickle.html#restricting-globals,
 https://numpy.org/doc/stable/reference/generated/numpy.ndarray.__setstate__.html).
 """
 
@@ -19,14 +20,14 @@ from .errors import DecodeError
 
 _NUMBERS: Final = re.compile(r"b1|i[1248]|u[1248]|f[248]|c(8|16)")
 _MEMO: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
-# Lists that hold each other many times over are small in a pickle and never end outside of it.
+# Lists that hold each other many times are small in a pickle, but reading them out would never end.
 _MAX_ITEMS: Final = 1 << 20
 
 
 def load_arrays(data: bytes) -> Any:
-    """Arrays, scalars, and lists of numbers and text out of a pickle.
+    """Read arrays, scalars, and lists of numbers and text from a pickle.
 
-    Raises `DecodeError`, also for whatever else the pickle names.
+    Raises `DecodeError`, also if the pickle names anything else.
     """
     try:
         _check_memo(data)
@@ -38,7 +39,7 @@ def load_arrays(data: bytes) -> Any:
 
 
 def _check_memo(data: bytes) -> None:
-    # The unpickler in C makes room for as many entries as the highest one's number.
+    # The unpickler in C makes room for as many entries as the highest number of an entry says.
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in _MEMO and argument is not None and argument > len(data):
             raise DecodeError(f"a pickle of {len(data)} bytes with a memo entry {argument}")
@@ -52,14 +53,14 @@ class _Dtype:
         self.order: Literal["<", ">", "=", "|"] = "="
 
     def __setstate__(self, state: Any) -> None:
-        # (version, byte order, and what is for other dtypes): "|" where the order does not matter.
+        # (version, byte order, and fields of other dtypes). The order is "|" where it does not matter.
         if state[1] not in ("<", ">", "=", "|"):
             raise DecodeError(f"a pickle of an array with the byte order {state[1]!r:.100}")
         self.order = state[1]
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """The data that a pickle gives for an array."""
 
     def __init__(self, data: object, dtype: object, shape: Any, order: object) -> None:
         self.data, self.dtype, self.shape, self.order = data, dtype, shape, order
@@ -91,7 +92,7 @@ class _Scalar(_Array):
 
 
 def _reconstruct(*_: object) -> _Array:
-    return _Array(None, None, None, None)  # BUILD tells all there is
+    return _Array(None, None, None, None)  # the opcode BUILD gives all data
 
 
 def _scalar(dtype: object, data: object) -> _Scalar:
@@ -99,18 +100,18 @@ def _scalar(dtype: object, data: object) -> _Scalar:
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    # How pickles of protocol 2 and below write bytes.
+    # Pickles of protocol 2 and below write bytes as a call of this.
     if encoding not in ("latin1", "latin-1"):
         raise DecodeError(f"a pickle that encodes text as {encoding!r} is not read: only numpy arrays are")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    # How they write an empty one.
+    # Pickles of protocol 2 and below write empty bytes as a call of this.
     return b""
 
 
-# What numpy 1 and numpy 2 write for arrays, scalars and dtypes.
+# The names that numpy 1 and numpy 2 write for arrays, scalars and dtypes.
 _STAND_INS: Final[dict[tuple[str, str], object]] = {
     ("numpy", "ndarray"): object(),  # named, but never called
     ("numpy", "dtype"): _Dtype,
@@ -139,7 +140,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Reader:
-    """Makes values of what was noted down."""
+    """Makes values from the data that the stand-ins have noted."""
 
     def __init__(self, max_items: int) -> None:
         self._items_left = max_items

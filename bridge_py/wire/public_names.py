@@ -1,6 +1,6 @@
-"""Public names say the package that users import them from, and not the file that defines them.
+"""Makes public names show the package that users import them from, and not the file that defines them.
 
-So do tracebacks, documentation and pickles: `bridge_py.UsageError` in place of `bridge_py.wire.errors.UsageError`.
+Tracebacks, documentation and pickles then have `bridge_py.UsageError` in place of `bridge_py.wire.errors.UsageError`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from types import FunctionType
 from typing import Any, Final
 
-#: Where classes were defined that name another module now.
+#: The defining modules of classes that name another module now.
 _HOMES: Final[dict[type, str]] = {}
 
 
 def publish(package: str, names: Iterable[str]) -> None:
-    """Have classes and functions of a package name it as their module. Others are left as they are."""
+    """Make classes and functions of a package name the package as their module. Other objects stay as they are."""
     namespace = vars(sys.modules[package])
     for name in names:
         if isinstance(value := namespace.get(name), (type, FunctionType)):
@@ -24,7 +24,7 @@ def publish(package: str, names: Iterable[str]) -> None:
 
 
 def home_of(kind: type) -> str:
-    """The module that defines a class, whichever it names."""
+    """Return the module that defines a class, whichever module the class names."""
     return _HOMES.get(kind, kind.__module__)
 
 
@@ -36,9 +36,9 @@ def _publish(package: str, value: type | FunctionType) -> None:
 
 
 def _resolve_hints(kind: type) -> None:
-    # `typing.get_type_hints` and msgspec look names up in the module that a class names, which will not have them.
+    # `typing.get_type_hints` and msgspec look names up in the module that a class names. That will not have them.
     own: dict[str, Any] = vars(kind).get("__annotations__", {})
-    # A named tuple has references that belong to no module; those of a typed dict tell theirs.
+    # In a named tuple, references name no module; in a typed dict they do.
     if any(isinstance(hint, str) or getattr(hint, "__forward_module__", "") is None for hint in own.values()):
         hints = typing.get_type_hints(kind, include_extras=True)
         own.update({name: hints[name] for name in own})

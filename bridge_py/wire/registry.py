@@ -1,4 +1,4 @@
-"""Which type is sent by which codec, and which extension is read by which.
+"""Finds the codec that sends a type, and the codec that reads an extension.
 
 Types are found by name, so that a library's codec is loaded, and the library imported, only when one of its values
 is met.
@@ -22,59 +22,59 @@ T = TypeVar("T")
 
 
 class Encoder(Protocol):
-    """What a codec encodes with. All of it raises `Refused` for what cannot be sent."""
+    """The methods that a codec encodes with. All of them raise `Refused` for a value that cannot be sent."""
 
     def prepare(self, value: Any) -> Any:
-        """A value in terms of MessagePack."""
+        """Turn a value into types that MessagePack has."""
 
     def items(self, value: Iterable[Any]) -> Any:
-        """A tuple, or what else consists of items."""
+        """Prepare a tuple, or another sequence of items."""
 
     def extension(self, code: int, content: Any) -> Any:
-        """An extension whose payload is a value."""
+        """Make an extension whose payload is a value that is not prepared yet."""
 
     def keys(self, keys: Collection[Any]) -> list[Any]:
-        """Keys of a dict, or items of a set, that are different and can be keys where they arrive."""
+        """Prepare keys of a dict, or items of a set, which must all arrive hashable and different."""
         ...
 
     def keys_of(self, keys: Iterable[Any]) -> list[Any]:
-        """Labels, of which some may be equal, prepared as keys are."""
+        """Prepare labels, as `keys` does, except that some may be equal."""
         ...
 
     def cells(self, values: Iterable[Any]) -> Any:
-        """The cells of a column: a buffer, so that any number of them may be sent. Tuples stay tuples."""
+        """Encode the cells of a column as a buffer, so that their number has no limit. Tuples stay tuples."""
 
     def pairs(self, code: int, value: dict[Any, Any]) -> Any:
-        """A dict with any keys, in an extension."""
+        """Put a dict with any keys into an extension."""
 
     def prepare_pairs(self, value: dict[Any, Any]) -> list[Any]:
-        """The pairs of a dict with any keys."""
+        """Prepare the pairs of a dict with any keys."""
         ...
 
     def wrap(self, code: int, prepared: Any) -> Any:
-        """An extension whose payload is prepared already."""
+        """Make an extension whose payload is prepared already."""
 
     def buffer(self, data: memoryview | bytes) -> Any:
-        """The bytes of a buffer, or their place among the large ones that travel beside the message."""
+        """Return the bytes of a small buffer; add a large one to the area beside the message, and return its place."""
 
 
 class Decoder(Protocol):
-    """What a codec decodes with."""
+    """The methods that a codec decodes with."""
 
     is_plain: bool
     is_special: bool
 
     def value(self, payload: memoryview) -> Any:
-        """The value that is an extension's payload."""
+        """Decode the value that is an extension's payload."""
 
     def whole(self, payload: memoryview) -> Any:
-        """The value that is an extension's payload, with nothing in it marked: what is made from it knows no marks."""
+        """Decode the value that is an extension's payload, without marks, for code that knows no marks."""
 
     def marked(self, kind: str, member: str | None, content: Any) -> Any:
-        """An enum, or an object with fields."""
+        """Return an enum, or an object with fields: `Marked`, or only its content if the receiver has no hints."""
 
     def scalar(self, value: Any) -> Any:
-        """A scalar of numpy's."""
+        """Return a scalar of numpy's, or Python's number for it if the receiver knows no others."""
 
 
 Encode = Callable[[Encoder, Any], Any]
@@ -107,7 +107,7 @@ _MODULE_OF_CODE: Final = {
     22: "pandas_values",
     24: "extensions",
 }
-# Whose subclasses are nothing of their own, or belong to the library.
+# Classes whose subclasses need no codec of their own, or belong to the library.
 _OPEN: Final = frozenset(
     {"numpy.generic", "numpy.MaskedArray", "torch.Tensor", "pandas.ExtensionArray", "pyarrow.Array"}
 )
@@ -122,7 +122,7 @@ _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}
 _custom_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
 
 
-#: What a tool returns that lacks a word.
+#: Results of a tool in which a keyword is missing, with the advice for each.
 _FORGOTTEN: Final = {
     types.CoroutineType: "write `async def`, and await it",
     types.GeneratorType: "to stream its items, `yield from` it; else send a list of them",
@@ -131,7 +131,7 @@ _FORGOTTEN: Final = {
 
 
 class Refused(Exception):
-    """A value cannot be sent, because of what the message says. Where it is, the codec finds out.
+    """A value cannot be sent, for the reason in the message. The codec finds the place of the value.
 
     `path` leads to a part that the codec does not know of, such as a cell of a frame.
     """
@@ -148,8 +148,8 @@ class TooDeep(Refused):
 class Marked:
     """An enum, or an object with fields, that has come for a hint: `kind` is its class's `__qualname__`.
 
-    `member` is the name of an enum's member, empty if it has none, and `content` its value. For an object they are None
-    and its fields: a dict, or a list.
+    For an enum, `member` is the member's name, empty if it has none, and `content` its value. For an object, `member`
+    is None and `content` its fields: a dict, or a list.
     """
 
     __slots__ = ("content", "kind", "member")
@@ -161,11 +161,12 @@ class Marked:
 
 
 def register_codec(kind: type[T], tag: str, encode: Callable[[T], Any], decode: Callable[[Any], T]) -> None:
-    """Have objects of a class, and of its subclasses, sent.
+    """Register a codec, so that objects of a class, and of its subclasses, can be sent.
 
-    `encode` turns one into a value that can be sent, `decode` makes it again from that. `tag` is the name by which the
-    other side knows the codec. Register it in both: in the program that opens the pool, and in the adapter's
-    module. Registering a class again replaces its codec. Raises `UsageError` if the tag is another class's.
+    `encode` turns an object into a value that can be sent, `decode` makes the object again from that value. `tag` is
+    the name by which the other side knows the codec. Register the codec on both sides: in the program that opens the
+    pool, and in the adapter's module. Registering a class again replaces its codec. Raises `UsageError` if the tag
+    belongs to another class.
     """
     owner = _custom_decoders.get(tag, (kind,))[0]
     if owner is not kind and owner.__qualname__ != kind.__qualname__:
@@ -176,7 +177,7 @@ def register_codec(kind: type[T], tag: str, encode: Callable[[T], Any], decode: 
 
 
 def encoder_of(kind: type) -> Encode:
-    """What prepares values of a type. Raises `Refused` if nothing does."""
+    """Find the function that prepares values of a type. Raises `Refused` if there is none."""
     encode = _encoders.get(kind)
     if encode is None:
         encode = _encoders[kind] = _find_encoder(kind)
@@ -184,7 +185,7 @@ def encoder_of(kind: type) -> Encode:
 
 
 def decoder_of(code: int) -> Decode:
-    """What reads an extension."""
+    """Find the function that reads an extension. Raises `CodecError` if there is none."""
     if code == _CUSTOM:
         return _decode_custom
     if code == _MARKED:
@@ -197,12 +198,12 @@ def decoder_of(code: int) -> Decode:
 
 
 def hashable(key: Any) -> Any:
-    """A key as it was: MessagePack has made lists of its tuples."""
+    """Turn the lists in a key back into tuples: MessagePack makes lists of tuples."""
     return tuple(map(hashable, key)) if type(key) is list else key
 
 
 def name_of(code: int) -> str:
-    """What is in an extension."""
+    """The name of the values that are in an extension."""
     return _NAMES.get(code, f"extension {code}")
 
 
@@ -212,7 +213,7 @@ def type_of(value: Any) -> str:
 
 
 def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """The parts of a value, with what leads to each in a path."""
+    """Yield the parts of a value, each behind the step of a path that leads to it."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{_clip(key)}]"), item
@@ -225,7 +226,7 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".value", value.value
     elif (fields := fields_of(type(value))) is not None:
         for name, attribute in fields:
-            with contextlib.suppress(Exception):  # what a class makes of its attributes
+            with contextlib.suppress(Exception):  # reading an attribute may run code of the class
                 yield f".{name}", getattr(value, attribute)
 
 
@@ -242,7 +243,7 @@ def _type_name(kind: type) -> str:
 
 
 def has_codec(kind: type) -> bool:
-    """Whether `register_codec` has been told of a class, or of one that it derives from."""
+    """Whether a codec is registered for a class, or for one that it derives from."""
     return bool(_custom) and any(base in _custom for base in kind.__mro__)
 
 
@@ -285,7 +286,7 @@ def _load(module: str) -> Any:
 
 
 def fields_of(kind: type) -> list[tuple[str, str]] | None:
-    """The names of an object's fields as they are sent, each with its attribute; None if it has none."""
+    """List the fields of a class, each as the name that is sent and the attribute; None if it has no fields."""
     if issubclass(kind, msgspec.Struct):
         return list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     if dataclasses.is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""What both sides know of a tool: its name, parameters, and how it is called and stopped."""
+"""The description of a tool that both sides know: its name, parameters, and how it is called and stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ParameterSpec(msgspec.Struct, omit_defaults=True):
 
 
 class ToolSpec(msgspec.Struct, omit_defaults=True):
-    """One tool, as the other side sees it. `timeout`, in seconds, is that of calls that name none."""
+    """One tool, as the other side sees it. `timeout`, in seconds, applies to calls that give no timeout."""
 
     name: str
     description: str = ""

@@ -50,7 +50,7 @@ def _wrap(encoder: Encoder, library_name: str, kind: str, name: Any, data: Any) 
 
 
 def stream_of_chunks(value: Any) -> memoryview:
-    """A chunked array, as the one column of a stream. Raises `Refused`."""
+    """Write a chunked array as the one column of a stream. Raises `Refused`."""
     import pyarrow as pa
 
     table = pa.table([value], names=[""])
@@ -58,7 +58,7 @@ def stream_of_chunks(value: Any) -> memoryview:
 
 
 def stream_of(schema: Any, parts: list[Any]) -> memoryview:
-    """Tables and batches of a schema, as a stream that is read as the same. Raises `Refused`."""
+    """Write tables or batches of a schema as a stream, from which the receiver reads the same. Raises `Refused`."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -67,7 +67,7 @@ def stream_of(schema: Any, parts: list[Any]) -> memoryview:
             for part in parts:
                 writer.write(part)
         data = sink.getvalue()
-        # This copies nothing. The receiver checks the same: what is broken would crash it.
+        # This copies nothing. The receiver makes the same check, because broken data would crash it.
         found = checked(pa.ipc.open_stream(data).read_all())
         is_same = found.schema.equals(schema, check_metadata=True) and found.num_rows == sum(map(len, parts))
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -78,7 +78,7 @@ def stream_of(schema: Any, parts: list[Any]) -> memoryview:
 
 
 def read_stream(data: Any) -> Any:
-    """The reader of a stream. Raises `CodecError` for types that are not known here."""
+    """Open the reader of a stream. Raises `CodecError` for types that are not known here."""
     pa = library("pyarrow")
     reader = pa.ipc.open_stream(pa.py_buffer(data))
     for field in reader.schema:
@@ -87,13 +87,13 @@ def read_stream(data: Any) -> Any:
 
 
 def checked(found: Any) -> Any:
-    """A table, batch or array that has come. Raises `pyarrow.ArrowInvalid` for what would crash whoever reads it."""
+    """Check a table, batch or array that has come. Raises `pyarrow.ArrowInvalid` if reading it would crash."""
     found.validate(full=True)
     return found
 
 
 def _check_known(field: Any) -> None:
-    # pyarrow reads what it has no class of as its storage, and keeps the name with the field.
+    # pyarrow reads a type that it does not know as the type of its storage, and keeps the type's name with the field.
     if field.metadata and _EXTENSION in field.metadata:
         name = field.metadata[_EXTENSION].decode(errors="replace")
         raise CodecError(f"the column {field.name!r} has the Arrow extension type {name!r}: register it on both sides")
@@ -129,7 +129,7 @@ def _polars_stream(frame: Any) -> memoryview:
 
 @contextlib.contextmanager
 def _without_panic() -> Iterator[None]:
-    """A panic of Rust's is no `Exception`, but it is as good as one: what it was about cannot be done."""
+    """Turn a panic of Rust's, which is no `Exception`, into a `ValueError`: the operation is impossible."""
     try:
         yield
     except BaseException as error:

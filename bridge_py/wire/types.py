@@ -1,4 +1,4 @@
-"""The types of variables: what a value of each must be, its constraints, and its JSON on the wire of the contract.
+"""The types of variables: the values of each type, its constraints, and its JSON on the wire of the contract.
 
 type       value                                  constraints
 ----       -----                                  -----------
@@ -31,7 +31,7 @@ from .errors import InvalidValue
 from .nested import SPECIAL, flatten, refold, shape_of, with_special, without_special
 
 _LONGEST: Final = 100  # characters of a value in a message
-_SAFE_DIGITS: Final = 4000  # longer ints are refused by int() and str(), for the time they take
+_SAFE_DIGITS: Final = 4000  # int() and str() refuse longer ints, because they would take too long
 
 
 class Constraint(msgspec.Struct, frozen=True):
@@ -51,17 +51,17 @@ class VariableType(ABC):
 
     @abstractmethod
     def validate(self, value: Any) -> Any:
-        """The value as this type has it. Raises `InvalidValue` if it is none of this type."""
+        """Convert a value to the form of this type. Raises `InvalidValue` if it is no value of this type."""
 
     def serialize(self, value: Any) -> bytes:
-        """The JSON of a value. Raises `InvalidValue`."""
+        """Encode a value as JSON. Raises `InvalidValue`."""
         try:
             return json.dumps(self.validate(value), ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise self._refuse(value, f"has no JSON ({error})") from None
 
     def deserialize(self, data: bytes) -> Any:
-        """The value of a JSON. Raises `InvalidValue`."""
+        """Decode a value from JSON. Raises `InvalidValue`."""
         return self.validate(load_json(data, self.name))
 
     def check_constraints(self, constraints: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class VariableType(ABC):
                 raise InvalidValue(text, self.name, low)
 
     def validate_constraints(self, value: Any, constraints: Mapping[str, Any]) -> None:
-        """Raise `InvalidValue` if a value, as `validate` gave it, does not meet the constraints."""
+        """Raise `InvalidValue` if a value, which `validate` has converted, does not meet the constraints."""
         self.check_constraints(constraints)
         for name, bound in constraints.items():
             known = self.constraints[name]
@@ -94,7 +94,7 @@ class VariableType(ABC):
 
 
 def get_type(name: str) -> VariableType:
-    """The type of that name. Raises `InvalidValue`, which lists the types there are."""
+    """Return the type of that name. Raises `InvalidValue`, which lists all types."""
     found = _TYPES.get(name)
     if found is None:
         raise InvalidValue(f"no variable type {name!r}; there are: {', '.join(_TYPES)}", name)
@@ -117,7 +117,7 @@ def infer_type(value: Any) -> str:
 
 
 def valid(value: Any, name: str, constraints: Mapping[str, Any] | None = None) -> bool:
-    """Whether a value is one of the type of that name, and meets the constraints."""
+    """Whether a value belongs to the type of that name, and meets the constraints."""
     try:
         validate(value, name, constraints)
     except InvalidValue:
@@ -126,7 +126,7 @@ def valid(value: Any, name: str, constraints: Mapping[str, Any] | None = None) -
 
 
 def validate(value: Any, name: str, constraints: Mapping[str, Any] | None = None) -> Any:
-    """The value as the type of that name has it. Raises `InvalidValue`, also for what is wrong with constraints."""
+    """Convert a value to the form of the type of that name. Raises `InvalidValue`, also for wrong constraints."""
     kind = get_type(name)
     found = kind.validate(value)
     kind.validate_constraints(found, constraints or {})
@@ -275,7 +275,7 @@ class BooleanType(VariableType):
 
 
 class ChoiceType(StringType):
-    """A str out of some."""
+    """A str that is one of the `choices`."""
 
     name = "choice"
     constraints: ClassVar[Mapping[str, Constraint]] = {"choices": _CHOICES}
@@ -339,7 +339,7 @@ class TensorType(VariableType):
 
     def validate(self, value: Any) -> Any:
         if hasattr(value, "__array__"):
-            dtype = getattr(value, "dtype", None)  # a frame has none, and torch's has no kind
+            dtype = getattr(value, "dtype", None)  # a frame has no dtype, and torch's dtype has no kind
             if getattr(dtype, "kind", "?") not in "biuf":
                 raise self._refuse(value, f"has items of dtype {dtype}")
             return value

@@ -1,4 +1,7 @@
-"""One typed, versioned variable. Immutable: every change makes a new one, so what was handed out never changes."""
+"""One typed, versioned variable.
+
+It is immutable: every change makes a new object, so an object that was handed out never changes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _NO_METADATA: Final[Mapping[str, str]] = {}
 
 
 class Optimization(msgspec.Struct, frozen=True, kw_only=True):
-    """Who optimizes a variable, since when (Unix time, seconds)."""
+    """Who optimizes a variable, and since when (Unix time in seconds)."""
 
     id: str
     optimizer_id: str
@@ -26,14 +29,14 @@ class Optimization(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str] = {}
 
     def detached(self) -> Optimization:
-        """A copy for somebody who may change it."""
+        """Make a copy for code that may change it."""
         return msgspec.structs.replace(self, config=own(self.config))
 
 
 class AccessRules(msgspec.Struct, frozen=True, kw_only=True):
     """Who may change a variable: nobody, or its owner alone. Everybody in its session may read it.
 
-    The owner is a name that host code gives as `owner=`; code in a worker goes by the name of its tool.
+    The owner is a name. Host code gives its own as `owner=`; code in a worker has the name of its tool.
     """
 
     read_only: bool = False
@@ -75,7 +78,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     def update_value(
         self, value: Any, now: float, *, metadata: Mapping[str, str] = _NO_METADATA, source: Source = "host"
     ) -> Variable:
-        """The variable with another value and the next version. Raises `InvalidValue`."""
+        """Make the variable with another value and the next version. Raises `InvalidValue`."""
         return msgspec.structs.replace(
             self,
             value=_fitting(self.name, value, self.type, self.constraints),
@@ -86,9 +89,9 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def detached(self) -> Variable:
-        """A copy for somebody who may change it: it shares nothing that can change with this one."""
+        """Make a copy for code that may change it. The copy and this variable share no part that can change."""
         found: Variable = self.__copy__()  # type: ignore[attr-defined]
-        # Twice as fast as making a new one: this is what reading a remembered variable costs.
+        # This is twice as fast as making a new one, and each reading of a remembered variable does it.
         if type(self.value) not in LEAVES:
             force_setattr(found, "value", own(self.value, self.name))
         force_setattr(found, "constraints", own(self.constraints) if self.constraints else {})
@@ -98,7 +101,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def pack(self) -> list[Any]:
-        """What `unpack` makes it of again: hardly any containers, of each of which the codec must think."""
+        """Turn it into a list for `unpack`. The list holds few containers, because each one takes the codec time."""
         rules, running = self.access_rules, self.optimization
         return [
             self.id,
@@ -117,7 +120,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def unpack(cls, packed: list[Any]) -> Variable:
-        """The variable that was packed. Raises `DecodeError`."""
+        """Make the variable from the list that `pack` returned. Raises `DecodeError`."""
         try:
             first, name, kind, value, created_at, updated_at, version, source, *rest = packed
             constraints, metadata, rules, running = rest
@@ -141,7 +144,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
             raise DecodeError(f"this is no variable: {error}") from None
 
     def to_map(self) -> dict[str, Any]:
-        """All of it, as plain values."""
+        """Return all fields as a dict of plain values."""
         found = msgspec.structs.asdict(self.detached())
         found["access_rules"] = msgspec.structs.asdict(self.access_rules)
         if self.optimization is not None:
@@ -149,7 +152,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def to_export_map(self) -> dict[str, Any]:
-        """What another session needs to have the same variable: no id, times or optimization."""
+        """Return the fields that another session needs for the same variable: all but id, times and optimization."""
         exported = self.to_map()
         for name in ("id", "created_at", "updated_at", "optimization"):
             del exported[name]
@@ -171,7 +174,7 @@ def new_variable(
     source: Source = "host",
     version: int = 1,
 ) -> Variable:
-    """A variable that was made now; without a type it gets that of its value. Raises `InvalidValue`."""
+    """Make a variable that is created `now`. Without a type it gets the type of its value. Raises `InvalidValue`."""
     if not isinstance(name, str) or not name:
         raise InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
     kind = types.infer_type(value) if type is None else type
@@ -202,7 +205,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     size: int
 
     def detached(self) -> HistoryEntry:
-        """A copy for somebody who may change it."""
+        """Make a copy for code that may change it."""
         return msgspec.structs.replace(self, value=own(self.value), metadata=own(self.metadata))
 
 

@@ -1,8 +1,8 @@
-"""What the code of a call may ask of its session, each operation declared once.
+"""The operations on a session that the code of a call may ask for. Each is declared once.
 
 A question is a verb with its arguments, in the order of its parameters. The host carries it out on its view of the
-session, which has a method of that name; the awaiting and the blocking contexts of tools have one too. What an answer
-consists of decides how it crosses the wire.
+session, which has a method of that name. The awaiting and the blocking contexts of tools have such a method too. The
+kind of an answer decides how it crosses the wire.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .variable import Variable
 
 
 class AnswerKind(Enum):
-    """What an answer consists of."""
+    """The kinds of answers."""
 
     VALUE = "value"
     VARIABLE = "variable"
     VARIABLES = "variables"
-    FOUND = "found"  # variables by what was asked for, and what is missing
+    FOUND = "found"  # variables by the identifiers asked for, and the missing identifiers
     OUTCOMES = "outcomes"  # by name: a variable, or the error
 
 
@@ -32,8 +32,8 @@ class Verb(NamedTuple):
 
     parameters: tuple[str, ...]
     answer: AnswerKind = AnswerKind.VALUE
-    has_source: bool = False  # it notes that a worker has made the change
-    has_owner: bool = False  # it is told which tool asks, for variables that are somebody's
+    has_source: bool = False  # its method gets `source`, which notes that a worker has made the change
+    has_owner: bool = False  # its method gets the name of the tool that asks, for variables with an owner
 
 
 VERBS: Final[Mapping[str, Verb]] = {
@@ -57,7 +57,7 @@ VERBS: Final[Mapping[str, Verb]] = {
 
 
 def pack(answer: AnswerKind, found: Any) -> Any:
-    """An answer as it is sent."""
+    """Turn an answer into the form in which it is sent."""
     match answer:
         case AnswerKind.VARIABLE:
             return found.pack()
@@ -76,7 +76,7 @@ def pack(answer: AnswerKind, found: Any) -> Any:
 
 
 def unpack(answer: AnswerKind, packed: Any, variable: Callable[[Any], Variable]) -> Any:
-    """An answer that has come; `variable` makes each variable of it, as `Variable.unpack` does."""
+    """Turn an answer that has come into its values; `variable` makes each variable, as `Variable.unpack` does."""
     match answer:
         case AnswerKind.VARIABLE:
             return variable(packed)

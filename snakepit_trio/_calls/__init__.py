@@ -1,1 +1,1 @@
-"""A call on its way: checked, run, put into a queue, given to a worker, streamed, and over."""
+"""The way of a call: it is checked, queued, assigned to a worker, run or streamed, and ended."""

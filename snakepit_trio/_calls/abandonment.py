@@ -1,4 +1,4 @@
-"""How a call is stopped that its caller has given up: withdrawn, asked to end, or its worker is killed."""
+"""Stops a call that its caller has given up: withdraws it, asks for its end, or kills its worker."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOOK_AGAIN: Final = 0.005  # seconds
 async def abandon(call: Call, withdraw: Callable[[Call], bool], grace: float) -> None:
     """Stop a call that its caller has given up; returns when none of its code runs.
 
-    `withdraw` takes a call out of its queue, or returns False. A call whose code does not end within `grace` seconds
-    costs its worker's life, and a running call of a tool with `cancel="kill"` does so at once. Call this shielded: it
-    is bounded by the grace and the time to kill and reap a process.
+    `withdraw` takes a call out of its queue, or returns False. If the code of the call does not end within `grace`
+    seconds, its worker is killed. If the call runs and its tool has `cancel="kill"`, its worker is killed at once.
+    Call this in a shielded scope: it takes at most the grace and the time to kill and reap a process.
     """
     call.abandoned = True
     call.chunks.clear()
@@ -33,7 +33,7 @@ async def abandon(call: Call, withdraw: Callable[[Call], bool], grace: float) ->
     if not worker.must_be_killed_to_stop(call):
         worker.cancel(call)
         await comes_within(grace, partial(_until_over_or_to_be_killed, call, worker))
-    if not call.is_over and call.id in worker.calls:  # else it has ended there, and the host's own code goes on
+    if not call.is_over and call.id in worker.calls:  # else it has ended there, and only the host works for it
         worker.kill(f"was killed: {_why_killed(call, worker, grace)}", for_a_call=True)
     while not call.is_over:
         await call.wait()
@@ -48,7 +48,7 @@ def _why_killed(call: Call, worker: CallWorker, grace: float) -> str:
 
 
 async def _until_over_or_to_be_killed(call: Call, worker: CallWorker) -> None:
-    # The call may start while its cancellation is under way to the worker, and nothing but the ledger tells.
+    # The call may start while its cancellation is on the way to the worker. Only the ledger shows that.
     look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
     while not call.is_over and not worker.must_be_killed_to_stop(call):
         with trio.move_on_after(look_again):

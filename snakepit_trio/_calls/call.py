@@ -1,4 +1,4 @@
-"""One call on the host: what was asked, where it is, and who waits for it. Below: what may be asked for."""
+"""One call on the host: its request, its state, and the task that waits for it. Below: checks of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from snakepit_trio.state.view import SessionView
 
 from .queues import Slot
 
-#: The call that a host tool runs for, in its tasks and threads.
+#: In the tasks and threads of a host tool: the call that the tool runs for.
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
 
 _LONGEST_LIMIT: Final = 1e9  # seconds
@@ -78,7 +78,7 @@ class Call:
         parent: Call | None = None,
     ) -> None:
         self.name = name
-        self.affinity: Affinity = affinity  # to the worker of its session
+        self.affinity: Affinity = affinity  # how it keeps to the worker of its session
         self.body, self.buffers = encoded
         self.session_id = session_id
         now = trio.current_time()
@@ -87,47 +87,50 @@ class Call:
             self.deadline, timeout = parent.deadline, max(0.0, round(parent.deadline - now, 3))
         self.timeout = timeout
         self.is_late = False  # its deadline has passed, or it is unwanted
-        self.is_unwanted = False  # the call has been stopped that it was made for
+        self.is_unwanted = False  # the call that it was made for has been stopped
         self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: chunks granted at the start
-        self.claim: Callable[[CallWorker], bool] | None = None  # asked whether a worker may start it, just before
+        self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.parent = parent  # the call whose host tool made this one
-        self.order = 0  # place in the line of all calls, given by the scheduler
+        self.order = 0  # its position among all calls, given by the scheduler
         self.assigned_at = 0.0
-        self.id = 0  # on the link, of its worker; 0 until sent
+        self.id = 0  # on its worker's connection; 0 until it is sent
         self.state = CallState.NEW
         self.worker: CallWorker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
-        self.returns = 0  # how often a worker died before it had started it
+        self.returns = 0  # how many workers died before they had started it
         self.chunks: deque[Frame] = deque()
         self.final: Frame | None = None  # the frame that ended it
-        self.failure: Exception | None = None  # or why there will be none
+        self.failure: Exception | None = None  # the error that its caller gets, if it failed
         self._waiter: trio.lowlevel.Task | None = None
 
     @property
     def is_over(self) -> bool:
-        """Whether the call has its outcome; none of its code runs any more."""
+        """Whether the call has its outcome. Then none of its code runs any more."""
         return self.state is CallState.OVER
 
     def ancestors(self) -> Iterator[Call]:
-        """The calls that wait for host tools which wait for this one, the nearest first."""
+        """The calls above this one, the nearest first. The host tool of each waits for the call below it."""
         call = self.parent
         while call is not None:
             yield call
             call = call.parent
 
     def join_parent(self) -> None:
-        """Somebody waits for it."""
+        """Note the call at its parent, if it has one: a host tool of the parent waits for it."""
         if self.parent is not None:
             self.parent.children[self] = None
 
     def leave_parent(self) -> None:
-        """Nobody does any more."""
+        """Remove the call from its parent: no host tool of the parent waits for it any more."""
         assert self.parent is not None
         self.parent.children.pop(self, None)
 
     def stop_children(self) -> None:
-        """Its host tools are stopped: so are the calls that they wait for in threads, where no cancellation comes."""
+        """Stop the calls that its host tools wait for, because these tools are stopped.
+
+        No cancellation reaches a host tool that waits in a thread.
+        """
         for child in list(self.children):
             child.is_unwanted = child.is_late = True
             child.wake()
@@ -137,12 +140,12 @@ class Call:
         return self.deadline - trio.current_time()
 
     def microseconds_left(self) -> int:
-        """Microseconds until its deadline, at least 1; 0 for no limit, or for one that the wire's field cannot hold."""
+        """Microseconds until its deadline, at least 1; 0 without a limit, or if the wire's field cannot hold it."""
         left = self.time_left()
         return 0 if left > _LONGEST_LIMIT else max(1, int(left * 1e6))
 
     def again(self) -> Call:
-        """The same call, to be run once more within the same deadline."""
+        """A copy of the call, to run it once more within the same deadline."""
         encoded = EncodedValue(self.body, self.buffers)
         call = Call(self.name, encoded, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
         call.deadline = self.deadline
@@ -150,20 +153,20 @@ class Call:
         return call
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
-        """Set the outcome, once, and wake who waits."""
+        """Set the outcome, once, and wake the task that waits."""
         self.state = CallState.OVER
         self.final = final
         self.failure = failure
         self.wake()
 
     def wake(self) -> None:
-        """Wake who waits: there is a chunk, or the outcome."""
+        """Wake the task that waits, if there is one. It looks for itself at what has changed."""
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             trio.lowlevel.reschedule(waiter)
 
     async def wait(self) -> None:
-        """Wait until the next `wake`. Not for a call that is over, nor while chunks are left."""
+        """Wait until the next `wake`. Do not call this if the call is over, or while chunks are left."""
         self._waiter = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
@@ -173,23 +176,26 @@ class Call:
 
 
 def parent_of_new_calls() -> Call | None:
-    """The call whose host tool this is, or None. A task that a host tool has left behind may live longer than it."""
+    """The call whose host tool runs in this task or thread, or None.
+
+    None also if that call is over: a task that a host tool has left behind may live longer than the call.
+    """
     call = serving.get()
     return None if call is None or call.is_over else call
 
 
 class CallWorker(Protocol):
-    """What a worker is for its calls, and for whoever decides about them."""
+    """A worker, as its calls and the code that assigns and stops calls see it."""
 
     id: str
     slot: Slot[Call]
-    calls: dict[int, Call]  # by their ids, which grow
+    calls: dict[int, Call]  # by id; each new call has a larger id
     tools: dict[str, ToolSpec]  # by name
     is_killed_by_us: bool
 
     @property
     def failure(self) -> WorkerCrashed | None:
-        """What its calls fail with, once it has crashed."""
+        """The error of its calls once it has crashed; None before."""
 
     @property
     def pid(self) -> int | None:
@@ -197,7 +203,7 @@ class CallWorker(Protocol):
 
     @property
     def has_left(self) -> bool:
-        """Whether it takes no more calls, and never will again."""
+        """Whether it has stopped taking calls for good."""
         ...
 
     @property
@@ -207,60 +213,60 @@ class CallWorker(Protocol):
 
     @property
     def kills_to_cancel(self) -> bool:
-        """Whether its calls can be stopped in no other way than by killing it."""
+        """Whether killing it is the only way to stop its calls."""
         ...
 
     def is_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call's tool is one that is stopped by killing its worker."""
+        """Whether calls of this call's tool are stopped by killing the worker."""
         ...
 
     def must_be_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+        """Whether the ledger shows that the call runs, and only killing the worker stops calls of its tool."""
         ...
 
     def has_started(self, call: Call) -> bool:
-        """Whether a call that was sent has started, by the ledger."""
+        """Whether the ledger shows that a call that was sent has started."""
         ...
 
     def start(self, call: Call) -> None:
         """Send a call."""
 
     def cancel(self, call: Call) -> None:
-        """Ask for the end of a call, and end what the host does for it."""
+        """Ask the worker to end a call, and cancel the host's work for the call."""
 
     def recall(self, call: Call) -> None:
-        """Ask for a call back if it has not started."""
+        """Ask the worker to give back a call if it has not started it."""
 
     def grant(self, call: Call, chunks: int) -> None:
-        """Let a stream go on."""
+        """Give a stream credit for more chunks."""
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
+        """Cancel the host's work for a call that has ended in this worker, and call `then` when that work is over."""
 
     def end_session(self, session_id: str) -> None:
-        """Tell it that a session has ended of which it may hold something."""
+        """Tell the worker that a session has ended: it may still hold data of the session."""
 
     def kill(self, problem: str, *, for_a_call: bool = False) -> None:
         """Kill its process group at once; `problem` goes into the error of its calls.
 
-        `for_a_call`: the worker itself is well, but only its end stops a call.
+        `for_a_call`: the worker itself is well, but only killing it stops one of its calls.
         """
 
 
 class Displaced(SnakepitError):
-    """A call came to a worker that must not start it (`Call.claim`). Nothing of it has run."""
+    """A call was assigned to a worker that must not start it (`Call.claim`). None of its code has run."""
 
 
 def stopped(call: Call) -> PoolClosed:
-    """Why a call ended that its caller had not given up."""
+    """The error of a call that its caller had not given up, and that ended because the pool closed."""
     return PoolClosed(f"{call.name!r} was stopped: the pool closed")
 
 
-# What a caller may ask for. All that goes onto the wire beside the arguments is checked before a call has a place.
+# Checks of requests. Everything that is sent beside the arguments is checked before a call takes a place.
 
 
 class Default(Enum):
-    """For parameters where None means something."""
+    """The default of parameters for which None has a meaning of its own."""
 
     DEFAULT = "the pool's own"
 
@@ -271,7 +277,7 @@ Arguments = Mapping[str, Any]
 
 
 def check_call(name: object, args: object, retries: object) -> None:
-    """Raise `UsageError` or `EncodeError`, which names the argument, for what no call can have."""
+    """Raise `UsageError` or `EncodeError`, naming the argument, if no call can have this name, arguments or retries."""
     if retries is not None:
         _check_retries(retries)
     if not isinstance(name, str):
@@ -286,9 +292,10 @@ def check_call(name: object, args: object, retries: object) -> None:
 
 
 def session_id_of(session: object, what: str) -> str | None:
-    """The id of a session that is given as a handle, or as its id; None for none. `what` is what was called with it.
+    """The id of a session that is given as a handle or as an id; None for no session.
 
-    Raises `UsageError` for anything else, and `EncodeError` for an id that cannot be sent.
+    `what` names the call or method that got it. Raises `UsageError` for anything else, and `EncodeError` for an id
+    that cannot be sent.
     """
     if session is None:
         return None
@@ -301,7 +308,7 @@ def session_id_of(session: object, what: str) -> str | None:
 
 
 def needed_session_id(session: object, what: str) -> str:
-    """As `session_id_of`, where there must be a session: raises `InvalidCall` for None."""
+    """The id of a session, as `session_id_of` finds it. A session is required: raises `InvalidCall` for None."""
     found = session_id_of(session, what)
     if found is None:
         raise InvalidCall(f"{what} is for a session: give session=, a handle of one or its id")
@@ -320,7 +327,7 @@ def _check_text(text: str, what: str) -> None:
 
 
 def seconds_of(timeout: Any, what: str) -> float | None:
-    """A time limit in seconds, or None for none. Raises `UsageError`, which says `what` it is of."""
+    """A time limit in seconds, or None for no limit. Raises `UsageError`, which says that the limit is of `what`."""
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:

@@ -1,4 +1,4 @@
-"""Calls that wait for each other for ever: a call of a host tool that needs a place which its own callers hold."""
+"""Finds deadlocks: a host tool's call waits for a place, and calls that wait for it hold all its possible places."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Deadlocks:
         self._scheduler = scheduler
         self._workers = workers
         self._concurrency = concurrency
-        self._nested: dict[Call, None] = {}  # calls in queues that host tools have made, oldest first
+        self._nested: dict[Call, None] = {}  # queued calls that host tools have made, oldest first
         self._nested_wait = trio.Event()
 
     def note(self, call: Call) -> None:
-        """A call waits in a queue."""
+        """Note a call that has just been queued. Only calls of host tools matter here."""
         if call.parent is not None:
             self._nested[call] = None
             self._nested_wait.set()
 
     async def watch(self, missing: Callable[[], int]) -> None:
-        """Fail calls that wait for places which calls hold that wait for them, until cancelled. `missing`: workers."""
+        """Fail deadlocked calls, until cancelled. `missing` says how many workers should be ready and are not."""
         suspect: Call | None = None
         while True:
             await self._nested_wait.wait()
@@ -41,14 +41,14 @@ class Deadlocks:
                 await trio.sleep(_MUST_LAST)
                 self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
                 stuck = None if missing() else self._find_stuck()
-                # Calls that were sent ahead look stuck until they have been recalled.
+                # Only if found twice: calls that were sent ahead look stuck until they have been recalled.
                 if stuck is not None and stuck is suspect and self._scheduler.withdraw(stuck):
                     stuck.finish(None, self._failure(stuck))
                 suspect = stuck
             self._nested_wait = trio.Event()
 
     def _find_stuck(self) -> Call | None:
-        """The newest call of a host tool for which no place can become free before it has run."""
+        """The newest call of a host tool for which no place can become free before it has run, or None."""
         waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
         for call in reversed(self._nested):
             home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)

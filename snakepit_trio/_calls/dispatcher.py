@@ -74,7 +74,7 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """Calls that a worker has."""
+        """Calls that workers have."""
         return sum(len(worker.calls) for worker in self._workers.values())
 
     def is_suspect(self, call: Call) -> bool:
@@ -88,9 +88,9 @@ class Dispatcher:
                 raise Tainted(*key, self._taint_after, seconds)
 
     def submit(self, call: Call) -> None:
-        """Bring a call to a worker, or into the line.
+        """Bring a call to a worker, or put it into the queue.
 
-        Raises `PoolClosed`, `PoolSaturated`, `WorkerBusy` or `Tainted`; the call is then as if it had never been.
+        Raises `PoolClosed`, `PoolSaturated`, `WorkerBusy` or `Tainted`. Then the pool keeps nothing of the call.
         """
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
@@ -115,7 +115,7 @@ class Dispatcher:
 
     def _saturated(self, call: Call) -> PoolSaturated:
         return PoolSaturated(
-            f"{call.name!r} was not taken: the line is full (queued={self.queued}, max_queue={self._max_queue},"
+            f"{call.name!r} was not taken: the queue is full (queued={self.queued}, max_queue={self._max_queue},"
             f" running={self.running}, workers={len(self._workers)}). Call again later, draw calls through pool.map,"
             " or open the pool with more workers or a larger max_queue"
         )
@@ -130,19 +130,19 @@ class Dispatcher:
         )
 
     def keep_session(self, session_id: str) -> None:
-        """Have a session stay with its worker as long as that takes calls; its calls that may go anywhere wait too."""
+        """Keep a session with its worker as long as that takes calls. Calls with affinity "hint" wait for it too."""
         self._scheduler.keep(session_id)
 
     def let_session_go(self, session_id: str) -> None:
-        """Undo that."""
+        """Undo `keep_session`: from now on the affinity of a call alone decides where it goes."""
         self._scheduler.let_go(session_id)
 
     def keeps_session(self, session_id: str) -> bool:
-        """Whether a session is kept."""
+        """Whether `keep_session` holds for a session."""
         return self._scheduler.keeps(session_id)
 
     def withdraw(self, call: Call) -> bool:
-        """Take a call out of its queue, whatever is raised; False if it does not wait."""
+        """Take a call out of its queue, even if the scheduler fails. Returns False if the call does not wait."""
         try:
             return self._scheduler.withdraw(call)
         except Exception as error:
@@ -160,34 +160,34 @@ class Dispatcher:
         self._assign(self._scheduler.add, worker.slot)
 
     def worker_leaving(self, worker: CallWorker) -> None:
-        """A worker takes no more calls; those it has may still end."""
+        """A worker takes no more calls; the calls that it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
             self._assign(lambda slot, now: self._scheduler.remove(slot, now)[1], worker.slot)
             self.workers_changed.notify()
 
     def worker_gone(self, worker: CallWorker, last_started: int | None, failure: WorkerCrashed | None) -> None:
-        """A worker's process is no more: settle the calls it had.
+        """A worker's process has ended: settle the calls that it had.
 
-        Those it never started, by the id of the last one that it has, go back in line; `None` if that is
-        not known for certain.
+        `last_started` is the id of the last call that it has started, or None if that is not known for certain.
+        Calls that it never started go back into the queue.
         """
         calls = dict(worker.calls)
-        worker.calls.clear()  # others look into it, and calls that run elsewhere must not be kept here
+        worker.calls.clear()  # others look into it: it must not have calls that run elsewhere by then
         suspects: set[tuple[str, str]] = set()
         for call_id, call in calls.items():
             call.returns += 1
-            # The count bounds what a call can do that kills its worker by merely arriving.
+            # The limit is for a call that kills its worker by merely arriving: it would kill one worker after another.
             never_started = last_started is not None and call_id > last_started and call.returns <= _MOST_RETURNS
             if never_started and not call.abandoned and not self._closed:
                 self._return(call)
                 continue
-            # One at a time: those before the last one had ended, and only their replies are lost.
+            # With a concurrency of 1, the calls before the last one had ended. Only their replies are lost.
             if self._concurrency > 1 or call_id == last_started:
                 suspects.update(_keys(call))
             self.crashed += failure is not None and not call.abandoned
             told = None if failure is None else failure.of_call(call.name, _meanwhile(call, last_started, len(calls)))
             self._settle(worker, call, told or stopped(call))
-        # What else there is to say and to remember comes after the calls.
+        # The event and the blame come after the calls, so that every call has its outcome first.
         if failure is not None:
             self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         if failure is not None and not worker.is_killed_by_us:
@@ -225,15 +225,15 @@ class Dispatcher:
         self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
 
     def call_failed(self, call: Call, error: Exception) -> None:
-        """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
+        """A call has ended on its worker, but telling its caller raised an error: only this call fails."""
         if call.is_over:
-            call.wake()  # its caller may not have heard of it
+            call.wake()  # the error may have come before its caller was woken
         else:
             call.finish(None, _failure(call, error, "what became of it could not be told"))
         self._mend(error)
 
     def call_returned(self, worker: CallWorker, call: Call) -> None:
-        """A worker has given a call back that it had not started."""
+        """A worker has given back a call that it had not started."""
         if self._closed:
             call.finish(None, stopped(call))
         else:
@@ -260,20 +260,23 @@ class Dispatcher:
                 self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
 
     def close(self) -> None:
-        """Take no more calls, and end those in line with `PoolClosed`."""
+        """Take no more calls, and end the queued calls with `PoolClosed`."""
         self._closed = True
         for call in self._scheduler.clear():
             call.finish(None, stopped(call))
 
     def _assign(self, change: Callable[[Slot[Call], float], Assignments], slot: Slot[Call]) -> None:
-        """Change the books, and carry out what comes of that."""
+        """Change the scheduler's state, and carry out the assignments that it returns."""
         try:
             self._carry_out(change(slot, trio.current_time()))
         except Exception as error:
             self._mend(error)
 
     def _mend(self, error: Exception, lost: Call | None = None) -> None:
-        """Something was raised in the middle of a change: `lost`, if it was not sent, is dropped; all else goes on."""
+        """Repair the scheduler's state after an error in the middle of a change.
+
+        The call `lost` is dropped if it was not sent. All other calls go on.
+        """
         logger.error("the books of the pool are made up again", exc_info=error)
 
         def forget(call: Call) -> bool:
@@ -288,7 +291,7 @@ class Dispatcher:
             waiting.extend(self._start(*waiting.popleft()))
 
     def _start(self, slot: Slot[Call], call: Call) -> Assignments:
-        """Send a call. Returns what may start in its place, should it have failed."""
+        """Send a call. If that fails, returns the assignments that take its place."""
         worker = self._workers[slot]
         try:
             if call.claim is not None and not call.claim(worker):
@@ -296,7 +299,7 @@ class Dispatcher:
             call.state = CallState.ASSIGNED
             worker.start(call)
         except Exception as error:
-            # This call alone has failed, whose caller may be another one than whoever makes it start.
+            # Only this call has failed: the code that starts it may work for another caller.
             if not _is_sent(call):
                 call.finish(None, _failure(call, error))
                 return self._scheduler.unassign(slot, call, trio.current_time())
@@ -306,11 +309,11 @@ class Dispatcher:
 
 
 def _is_sent(call: Call) -> bool:
-    return call.id != 0  # also when it has ended there, and what the host does for it goes on
+    return call.id != 0  # even if it has ended there, and the host still works for it
 
 
 def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:
-    """What a worker that has died did with a call, as far as that is known."""
+    """What a dead worker was doing with a call, as far as that is known."""
     others = f" and {calls - 1} other{'s' * (calls > 2)}" if calls > 1 else ""
     if last_started is None:
         return f"while it had {call.name!r}{others}"

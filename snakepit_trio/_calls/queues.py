@@ -1,7 +1,7 @@
-"""Which calls wait for which worker: lines in order of arrival, and sessions that keep to a worker.
+"""Which calls wait for which worker: queues in order of arrival, and sessions that keep to a worker.
 
-Plain state, as in `scheduler`: no await, no I/O, no clock. A line costs the same however long it is.
-Where calls of many sessions wait for one worker, a heap finds the session whose call is the oldest.
+Plain state, as in `scheduler`: no await, no I/O, no clock. A step takes the same time however long a queue is.
+If calls of many sessions wait for one worker, a heap finds the session with the oldest call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from snakepit_trio._config.policies import Affinity
 
 NEVER: Final = float("inf")
-_SPARE: Final = 16  # outdated entries that a heap may have before it is worth a look
+_SPARE: Final = 16  # outdated entries that a heap may have before they are removed
 
 
 class Schedulable(Protocol):
@@ -26,12 +26,12 @@ class Schedulable(Protocol):
 
     @property
     def session_id(self) -> str:
-        """The session it belongs to, or nothing."""
+        """The id of its session; empty if it has none."""
         ...
 
     @property
     def affinity(self) -> Affinity:
-        """How it keeps to the worker of its session. The same for all calls of a session that wait."""
+        """How it keeps to the worker of its session. All waiting calls of a session have the same affinity."""
         ...
 
 
@@ -41,8 +41,8 @@ C = TypeVar("C", bound=Schedulable)
 class FifoQueue(Generic[C]):
     """Waiting calls, oldest first.
 
-    Calls leave a line in their order, so one that comes back is older than all that never left. Those
-    that came back are apart, sorted; they are never more than workers can hold at a time.
+    Calls leave a queue in their order, so a call that comes back is older than all calls that never left. The calls
+    that came back are kept apart, sorted. They are never more than workers can hold at a time.
     """
 
     __slots__ = ("_back", "_back_orders", "_new")
@@ -65,11 +65,11 @@ class FifoQueue(Generic[C]):
         return self._back_orders[0] if self._back else next(iter(self._new), NEVER)
 
     def append(self, call: C) -> None:
-        """A new call, younger than all others."""
+        """Add a new call, which is younger than all others."""
         self._new[call.order] = call
 
     def put_back(self, call: C) -> None:
-        """A call that has been at the head before."""
+        """Put back a call that was taken from the head before."""
         self._back[call.order] = call
         insort(self._back_orders, call.order)
 
@@ -90,7 +90,7 @@ class FifoQueue(Generic[C]):
 
 
 class Slot(Generic[C]):
-    """A worker in the scheduler's eyes: the calls it holds, in order of assignment, and how quick it has been."""
+    """A worker as the scheduler sees it: the calls that it holds, in order of assignment, and how quick it has been."""
 
     __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
 
@@ -101,7 +101,7 @@ class Slot(Generic[C]):
         self.recalled = False
         self.is_gone = False
         self.group: Group[C] = Group()  # sessions whose calls wait for this worker
-        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler would find it for a call
+        self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler finds it, if it has room for a call
 
 
 class SessionQueue(Generic[C]):
@@ -113,22 +113,22 @@ class SessionQueue(Generic[C]):
         self.id = id
         self.slot: Slot[C] | None = None
         self.queue: FifoQueue[C] = FifoQueue()
-        self.group: Group[C] | None = None  # where its line is, while a call waits
-        self.key = NEVER  # its entry in the group's heap: never above the order of its oldest call
+        self.group: Group[C] | None = None  # the group that it is in while a call waits
+        self.key = NEVER  # of its entry in the group's heap: never above the order of its oldest call
 
     @property
     def home(self) -> Slot[C] | None:
-        """The worker it is bound to, as long as that takes calls."""
+        """The worker that the session is bound to, as long as that worker takes calls; else None."""
         return None if self.slot is None or self.slot.is_gone else self.slot
 
 
 class Group(Generic[C]):
-    """SessionQueues whose calls wait for the same worker, or for any. Finds the oldest call."""
+    """The sessions whose calls wait for the same worker, or for any worker. Finds the oldest call."""
 
     __slots__ = ("_heap", "_size")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, SessionQueue[C]]] = []  # also entries that are outdated
+        self._heap: list[tuple[float, SessionQueue[C]]] = []  # some entries may be outdated
         self._size = 0
 
     def __len__(self) -> int:
@@ -157,18 +157,18 @@ class Group(Generic[C]):
         return session
 
     def join(self, session: SessionQueue[C]) -> None:
-        """Calls of a session wait here from now on."""
+        """Add a session: its calls wait in this group from now on."""
         session.group = self
         self._size += 1
         self._list(session)
 
     def renew(self, session: SessionQueue[C]) -> None:
-        """An older call has come back to a session."""
+        """Update the entry of a session after an older call has come back to it."""
         if session.queue.head < session.key:
             self._list(session)
 
     def leave(self, session: SessionQueue[C]) -> None:
-        """No call of a session waits here any more."""
+        """Remove a session: its calls do not wait in this group any more."""
         session.group = None
         self._size -= 1
         if len(self._heap) > 2 * self._size + _SPARE:
@@ -176,7 +176,7 @@ class Group(Generic[C]):
             heapq.heapify(self._heap)
 
     def merge(self, other: Group[C]) -> Group[C]:
-        """Both in one; only the entries of the smaller are moved."""
+        """Merge both groups and return the merged one. Only the entries of the smaller group are moved."""
         if other._size > self._size:
             return other.merge(self)
         for _, session in other._heap:
@@ -193,14 +193,14 @@ class Group(Generic[C]):
 
 
 class SessionQueues(Generic[C]):
-    """The sessions of a pool. Of those without waiting calls, the `most` that were used last are kept."""
+    """The sessions of a pool. Of the sessions without waiting calls, the `most` that were used last are remembered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: OrderedDict[str, SessionQueue[C]] = OrderedDict()  # no call waits; the one used last is at the end
+        self._idle: OrderedDict[str, SessionQueue[C]] = OrderedDict()  # no call waits; last used at the end
         self._waiting: dict[str, SessionQueue[C]] = {}
-        self._kept: dict[str, Slot[C] | None] = {}  # sessions that stay, with the worker that they have been bound to
-        self.unbound: Group[C] = Group()  # for whichever worker is next
+        self._kept: dict[str, Slot[C] | None] = {}  # sessions that `keep` holds, and their workers
+        self.unbound: Group[C] = Group()  # sessions whose calls may go to any worker
         self.queued = 0
 
     def __len__(self) -> int:
@@ -211,31 +211,31 @@ class SessionQueues(Generic[C]):
             yield from session.queue
 
     def home(self, id: str) -> Slot[C] | None:
-        """The worker that a session is bound to, if there is one that takes calls."""
+        """The worker that a session is bound to, if that worker takes calls; else None."""
         if (kept := self._kept.get(id)) is not None and not kept.is_gone:
             return kept
         session = self._waiting.get(id) or self._idle.get(id)
         return None if session is None else session.home
 
     def keep(self, id: str) -> None:
-        """From now on a session stays with its worker, or the next that serves it, until that takes no more calls.
+        """Keep a session with its worker, or with the next one that serves it, until that worker takes no more calls.
 
-        It is not forgotten, and calls of it that may go elsewhere do not take it along.
+        A kept session is not forgotten. If one of its calls runs on another worker, the session does not move there.
         """
         self._kept.setdefault(id, self.home(id))
 
     def let_go(self, id: str) -> None:
-        """Undo that."""
+        """Undo `keep`: the session is still bound to its worker, but may move and be forgotten again."""
         home = self.home(id)
         if self._kept.pop(id, None) is not None and home is not None and id not in self._waiting:
             self._keep(self._idle.get(id) or SessionQueue(id)).slot = home
 
     def keeps(self, id: str) -> bool:
-        """Whether a session is kept."""
+        """Whether `keep` holds for a session."""
         return id in self._kept
 
     def bind(self, id: str, slot: Slot[C]) -> None:
-        """A worker serves a session. The session's waiting calls are for it too, unless they are kept elsewhere."""
+        """Note that a worker serves a session. Its waiting calls go there too, unless the session is kept elsewhere."""
         if id in self._kept:
             slot = self._kept[id] = self.home(id) or slot
         session = self._waiting.get(id)
@@ -249,13 +249,13 @@ class SessionQueues(Generic[C]):
             slot.group.join(session)
 
     def append(self, call: C) -> None:
-        """A new call waits for its session's worker, or for any if there is none."""
+        """Add a new call. It waits for its session's worker, or for any worker if there is none."""
         session = self._wait(call.session_id)
         session.queue.append(call)
         self._join(session)
 
     def put_back(self, call: C) -> Slot[C] | None:
-        """A call that was assigned waits again. Returns the worker that it waits for, or None for any."""
+        """Put back a call that was assigned. Returns the worker that it waits for, or None for any worker."""
         session = self._wait(call.session_id)
         session.queue.put_back(call)
         self._join(session)
@@ -284,13 +284,13 @@ class SessionQueues(Generic[C]):
         return True
 
     def drop(self, call: C) -> None:
-        """Take out a call that may wait, where the rest need not be right: `mend` follows."""
+        """Take out a call, if it waits. Leaves the other state wrong: the caller must call `mend` next."""
         session = self._waiting.get(call.session_id)
         if session is not None:
             session.queue.remove(call)
 
     def mend(self, slots: Iterable[Slot[C]]) -> None:
-        """Something was raised in the middle of a change: find out again who waits where, from the sessions' lines."""
+        """Rebuild the groups and the count from the sessions' queues, after an error in the middle of a change."""
         self.unbound = Group()
         for slot in slots:
             slot.group = Group()
@@ -304,7 +304,7 @@ class SessionQueues(Generic[C]):
         self.queued = sum(len(session.queue) for session in self._waiting.values())
 
     def unbind(self, slot: Slot[C]) -> None:
-        """A worker takes no more calls: those that wait for it may go to any."""
+        """A worker takes no more calls: let the calls that wait for it go to any worker."""
         self.unbound = self.unbound.merge(slot.group)
         slot.group = Group()
 
@@ -331,7 +331,7 @@ class SessionQueues(Generic[C]):
     def _waits_less(self, session: SessionQueue[C]) -> None:
         self.queued -= 1
         if not session.queue:
-            self._keep(session)  # first: so it is somewhere, whatever is raised
+            self._keep(session)  # first, so that no error loses the session
             del self._waiting[session.id]
 
     def _keep(self, session: SessionQueue[C]) -> SessionQueue[C]:

@@ -45,7 +45,7 @@ logger = get_logger("snakepit.calls")
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
 _STREAM_TIMEOUT: Final = 300.0
-_SLACK: Final = 1000  # deadlines of calls that are over, before they are cleared away
+_SLACK: Final = 1000  # deadlines of ended calls that may be kept before they are removed
 
 
 class Strength(Protocol):
@@ -54,7 +54,7 @@ class Strength(Protocol):
     target: int
 
     def missing(self) -> int:
-        """How many workers are not ready that should be."""
+        """How many workers should be ready and are not."""
         ...
 
 
@@ -69,7 +69,7 @@ class CallRunner:
         deadlines: Deadlines,
         shared_copies: SharedCopies,
     ) -> None:
-        self.affinities: dict[str, Affinity] = {}  # of sessions that have one of their own
+        self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
         self._config = config
         self._sizes = config.sizes
@@ -81,7 +81,7 @@ class CallRunner:
         self._shared_copies = shared_copies
         self._run = OneRun()
 
-    # A KeyboardInterrupt in the middle of the books would leave calls that nobody ends.
+    # A KeyboardInterrupt in the middle of a change of state would leave calls that nobody ends.
     @trio.lowlevel.enable_ki_protection
     async def execute(
         self,
@@ -94,7 +94,7 @@ class CallRunner:
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
-        `claim` is asked whether a worker may start the call; else it fails with `Displaced`.
+        `claim` is asked whether a worker may start the call. If it returns False, the call fails with `Displaced`.
         """
         call = self._new_call(name, args, timeout, session, None, retries)
         call.claim = claim
@@ -118,7 +118,7 @@ class CallRunner:
         session: SessionView | str | None,
         claim: Callable[[CallWorker], bool] | None = None,
     ) -> AsyncIterator[Chunks]:
-        """Run a tool that yields, for the time of the block. `claim` is asked whether a worker may start the call."""
+        """Run a streaming tool for the time of the block. `claim` is asked whether a worker may start the call."""
         window = self._config.stream_window
         call = self._new_call(name, args, timeout, session, window)
         call.claim = claim
@@ -150,7 +150,7 @@ class CallRunner:
         retries: int | RetryPolicy | None = None,
     ) -> Call:
         is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
-        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool says that, to whoever asks
+        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
             self._run.refuse()
         check_call(name, args, retries)
         args = args or {}
@@ -184,7 +184,7 @@ class CallRunner:
         if is_suspect:
             self._dispatcher.check_taint(call)
         if call.buffers is not None and call.buffers.is_large:
-            await self._copy(call)  # before any waiting: what is sent is what it was when the call was made
+            await self._copy(call)  # before any wait: the arguments are sent as they were at the call
         if is_suspect:
             await self._until_whole(call)
         self._dispatcher.submit(call)
@@ -217,7 +217,7 @@ class CallRunner:
             self._forget(call)
 
     def _forget(self, call: Call) -> None:
-        """Nobody waits for it any more."""
+        """Note that nobody waits for the call any more."""
         try:
             self._deadlines.remove(call)
         finally:
@@ -225,7 +225,10 @@ class CallRunner:
                 call.leave_parent()
 
     async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
-        """Run a failed call again as often as that may help. Raises its failure when it does not."""
+        """Run a crashed call again, as often as its policy and its deadline allow. Returns the run that succeeded.
+
+        Raises the last failure if none succeeded. A failure that is no crash is raised at once.
+        """
         policy = self._retry_policy(call, retries)
         for run in itertools.count(1):
             failure = call.failure
@@ -256,8 +259,8 @@ class CallRunner:
         return attrs.evolve(self._config.retry, retries=0)
 
     async def _until_whole(self, call: Call) -> None:
-        # What may kill one worker after another does not get the next while the last is missing: so others
-        # are served throughout.
+        # A call that may kill one worker after another does not get the next worker while the last one is missing.
+        # So other calls are served all the time.
         with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
             while self._strength.missing():
                 await self._dispatcher.workers_changed.wait()
@@ -274,7 +277,7 @@ class CallRunner:
     async def _time_out(self, call: Call) -> NoReturn:
         if call.is_unwanted:
             await self._abandon(call)
-            await trio.lowlevel.checkpoint_if_cancelled()  # a task is cancelled in trio's way
+            await trio.lowlevel.checkpoint_if_cancelled()  # a cancelled task gets trio's own exception
             raise ToolCancelled
         self.timed_out += 1
         told = self._lateness(call)
@@ -288,7 +291,7 @@ class CallRunner:
         if call.worker is None:
             dispatcher = self._dispatcher
             return (
-                f"never started: it was not at the head of the line within {call.timeout} s"
+                f"never started: it did not leave the queue within {call.timeout} s"
                 f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target})"
             )
         there = trio.current_time() - call.assigned_at
@@ -300,7 +303,7 @@ class CallRunner:
         )
 
     def _decode(self, call: Call, frame: Frame) -> Any:
-        # What cannot be decoded is this call's failure: the link is whole, and so is its worker.
+        # A result that cannot be decoded fails this call only: the link and the worker are whole.
         try:
             return codec.decode(frame.body, frame.attached)
         except CodecError:
@@ -312,18 +315,18 @@ class CallRunner:
 
 
 class Deadlines:
-    """Wakes callers whose time is used up, as exactly as trio would: a cancel scope per call costs much more.
+    """Wakes callers whose time is used up, as exactly as trio would.
 
-    O(1) to add and to remove a call, but for the heap.
+    A cancel scope for each call would cost much more. Adding and removing a call is O(1), except for the heap.
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, Call] = {}
-        self._heap: list[tuple[float, int]] = []  # deadline and `order`, also of calls that are over by now
+        self._heap: list[tuple[float, int]] = []  # deadline and `order`; may have calls that are over
         self._nap = trio.CancelScope()
 
     def add(self, call: Call) -> None:
-        """From its deadline on, `call.is_late`; it is woken then."""
+        """Watch a call: at its deadline, set `call.is_late` and wake its caller."""
         if call.deadline == math.inf:
             return
         self._calls[call.order] = call
@@ -334,11 +337,11 @@ class Deadlines:
             self._heap = sorted((other.deadline, order) for order, other in self._calls.items())
 
     def remove(self, call: Call) -> None:
-        """Nobody waits for the call any more."""
+        """Stop watching a call, because nobody waits for it any more."""
         self._calls.pop(call.order, None)
 
     async def run(self) -> None:
-        """Watch, until cancelled."""
+        """Watch the deadlines, until cancelled."""
         while True:
             self._end_those_before(trio.current_time())
             with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._nap:

@@ -1,18 +1,19 @@
 """Which worker runs which call, and when. Plain state: no await, no I/O, and time is an argument.
 
-A call goes to the least loaded worker that has a free place, else it waits in line, where `most`
-calls may wait. Places are reserved on assignment, so two calls never get the same one.
+A call goes to the least loaded worker that has a free place. If none has one, the call waits in the
+queue, where up to `most` calls may wait. A place is reserved on assignment, so two calls never get the
+same place.
 
-SessionQueues: a call of a session goes to the worker that served the session last. As a hint, only if that
-has a free place; strictly, it waits for that worker, or fails at once. A worker that has room takes
-the oldest of the calls in the common line, those of its own sessions, and those of sessions without
-a worker.
+Sessions: a call of a session goes to the worker that served the session last. With the affinity "hint"
+it does so only if that worker has a free place. With a strict affinity it waits for that worker, or
+fails at once. A worker that has room takes the oldest call of three kinds: calls in the common queue,
+calls of its own sessions, and calls of sessions without a worker.
 
-Sending ahead: a worker that has lately been answering within `QUICK` seconds gets calls beyond its
-places, up to `ahead` of them, so that it never idles for a round trip between two small calls. If
-such a worker then makes no progress for `PATIENCE` seconds, the calls it has not started are
-recalled and go back to the head of the line. A call sent ahead therefore loses `PATIENCE` at the
-most, and where calls take longer than `QUICK` none is sent ahead at all.
+Sending ahead: a worker that has lately answered within `QUICK` seconds gets up to `ahead` calls beyond
+its places. So it never idles for a round trip between two small calls. If it then makes no progress
+for `PATIENCE` seconds, the calls that it has not started are recalled and go back to the head of the
+queue. So a call that is sent ahead loses `PATIENCE` at the most. If calls take longer than `QUICK`, no
+call is sent ahead at all.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _SMOOTHING: Final = 0.25
 
 
 class QueueFull(Exception):
-    """A new call would have to wait, and as many as may already do."""
+    """A new call would have to wait, but as many calls as allowed wait already."""
 
 
 class PlaceTaken(Exception):
-    """The worker of a call's session has no free place, and the call is not to wait for it."""
+    """The worker of a call's session has no free place, and the call does not wait for one."""
 
 
 class Scheduler(Generic[C]):
@@ -55,10 +56,10 @@ class Scheduler(Generic[C]):
         self._queue: FifoQueue[C] = FifoQueue()  # calls that may go to any worker
         self._sessions: SessionQueues[C] = SessionQueues(sessions)
         self._queued = 0
-        # Slots by how many calls they hold, as far as they have free places.
+        # Slots with free places, by how many calls they hold.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
-        self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, room ahead
-        self._slots: dict[Slot[C], None] = {}  # in the order of their coming, so that runs can be replayed
+        self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, with room for calls ahead
+        self._slots: dict[Slot[C], None] = {}  # in the order of arrival, so that runs can be replayed
 
     @property
     def queued(self) -> int:
@@ -71,16 +72,16 @@ class Scheduler(Generic[C]):
         return any(len(slot.calls) > self._concurrency for slot in self._slots)
 
     def add(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
-        """A worker is ready for calls."""
+        """Add a worker, which is ready for calls."""
         self._slots[slot] = None
         slot.last_progress = now
         self._place(slot)
         return self._fill(slot, now)
 
     def remove(self, slot: Slot[C], now: float) -> tuple[list[C], list[tuple[Slot[C], C]]]:
-        """A worker takes no more calls, and calls that waited for it need not any longer.
+        """A worker takes no more calls. Calls that waited for it may go to any worker.
 
-        Returns those it held, in the order of their assignment, and assignments.
+        Returns the calls that it held, in the order of their assignment, and the new assignments.
         """
         slot.is_gone = True
         self._slots.pop(slot, None)
@@ -91,12 +92,12 @@ class Scheduler(Generic[C]):
         return calls, self._spread(now)
 
     def submit(self, call: C, now: float) -> Slot[C] | None:
-        """A new call: returns the worker it is assigned to, or None if it waits in line.
+        """Take a new call. Returns the worker that it is assigned to, or None if it waits in the queue.
 
-        Raises `QueueFull` or `PlaceTaken` and forgets the call if it may not wait.
+        If the call may not wait, forgets the call and raises `QueueFull` or `PlaceTaken`.
         """
         call.order = next(self._order)
-        # Who has room has nobody waiting for it: it took all of them when it got the room.
+        # No call waits for a slot that has room: the slot took all of them when it got the room.
         slot = self._choose_for(call) if call.session_id else self._choose()
         if slot is not None:
             self._assign(slot, call, now)
@@ -111,13 +112,13 @@ class Scheduler(Generic[C]):
         return None
 
     def withdraw(self, call: C) -> bool:
-        """Take a waiting call out of the line; False if it does not wait."""
+        """Take a waiting call out of the queue. Returns False if it does not wait."""
         found = self._queue.remove(call) or self._sessions.remove(call)
         self._queued -= found
         return found
 
     def release(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
-        """A call of a worker has ended; its place may go to the next in line."""
+        """A call of a worker has ended. Its place may go to the next call in the queue."""
         if slot.calls.pop(call.order, None) is None:
             return []
         sample = now - max(slot.last_progress, call.assigned_at)
@@ -127,17 +128,17 @@ class Scheduler(Generic[C]):
         return self._replace(slot, now)
 
     def unassign(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
-        """A call that was assigned is not to run after all; its place may go to the next in line."""
+        """Take back an assignment: the call will not run. Its place may go to the next call in the queue."""
         return [] if slot.calls.pop(call.order, None) is None else self._replace(slot, now)
 
     def give_back(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
-        """A worker has given back a call that it had not started: back to its place in line."""
+        """A worker has given back a call that it had not started: put it back at its position in the queue."""
         if slot.calls.pop(call.order, None) is None:
             return []
         return self.requeue(call, now) + self._replace(slot, now)
 
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
-        """Put a call that was assigned once, and never started, back to its place in line."""
+        """Put a call that was assigned, but never started, back at its position in the queue."""
         self._queued += 1
         if call.session_id and call.affinity != "hint":
             slot = self._sessions.put_back(call)
@@ -158,10 +159,11 @@ class Scheduler(Generic[C]):
         return found
 
     def mend(self, now: float, forget: Callable[[C], bool]) -> None:
-        """Something was raised in the middle of a change: make up the books again from what is certain.
+        """Rebuild the scheduler's state after an error in the middle of a change.
 
-        That is which calls each worker holds, and which wait; those that `forget` names are dropped. Who has room takes
-        what waits: `held` tells what there is to carry out.
+        It is certain which calls each worker holds, and which calls wait. All other state is made from that. Calls for
+        which `forget` returns True are dropped. Workers with room take waiting calls; the caller finds these
+        assignments in `held`.
         """
         for slot in self._slots:
             slot.calls = OrderedDict((order, call) for order, call in slot.calls.items() if not forget(call))
@@ -184,7 +186,7 @@ class Scheduler(Generic[C]):
         return len(slot.calls) > self._concurrency
 
     def clear(self) -> list[C]:
-        """Empty the line. Returns the calls that waited, oldest first."""
+        """Empty the queue. Returns the calls that waited, oldest first."""
         calls = sorted((*self._queue, *self._sessions), key=lambda call: call.order)
         for call in calls:
             self.withdraw(call)
@@ -195,18 +197,18 @@ class Scheduler(Generic[C]):
         return self._sessions.home(session_id)
 
     def keep(self, session_id: str) -> None:
-        """Have a session stay with its worker, or the next that serves it, as long as that takes calls.
+        """Keep a session with its worker, or with the next one that serves it, as long as that worker takes calls.
 
-        Strict calls of it go to no other worker, whatever becomes of its other calls, and it is not forgotten.
+        Its strict calls go to no other worker, even if other calls of it do. A kept session is not forgotten.
         """
         self._sessions.keep(session_id)
 
     def let_go(self, session_id: str) -> None:
-        """Undo that."""
+        """Undo `keep`: the session is still bound to its worker, but may move and be forgotten again."""
         self._sessions.let_go(session_id)
 
     def keeps(self, session_id: str) -> bool:
-        """Whether a session is kept."""
+        """Whether `keep` holds for a session."""
         return self._sessions.keeps(session_id)
 
     def _choose(self) -> Slot[C] | None:
@@ -228,7 +230,7 @@ class Scheduler(Generic[C]):
             raise PlaceTaken
         if call.affinity == "strict":
             return home if self._has_room(home) else None
-        # A free place elsewhere comes before being sent ahead, and being sent ahead at home before elsewhere.
+        # First choice: a free place elsewhere. Then: sent ahead to the home. Last: sent ahead to another worker.
         other = self._choose()
         ahead_at_home = other is not None and len(other.calls) >= self._concurrency and self._has_room(home)
         return home if ahead_at_home else other
@@ -251,7 +253,7 @@ class Scheduler(Generic[C]):
     def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         assigned = []
         while self._queued and self._has_room(slot) and (call := self._take_for(slot)) is not None:
-            slot.calls[call.order] = call  # at once: whatever is raised from here on, it is somewhere
+            slot.calls[call.order] = call  # at once, so that no error from here on loses the call
             self._assign(slot, call, now)
             assigned.append((slot, call))
         return assigned
@@ -264,7 +266,7 @@ class Scheduler(Generic[C]):
             slot.calls[call.order] = call
             self._assign(slot, call, now)
             assigned.append((slot, call))
-            if slot.group:  # the session has come with more calls, which no other worker may take
+            if slot.group:  # the session's other waiting calls may go to no other worker now
                 assigned += self._fill(slot, now)
         return assigned
 

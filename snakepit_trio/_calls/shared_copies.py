@@ -1,4 +1,4 @@
-"""Copies of large arguments, made before their calls stand in line, and never too many."""
+"""Copies of large arguments: they are made before their calls are queued, and their number is bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snakepit_trio._util.nurseries import told
 from snakepit_trio._util.threads import run_in_thread
 from snakepit_trio.errors import OutOfResources
 
-_AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would keep the event loop for too long
+_AT_ONCE: Final = 16 * 1024 * 1024  # bytes: copying more would block the event loop for too long
 _EARLY: Final = 64 * 1024 * 1024  # bytes that are copied without a place
 
 
@@ -36,24 +36,24 @@ async def copy(buffers: BufferSet, segments: Segments | None) -> None:
 
 
 class SharedCopies:
-    """The copies that calls of one pool hold. At most `places` calls have one, each until it is over.
+    """The copies that calls of one pool hold. At most `places` calls have a copy, each until the call is over.
 
-    Besides these there may be some more copies, of 64 MiB together. So what is not too large is copied the moment it is
-    sent, however many calls are there, and may be changed by other tasks from then on.
+    Besides these there may be more copies, of 64 MiB together. So arguments that are not too large are copied at the
+    moment of the call, however many calls there are. Other tasks may change the originals from then on.
     """
 
     def __init__(self, places: int) -> None:
         self._segments = Segments()
         self._room = trio.Semaphore(places)
         self._loaded: set[BufferSet] = set()
-        self._early: set[BufferSet] = set()  # those of them that hold no place
+        self._early: set[BufferSet] = set()  # copies that hold no place
         self._early_bytes = 0
 
     async def take(self, buffers: BufferSet, *, share: bool) -> None:
-        """Copy buffers, once: to shared memory with `share`. Waits for a place; up to 16 MiB are copied at once.
+        """Copy buffers, once; with `share`, into shared memory. Waits for a place; up to 16 MiB are copied at once.
 
-        If cancelled, nothing is left of the copy. Raises `OutOfResources`.
-        The place is held until `give_back`, also then.
+        If cancelled, nothing is left of the copy. Raises `OutOfResources`. Even then a place that was taken is held
+        until `give_back`.
         """
         if buffers in self._loaded:
             return
@@ -72,7 +72,7 @@ class SharedCopies:
             self._early_bytes += buffers.size
 
     def give_back(self, buffers: BufferSet) -> None:
-        """Its call is over."""
+        """Release the copy of buffers and its place, because their call is over."""
         if buffers in self._loaded:
             self._loaded.remove(buffers)
             if buffers in self._early:

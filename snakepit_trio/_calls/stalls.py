@@ -1,4 +1,4 @@
-"""Calls that were sent ahead to a worker which then got stuck: they are called back."""
+"""Recalls calls that were sent ahead to a worker, if the worker then makes no progress."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Stalls:
         self._sent_ahead = trio.Event()
 
     def note(self) -> None:
-        """A call was sent ahead."""
+        """Note that a call was sent ahead."""
         if not self._sent_ahead.is_set():
             self._sent_ahead.set()
 
     async def watch(self) -> None:
-        """Call back what was sent ahead to workers that make no progress, until cancelled."""
+        """Until cancelled, recall the calls that were sent ahead to workers that make no progress."""
         while True:
             await self._sent_ahead.wait()
             while self._scheduler.has_sent_ahead:

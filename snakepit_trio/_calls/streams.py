@@ -1,4 +1,4 @@
-"""What iterating over many results looks like: the chunks of one call, the results of many."""
+"""Iterators over results: the chunks of one call, and the results of many calls."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ R = TypeVar("R")
 class Chunks(AsyncIterator[Any]):
     """The chunks of a streaming call, in order, as its tool yields them.
 
-    Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died and
-    `CallTimeout` when the stream's budget is used up; the chunks before that are delivered first.
-    A checkpoint of trio whenever no chunk is there yet. For one task at a time: a second one gets
-    `trio.BusyResourceError`. After the stream's block it raises `UsageError`.
+    Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died, and
+    `CallTimeout` when the time of the stream is used up. Chunks that came before the error are delivered
+    first. Iterating is a checkpoint of trio whenever no chunk is there yet. Only one task at a time may
+    iterate: a second one gets `trio.BusyResourceError`. After the stream's block, iterating raises
+    `UsageError`.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Chunks(AsyncIterator[Any]):
         self._is_left = False
 
     def leave(self) -> None:
-        """The stream's block is left: nothing can be taken any more, also by a task that waits for it now."""
+        """End the iteration, because the stream's block is left. A task that waits for a chunk now gets none either."""
         self._is_left = True
         self._call.wake()
 
@@ -77,7 +78,7 @@ class Chunks(AsyncIterator[Any]):
 class Results(AsyncIterator[R], Generic[T, R]):
     """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken.
 
-    For one task at a time: a second one gets `trio.BusyResourceError`.
+    Only one task at a time may iterate: a second one gets `trio.BusyResourceError`.
     """
 
     def __init__(self, source: Iterable[T] | AsyncIterable[T], limit: int, ordered: bool) -> None:
@@ -95,7 +96,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._total = math.inf
 
     async def feed(self, call: Callable[[T], Awaitable[R]]) -> None:
-        """Draw from the source, as there is room, and run a call for each item. Ends with the last call."""
+        """Draw items from the source while there is room, and run a call for each. Returns after the last call."""
         number = 0
         async with trio.open_nursery() as nursery:
             while True:

@@ -1,4 +1,4 @@
-"""`snakepit demo`: measures a source tree in worker processes, also while they are being killed."""
+"""`snakepit demo`: measures a source tree in worker processes, even while they are being killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALIVE: Final = (snakepit.WorkerState.READY, snakepit.WorkerState.BUSY)
 
 
 def files_of_demo(path: Path | None) -> tuple[Path, list[str]]:
-    """The root and the sorted Python files of a tree; without a path those of the interpreter's standard library."""
+    """The root and the sorted Python files of a tree. Without a path it is the interpreter's standard library."""
     if path is not None:
         return path, source_files(path)
     library = Path(sysconfig.get_paths()["stdlib"])
@@ -39,13 +39,13 @@ def files_of_demo(path: Path | None) -> tuple[Path, list[str]]:
 
 
 def run(progress: Progress, *, workers: int, chaos: bool, top: int) -> int:
-    """Measure the files of `progress`, show how it goes, print the report. Returns the exit code.
+    """Measure the files of `progress`, show the progress, and print the report. Returns the exit code.
 
-    That is 0 if all is well, 1 if files were given up, workers are left or the reader of stdout has
-    gone, 130 after Ctrl-C. Raises `WorkerStartError` if the pool cannot start.
+    The exit code is 0 if all is well, and 130 after Ctrl-C. It is 1 if files were given up, workers are left or the
+    reader of stdout has gone. Raises `WorkerStartError` if the pool cannot start.
     """
     if chaos:
-        # It would warn of each worker that we kill.
+        # The supervisor would warn of each worker that the demo kills.
         logging.getLogger("snakepit.supervisor").setLevel(logging.ERROR)
     console = make_console(sys.stdout)
     files = counted(len(progress.files), "file")
@@ -59,7 +59,7 @@ def run(progress: Progress, *, workers: int, chaos: bool, top: int) -> int:
 
 
 def _exit_code_of(error: BaseException, progress: Progress) -> int:
-    # Under trio, Ctrl-C and the end of a pipe come in whichever task is running.
+    # Under trio, Ctrl-C and the end of a pipe are raised in whichever task is running.
     group = BaseExceptionGroup("", [error])
     if group.subgroup(KeyboardInterrupt):
         print(f"interrupted; {len(progress.left_over())} worker processes left", file=sys.stderr)
@@ -70,7 +70,8 @@ def _exit_code_of(error: BaseException, progress: Progress) -> int:
 
 
 async def _run(progress: Progress, workers: int, chaos: bool, console: Any) -> None:
-    # On a slow machine some of our kills come in a row; it is not the calls that they say something about.
+    # On a slow machine several of our kills in a row may hit one command. That says nothing about the command, so it
+    # must not be tainted.
     taint_after = 1000 if chaos else 3
     async with snakepit.open_pool(ADAPTER, workers=workers, name="demo", taint_after=taint_after) as pool:
         progress.began = time.monotonic()
@@ -131,7 +132,7 @@ def _sample(pool: snakepit.Pool, progress: Progress) -> None:
 def _note(pid: int, progress: Progress) -> None:
     try:
         process = psutil.Process(pid)
-        # The id of a worker that is gone may be another's by now.
+        # The pid of a worker that is gone may belong to another process by now.
         if process.ppid() == os.getpid():
             progress.seen.add(process)
     except psutil.NoSuchProcess:
@@ -139,8 +140,8 @@ def _note(pid: int, progress: Progress) -> None:
 
 
 async def _kill_workers(pool: snakepit.Pool, progress: Progress) -> None:
-    # Small trees are done within the first pause, so the first one is killed as soon as there are calls:
-    # all lanes have submitted theirs when this task runs again.
+    # Small trees are done within the first pause. So the first worker is killed as soon as there are calls: all lanes
+    # have submitted theirs when this task runs again.
     await trio.lowlevel.checkpoint()
     _kill_one(pool, progress)
     while True:

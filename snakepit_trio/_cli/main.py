@@ -32,7 +32,7 @@ def version() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(as_json: bool) -> None:
-    """List the pools of this user on this machine, with their workers; those of dead hosts too."""
+    """List the pools of this user on this machine, with their workers. Pools of dead hosts are included."""
     from rich.console import Console
 
     from snakepit_trio._processes import registry
@@ -70,12 +70,12 @@ def sweep() -> None:
 def demo(path: Path | None, workers: int, chaos: bool, top: int) -> None:
     """Measure Python source in worker processes.
 
-    Ends with 0 if all files were measured and all worker processes are gone, else with 1; after Ctrl-C with 130.
+    The exit code is 0 if all files were measured and all worker processes are gone, 130 after Ctrl-C, and else 1.
     """
     try:
         _demo(path, workers, chaos, top)
     except KeyboardInterrupt:
-        # Before there were workers.
+        # Ctrl-C came before there were workers.
         click.echo("interrupted", err=True)
         sys.exit(130)
 

@@ -1,4 +1,4 @@
-"""A run of `snakepit demo` as it goes on, and what it has found."""
+"""The progress of a run of `snakepit demo`, and its results."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Record = dict[str, Any]
 
 @attrs.define
 class Progress:
-    """A run as it goes on; a view reads it whenever it likes.
+    """The progress of a run. A view may read it at any time.
 
-    `records` are those of the adapter and `failed` error texts, both by file; `seen` has each worker
-    process that was noticed. `began` is a reading of `time.monotonic`, `seconds` 0 until the last file.
+    `records` are the adapter's records, and `failed` the error texts, both by file. `seen` has each worker process that
+    was noticed. `began` is a reading of `time.monotonic`. `seconds` is 0 until the last file is done.
     """
 
     root: Path
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Files that are measured or given up."""
+        """How many files are measured or given up."""
         return len(self.records) + len(self.failed)
 
     @property
@@ -47,11 +47,11 @@ class Progress:
         return self.seconds or time.monotonic() - self.began
 
     def left_over(self) -> list[int]:
-        """Pids of the seen workers that are still there, be it as zombies; psutil compares creation times too."""
+        """Pids of the seen workers that still exist, even as zombies. psutil compares creation times too."""
         return sorted(process.pid for process in self.seen if process.is_running())
 
     def totals(self) -> dict[str, int | str]:
-        """What was found. The same for the same files, however the run went."""
+        """The totals of all records. They are the same for the same files, however the run went."""
         records = [self._relative(path) for path in sorted(self.records)]
         digest = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
         sums = {key: sum(record[key] for record in records) for key in ("lines", "functions", "branches", "complexity")}
@@ -59,13 +59,13 @@ class Progress:
         return {"files": len(records), **sums, "files that do not parse": bad, "sha256 of the records": digest[:16]}
 
     def functions(self, key: str, top: int) -> list[tuple[str, Record]]:
-        """The `top` functions with the most of `complexity` or `length`, with the paths of their files."""
+        """The `top` functions with the largest `key`, "complexity" or "length", each with the path of its file."""
         found = [(path, function) for path, record in self.records.items() for function in record["measured"]]
         found.sort(key=lambda pair: (-pair[1][key], pair[0], pair[1]["line"]))
         return found[:top]
 
     def name_of(self, path: str) -> str:
-        """A file's path from the root of the tree."""
+        """A file's path, relative to the root of the tree."""
         return os.path.relpath(path, self.root)
 
     def _relative(self, path: str) -> Record:

@@ -16,12 +16,12 @@ _COLUMNS = ("run", "pool", "host", "worker", "pid", "state", "age", "memory")
 
 
 def as_json(found: list[RunInfo]) -> str:
-    """All runs with their workers; ages in seconds, memory in bytes."""
+    """All runs with their workers, as JSON. Ages are in seconds, memory is in bytes."""
     return json.dumps([_plain(run) for run in found], indent=2)
 
 
 def show(console: Console, found: list[RunInfo]) -> None:
-    """One line for each worker."""
+    """Print one line for each worker."""
     if not found:
         console.print("no pools are open, and none has left anything")
         return
@@ -38,7 +38,7 @@ def show(console: Console, found: list[RunInfo]) -> None:
 
 
 def show_swept(console: Console, swept: list[Swept]) -> None:
-    """One line for each run that was removed."""
+    """Print one line for each run that was removed."""
     if not swept:
         console.print("nothing to sweep")
     for one in swept:

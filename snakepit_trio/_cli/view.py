@@ -1,4 +1,4 @@
-"""How `snakepit demo` looks: live on a terminal, plain lines elsewhere."""
+"""The output of `snakepit demo`: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLES: Final = {"ready": "green", "busy": "green", "starting": "yellow", "drai
 
 
 def make_console(stdout: TextIO) -> Console:
-    """A console that writes control codes to terminals only, and names of files as they are."""
+    """A console that writes control codes only to terminals, and writes file names unchanged."""
     if isinstance(stdout, io.TextIOWrapper):
         # Functions and files may have names that the terminal's encoding lacks.
         stdout.reconfigure(errors="replace")
@@ -83,7 +83,7 @@ def _print_ending(progress: Progress, console: Console) -> None:
 
 
 def _picture(progress: Progress) -> RenderableType:
-    # A grid ends the bar's line, which the bar itself does not.
+    # The bar does not end its line, but a grid does.
     bar = Table.grid(expand=True)
     bar.add_row(ProgressBar(total=len(progress.files), completed=progress.done))
     line = Text(_line(progress), no_wrap=True, overflow="ellipsis")
@@ -117,7 +117,7 @@ def _functions(progress: Progress, key: str, other: str, title: str, top: int) -
     table.add_column("file")
     for path, function in progress.functions(key, top):
         place = f"{progress.name_of(path)}:{function['line']}"
-        # The columns of names give way on a narrow terminal, but none of them wraps.
+        # On a narrow terminal the columns of names are cut off, and never wrap.
         names = [Text(name, no_wrap=True, overflow="ellipsis") for name in (function["name"], place)]
         table.add_row(str(function[key]), str(function[other]), *names)
     return table

@@ -1,1 +1,1 @@
-"""What a pool is told when it is opened: its settings, policies and limits, its adapter and its launcher."""
+"""The configuration of a pool: its settings, policies and limits, its adapter and its launcher."""

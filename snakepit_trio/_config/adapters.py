@@ -1,4 +1,4 @@
-"""How a worker process is told what to be."""
+"""Adapters: they name the program that a worker process runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _FOR_CALLS: Final = (
 
 
 class Adapter(ABC):
-    """Names the program that a worker runs, and may have a say in its calls."""
+    """Names the program that a worker runs, and may check and change its calls and their results."""
 
-    #: What that program speaks: our own link, the wire contract over gRPC, or frames on stdin and stdout.
+    #: The protocol of that program: our own link, the contract over gRPC, or frames on stdin and stdout.
     protocol: ClassVar[Literal["link", "grpc", "stdio"]] = "link"
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def script_args(self) -> list[str]:
-        """The arguments of the script; those of the protocol are added to them."""
+        """The arguments of the script. The arguments of the protocol are added to them."""
 
     @property
     def has_a_say(self) -> bool:
@@ -56,7 +56,10 @@ class Adapter(ABC):
         return None
 
     def validate_command(self, name: str, args: Mapping[str, Any]) -> None:
-        """Raise what the caller is to get if a tool may not be called so: before the call waits for a worker."""
+        """Raise the error that the caller gets if a tool may not be called with these arguments.
+
+        This runs before the call waits for a worker.
+        """
         commands = self.supported_commands()
         if commands is not None and name not in commands:
             raise unknown_tool(name, commands)
@@ -66,16 +69,16 @@ class Adapter(ABC):
         return args
 
     def process_response(self, name: str, response: Any) -> Any:
-        """What the caller gets in place of a result. What it raises goes to the caller."""
+        """The value that the caller gets in place of a result. If this raises, the caller gets the exception."""
         return response
 
     def command_timeout(self, name: str, args: Mapping[str, Any]) -> float | None:
-        """The budget, in seconds, of a call that names none; None for the usual one."""
+        """The timeout, in seconds, of a call that names none; None for the usual timeout."""
         return None
 
 
 def to_args(args: Iterable[str]) -> tuple[str, ...]:
-    """The arguments of a program. Raises `UsageError` for what is no list of texts."""
+    """The arguments of a program. Raises `UsageError` for anything but a list of texts."""
     is_list = isinstance(args, Iterable) and not isinstance(args, (str, bytes))
     if not is_list or not all(map(is_text, texts := tuple(args))):
         raise refuse("args", args, "give a list of texts, with no NUL")
@@ -83,7 +86,7 @@ def to_args(args: Iterable[str]) -> tuple[str, ...]:
 
 
 def to_script(script: str | os.PathLike[str]) -> str:
-    """The absolute path of a program. Raises `UsageError` for what is no path."""
+    """The absolute path of a program. Raises `UsageError` for anything but a path."""
     if not isinstance(script, (str, os.PathLike)) or not is_text(os.fspath(script)):
         raise refuse("script", script, "give a path")
     return os.path.abspath(script)
@@ -91,14 +94,14 @@ def to_script(script: str | os.PathLike[str]) -> str:
 
 @attrs.frozen(kw_only=True)
 class GrpcBridge(Adapter):
-    """Any program that follows the wire contract, in any language (docs/contract.md).
+    """Any program that follows the contract, in any language (docs/contract.md).
 
-    `script` is its path, and `args` what follows after the contract's own arguments. `contract` says how it tells that
-    it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is what runs it, by default the pool's
-    interpreter; an empty text runs the script itself. `adapter` is passed on as `--adapter`. `allow_pickle` lets it
-    send arrays as pickles, of which nothing but numbers is read.
+    `script` is the path of the program. `args` are its further arguments, after the contract's own. `contract` says how
+    the program tells that it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is the interpreter that
+    runs the script, by default the pool's; with an empty text the script runs itself. `adapter` is passed on as
+    `--adapter`. `allow_pickle` lets the program send arrays as pickles; only numbers are read from them.
 
-    A call is stopped by killing its worker: the contract has no word for it.
+    A call is stopped by killing its worker, because the contract has no message that stops a call.
     """
 
     protocol = "grpc"
@@ -111,15 +114,15 @@ class GrpcBridge(Adapter):
     allow_pickle: bool = False
 
     def executable_path(self, python: str) -> str:
-        """What runs the script."""
+        """The program that runs the script; empty if the script runs itself."""
         return python if self.python is None else self.python
 
     def script_path(self) -> str:
-        """The program."""
+        """The path of the script."""
         return str(self.script)
 
     def script_args(self) -> list[str]:
-        """What follows after the contract's own arguments."""
+        """The arguments that follow after the contract's own."""
         return list(self.args)
 
     def command(self, python: str, address: str, run_id: str) -> list[str]:
@@ -134,7 +137,7 @@ class GrpcBridge(Adapter):
         ]
 
     def variables(self, ready_file: os.PathLike[str]) -> dict[str, str]:
-        """Variables of its environment."""
+        """Environment variables for the program."""
         if self.contract == "0.4":
             return {}
         return {
@@ -148,7 +151,7 @@ class GrpcBridge(Adapter):
 
 
 def missing_program(runner: str, script: str) -> str | None:
-    """Why a program cannot be run, or None. An empty runner: the script runs itself."""
+    """Why a program cannot be run, or None. If `runner` is empty, the script runs itself."""
     if script and not os.path.exists(script):
         return f"there is no script {script!r}"
     if shutil.which(runner or script) is None:
@@ -167,7 +170,7 @@ class GrpcPython(Adapter):
     """Our own Python worker, with the adapter class that `target` names as `package.module:Class`."""
 
     target: str = attrs.field(validator=_check_target)
-    #: The class itself, where it is known, for launchers that run it here.
+    #: The class itself, if it is known, for launchers that run it in this process.
     adapter_class: type[bridge_py.BaseAdapter] | None = attrs.field(default=None, repr=False, eq=False)
 
     def executable_path(self, python: str) -> str:
@@ -175,7 +178,7 @@ class GrpcPython(Adapter):
         return python
 
     def script_path(self) -> str:
-        """The worker's main module, by path: the interpreter need not have it installed."""
+        """The worker's main module, by path. So the interpreter need not have it installed."""
         return str(Path(bridge_py.__file__).with_name("__main__.py"))
 
     def script_args(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A pool's configuration: one validated class, the launcher in it, and the adapter when none is named."""
+"""A pool's configuration: one validated class, its launcher, and the adapter of pools that name none."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _is_or_none(kind: type, none: str) -> Any:
 
 
 def _to_env(env: object) -> Any:
-    # Workers that are started later get what was asked for when the pool opened; so also with the options.
+    # A copy: workers that start later get the values of the time when the pool opened. The same holds for options.
     return dict(env) if isinstance(env, Mapping) else env
 
 
@@ -123,11 +123,11 @@ def _to_python(python: object) -> Any:
 
 
 class Site(ABC):
-    """What one pool has of a launcher, from its opening to its end."""
+    """The part of a launcher that belongs to one pool, from the pool's opening to its end."""
 
-    #: Whether nothing may run in threads, nor be shared with workers but through the link.
+    #: Whether nothing may run in threads, and nothing is shared with workers except through the link.
     runs_inline = False
-    #: Starts under way at a time: enough to keep all cores busy, few enough that each is ready well within its time.
+    #: Starts under way at a time: enough to keep all cores busy, and few enough that no start comes near its timeout.
     starts_at_once = max(32, 8 * (os.cpu_count() or 1))
 
     def clock(self) -> float:
@@ -135,7 +135,7 @@ class Site(ABC):
         return time.time()
 
     def check_room(self, workers: int) -> None:
-        """Raise `UsageError` for more workers than it can hold."""
+        """Raise `UsageError` for more workers than this site can hold."""
 
     @property
     @abstractmethod
@@ -144,7 +144,7 @@ class Site(ABC):
 
     @abstractmethod
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run what its workers need, until cancelled. Workers are launched, and ended, while it runs."""
+        """Run the services that workers need, until cancelled. Workers are launched and ended while this runs."""
 
     @abstractmethod
     async def launch(self, worker_id: str) -> WorkerProcess:
@@ -152,7 +152,7 @@ class Site(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """The pool has ended, or never began."""
+        """Give back what the site holds: the pool has ended, or has never begun."""
 
 
 class Launcher(ABC):
@@ -160,12 +160,12 @@ class Launcher(ABC):
 
     @abstractmethod
     def open(self, config: PoolConfig) -> Site:
-        """What a pool needs. Raises `UsageError` for a configuration that it cannot serve."""
+        """Make the site of a pool. Raises `UsageError` for a configuration that this launcher cannot serve."""
 
 
 @attrs.frozen(kw_only=True)
 class PoolConfig:
-    """What `open_pool` takes. Times are in seconds, sizes in bytes."""
+    """The settings of a pool, as `open_pool` takes them. Times are in seconds, sizes in bytes."""
 
     #: Which tools the workers have: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an Adapter.
     adapter: Adapter = attrs.field(default=None, converter=_to_adapter)
@@ -179,92 +179,96 @@ class PoolConfig:
     env: Mapping[str, str] | None = attrs.field(default=None, converter=_to_env, validator=environment)
     #: Working directory of the workers; None for this process's own.
     cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=path(or_none="this process's own"))
-    #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own.
+    #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own umask.
     umask: int | None = attrs.field(default=None, validator=whole(0, 0o777, or_none="this process's own"))
     #: The interpreter of the workers.
     python: str = attrs.field(default=sys.executable, converter=_to_python, validator=path())
-    #: Shows in worker ids, task names and log records.
+    #: The pool's name in worker ids, task names and log records.
     name: str = attrs.field(default=None, converter=_to_name, validator=name)
-    #: From the start of a process until it is ready.
+    #: The longest time from the start of a worker process until it is ready.
     start_timeout: float = _seconds(30.0)
-    #: What cancelled code gets to end before its worker is killed.
+    #: The time that cancelled code gets to end before its worker is killed.
     cancel_grace: float = _seconds(1.0)
-    #: The longest that leaving the pool's block takes; split evenly over goodbye, SIGTERM and SIGKILL.
+    #: The longest time that leaving the pool's block takes. It is split evenly over goodbye, SIGTERM and SIGKILL.
     shutdown_timeout: float = _seconds(6.0)
-    #: The largest frame on the link: bounds the arguments of a call, a result and a chunk, without large buffers.
+    #: The largest frame on the link. It bounds the arguments of a call, a result and a chunk, without large buffers.
     max_frame_bytes: int = _count(MAX_FRAME_BYTES, 4096)
     #: Buffers (of arrays, frames, bytes) from this size on travel beside the message, not inside it.
     buffer_threshold: int = _count(BESIDE_BYTES)
-    #: All buffers of one value together.
+    #: The largest size of all buffers of one value together.
     max_buffer_bytes: int = _count(1 << 33)
-    #: Shared memory that a worker's arguments may occupy at a time, as long as its code refers to them, and as much
-    #: again for its results, as long as the application does. What would be more goes over the link: all, with 0.
+    #: Shared memory that a worker's arguments may occupy at a time. They occupy it as long as the worker's code refers
+    #: to them. Its results may occupy as much again, as long as the application refers to them. Buffers for which no
+    #: room is left go over the link. With 0, all buffers do.
     shared_memory: int = _count(1 << 31, 0)
     #: Buffers of a value that go over the link are compressed with zstd if they have this size together, or more; None
-    #: for never. Takes the zstandard package on both sides, without which they are sent as they are.
+    #: for never. This needs the zstandard package on both sides. If the host lacks it, any size is refused with
+    #: `UsageError`. If a worker lacks it, buffers are sent as they are.
     compress_from: int | None = attrs.field(default=None, validator=[whole(1, or_none="never"), _has_zstd])
     #: Chunks of a stream that may be under way before the consumer takes them.
     stream_window: int = _count(64)
-    #: Calls sent to a busy worker that has been answering within milliseconds, beyond `concurrency`.
+    #: Calls beyond `concurrency` that are sent to a busy worker, if it has lately answered within milliseconds.
     send_ahead: int = _count(32, 0)
-    #: Between two questions to a worker whether it still answers.
+    #: The time between two pings, which ask a worker whether it still answers.
     ping_interval: float = _seconds(1.0)
-    #: What it gets for the answer.
+    #: The time that a worker gets to answer a ping.
     ping_timeout: float = _seconds(1.0)
-    #: Answers missing in a row after which it is killed and replaced.
+    #: After so many missing answers in a row, a worker is killed and replaced.
     missed_pings: int = _count(2)
-    #: Leave a worker alone that a debugger, or a SIGSTOP, has stopped.
+    #: Whether a worker that a debugger or a SIGSTOP has stopped is left alone.
     allow_debugger: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
-    #: Ends of one worker within `restart_period`, in a row and before it has served a call, that put it in quarantine.
+    #: If one worker ends more often than this within `restart_period`, in a row and each time before it has served a
+    #: call, it goes into quarantine.
     max_restarts: int = _count(10)
     restart_period: float = _seconds(30.0)
-    #: Between two trials to start a worker that is in quarantine.
+    #: The time between two trials to start a worker that is in quarantine.
     quarantine: float = _seconds(5.0)
     #: When workers are replaced by fresh ones.
     recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=_is(RecyclePolicy))
     #: How calls of idempotent tools are run again after a crash.
     retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_is(RetryPolicy))
-    #: Workers in a row that calls of one command, or one session, kill before they are refused as tainted.
+    #: If calls of one command, or of one session, kill so many workers in a row, further calls of it are
+    #: refused as tainted.
     taint_after: int = _count(3)
-    #: For how long they are refused.
+    #: The time for which tainted calls are refused.
     taint_period: float = _seconds(60.0)
-    #: Calls that may wait for a worker, 0 for none and None for no bound; one more raises `PoolSaturated`. Calls
-    #: that a worker has given back always find their place.
+    #: How many calls may wait for a worker: 0 for none, None for no bound. One more raises `PoolSaturated`. Calls
+    #: that a worker has given back may always wait.
     max_queue: float = attrs.field(default=10_000, converter=_to_bound, validator=_check_bound)
-    #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any.
-    #: "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise `WorkerBusy`.
-    #: When the worker ends, its sessions go to whichever worker takes their next call.
+    #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any
+    #: worker. "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise
+    #: `WorkerBusy`. When the worker ends, each of its sessions moves to the worker that takes its next call.
     affinity: Affinity = word("hint", get_args(Affinity))  # noqa: RUF009 - a field
-    #: Sessions without waiting calls whose worker is remembered; the least recently used are forgotten.
+    #: For so many sessions without waiting calls the pool remembers the worker. It forgets the least recently used.
     affinity_sessions: int = _count(10_000)
-    #: Bounds of each worker process; None for none.
+    #: Bounds of each worker process; None for no bounds.
     limits: Limits | None = attrs.field(default=None, validator=_is_or_none(Limits, "no bounds"))
-    #: Threads that BLAS and OpenMP may use in each worker, None for what they choose themselves. By default
-    #: the cores divided by `workers`, at least 1. Variables of the environment that say otherwise win.
+    #: Threads that BLAS and OpenMP may use in each worker; None lets them choose. By default it is the number of
+    #: cores divided by `workers`, at least 1. Environment variables that say otherwise win.
     threads: int | None = _threads()
-    #: Where sessions are kept; None for a store in this process. Pools may share one.
+    #: The store that keeps sessions; None for a store in this process. Pools may share a store.
     store: SessionStore | None = attrs.field(default=None, validator=_is_or_none(SessionStore, "one in this process"))
-    #: What the sessions in this process may hold.
+    #: How much the sessions in this process may hold.
     quotas: Quotas = attrs.field(factory=Quotas, validator=_is(Quotas))
-    #: From the last use of a session of `Pool.session` until it expires.
+    #: The time from the last use of a session of `Pool.session` until it expires.
     session_ttl: float = _seconds(DEFAULT_TTL)
-    #: Between two turns of removing what has expired.
+    #: The time between two removals of expired sessions.
     cleanup_interval: float = _seconds(60.0)
     #: Where the workers run; None for processes of this machine.
     launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
-    #: Serve the wire contract to clients of this machine: True for a port that is free, or "127.0.0.1:50051". Whoever
-    #: can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is where.
+    #: Serve the contract to clients of this machine: True for a free port, or an address such as "127.0.0.1:50051".
+    #: Everybody who can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is the address.
     bridge_server: bool | str = attrs.field(
         default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
     )
-    #: Plain functions of the host that run in threads at a time for workers' code.
+    #: How many plain functions of the host may run at a time, in threads, for workers' code.
     host_threads: int = _count(40)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 
     @property
     def ahead(self) -> int:
-        """Calls that a worker may get beyond `concurrency`: those of other protocols have no word to give them back."""
+        """Calls beyond `concurrency` that a worker may get: 0 for other protocols, which cannot give calls back."""
         return self.send_ahead if self.adapter.protocol == "link" else 0
 
     @property
@@ -274,7 +278,7 @@ class PoolConfig:
 
     @property
     def sizes(self) -> Sizes:
-        """What both ends of a link must know."""
+        """The sizes that both ends of a link must know."""
         return Sizes(
             self.max_frame_bytes,
             self.max_buffer_bytes,

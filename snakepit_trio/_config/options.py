@@ -15,12 +15,12 @@ from .config import Launcher
 from .limits import Limits
 from .policies import Affinity, RecyclePolicy, RetryPolicy
 
-#: All that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an `Adapter`.
+#: Everything that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an `Adapter`.
 AdapterLike = str | type[BaseAdapter] | Adapter
 
 
 class FurtherOptions(TypedDict, total=False):
-    """All settings of a pool but its adapter, which functions that open pools take as a parameter of its own."""
+    """All settings of a pool except its adapter, for which functions that open pools have a parameter of its own."""
 
     workers: int
     concurrency: int

@@ -30,9 +30,10 @@ class RestartPolicy:
     """How long to wait before one worker is started again.
 
     A worker that ended after it had served a call is started again at once: its end says nothing about the next
-    start. Ends in vain, before any call, double the pause from `first_delay` to `longest_delay`, with "equal
-    jitter" (M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015); after `max_restarts`
-    of them within `restart_period` the circuit opens: one trial each `quarantine` seconds, until one serves.
+    start. An end before any call is an end in vain. Each end in vain doubles the pause, from `first_delay` to
+    `longest_delay`, with "equal jitter" (M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+    After more than `max_restarts` ends in vain within `restart_period`, the circuit opens: there is one trial every
+    `quarantine` seconds, until a worker serves a call.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class RestartPolicy:
         self._first_delay = first_delay
         self._longest_delay = longest_delay
         self._jitter = jitter
-        self._vain: deque[float] = deque()  # times of ends in vain, with no other end between
+        self._vain: deque[float] = deque()  # times of ends in vain, without any other end in between
 
     def served(self) -> None:
         """The worker has served a call: whatever was wrong is over."""
@@ -87,8 +88,9 @@ class RestartPolicy:
 class TaintPolicy:
     """Which commands and sessions are refused because their calls kill workers.
 
-    A key whose calls have killed `after` workers in a row is tainted for `period`; then one more death taints
-    it again, and one success clears it. Counts of the least recent suspects are dropped beyond ten thousand.
+    A key is a command or a session. If its calls have killed `after` workers in a row, it is tainted for `period`.
+    After that, one more death taints it again, and one success clears it. Beyond ten thousand suspects, the counts of
+    the least recent ones are dropped.
     """
 
     def __init__(self, *, after: int, period: float) -> None:
@@ -124,19 +126,20 @@ class TaintPolicy:
 
 @attrs.frozen(kw_only=True)
 class RecyclePolicy:
-    """After what a worker is replaced by a fresh one. None: never for that reason."""
+    """The reasons to replace a worker by a fresh one. None: never for that reason."""
 
     #: Calls served.
     calls: int | None = attrs.field(default=None, validator=whole(1, or_none="never"))
     #: Seconds since its start.
     age: float | None = attrs.field(default=None, validator=seconds(or_none="never"))
-    #: Resident memory, in bytes, of the worker process, shared pages included. This bounds no call: it is looked at
-    #: when a call has ended and once in a `ping_interval`, calls that run then are left to end, and what the worker
-    #: has started is not counted.
+    #: Resident memory, in bytes, of the worker process, shared pages included. This bounds no call: the pool looks at
+    #: it once in a `ping_interval`, and calls that run then are left to end. Processes that the worker has started
+    #: are not counted.
     resident_bytes: int | None = attrs.field(default=None, validator=whole(1, or_none="never"))
-    #: The same as a hard bound: a worker that holds more is killed, its calls fail with `WorkerCrashed`, and it is
-    #: replaced. It is looked at twenty times a second, so that for a moment it may hold more; what it has started is
-    #: not counted. `Limits.address_space` bounds what it may map, at once; a control group all of its processes.
+    #: The same memory as a hard bound: a worker that holds more is killed, its calls fail with `WorkerCrashed`, and it
+    #: is replaced. The pool looks twenty times a second, so a worker may hold more for a moment. Processes that the
+    #: worker has started are not counted. `Limits.address_space` bounds at once what a worker may map. A control group
+    #: bounds all of its processes.
     max_resident_bytes: int | None = attrs.field(default=None, validator=whole(1, or_none="no bound"))
 
     def reason(self, *, calls: int, age: float, resident_bytes: int) -> str | None:
@@ -152,11 +155,11 @@ class RecyclePolicy:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often, and after which pauses, a call is run again whose worker crashed."""
+    """How often, and after which pauses, a call is run again after its worker crashed."""
 
     #: Further runs after the first.
     retries: int = attrs.field(default=5, validator=whole(0))
-    #: Seconds before the first of them; doubled for each further one.
+    #: Seconds before the first of these runs; doubled for each further run.
     first_delay: float = attrs.field(default=0.0, validator=seconds(or_zero=True))
     #: The longest pause, in seconds.
     longest_delay: float = attrs.field(default=1.0, validator=seconds(or_zero=True))

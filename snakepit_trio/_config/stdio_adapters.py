@@ -1,4 +1,4 @@
-"""Adapters for workers in any language that speak frames on their stdin and stdout, and what these frames say."""
+"""Adapters for workers in any language that speak frames on stdin and stdout, and the encodings of these frames."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _to_executable(executable: str | os.PathLike[str]) -> str:
 class StdioJson(Adapter):
     """A program in any language that speaks length-prefixed JSON on its stdin and stdout (docs/stdio.md).
 
-    `script` is its path, and `args` are its arguments. `executable` runs it: by default the pool's interpreter for
-    `.py`, perl, node, bash and ruby for theirs; any other script is run itself. Without a script, `executable` is the
-    program.
+    `script` is its path, and `args` are its arguments. `executable` runs the script. By default that is the pool's
+    interpreter for `.py`, and perl, node, bash or ruby for their scripts; any other script runs itself. Without a
+    script, `executable` is the program.
     """
 
     protocol = "stdio"
@@ -54,7 +54,7 @@ class StdioJson(Adapter):
             raise UsageError(f"{type(self).__name__} names no program: give a script, or an executable")
 
     def executable_path(self, python: str) -> str:
-        """What runs the script; empty if it runs itself."""
+        """The program that runs the script; empty if the script runs itself."""
         suffix = Path(self.script).suffix
         return self.executable or (python if suffix == ".py" else _RUNNERS.get(suffix, ""))
 
@@ -63,24 +63,24 @@ class StdioJson(Adapter):
         return self.script
 
     def script_args(self) -> list[str]:
-        """What follows it."""
+        """The arguments of the program."""
         return list(self.args)
 
     def unavailable(self, python: str) -> str | None:
         return missing_program(self.executable_path(python), self.script)
 
     def encode(self, frame: dict[str, Any]) -> bytes:
-        """The bytes of a frame. Raises `EncodeError`, which says where in it that is which cannot be sent."""
+        """The bytes of a frame. Raises `EncodeError`, which says where in the frame the bad value is."""
         return _JSON.encode(frame)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """The frame that bytes are. Raises `DecodeError`."""
+        """The frame that bytes encode. Raises `DecodeError`."""
         return _JSON.decode(data)
 
 
 @attrs.frozen
 class StdioMsgpack(StdioJson):
-    """As `StdioJson`, with MessagePack in place of JSON: for bytes, and for what is large."""
+    """As `StdioJson`, with MessagePack in place of JSON: for bytes, and for large values."""
 
     def encode(self, frame: dict[str, Any]) -> bytes:
         return _MSGPACK.encode(frame)
@@ -90,7 +90,7 @@ class StdioMsgpack(StdioJson):
 
 
 class _Form:
-    """A way to write plain values: which types it has, as values and as keys, and how it is written and read."""
+    """An encoding of plain values: the types that it has, as values and as keys, and how to write and read it."""
 
     def __init__(
         self,
@@ -133,11 +133,11 @@ class _Form:
         return type(value) in self._leaves or (type(value) is list and self._have_only_ours(value))
 
     def _have_only_ours(self, values: Iterable[Any]) -> bool:
-        # Long lists of leaves are the ones that take time.
+        # A fast path: long lists of leaves take the most time.
         return self._leaves.issuperset(map(type, values)) or all(map(self._has_only_ours, values))
 
     def _find(self, value: Any, path: str) -> tuple[str, str]:
-        """Where in a value that cannot be sent the culprit is, and what is wrong with it."""
+        """The path of the bad part in a value that cannot be sent, and what is wrong with that part."""
         if type(value) in (dict, list):
             for label, part in parts_of(value):
                 if self._complaint(part) is not None:
@@ -169,7 +169,7 @@ def _write_json(value: Any) -> bytes:
 
 
 def _read_json(data: bytes) -> Any:
-    # Not msgspec's, which takes no lone surrogates, and JavaScript writes them.
+    # Not msgspec's decoder: it refuses lone surrogates, and JavaScript writes them.
     return json.loads(data.decode(), parse_constant=_refuse_constant)
 
 

@@ -1,1 +1,1 @@
-"""What carries calls to a worker, one module for each protocol that workers speak."""
+"""Connections, which carry calls to workers: one module for each protocol that workers speak."""

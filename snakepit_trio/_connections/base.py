@@ -1,4 +1,4 @@
-"""What carries calls to one worker process, whatever protocol that speaks."""
+"""The interfaces of a worker process and of its connection, the same for all protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Hello:
-    """What a worker says of itself when it is ready."""
+    """What a worker says about itself when it is ready."""
 
     tools: Sequence[ToolSpec] = ()
     python: str = ""
@@ -29,12 +29,12 @@ class Hello:
 
 @attrs.frozen
 class ConnectionContext:
-    """What a line needs to know of its worker and its pool, and whom it tells.
+    """What a connection needs to know about its worker and its pool, and the functions that it calls.
 
-    `on_tools` is called with tools that the worker has beyond those of its hello, `on_frame` with each frame
-    that concerns a call, or answers a ping. They must not block and should not raise, but for `RemoteProtocolError`.
-    `on_fault` is called with what the host itself raised in reading what the worker sent: before the connection ends
-    by it, so that its end is not taken for the worker's doing.
+    `on_tools` is called with tools that the worker has beyond the tools of its hello. `on_frame` is called with each
+    frame that concerns a call or answers a ping. Neither may block, and neither should raise anything but
+    `RemoteProtocolError`. `on_fault` is called with an exception of the host itself, raised while it read the worker's
+    data. The call comes before this exception ends the connection, so that the worker is not blamed for the end.
     """
 
     worker_id: str
@@ -47,10 +47,10 @@ class ConnectionContext:
 
 
 class HostWork(Protocol):
-    """What the host does for the calls of one worker: host tools, and other questions that take their time."""
+    """The host's work for the calls of one worker: host tools, and other questions that take their time."""
 
     def cancel_for(self, call: Call) -> None:
-        """A call is being stopped: so is what the host does for it."""
+        """Cancel the host's work for a call, because the call is being stopped."""
 
     @property
     def serving(self) -> Container[int]:
@@ -58,43 +58,43 @@ class HostWork(Protocol):
         ...
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """A call has ended in its worker: stop what runs for it on the host, and call `then` when nothing does."""
+        """Cancel the host's work for a call that has ended in its worker, and call `then` when that work is over."""
 
 
 class Connection(ABC):
-    """One worker's line. Calls have ids, which grow; their outcomes come as frames."""
+    """The connection to one worker. Each call has an id, and the ids grow. Outcomes of calls come as frames."""
 
-    #: Whether a call can be stopped in no other way than by killing the worker.
+    #: Whether killing the worker is the only way to stop a call.
     kills_to_cancel = False
-    #: What the host does for its calls.
+    #: The host's work for its calls.
     host_work: HostWork
 
     @abstractmethod
     async def run(self) -> None:
-        """Connect, and carry until the connection ends, which is always by an exception.
+        """Connect, and carry calls until the connection ends. The end is always an exception.
 
         Raises `LinkLost`, or `ProtocolError` if the worker broke the rules.
         """
 
     @abstractmethod
     def open(self, call: Call, timeout_us: int) -> int:
-        """Send a call; `timeout_us` is the time it has, 0 for no limit. Returns its id."""
+        """Send a call, and return its id. `timeout_us` is its time in microseconds, 0 for no limit."""
 
     @abstractmethod
     def cancel(self, call_id: int, /) -> list[Frame]:
-        """Ask for the end of a call. Returns frames of it that had come, and will not be delivered any more."""
+        """Ask the worker to end a call. Returns frames of the call that had come and will not be delivered any more."""
 
     @abstractmethod
     def recall(self, call_id: int, /) -> None:
-        """Ask for a call back if it has not started."""
+        """Ask the worker to give back a call if it has not started it."""
 
     @abstractmethod
     def grant(self, call_id: int, chunks: int) -> None:
-        """Let a stream go on."""
+        """Give a stream credit for more chunks."""
 
     @abstractmethod
     def is_open(self, call_id: int) -> bool:
-        """Whether a call has not ended."""
+        """Whether a call is still open: it has not ended."""
 
     @abstractmethod
     def ping(self, number: int) -> None:
@@ -102,10 +102,10 @@ class Connection(ABC):
 
     @abstractmethod
     def goodbye(self) -> bool:
-        """Tell the worker that it is to end. Returns False if its protocol has no word for that."""
+        """Tell the worker to end. Returns False if its protocol has no message for that."""
 
     def end_session(self, session_id: str) -> None:
-        """Tell the worker that a session has ended, if its protocol has a word for that."""
+        """Tell the worker that a session has ended, if its protocol has a message for that."""
 
 
 @attrs.frozen
@@ -128,11 +128,11 @@ class WorkerProcess(Protocol):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, minus the signal that killed it, or None while it lives."""
+        """The exit code, or minus the number of the signal that killed it, or None while it lives."""
 
     @property
     def last_started(self) -> int:
-        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
+        """Id of the last call that the worker has started. For a dead worker, it is exact to the last instruction."""
         ...
 
     @property
@@ -142,7 +142,7 @@ class WorkerProcess(Protocol):
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is to be read from it, from its first byte on."""
+        """The streams to read from it, from their first byte on."""
         ...
 
     def connect(self, context: ConnectionContext) -> Connection:
@@ -150,7 +150,7 @@ class WorkerProcess(Protocol):
         ...
 
     def is_ready(self) -> None:
-        """It has introduced itself."""
+        """Note that the worker has introduced itself."""
 
     def is_stopped(self) -> bool:
         """Whether it has been stopped, by a debugger or a signal."""
@@ -161,7 +161,7 @@ class WorkerProcess(Protocol):
         ...
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
+        """Whether the kernel ended it because memory ran out. Ask once, after its death by SIGKILL."""
         ...
 
     async def wait(self) -> None:
@@ -171,4 +171,4 @@ class WorkerProcess(Protocol):
         """Send a signal to the process and all its descendants that stayed in its group."""
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
+        """Give back what the host holds for it. Call this after its end."""

@@ -1,4 +1,4 @@
-"""The connection to a foreign worker: the wire contract, an RPC for each call."""
+"""The connection to a foreign worker that speaks the contract: one RPC for each call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
-_LOOK: Final = 0.02  # seconds between two looks for a ready file; what renames it tells nobody
+_LOOK: Final = 0.02  # seconds between two looks for a ready file; nothing reports that it is there
 
 
 logger = get_logger("snakepit.link")
@@ -57,10 +57,10 @@ class _Served:
 class ContractConnection(Connection):
     """The connection to a foreign worker.
 
-    `listener` is where the worker reaches the host, and `ready_file` is where it may leave its port.
+    `listener` is the socket at which the worker reaches the host. The worker may write its port into `ready_file`.
     """
 
-    kills_to_cancel = True  # the contract has no word for it
+    kills_to_cancel = True  # the contract has no message that stops a call
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ContractConnection(Connection):
         raise LinkLost(self._lost or "the worker closed the connection")
 
     def hear(self, line: str) -> None:
-        """The worker has printed a line."""
+        """Look for the worker's port in a line that it has printed."""
         if not self._port and (found := _READY.search(line)):
             self._port = int(found.group(1))
 
@@ -123,7 +123,7 @@ class ContractConnection(Connection):
                 task.cancel()
             if self._client is not None:
                 self._client.close()
-            await server.end()  # noqa: ASYNC102 - asyncio's turn, once
+            await server.end()  # noqa: ASYNC102 - asyncio code, run once
         raise LinkLost(self._lost)
 
     def _service(self) -> BridgeService:
@@ -174,7 +174,7 @@ class ContractConnection(Connection):
         except SnakepitError as error:
             final = _failure(call_id, error)
         except Exception as error:
-            # A fault of ours must not leave its caller waiting.
+            # A fault of our own must not leave the caller waiting.
             logger.exception("call %d of worker %s failed", call_id, self._context.worker_id)
             final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
         del self._served[call_id]
@@ -198,11 +198,11 @@ class ContractConnection(Connection):
         return Frame(Kind.END, call_id)
 
     def cancel(self, _call_id: int) -> list[Frame]:
-        """Returns no frames: whoever wants a call of this worker to end kills it."""
+        """Return no frames: a call of this worker is stopped by killing the worker."""
         return []
 
     def recall(self, _call_id: int) -> None:
-        """Does nothing: what was sent has started."""
+        """Do nothing: a call that was sent has started."""
 
     def grant(self, call_id: int, chunks: int) -> None:
         self._served[call_id].grant(chunks)
@@ -211,7 +211,7 @@ class ContractConnection(Connection):
         return call_id in self._served
 
     def ping(self, number: int) -> None:
-        """Ask the worker whether it is there, once at a time: a worker that is busy answers none."""
+        """Ask the worker whether it is there, one ping at a time: a busy worker answers no pings."""
         if not self._pinging:
             self._pinging = True
             self._do(self._ping(number))

@@ -1,6 +1,6 @@
-"""The link through a grpclib channel: the carrier of our own worker processes.
+"""The link through a grpclib channel, as our own worker processes use it.
 
-Foreign exceptions end here: whoever runs a link sees `LinkLost` or `ProtocolError`.
+Foreign exceptions end here: the code that runs a link sees `LinkLost` or `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOREIGN = (
     EOFError,
     asyncio.CancelledError,
     asyncio.InvalidStateError,
-    # grpclib deletes its transport when a connection is lost, also while it is about to use it.
+    # grpclib deletes its transport when a connection is lost, even while it is about to use it.
     AttributeError,
 )
 
@@ -84,8 +84,8 @@ class GrpcLink(LinkConnection):
         finally:
             self._to_write = None
             writer.cancel()
-            # Without it, leaving the stream would wait for the worker's last word forever.
-            await stream.cancel()  # noqa: ASYNC102 - asyncio's turn: it sends one frame
+            # Without this, leaving the stream would wait for ever for the worker's last message.
+            await stream.cancel()  # noqa: ASYNC102 - asyncio code: it sends one frame
 
     async def _write(
         self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
@@ -97,7 +97,7 @@ class GrpcLink(LinkConnection):
                 while data := self.next_batch():
                     await stream.send_message(data)
         except Exception:
-            # Nobody awaits a writer; the reader sees that the channel has closed.
+            # Nothing awaits the writer. The reader sees that the channel has closed.
             logger.debug("writing to a worker failed", exc_info=True)
             channel.close()
 

@@ -1,4 +1,4 @@
-"""The host's end of a link: what is said on it, and to whom what is heard goes."""
+"""The host's end of a link: it sends frames, and passes on the frames that come."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class LinkLost(WorkerError):
 
 
 class LinkConnection(Connection):
-    """The connection to a worker that speaks our own protocol: one stream of batches of frames, whatever carries it.
+    """The connection to a worker that speaks our own protocol: one stream of batches of frames, on any carrier.
 
-    `secret` is what the worker must know, and `connected` is called when it has shown that it does.
+    The worker must know `secret`. `connected` is called when the worker has shown that it does.
     """
 
     def __init__(self, context: ConnectionContext, secret: str, pid: int, connected: Callable[[], None]) -> None:
@@ -69,18 +69,18 @@ class LinkConnection(Connection):
 
     @abstractmethod
     async def carry(self) -> NoReturn:
-        """Give what comes to `receive`, and send what `next_batch` has, until the link ends.
+        """Give each batch that comes to `receive`, and send the batches of `next_batch`, until the link ends.
 
-        Raises `LinkLost`, and what `receive` does.
+        Raises `LinkLost`, and the errors of `receive`.
         """
         raise NotImplementedError
 
     @abstractmethod
     def flush(self) -> None:
-        """Have what the conversation holds sent, together with all that is said before the sender's turn."""
+        """Have the data of the conversation sent soon. Frames that are added before the sender runs go with it."""
 
     def receive(self, data: bytes) -> None:
-        """A batch has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
+        """Take a batch that has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
         try:
             for frame in self.conversation.receive(data):
                 self._route(frame)
@@ -93,7 +93,7 @@ class LinkConnection(Connection):
             raise
 
     def next_batch(self) -> bytes:
-        """What is to be sent; nothing if there is nothing."""
+        """The next bytes to send; empty if there are none."""
         if self.transfers.returned:
             self.transfers.tend()
         return self.conversation.data_to_send()
@@ -117,7 +117,7 @@ class LinkConnection(Connection):
         try:
             self.flush()
         except Exception:
-            # It is said, and goes out with what is said next, a ping at the latest.
+            # The call is in the conversation. It goes out with the next message, a ping at the latest.
             logger.exception("what was said to a worker goes out later")
         return call_id
 

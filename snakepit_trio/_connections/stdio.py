@@ -53,7 +53,7 @@ class _Opened:
         self._moved.set()
 
     async def takes_chunk(self) -> bool:
-        """Wait for credit, and use it. False if nobody wants chunks any more."""
+        """Wait for credit, and use it. Returns False if the call was cancelled: nobody wants chunks any more."""
         while not self.credit and not self.is_cancelled:
             self._moved = trio.Event()
             await self._moved.wait()
@@ -129,11 +129,11 @@ class StdioConnection(Connection):
     def open(self, call: Call, timeout_us: int) -> int:
         call_id = next(self._numbers)
         if self._nursery is None:
-            return call_id  # the connection has ended: what was not sent is settled elsewhere
+            return call_id  # the connection has ended: calls that were not sent are settled elsewhere
         try:
             self._send(self._frame_of(call, call_id, timeout_us), call_id=call_id)
         except Exception as error:
-            # Codecs and adapters may be the application's; what they raise is for this call only.
+            # Codecs and adapters may be the application's own code: their errors fail this call only.
             self._deliver_soon(_failure(call_id, Fault("encode", f"{call.name}: {text_of(error)}")))
         else:
             self._opened[call_id] = _Opened(call)
@@ -162,7 +162,7 @@ class StdioConnection(Connection):
         return []
 
     def recall(self, call_id: int) -> None:
-        """Ask for a call back: only what was not sent comes back."""
+        """Take a call back, if it was not sent. A call that was sent does not come back."""
         if self._withdraw(call_id):
             self._deliver_soon(_failure(call_id, Fault(NOT_STARTED, "it was not sent")))
 
@@ -179,16 +179,16 @@ class StdioConnection(Connection):
         return call_id in self._opened
 
     def ping(self, number: int) -> None:
-        """Answer at once: the protocol has no pings, and that the process lives is all that is known."""
+        """Answer at once: the protocol has no pings, and the host knows only that the process lives."""
         self._on_frame(Frame(Kind.PONG, number=number))
 
     def goodbye(self) -> bool:
-        """Close its stdin, whose end tells the worker that it is to end."""
+        """Close the worker's stdin: its end tells the worker to end."""
         self._frames.end()
         return True
 
     def _deliver_soon(self, frame: Frame) -> None:
-        # Who opens a call learns its id first.
+        # Not now: the code that opens a call must learn its id first.
         if self._nursery is not None:
             self._nursery.start_soon(self._deliver, frame)
 
@@ -228,7 +228,7 @@ class StdioConnection(Connection):
     async def _hear_answer(self, kind: str, frame: dict[str, Any]) -> None:
         call_id = number_in(frame, "id")
         opened = self._opened.get(call_id)
-        # What waits to be written cannot have been answered.
+        # A call that still waits to be written cannot have been answered.
         if opened is None or call_id > self.last_sent:
             raise RemoteProtocolError(f"an answer to call {call_id}, which is not open")
         is_stream = opened.call.credit is not None
@@ -269,13 +269,13 @@ def _final(kind: str, call_id: int, opened: _Opened, value: Any) -> Frame:
 
 
 def _fault_in(error: Any, *, is_cancelled: bool) -> Fault:
-    """What a worker's error is. Raises `RemoteProtocolError`."""
+    """The fault that a worker's error stands for. Raises `RemoteProtocolError`."""
     if isinstance(error, str):
         error = {"message": error}
     if not isinstance(error, dict):
         raise RemoteProtocolError(f"an error of type {type(error).__name__}, which is neither text nor a map")
     message, kind, trace = (text_of(error.get(key)) for key in ("message", "type", "traceback"))
-    # Who was not cancelled has an error of that name of its own.
+    # Without a cancellation, the tool has raised an error of its own that has this name.
     return Fault(CANCELLED if is_cancelled and kind == CANCELLED else "tool", message, kind, trace)
 
 

@@ -1,4 +1,4 @@
-"""Frames on a worker's stdin and stdout: a length of four bytes, big-endian, and what an adapter makes of a frame."""
+"""Frames on a worker's stdin and stdout: a length of four bytes, big-endian, and the bytes of the adapter."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from snakepit_trio._config.stdio_adapters import StdioJson
 from .link import LinkLost
 
 _HEADER: Final = 4
-_LONGEST: Final = (1 << 32) - 1  # that a header can tell
+_LONGEST: Final = (1 << 32) - 1  # the largest size that a header can tell
 _LOOKS_LIKE_TEXT: Final = 0x20202020
-_LAST_WORDS: Final = 0.5  # seconds between the end of a dying worker's stdin and that of its stdout
+_LAST_WORDS: Final = 0.5  # seconds between the end of a dying worker's stdin and the end of its stdout
 
 
 class _Outgoing(NamedTuple):
-    """What waits to be written: a call, the answer to an ask, or neither."""
+    """A frame that waits to be written: a call, the answer to an ask, or neither."""
 
     data: bytes
     call_id: int = 0
@@ -50,7 +50,7 @@ class StdioFrames:
         self._buffer = bytearray()
 
     def send(self, frame: dict[str, Any], *, call_id: int = 0, ask: int | None = None) -> None:
-        """Have a frame written. Raises `EncodeError`, and what the adapter does."""
+        """Have a frame written. Raises `EncodeError`, and the errors of the adapter."""
         data = self._adapter.encode(frame)
         if len(data) > self._max_frame:
             raise EncodeError(f"{len(data)} bytes; a frame takes {self._max_frame} (max_frame_bytes)")
@@ -58,7 +58,7 @@ class StdioFrames:
         self._to_write.set()
 
     def withdraw(self, call_id: int) -> bool:
-        """Take back the frame of a call; False if it is on its way."""
+        """Take back the frame of a call. Returns False if it is on its way."""
         for outgoing in self._queue:
             if outgoing.call_id == call_id:
                 self._queue.remove(outgoing)
@@ -66,14 +66,14 @@ class StdioFrames:
         return False
 
     def end(self) -> None:
-        """Close stdin when all is written."""
+        """Close stdin when all frames are written."""
         self._is_ending = True
         self._to_write.set()
 
     async def write(self) -> None:
-        """Write what is sent, until `end`. Raises `LinkLost` some time after the worker has closed its stdin."""
+        """Write the frames, until `end`. Raises `LinkLost` some time after the worker has closed its stdin."""
         if not await self._write_all():
-            # It is usually dying, and may have said more before that.
+            # The worker is usually dying, and may have sent more before that.
             await trio.sleep(_LAST_WORDS)
             raise LinkLost("the worker closed its stdin")
 
@@ -94,7 +94,7 @@ class StdioFrames:
         try:
             await self._stdin.send_all(outgoing.data)
         except trio.BrokenResourceError:
-            # Its last byte never came through, so the worker cannot have started it.
+            # The last byte of the frame never came through, so the worker cannot have started the call.
             self.last_sent = before
             raise
         if outgoing.ask is not None:

@@ -1,4 +1,4 @@
-"""A client of the wire contract, for trio: any host or worker that serves it."""
+"""A client of the wire contract, for trio. Its peer is any host or worker that serves the contract."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class Client(ClientBase):
-    """A client of the wire contract, made by `open_client`. Cancelling a call cancels it at the peer, if that can."""
+    """A client of the wire contract, made by `open_client`. Cancelling a call cancels it at the peer if possible."""
 
     def __init__(self, loop: AsyncioLoop, inner: AsyncioClient) -> None:
         self.allow_pickle = inner.allow_pickle
@@ -44,11 +44,12 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Open a client of the peer at an address, "host:port".
 
-    Use it as `async with open_client(pool.bridge_address) as client`. It connects at the first call, and again at the
-    next one when the connection has been lost. `connect_timeout`, in seconds, is for a peer that is not there yet.
-    `allow_pickle` lets the peer send arrays as pickles, of which nothing but numbers is read.
+    Use it as `async with open_client(pool.bridge_address) as client`. The client connects at the first call. When the
+    connection has been lost, the client connects again at the next call. `connect_timeout`, in seconds, is how long it
+    waits for a peer that is not there yet. `allow_pickle` lets the peer send arrays as pickles, of which only numbers
+    are read.
 
-    Raises `UsageError` for an address that cannot be.
+    Raises `UsageError` for an invalid address.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -70,7 +71,7 @@ async def _make(  # noqa: ASYNC124 - in the loop
 
 
 async def _next(items: AsyncGenerator[R, None]) -> R | None:
-    # Asyncio's futures do not take a StopAsyncIteration.
+    # A future of asyncio cannot hold a StopAsyncIteration.
     async for item in items:
         return item
     return None

@@ -1,8 +1,8 @@
-"""The wire contract, served: what clients and foreign workers may ask of the host.
+"""The server of the wire contract: it answers what clients and foreign workers ask of the host.
 
-Statuses: a missing session, variable or tool is NOT_FOUND, a bad value INVALID_ARGUMENT, a version that is not the
-expected one ABORTED, a name that is taken ALREADY_EXISTS, a denied access PERMISSION_DENIED, a full store
-RESOURCE_EXHAUSTED. The failure of a tool is an answer with `success = false`, and ends a stream with INTERNAL.
+Statuses: NOT_FOUND for a missing session, variable or tool; INVALID_ARGUMENT for a bad value; ABORTED for a version
+that is not the expected one; ALREADY_EXISTS for a name that is taken; PERMISSION_DENIED for a denied access;
+RESOURCE_EXHAUSTED for a full store. If a tool fails, the answer has `success = false`, and a stream ends with INTERNAL.
 """
 
 from __future__ import annotations
@@ -49,51 +49,54 @@ F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 class Access(Protocol):
-    """What a client may reach. All is asked in trio's tasks."""
+    """What one client may use. All methods are called in tasks of trio."""
 
     allow_pickle: bool
-    ttl: float | None  # of sessions that it makes
+    ttl: float | None  # in seconds, for sessions that the client makes
 
     async def check(self, session_id: str, /) -> None:
-        """Raise `SessionNotFound` unless there is such a session, or it is the empty text, which stands for none."""
+        """Raise `SessionNotFound` if the client has no such session.
+
+        The empty text stands for no session. It passes for clients that the owner lets in, but not for foreign workers.
+        """
 
     def view(self, session_id: str, /) -> SessionView:
-        """A session. Raises `SessionNotFound`."""
+        """A view of a session. Raises `SessionNotFound`, at the latest when the view is used."""
         ...
 
     async def initialize(self, session_id: str, ttl: float | None, /) -> SessionView:
-        """A session that it may open, or join. Raises `SessionError`."""
+        """Open a session, or join it if it exists. Raises `SessionError`."""
         ...
 
     async def cleanup(self, session_id: str, /) -> bool:
-        """End a session. Raises `AccessDenied`."""
+        """End a session; returns whether there was one. Raises `AccessDenied` if the client may not end it."""
         ...
 
     def owner(self, session_id: str, /) -> str | None:
-        """The owner's name, for variables that belong to somebody."""
+        """The name under which the client changes variables that have an owner; None if it has no name."""
 
     def host_tools(self, session_id: str, /) -> list[RegisteredTool]:
-        """The host tools that it may call."""
+        """The host tools that the client may call."""
         ...
 
     async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
-        """Call one of them. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
+        """Call a host tool, and return its result. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
-        """It has tools."""
+        """Note tools that the client has."""
 
     async def execute(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
-        """Run a tool of the pool. Raises `AccessDenied` if that is not its to do."""
+        """Run a tool of the pool, and return its result. Raises `AccessDenied` if the client may not run tools."""
 
     def stream(
         self, name: str, args: dict[str, Any], session_id: str, /
     ) -> contextlib.AbstractAsyncContextManager[Any]:
-        """Run a tool of the pool that is a stream."""
+        """Run a streaming tool of the pool. Raises `AccessDenied` if the client may not run tools."""
         ...
 
 
 def _rpc(function: F) -> F:
-    """A function of trio as a method of the service."""
+    """Make a function that runs in trio a method of the service."""
 
     @functools.wraps(function)
     async def answer(self: Any, message: Any) -> Any:
@@ -164,7 +167,7 @@ class BridgeService(ContractService):
     @_rpc
     async def heartbeat(self, message: messages.HeartbeatRequest) -> messages.HeartbeatResponse:
         try:
-            await self._access.view(message.session_id).info()  # which counts as use
+            await self._access.view(message.session_id).info()  # this counts as use
             valid = True
         except SnakepitError:
             valid = False
@@ -227,7 +230,7 @@ class BridgeService(ContractService):
         return messages.BatchSetVariablesResponse(success=not errors, errors=errors, new_versions=versions)
 
     def _updates(self, message: messages.BatchSetVariablesRequest) -> tuple[dict[str, Any], dict[str, str]]:
-        """The values that can be read, and what is wrong with the others."""
+        """The updates whose values can be read, and the errors of the others; both by name."""
         updates: dict[str, Any] = {}
         errors: dict[str, str] = {}
         for name, value in message.updates.items():
@@ -402,7 +405,7 @@ class BridgeService(ContractService):
 
 
 async def _next(items: AsyncIterator[Any]) -> _Item | None:
-    # Asyncio's futures do not take a StopAsyncIteration.
+    # A future of asyncio cannot hold a StopAsyncIteration.
     async for item in items:
         return _Item(item)
     return None
@@ -430,7 +433,7 @@ def _update_message(update: Update) -> messages.VariableUpdate:
 
 
 class ContractServer(grpclib.server.Server):
-    """grpclib's server, but one that closes its connections when it ends."""
+    """grpclib's server, which also closes its connections when it ends."""
 
     def __init__(self, service: BridgeService) -> None:
         super().__init__([service])
@@ -442,11 +445,11 @@ class ContractServer(grpclib.server.Server):
         return protocol
 
     async def end(self) -> None:
-        """Cancel what runs, wait for its end, and close all connections."""
+        """Cancel all running RPCs, wait for their end, and close all connections."""
         self.close()
         running = [handler.wait_closed() for handler in self._handlers]
         await asyncio.gather(*running, return_exceptions=True)
-        # One that was accepted in this very turn has its protocol in the next, and its connection in the one after.
+        # A client that was accepted in this turn gets its protocol in the next, and its connection in the one after.
         for _ in range(_TURNS):
             for protocol in list(self._protocols):
                 if (connection := getattr(protocol, "connection", None)) is not None:
@@ -455,9 +458,9 @@ class ContractServer(grpclib.server.Server):
 
 
 class BridgeServer:
-    """A service at an address, "host:port"; port 0 for one that is free. Listens from the start.
+    """Serves a service at an address, "host:port". Port 0 stands for a free port. It listens from the start.
 
-    Raises `UsageError` if the address cannot be had.
+    Raises `UsageError` if the address is malformed, or if it cannot listen there.
     """
 
     def __init__(self, address: str, service: BridgeService) -> None:

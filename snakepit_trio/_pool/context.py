@@ -29,29 +29,29 @@ _LAST_STEP: Final = 5.0  # seconds that a store gets to delete the session
 
 
 class LocalState(SessionView):
-    """Variables and programs in this process; no pool, and no worker that sees them. Made by `LocalState.open`."""
+    """Variables and programs in this process, without a pool: no worker sees them. `LocalState.open` makes one."""
 
     @classmethod
     async def open(cls, session_id: str = "local", *, quotas: Quotas | None = None) -> LocalState:
-        """Make an empty one, which lives as long as somebody refers to it."""
+        """Make an empty state. It lives as long as something refers to it."""
         store = MemoryStore(quotas=quotas)
         return cls(store, await store.create_session(session_id, ttl=None))
 
 
 class BridgedState(SessionView):
-    """Variables and programs in a session of a pool, given as a handle or by its id, where workers see them."""
+    """Variables and programs in a session of a pool, where workers see them. `session` is a handle or an id."""
 
     def __init__(self, pool: Pool, session: SessionView | str) -> None:
         super().__init__(pool.sessions, needed_session_id(session, "BridgedState"))
 
 
 class Context(SessionView):
-    """Variables and programs that need no pool until a worker does: `async with snakepit.Context() as context`.
+    """Variables and programs that need no pool until a worker needs them: `async with snakepit.Context() as context`.
 
     State begins in this process. The first call, or `to_bridged`, moves it into a session of the pool, and `to_local`
-    moves it back: values, versions, history, dependencies, programs and watchers all go with it, and who uses it
-    meanwhile waits. `pool` is an open pool, or what makes one when it is needed, by default `open_pool`; such a pool
-    ends with the block, and so does the state.
+    moves it back. Values, versions, history, dependencies, programs and watchers all move with it. Tasks that use the
+    state during a move wait. `pool` is an open pool, or a function that makes one when it is needed, by default
+    `open_pool`. A pool that was made in this way ends with the block. The state always ends with the block.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Context(SessionView):
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
-        """`Pool.execute`, with this state. Raises also what opening a pool raises."""
+        """Run a tool with this state, as `Pool.execute` does. Also raises the errors of opening a pool."""
         async with self._in_pool() as session:
             return await session.execute(name, args, timeout=timeout, retries=retries)
 
@@ -102,12 +102,12 @@ class Context(SessionView):
     async def stream(
         self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
     ) -> AsyncIterator[Chunks]:
-        """`Pool.stream`, with this state."""
+        """Run a streaming tool with this state, as `Pool.stream` does."""
         async with self._in_pool() as session, session.stream(name, args, timeout=timeout) as chunks:
             yield chunks
 
     async def to_bridged(self) -> None:
-        """Move the state into a pool, if it is not there; opens the pool, if need be."""
+        """Move the state into the pool, if it is not there. Opens the pool if there is none."""
         async with self._switch.moving():
             if not self.is_bridged:
                 self._pool = self._pool or await self._start_pool()
@@ -134,7 +134,7 @@ class Context(SessionView):
     async def _start_pool(self) -> Pool:
         if self._nursery is None:
             raise SessionError("a context opens a pool only inside its block: use `async with Context() as context`")
-        # In a task of its own: whoever needs it first may be in a cancel scope that ends before the pool does.
+        # In a task of its own: the task that needs it first may be in a cancel scope that ends before the pool does.
         pool: Pool = await self._nursery.start(self._hold_pool)
         return pool
 
@@ -145,7 +145,7 @@ class Context(SessionView):
 
 
 class _Switch:
-    """Whichever store has the session. Who moves it waits for what is under way, and the others for the move."""
+    """The store that has the session now. A move waits for uses under way, and new uses wait for the move."""
 
     def __init__(self, store: SessionStore) -> None:
         self.store = store
@@ -178,7 +178,7 @@ class _Switch:
 
     @asynccontextmanager
     async def moving(self) -> AsyncIterator[None]:
-        """For one at a time, while nobody else uses it."""
+        """Reserve the session for a move: one move at a time, and while nothing else uses the session."""
         while self._move is not None:
             await self._move.wait()
         move = self._move = trio.Event()

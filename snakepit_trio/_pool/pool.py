@@ -73,27 +73,29 @@ async def open_pool(
     Use it as `async with open_pool("my_app.tools:Tools") as pool`.
 
     The block is entered when all workers are ready. When it is left, in whatever way, all calls are
-    stopped and all workers ended and reaped, in `shutdown_timeout` seconds at the most; what the
-    block raised leaves as itself. Without an adapter: the one that `SNAKEPIT_ADAPTER` or `[tool.snakepit]`
-    in pyproject.toml names, else the showcase. By default there are two workers (`workers=2`), each of which runs
-    one call at a time (`concurrency=1`). `PoolOptions` has all settings with their types; the fields of `PoolConfig` of
-    the same names tell what each means, its unit and its default.
+    stopped, and all workers are ended and reaped, in `shutdown_timeout` seconds at the most. An exception
+    of the block comes out unchanged. Without an adapter, the pool uses the adapter that `SNAKEPIT_ADAPTER` or
+    `[tool.snakepit]` in pyproject.toml names, else the showcase. By default there are two workers (`workers=2`), and
+    each runs one call at a time (`concurrency=1`). `PoolOptions` has all settings with their types. The fields of
+    `PoolConfig` with the same names tell what each setting means, its unit and its default.
 
-    With `adapters` in place of one, they are tried in order, and the first is used whose workers can start. Why others
-    were passed over is logged, and in `Pool.passed_over`; if none can be used, all the reasons are in the `UsageError`.
+    With `adapters` in place of `adapter`, the pool tries them in order, and uses the first adapter whose workers can
+    start. The reasons against the others are logged, and are in `Pool.passed_over`. If no adapter can be used, the
+    `UsageError` has all the reasons.
 
-    In the main thread, SIGINT and SIGTERM end the pool in order: the first one cancels the block and then
-    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further one
-    while the pool closes kills its workers at once; one before that breaks into the block, as it would without a pool.
+    In the main thread, SIGINT and SIGTERM end the pool in order. The first signal cancels the block and then
+    raises `KeyboardInterrupt` or `SystemExit(143)`, unless the application handles that signal itself. A further
+    signal while the pool closes kills its workers at once. A further signal before that breaks into the block, as it
+    would without a pool.
 
-    Raises `UsageError` for an invalid configuration, and, at once, `WorkerStartError` if a worker cannot start and
-    `OutOfResources` if this process lacks room on its disk, descriptors or memory.
+    Raises `UsageError` for an invalid configuration. Raises, at once, `WorkerStartError` if a worker cannot start, and
+    `OutOfResources` if this process lacks disk space, descriptors or memory.
     """
     if isinstance(adapters, str) or not isinstance(adapters, Sequence):
         raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")
     if adapters and adapter is not None:
         raise UsageError("give adapter= or adapters=, not both")
-    made_of: dict[str, Any] = {**config}  # the types that `PoolConfig` converts from are wider than its fields'
+    made_of: dict[str, Any] = {**config}  # `PoolConfig` converts from wider types than its fields have
     try:
         settings = [PoolConfig(adapter=each, **made_of) for each in (*adapters, adapter) if each or not adapters]
     except TypeError as error:
@@ -131,7 +133,7 @@ async def _open_first(stack: AsyncExitStack, candidates: Sequence[PoolConfig]) -
 async def _opened(pool: Pool) -> AsyncIterator[Pool]:
     with interruption(pool._hurry) as signals, pool._resources():
         async with background_nursery() as nursery:
-            # Not `nursery.start`, whose cancellation would leave what is shielded behind where nobody ends it.
+            # Not `nursery.start`: if it were cancelled, the shielded services would go on, and nothing would end them.
             nursery.start_soon(signals.guard, pool._serve)
             try:
                 # A forked child has a copy of this loop, and must not tell the workers of its parent to end.
@@ -139,7 +141,7 @@ async def _opened(pool: Pool) -> AsyncIterator[Pool]:
                     await pool._open()
                     yield pool
             finally:
-                # In a task of its own, so that no KeyboardInterrupt gets into it: the nursery waits for it.
+                # In a task of its own, so that no KeyboardInterrupt gets into it. The nursery waits for this task.
                 signals.is_closing = True
                 nursery.start_soon(signals.guard, pool._close)
 
@@ -149,13 +151,13 @@ class Pool:
 
     def __init__(self, config: PoolConfig, passed_over: tuple[tuple[Adapter, str], ...] = ()) -> None:
         self.config = config
-        #: Of several adapters, those that could not be used, and why.
+        #: Of several adapters: the adapters that could not be used, and why.
         self.passed_over = passed_over
         self._dispatcher = Dispatcher(config)
         self._deadlines = Deadlines()
         self._supervisor = Supervisor(config, self._make_worker, self._dispatcher.workers_changed)
         self._site = (config.launcher or Local()).open(config)
-        #: Where sessions are kept. `pool.sessions.of(session_id)` is what one of them holds.
+        #: The store of sessions. `pool.sessions.of(session_id)` is a view of one session.
         self.sessions = config.store or MemoryStore(quotas=config.quotas, clock=self._site.clock)
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
@@ -175,9 +177,9 @@ class Pool:
         self._service_scope = trio.CancelScope(shield=True)
         self._serving = trio.Event()
         self._was_opened = False
-        self._goodbyes = trio.CancelScope(shield=True)  # what may take its time while the pool closes
+        self._goodbyes = trio.CancelScope(shield=True)  # the steps of closing that may take their time
         self._opened_at = time.monotonic()
-        # As many as may run, and one for each worker to go on with.
+        # One for each call that may run, and one for the next call of each worker.
         self._shared_copies = SharedCopies(config.workers * (config.concurrency + 1))
         self._python: PythonAPI | None = None
         self._runner = CallRunner(config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies)
@@ -195,18 +197,18 @@ class Pool:
     ) -> Any:
         """Run a tool in a worker and return its result.
 
-        `timeout`, in seconds, covers queueing, wire and tool; None for no limit, and by default what the tool or the
-        adapter says, else 30. If the call is
-        cancelled or times out, its code is stopped before this returns; code that does not stop
-        within `cancel_grace` seconds costs its worker's life. A call that still waits for a worker
-        just leaves the line. Calls of one `session`, a handle or an id, keep to one worker, as `affinity` says.
+        `timeout`, in seconds, covers queueing, wire and tool. None means no limit. By default it is the timeout that
+        the tool or the adapter names, else 30. If the call is cancelled or times out, its code is stopped before this
+        returns. If the code does not stop within `cancel_grace` seconds, its worker is killed. A call that still waits
+        for a worker just leaves the queue. Calls of one `session`, a handle or an id, keep to one worker, as `affinity`
+        says.
 
-        `retries` says how often the call may be run again, on another worker and within the same
-        `timeout`, if its worker crashes; by default never, or as `PoolConfig.retry` says if the
-        tool is declared idempotent. Nothing else is ever run twice.
+        `retries` says how often the call may be run again if its worker crashes, on another worker and within the
+        same `timeout`. By default it is never run again, but a tool that is declared idempotent is run again as
+        `PoolConfig.retry` says. Nothing else is ever run twice.
 
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
-        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`; without running, `Tainted`,
+        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
         return await self._runner.execute(name, args, timeout, session, retries)
@@ -221,10 +223,10 @@ class Pool:
     ) -> AbstractAsyncContextManager[Chunks]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
-        `timeout` is as for `execute`, but 300 where nobody says otherwise. The tool is never more than `stream_window`
-        chunks ahead of the consumer. Leaving the block
-        early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
-        chunks are taken; `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering.
+        `timeout` is as for `execute`, but 300 if neither the tool nor the adapter says otherwise. The tool is never
+        more than `stream_window` chunks ahead of the consumer. Leaving the block early stops the tool, in the same way
+        as cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`, `PoolSaturated` and
+        `WorkerBusy` on entering the block.
         """
         return self._runner.stream(name, args, timeout, session)
 
@@ -237,9 +239,9 @@ class Pool:
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
     ) -> None:
-        """Run a streaming tool and call `callback` with each chunk; an awaitable it returns is awaited.
+        """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
 
-        What the callback raises stops the tool and leaves as itself.
+        An exception of the callback stops the tool, and comes out unchanged.
         """
         if not callable(callback):
             raise refuse("callback", callback, "give a function that takes a chunk")
@@ -262,10 +264,10 @@ class Pool:
     ) -> AsyncIterator[Results[Arguments, Any]]:
         """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
 
-        Draws from `args`, also an async iterable, only as fast as results are taken: at most `limit`
-        calls (twice the pool's capacity by default) are under way or wait to be taken. Results come as
-        they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
-        would have come; leaving the block stops what is still under way. `timeout` is for each call.
+        `args` may be an async iterable. The pool draws from it only as fast as results are taken: at most
+        `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results come
+        as they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
+        would have come. Leaving the block stops the calls that are still under way. `timeout` is for each call.
         """
         check_whole("limit", limit, 1, or_none="twice the pool's capacity")
         limit = limit or 2 * self.config.workers * self.config.concurrency
@@ -286,25 +288,26 @@ class Pool:
         affinity: Affinity | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[SessionHandle]:
-        """A session: `async with pool.session() as session`. It has variables, programs and calls of its own.
+        """Open a session: `async with pool.session() as session`. It has variables, programs and calls of its own.
 
-        Without an id it is a new one, which ends with the block. With an id it is the one of that id, or a new one, and
-        lives on for `ttl` seconds after its last use (`session_ttl` by default; None: for ever). While the block runs,
-        its calls go to workers as `affinity` says, by default that of the pool.
+        Without an id, the session is new and ends with the block. With an id, it is the session of that id, or a new
+        one, and lives on for `ttl` seconds after its last use (`session_ttl` by default; None: for ever). While the
+        block runs, its calls go to workers as `affinity` says; the default is the affinity of the pool.
 
-        Raises `SessionError` for a ttl that cannot be, `UsageError` for such an affinity, and `QuotaExceeded`.
+        Raises `SessionError` for an invalid ttl, `UsageError` for an unknown affinity, and `QuotaExceeded`.
         """
         seconds = self.config.session_ttl if isinstance(ttl, Default) else ttl
         return open_session(self, self._runner.affinities, session_id, seconds, affinity, metadata or {})
 
     def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
-        """Let the code of all workers call a function: `context.call_host_tool(name, ...)`. Returns it: a decorator.
+        """Let the code of all workers call a function: `context.call_host_tool(name, ...)`. Usable as a decorator.
 
-        It may be a plain function, which runs in one of `host_threads` threads, a coroutine function of trio, a
-        generator or an async generator. It is cancelled when the call ends that it runs for, which is not over before
-        it. Plain functions cannot be cancelled: they are waited for, and calls of the pool that they wait for end with
-        `ToolCancelled`; a pool that closes waits until `shutdown_timeout` is over. Arguments are checked as those of
-        tools are. A parameter annotated with `HostCall` gets who calls.
+        Returns the function. It may be a plain function, which runs in one of `host_threads` threads, a coroutine
+        function of trio, a generator or an async generator. When the call that it runs for ends, the function is
+        cancelled, and the call is over only when the function has ended. A plain function cannot be cancelled: the call
+        waits for it, and calls of the pool that the function waits for end with `ToolCancelled`. A pool that closes
+        waits for it until `shutdown_timeout` is over. Arguments are checked in the same way as arguments of tools. A
+        parameter annotated with `HostCall` gets the call that the function serves.
 
         Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
         """
@@ -312,19 +315,22 @@ class Pool:
 
     @property
     def python(self) -> PythonAPI:
-        """Dynamic calls: whatever Python can import, by its name. The adapter is to be a `PythonCalls`."""
+        """Dynamic calls of everything that Python can import, by its name. The adapter must be a `PythonCalls`."""
         if self._python is None:
             self._python = PythonAPI(self._runner, self.sessions, self._dispatcher, self.config.session_ttl)
         return self._python
 
     @property
     def bridge_address(self) -> str:
-        """Where clients of the wire contract reach this pool, as "host:port". Raises `UsageError` if they cannot."""
+        """The address at which clients of the contract reach this pool, as "host:port".
+
+        Raises `UsageError` if the pool serves no clients.
+        """
         if self._bridge_server is None:
             raise UsageError("this pool serves no clients: open it with bridge_server=True")
         return self._bridge_server.address
 
-    # Looking at it.
+    # Looking at the pool.
 
     def get_stats(self) -> PoolStats:
         """The pool's counts."""
@@ -371,10 +377,10 @@ class Pool:
         }
 
     async def resize(self, workers: int) -> None:
-        """Change the number of workers; returns when they are ready, or retired after their calls.
+        """Change the number of workers. Returns when new ones are ready, or surplus ones have ended after their calls.
 
-        Raises `UsageError` for more than this machine can hold, and `WorkerStartError` if one cannot start; those that
-        can stay.
+        Raises `UsageError` for more workers than this machine can hold, and `WorkerStartError` if a worker cannot
+        start; the workers that can start stay.
         """
         check_whole("workers", workers, 1)
         missing = workers - self._supervisor.target
@@ -399,7 +405,7 @@ class Pool:
 
     @contextmanager
     def _resources(self) -> Iterator[None]:
-        """What is given back when nothing of the pool runs any more."""
+        """Hold the pool's resources, and give them back when nothing of the pool runs any more."""
         with closing(self._site), closing(self._shared_copies), closing(self._services):
             yield
 
@@ -409,7 +415,7 @@ class Pool:
             with self._service_scope:
                 await self._run_services()
         finally:
-            # However they have ended: without them, a call in line would wait for ever.
+            # However the services have ended: without them, a queued call would wait for ever.
             self._dispatcher.close()
 
     async def _run_services(self) -> None:
@@ -452,10 +458,10 @@ class Pool:
             with self._goodbyes:
                 self._goodbyes.deadline = trio.current_time() + self.config.shutdown_timeout
                 if not self._was_opened:
-                    self._goodbyes.cancel()  # its workers have served nothing
+                    self._goodbyes.cancel()  # its workers have served no call
                 await self._end_in_order()
         finally:
-            # Each of these, whatever the others do.
+            # Each of these steps is done, even if another raises.
             with ExitStack() as steps:
                 steps.callback(self._service_scope.cancel)
                 steps.callback(self.tools.abandon_threads)

@@ -1,6 +1,6 @@
-"""Programs of a session by command: made, run, listed and deleted, with what is known of them in the session's store.
+"""Commands for the programs of a session: make, run, list and delete them. The session keeps an entry for each.
 
-The commands "create_program" and "execute_program" are the worker's tools of these names, if it has them; else DSPy's.
+The commands "create_program" and "execute_program" use the worker's tools of these names, if it has them; else DSPy.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ async def execute_program_command(
     *,
     timeout: Timeout = DEFAULT,
 ) -> Any:
-    """Do something with the programs of a session.
+    """Run a command on the programs of a session.
 
-    - "create_program": {"signature": ..., "kind": "predict", "program_id": ...}, both of the last optional, and further
-      parameters of its kind. Returns what is kept of it, a dict, with "program_id".
-    - "execute_program": {"program_id": ..., "inputs": {...}}; without "inputs" all else is the inputs. Returns outputs.
-    - "get_program", "delete_program": {"program_id": ...}; "list_programs". They ask no worker.
+    - "create_program": {"signature": ..., "kind": "predict", "program_id": ...}, and further parameters of its kind.
+      "kind" and "program_id" are optional. Returns the entry of the program, a dict, with "program_id".
+    - "execute_program": {"program_id": ..., "inputs": {...}}. Without "inputs", all other arguments are the inputs.
+      Returns the outputs.
+    - "get_program", "delete_program": {"program_id": ...}. "list_programs": {}. These three ask no worker.
 
-    With tools of these names in the workers: "create_program" passes the arguments on, and keeps them and the dict that
-    the tool returns; its "program_id" names the program. "execute_program" passes the arguments on, and what is kept as
-    `program`, so that any worker can build the program again; if the tool returns a dict with "program", that is kept
-    too. Both return what the tool does.
+    If the workers have tools of these names: "create_program" passes the arguments to the tool, and keeps the arguments
+    and the dict that the tool returns as the entry of the program. "program_id", from the dict or else from the
+    arguments, names the program. "execute_program" passes the arguments to the tool, and the entry as `program`, so
+    that any worker can build the program again. If the tool returns a dict with "program", that is kept too. Both
+    return the result of the tool.
 
-    Raises `UsageError`, which lists the commands, for an unknown one; `InvalidArguments`, `ProgramNotFound`,
-    `SessionNotFound`, and what `Pool.execute` and `pool.python` raise.
+    Raises `UsageError`, which lists the commands, for an unknown command. Raises `InvalidArguments`, `ProgramNotFound`,
+    `SessionNotFound`, and the errors of `Pool.execute` and `pool.python`.
     """
     if command not in _COMMANDS:
         raise UsageError(f"there is no command {command!r:.100} for programs; there are: {', '.join(_COMMANDS)}")

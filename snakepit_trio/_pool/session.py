@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SessionCalls(Protocol):
-    """The pool of a session, as far as its calls need it."""
+    """The part of a pool that the calls of a session need."""
 
     sessions: SessionStore
     tools: ToolRegistry
@@ -46,7 +46,7 @@ class SessionCalls(Protocol):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
     ) -> AbstractAsyncContextManager[Chunks]:
-        """Run a tool that yields; `async with` gives the iterator over what it yields."""
+        """Run a streaming tool; `async with` gives the iterator over its chunks."""
         ...
 
     async def execute_stream(
@@ -58,11 +58,11 @@ class SessionCalls(Protocol):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
     ) -> None:
-        """Call `callback` with each chunk of a tool that yields."""
+        """Run a streaming tool, and call `callback` with each chunk."""
 
 
 class SessionHandle(SessionView):
-    """A session of a pool: variables, programs and watching as every `SessionView` has them, and calls.
+    """A session of a pool: variables, programs and watching, as in every `SessionView`, and calls.
 
     The tools of its calls see its state through their `SessionContext`.
     """
@@ -79,7 +79,7 @@ class SessionHandle(SessionView):
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
     ) -> Any:
-        """`Pool.execute` in this session."""
+        """Run a tool in this session, as `Pool.execute` does."""
         args = await self._ask_first(name, args)
         return await self._pool.execute(name, args, timeout=timeout, session=self.id, retries=retries)
 
@@ -87,7 +87,7 @@ class SessionHandle(SessionView):
     async def stream(
         self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
     ) -> AsyncIterator[Chunks]:
-        """`Pool.stream` in this session."""
+        """Run a streaming tool in this session, as `Pool.stream` does."""
         args = await self._ask_first(name, args)
         async with self._pool.stream(name, args, timeout=timeout, session=self.id) as chunks:
             yield chunks
@@ -100,19 +100,22 @@ class SessionHandle(SessionView):
         *,
         timeout: Timeout = DEFAULT,
     ) -> None:
-        """`Pool.execute_stream` in this session."""
+        """Run a streaming tool in this session, and call `callback` with each chunk, as `Pool.execute_stream` does."""
         args = await self._ask_first(name, args)
         await self._pool.execute_stream(name, args, callback, timeout=timeout, session=self.id)
 
     async def _ask_first(self, name: str, args: Arguments | None) -> Arguments | None:
-        """Raise if the session is gone. Returns the arguments as they were before that, which may take its time."""
+        """Raise if the session is gone. Returns the arguments as they were before this check, which may take time."""
         if self._may_wait:
             args = own(args, f"{name}: args")
         await self.info()
         return args
 
     def expose(self, function: F, *, name: str | None = None, description: str | None = None) -> F:
-        """`Pool.expose`, for the calls of this session, as long as it lives. It hides the pool's tool of that name."""
+        """Let the calls of this session call a function, as long as the session lives. As `Pool.expose`.
+
+        The function hides the pool's tool of the same name.
+        """
         return self._pool.tools.register_host_tool(self.id, function, name=name, description=description)
 
 
@@ -125,7 +128,7 @@ async def open_session(
     affinity: Affinity | None,
     metadata: Mapping[str, str],
 ) -> AsyncIterator[SessionHandle]:
-    """Open a session for the time of a block. `affinities` is where its affinity is noted."""
+    """Open a session for the time of a block, and note its affinity in `affinities`."""
     if affinity is not None and affinity not in get_args(Affinity):
         raise UsageError(f"affinity={affinity!r} is unknown; give one of {', '.join(get_args(Affinity))}")
     check_new_session(session_id, ttl, metadata)

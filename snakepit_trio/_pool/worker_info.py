@@ -1,4 +1,4 @@
-"""The workers of a pool, as its owner sees and moves them."""
+"""The workers of a pool, as the application sees and manages them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _WORKING = (WorkerState.READY, WorkerState.BUSY)
 class WorkerInfo:
     """One worker, at the moment of asking.
 
-    `started_at` is Unix time in seconds, `resident_bytes` its memory, `latency` the seconds it took to answer
-    the last ping, `missed_pings` how many it has not answered in a row.
+    `started_at` is Unix time in seconds. `resident_bytes` is the worker's resident memory. `latency` is how many
+    seconds it took to answer the last ping. `missed_pings` is how many pings in a row it has not answered.
     """
 
     id: str
@@ -37,7 +37,10 @@ class WorkerInfo:
 
 @attrs.frozen
 class PoolHealth:
-    """`status` is "healthy" when all workers work, "degraded" when some do, "unavailable" when none does."""
+    """How many workers of a pool work.
+
+    `status` is "healthy" when all workers work, "degraded" when some work, and "unavailable" when none works.
+    """
 
     status: Literal["healthy", "degraded", "unavailable"]
     expected: int
@@ -64,11 +67,11 @@ class Workers:
         self._site = site
 
     def list(self) -> list[WorkerInfo]:
-        """All workers, in the order of their ids' numbers; those that are being replaced stand twice."""
+        """All workers, in the order of the numbers in their ids. A worker that is being replaced is listed twice."""
         return [info for starter in self._supervisor.starters.values() for info in _describe(starter)]
 
     def count(self) -> int:
-        """How many there should be."""
+        """How many workers there should be."""
         return self._supervisor.target
 
     def get(self, worker_id: str) -> WorkerInfo | None:
@@ -86,9 +89,9 @@ class Workers:
     async def start(self, number: int = 1) -> tuple[str, ...]:
         """Add workers; returns their ids when all are ready.
 
-        Many are started a few at a time. Raises `UsageError` for more than this machine can hold, and
-        `WorkerStartError`, at once, if one cannot start; those that can stay. If cancelled, no more are started, and
-        those under way go on.
+        Many workers are started a few at a time. Raises `UsageError` for more workers than this machine can hold.
+        Raises `WorkerStartError`, at once, if a worker cannot start; the workers that can start stay. If cancelled, no
+        more workers are started, and starts under way go on.
         """
         check_whole("number", number, 0)
         self._site.check_room(self._supervisor.target + number)
@@ -105,16 +108,16 @@ class Workers:
         return tuple(starter.id for starter in starters)
 
     async def stop(self, worker_id: str) -> None:
-        """Take a worker out of the pool: it takes no more calls, finishes those it has, and ends.
+        """Take a worker out of the pool: it takes no more calls, finishes the calls that it has, and ends.
 
-        Raises `UsageError` if there is none of that id. If cancelled, it goes on ending.
+        Raises `UsageError` if there is no worker of that id. If this is cancelled, the worker still ends.
         """
         await self._supervisor.retire(self._starter(worker_id))
 
     async def restart(self, worker_id: str) -> None:
-        """Replace a worker by a fresh one: that one is started first, then the old one finishes its calls and ends.
+        """Replace a worker by a fresh one. The fresh one starts first; then the old one finishes its calls and ends.
 
-        Returns when the fresh one is ready. Raises `UsageError` if there is none of that id.
+        Returns when the fresh worker is ready. Raises `UsageError` if there is no worker of that id.
         """
         starter = self._starter(worker_id)
         await self._supervisor.renew(starter)

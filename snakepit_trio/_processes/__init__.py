@@ -1,1 +1,1 @@
-"""Worker processes as the operating system sees them: who is ours, what ends them, and what this machine can hold."""
+"""Worker processes as the operating system sees them: which are ours, what ends them, how many a machine can hold."""

@@ -1,4 +1,4 @@
-"""How many workers this machine can hold, by its own limits: more are refused before any is started."""
+"""How many workers this machine can hold, by its own limits. More are refused before any worker is started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 from bridge_py.wire.errors import UsageError
 
-# What each worker takes at least, its keeper included: a pool of more is sure to fail, one of fewer may.
+# What each worker takes at least, its keeper included. A pool beyond that is sure to fail; a smaller one may fail.
 _THREADS: Final = 3
 _DESCRIPTORS: Final = 6
 _BYTES: Final = 16 << 20
@@ -22,14 +22,14 @@ _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def check_room(workers: int) -> None:
-    """Raise `UsageError` for more workers than this machine can hold, whatever else runs on it."""
+    """Raise `UsageError` for more workers than this machine can hold, even if nothing else runs on it."""
     most, limit = min(_limits())
     if workers > most:
         raise UsageError(f"workers={workers}: this machine can hold {most} at the most, by {limit}; give fewer")
 
 
 def _limits() -> Iterator[tuple[int, str]]:
-    """How many workers each limit allows, and what it is."""
+    """For each limit: how many workers it allows, and its name."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors != resource.RLIM_INFINITY:
         yield descriptors // _DESCRIPTORS, f"the {descriptors} descriptors that this process may have (ulimit -n)"
@@ -42,7 +42,7 @@ def _limits() -> Iterator[tuple[int, str]]:
     for path in ("pids.max", "pids/pids.max"):
         if (most := _read(_CGROUPS / path)) is not None:
             yield most // _THREADS, f"the {most} threads of its control group (pids.max)"
-    with contextlib.suppress(OSError):  # of a process without descriptors: then this limit is not known
+    with contextlib.suppress(OSError):  # the process has no descriptor left: then this limit is not known
         bytes_here = min(_memory())
         yield bytes_here // _BYTES, f"its memory, {bytes_here / 2**30:.1f} GiB, of which each takes 16 MiB or more"
 
@@ -57,5 +57,5 @@ def _memory() -> Iterator[int]:
 def _read(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # it is not there, or says "max"
+    except (OSError, ValueError):  # the file is not there, or says "max"
         return None

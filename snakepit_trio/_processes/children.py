@@ -15,7 +15,7 @@ import trio
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._util.threads import run_in_thread
 
-_REAP: Final = 1.0  # seconds between the end of its socket and the end of a process, which are one
+_REAP: Final = 1.0  # seconds from the end of its socket to the end of a process; both come together
 _PASS: Final = 0.001
 _CHUNK: Final = 65536
 
@@ -36,9 +36,10 @@ class Child:
 
     @classmethod
     async def start(cls, start: Start) -> Self:
-        """Start one: `start` is called in a thread, with the end of the socket that is to be the process's.
+        """Start a helper. `start` is called in a thread, with the end of the socket that the process gets.
 
-        Raises `OSError`, and what `start` raises. Cancelled, it ends no sooner: a process that was started is not lost.
+        Raises `OSError`, and the errors of `start`. A cancellation does not end this sooner: a process that was
+        started is not lost.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -53,12 +54,15 @@ class Child:
         return cls(process, ours)  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def tell(self, data: bytes) -> None:
-        """Send a few bytes. From any thread, and from signal handlers. Whether they arrive its end will tell."""
+        """Send a few bytes. May be called from any thread, and from signal handlers.
+
+        If they do not arrive, the end of the process will tell.
+        """
         with contextlib.suppress(OSError):
             self._end.send(data)
 
     async def read_line(self) -> bytes | None:
-        """The next line that it writes, or None at its end. Several tasks may wait; one at a time gets each line."""
+        """The next line that it writes, or None at its end. Several tasks may wait; each line goes to one of them."""
         async with self._reading:
             while b"\n" not in self._read:
                 data = await self._receive()
@@ -74,12 +78,12 @@ class Child:
         try:
             data = await self._stream.recv(_CHUNK)
         except OSError:
-            data = b""  # it ended without reading what it was told
+            data = b""  # it ended without reading what was sent to it
         self._has_ended = not data
         return data
 
     async def until_reaped(self) -> None:
-        """Wait for its end, and reap it. Also where the application reaps all children itself."""
+        """Wait for its end, and reap it. Works even if the application reaps all children itself."""
         while await self.read_line() is not None:
             pass
         with trio.move_on_after(_REAP):
@@ -89,14 +93,17 @@ class Child:
             self.process.kill()
 
     def let_go(self) -> None:
-        """Close the socket to it, which ends it if it lives. For the process that started it, and for forked ones."""
+        """Close this process's copy of the socket to it. When all copies are closed, it ends if it lives.
+
+        For the process that started it, and for forked children.
+        """
         self._end.close()
 
 
 def interpreter(python: str) -> str:
-    """The interpreter that runs helpers, if `python` is that of the workers.
+    """The interpreter that runs helpers. `python` is the interpreter of the workers.
 
-    Raises `UsageError` if there is none: `sys.executable` of a frozen program, or of a server that embeds Python, would
+    Raises `UsageError` if there is none. In a frozen program, or a server that embeds Python, `sys.executable` would
     start that program once more.
     """
     if _is_interpreter():

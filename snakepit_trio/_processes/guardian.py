@@ -1,8 +1,8 @@
-"""Ends what a dead host has left. A process of its own, started as a script: standard library only.
+"""Ends the processes that a dead host has left. A process of its own, started as a script: standard library only.
 
-Its stdin is a socket whose other end only the host has, through which it learns of the host's workers and their
-keepers. When the host ends without a goodbye, however it ends, the keepers end their workers; the guardian kills what
-is left a second later, removes the run's files, and ends too.
+Its stdin is a socket, and only the host has the other end. Through it the guardian learns of the host's workers and
+their keepers. When the host ends without a goodbye, in whatever way, the keepers end their workers. At the latest a
+second later, the guardian kills the processes that are left, removes the run's files, and ends too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def pids_of(variable: str, value: str) -> set[int]:
-    """The living processes whose environment has a variable at a value. Processes of other users cannot be seen."""
+    """The living processes that have a variable with this value. Processes of other users cannot be seen."""
     mark = f"{variable}={value}".encode()
     found = set()
     for name in os.listdir("/proc"):
@@ -47,7 +47,7 @@ def pids_of(variable: str, value: str) -> set[int]:
 
 
 def kill(pids: set[int]) -> None:
-    """Kill processes; those that are gone by now are passed over."""
+    """Kill processes. Processes that are gone by now are passed over."""
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ def parents() -> dict[int, int]:
 
 
 def with_descendants(pids: set[int]) -> set[int]:
-    """Processes, and all that they and their descendants have started."""
+    """The processes, and all their descendants."""
     if not pids:
         return set()
     found, parent_of = set(pids), parents()
@@ -74,15 +74,15 @@ def with_descendants(pids: set[int]) -> set[int]:
 
 
 def alive(recorded: dict[int, int | None]) -> set[int]:
-    """The pids of recorded processes that live. A pid alone proves nothing: it may be another process's by now."""
+    """The pids of recorded processes that live. A pid alone proves nothing: by now another process may have it."""
     return {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
 
 
 def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
-    """Kill all processes of a run, and return how many; in ten seconds at the most.
+    """Kill all processes of a run, and return how many. Takes ten seconds at the most.
 
-    They are those whose environment says so, those `recorded` (pids, each with its `start_ticks`), and the descendants
-    of both. Nothing else is proof: that the leader of a group is gone does not tell whose the group is.
+    A process belongs to the run if its environment says so, if it is `recorded` (pids, each with its `start_ticks`), or
+    if it descends from either. Nothing else is proof: a process group whose leader is gone may be anybody's.
     """
     killed: set[int] = set()
     quiet = 0
@@ -99,7 +99,7 @@ def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
 
 def remove_files(folder: str, run_id: str) -> None:
     """Remove what a run has on disk and in shared memory."""
-    # First what makes it a run: a folder without it, of which something could not be removed, is swept some day.
+    # First the file that makes the folder a run. If another file cannot be removed, a later sweep removes the folder.
     with contextlib.suppress(OSError):
         os.unlink(f"{folder}/host.json")
     shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +119,7 @@ def _main(run_id: str, folder: str, host: int) -> None:
 
 
 def _let_keepers_work(recorded: dict[int, int | None]) -> None:
-    # They know for certain what belongs to their workers; killed first, they could not tell us any more.
+    # Keepers know for certain which processes belong to their workers. If they were killed first, that would be lost.
     deadline = time.monotonic() + _KEEPERS
     while alive(recorded) and time.monotonic() < deadline:
         time.sleep(_PASS)
@@ -146,7 +146,7 @@ def _watch(host: int, workers: dict[int, int | None]) -> bool:
         if 0 in ready and not data:
             if pidfd is None:
                 return True
-            poll.unregister(0)  # the host has closed all its files, as programs do that become daemons; it lives
+            poll.unregister(0)  # the host lives: it has closed all its files, as daemons do
 
 
 def _note(line: str, workers: dict[int, int | None]) -> None:
@@ -161,7 +161,7 @@ def _pidfd_of(host: int) -> int | None:
     try:
         pidfd = os.pidfd_open(host)
     except OSError:
-        return None  # it is gone already, or the kernel is too old: the pipe will tell
+        return None  # it is gone already, or the kernel is too old: the socket will tell
     return pidfd if os.getppid() == host else None
 
 

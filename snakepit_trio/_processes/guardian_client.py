@@ -17,7 +17,7 @@ from .children import Child, script
 from .registry import ProcessRegistry
 
 _GOODBYE: Final = 1.0  # seconds for it to end by itself
-_PAUSE: Final = 1.0  # between the end of one and the start of the next, should they keep ending
+_PAUSE: Final = 1.0  # seconds between the end of one and the start of the next, in case they keep ending
 
 logger = get_logger("snakepit.processes")
 
@@ -31,7 +31,7 @@ class GuardianClient:
         self._has_failed = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Have a guardian until cancelled; then it gets a goodbye and is reaped."""
+        """Have a guardian until cancelled. Then the guardian gets a goodbye and is reaped."""
         while True:
             child = await self._start()
             task_status.started()
@@ -58,7 +58,7 @@ class GuardianClient:
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         command = [self._python, "-I", "-S", script(guardian.__file__)]
-        # Its environment is empty: it must not look like a process of this run, nor of one around it.
+        # Its environment is empty: it must not look like a process of this run, or of an enclosing run.
         return subprocess.Popen(
             [*command, self._registry.run_id, str(self._registry.folder), str(os.getpid())],
             stdin=theirs.fileno(),

@@ -1,12 +1,14 @@
 """Keeps one worker process: starts it clean, and ends all that it has started. Run as a script: standard library only.
 
-The keeper is the worker's parent and its subreaper: whatever a descendant of the worker does (a session or group of its
-own, a daemon's double fork, another environment or title), it becomes the keeper's child when its parents have ended,
-and no other process does. So killing and reaping its children until it has none ends all of them, and nothing else.
+The keeper is the worker's parent and its subreaper. Whatever a descendant of the worker does (a session or group of its
+own, a daemon's double fork, another environment or title), it becomes the keeper's child when its parents have ended.
+No other process becomes the keeper's child. So the keeper kills and reaps its children until it has none: this ends all
+descendants of the worker, and nothing else.
 
-At the other end of its socket is the host. The keeper writes one line when the worker has started or cannot start, and
-one when it has ended; its own end says that nothing is left. Each byte that it reads is the number of a signal for the
-worker; SIGKILL ends everything, and so does the end of the socket or of the host.
+The host is at the other end of the keeper's socket. The keeper writes one line when the worker has started or cannot
+start, and one line when the worker has ended. The end of the keeper says that nothing is left. Each byte that the
+keeper reads is the number of a signal for the worker. SIGKILL ends everything; the end of the socket, or of the host,
+also ends everything.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SET_PARENT_DEATH_SIGNAL = 1
-_CLEANERS = 1.0  # seconds for those that remove what other processes have left
+_CLEANERS = 1.0  # seconds for processes that clean up after others
 _PASS = 0.01  # seconds between two rounds of killing
 
 
@@ -73,7 +75,7 @@ class Keeper:
         if host_ended is not None:
             poll.register(host_ended, select.POLLIN)
         if os.getppid() != self._host_pid:
-            return  # it had ended before we looked
+            return  # the host had ended before we looked
         while self.worker:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if host_ended in ready or (self._host in ready and not self._obey()):
@@ -92,7 +94,7 @@ class Keeper:
         return bool(numbers)
 
     def _signal_worker(self, number: int) -> None:
-        # It is our child and not reaped yet, so its pid is its own. It may have left the group that it led.
+        # The worker is our child and not reaped yet, so no other process has its pid. It may have left its own group.
         with contextlib.suppress(OSError):
             if os.getpgid(self.worker) != self.worker:
                 os.kill(self.worker, number)
@@ -114,7 +116,7 @@ class Keeper:
                 self._tell(b"exit %d" % status)
 
     def _end_all(self) -> None:
-        """Kill and reap children until there are none. The children of each one killed become ours."""
+        """Kill and reap children until there are none. The children of a killed process become ours."""
         patience_ends = math.inf
         self._reap()
         while self.has_children:
@@ -141,7 +143,7 @@ class Keeper:
 
 
 def _become(command: list[str], options: dict[str, Any], told: int) -> NoReturn:
-    """Be the worker: in the child, which has one thread, so all of this may be done before the exec."""
+    """Become the worker. The forked child has one thread, so all of this may be done before the exec."""
     try:
         _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         os.setpgid(0, 0)
@@ -157,7 +159,7 @@ def _become(command: list[str], options: dict[str, Any], told: int) -> NoReturn:
 
 
 def _reset_signals() -> None:
-    # What the host ignores or blocks is inherited, also by an exec.
+    # The signals that the host ignores or blocks are inherited, even across an exec.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with contextlib.suppress(OSError, ValueError):
             if signal.getsignal(number) is not signal.SIG_DFL:
@@ -166,7 +168,7 @@ def _reset_signals() -> None:
 
 
 def _enter(folder: str, descriptor: int | None) -> None:
-    # The path comes first, for it may name a new folder by now. The folder that it named may have been deleted.
+    # The path comes first: by now it may name a new folder, and the folder that it named may have been deleted.
     try:
         os.chdir(folder)
     except OSError:
@@ -185,7 +187,7 @@ def _describe(error: BaseException) -> bytes:
 
 
 def _let_go_of(descriptors: list[int]) -> None:
-    # Who waits for the end of a pipe, or connects to a socket, waits for the worker and not for us.
+    # Whether these pipes and sockets are open must depend on the worker only. So the keeper closes its copies.
     for descriptor in descriptors:
         os.close(descriptor)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -213,7 +215,7 @@ def _children() -> set[int]:
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         return {int(name) for name in os.listdir("/proc") if name.isdigit() and _parent_of(name) == os.getpid()}
     except OSError:
-        return set()  # no room for now: we look again
+        return set()  # no resources now: we look again
 
 
 def _parent_of(pid: str) -> int:
@@ -225,7 +227,7 @@ def _parent_of(pid: str) -> int:
 
 
 def _is_cleaner(pid: int) -> bool:
-    """Whether it is a resource tracker of multiprocessing or loky, or the guardian of a pool inside the worker."""
+    """Whether a process is a resource tracker of multiprocessing or loky, or the guardian of a pool in the worker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             command = file.read()
@@ -261,4 +263,4 @@ if __name__ == "__main__":
     except BaseException as error:  # noqa: ASYNC103 - there is no trio here
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
-        os._exit(0)  # finalizing the interpreter would take as long as all else
+        os._exit(0)  # finalizing the interpreter would take as long as everything else

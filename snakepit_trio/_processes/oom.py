@@ -1,8 +1,8 @@
 """Tells whether the kernel killed a process because memory ran out.
 
 The SIGKILL of the kernel's out-of-memory killer looks like any other, but the kernel counts its victims: in
-each memory control group, and for the whole machine. A count that has grown since the start of a
-process that died by SIGKILL names the reason. With several workers in one group each kill counts for one.
+each memory control group, and for the whole machine. If a process died by SIGKILL, and a count has grown since
+its start, memory ran out. With several workers in one group, each kill explains the death of one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _claimed: Counter[Path] = Counter()  # kills that have explained a death already
 
 
 class OomWatch:
-    """Watches over one process; made while it lives. Where the kernel does not count, nothing is ever found."""
+    """Watches over one process. Make it while the process lives. Where the kernel does not count, it finds nothing."""
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._counter = find_counter(pid, proc)
@@ -38,7 +38,7 @@ class OomWatch:
 
 
 class Mount(NamedTuple):
-    """Where a hierarchy of memory control groups is mounted, and which group of it is seen there."""
+    """The mount point of a hierarchy of memory control groups, and which of its groups is seen there."""
 
     version: int
     root: str
@@ -46,7 +46,7 @@ class Mount(NamedTuple):
 
 
 def find_counter(pid: int, proc: Path = PROC) -> Path | None:
-    """The file that counts the kills nearest to a process: of its group, else of the machine."""
+    """The file that counts kills nearest to a process: in its group, else in the machine; None if there is none."""
     try:
         groups = parse_groups((proc / str(pid) / "cgroup").read_text())
         mounts = parse_mounts((proc / "self" / "mountinfo").read_text())

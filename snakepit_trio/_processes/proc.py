@@ -11,7 +11,7 @@ def resident_bytes(pid: int | None) -> int:
         return 0
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except Exception:  # whatever keeps the file from being read: nothing depends on it
+    except Exception:  # whatever the cause: nothing depends on the answer
         return 0
 
 
@@ -19,5 +19,5 @@ def is_stopped(pid: int) -> bool:
     """Whether a process has been stopped, by a debugger or a signal."""
     try:
         return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    except Exception:  # whatever keeps the file from being read: nothing depends on it
+    except Exception:  # whatever the cause: nothing depends on the answer
         return False

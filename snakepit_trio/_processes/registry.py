@@ -1,7 +1,7 @@
 """Which worker processes are ours: on disk, for the next start, and in memory.
 
-A *run* is one open pool. It has a folder with all its files, and holds a lock in there that the kernel
-releases when the host dies, however it dies. A run whose lock can be taken is dead, and may be swept.
+A *run* is one open pool. It has a folder with all its files, and holds a lock in this folder. The kernel releases
+the lock when the host dies, in whatever way. A run whose lock can be taken is dead, and may be swept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .guardian import alive, kill_run, remove_files, start_ticks
 FOLDER_VARIABLE: Final = "SNAKEPIT_RUN_DIR"
 _LONGEST_FOLDER: Final = 60  # a socket's path holds 107 bytes: unix(7)
 _UNFINISHED: Final = ".new-"
-_UNFINISHED_AFTER: Final = 60.0  # seconds after which a folder that is being made is taken for left behind
+_UNFINISHED_AFTER: Final = 60.0  # seconds after which an unfinished folder counts as left behind
 _AT_ONCE: Final = 2.0  # seconds
 
 logger = get_logger("snakepit.processes")
@@ -54,12 +54,12 @@ class WorkerEntry:
 
     @property
     def is_alive(self) -> bool:
-        """Whether that very process lives."""
+        """Whether this process itself lives, and not another one with its pid."""
         return self.pid in alive(self.recorded)
 
     @property
     def recorded(self) -> dict[int, int | None]:
-        """Its process and its keeper, each with its `start_ticks`; none if they may be another machine's."""
+        """The pids of its process and keeper, each with its `start_ticks`; none if they may be another machine's."""
         pairs = ((self.pid, self.start_ticks), (self.keeper, self.keeper_start_ticks))
         return {pid: ticks for pid, ticks in pairs if pid is not None}
 
@@ -88,7 +88,7 @@ class Swept:
 class ProcessRegistry:
     """The worker processes of one run. An entry is reserved before its process is spawned and activated after.
 
-    `keepers` are theirs, by the key of their entry.
+    `keepers` are the keepers of these processes, by the keys of the entries.
     """
 
     def __init__(self, folder: Path, pool: str) -> None:
@@ -138,21 +138,21 @@ class ProcessRegistry:
         return {"pid": pid, "start_ticks": start_ticks(pid), "pool": self._pool, "started_at": self._started_at, **here}
 
     def restore(self) -> None:
-        """Make the folder again if somebody has removed it, as those do that clean up temporary files."""
+        """Make the folder again if it has been removed, as by a program that cleans up temporary files."""
         if not (self.folder / "workers").is_dir():
             logger.warning("%s has been removed; it is made again", self.folder)
             shutil.rmtree(self.folder, ignore_errors=True)
             self._make_folder()
 
     def reserve(self, worker_id: str) -> str:
-        """A worker is about to be spawned. Returns the key of its entry."""
+        """Make the entry of a worker that is about to be spawned. Returns the key of the entry."""
         self.restore()
         key = f"{worker_id}.{secrets.token_hex(3)}"
         self._write(key, {"id": worker_id, "state": "reserved"})
         return key
 
     def activate(self, key: str, pid: int, keeper: Child) -> None:
-        """Its process has been spawned, and its keeper before it."""
+        """Complete an entry: the process of the worker has been spawned, and its keeper before it."""
         self.keepers[key] = keeper
         self._pids[key] = (keeper.pid, pid)
         self._tell_guardian("+", key)
@@ -161,7 +161,7 @@ class ProcessRegistry:
         self._write(key, {"id": key.rpartition(".")[0], **entry, **kept_by})
 
     def forget(self, key: str) -> None:
-        """Its process has been reaped, or was never spawned."""
+        """Remove an entry: its process has been reaped, or was never spawned."""
         self._tell_guardian("-", key)
         self._pids.pop(key, None)
         self.keepers.pop(key, None)
@@ -169,7 +169,7 @@ class ProcessRegistry:
             self._path(key).unlink(missing_ok=True)
 
     def set_guardian(self, guardian: Child | None) -> None:
-        """There is a new guardian, or none."""
+        """Set the guardian, or None. A new guardian is told of all processes."""
         self._guardian = guardian
         for key in self._pids:
             self._tell_guardian("+", key)
@@ -185,7 +185,7 @@ class ProcessRegistry:
             keeper.tell(bytes([signal.SIGKILL]))
 
     def end_at_once(self) -> None:
-        """Leave no process and no file, and return when that is so, in two seconds at the most."""
+        """End all processes and remove all files of the run. Returns when that is done, in two seconds at the most."""
         self.kill_all()
         children = list(self.keepers.values())
         if self._guardian is not None:
@@ -198,7 +198,7 @@ class ProcessRegistry:
         remove_files(str(self.folder), self.run_id)
 
     def disown(self) -> None:
-        """In a forked child: hold nothing of the run, which is the parent's."""
+        """Let go of the run in a forked child: the run belongs to the parent."""
         for child in (*self.keepers.values(), *filter(None, [self._guardian])):
             child.let_go()
         self.keepers, self._pids, self._guardian = {}, {}, None
@@ -208,7 +208,7 @@ class ProcessRegistry:
         """End the run: remove its files."""
         _open_here.discard(self)
         try:
-            if self._lock >= 0:  # else it is the parent's, and this a forked child
+            if self._lock >= 0:  # else this is a forked child, and the run is its parent's
                 remove_files(str(self.folder), self.run_id)
         finally:
             self._close_lock()
@@ -293,7 +293,7 @@ def force_cleanup_all() -> None:
 
 
 def _sweep(run: RunInfo) -> Swept | None:
-    # Not the run's own lock: who only looks whether it is free holds it for a moment, and would keep the sweep off.
+    # Not the run's own lock: a check whether that is free holds it for a moment, and would block the sweep.
     claim = _claim(run.folder)
     if claim is None:
         return None
@@ -311,7 +311,7 @@ def _sweep(run: RunInfo) -> Swept | None:
 def _read(folder: Path) -> RunInfo | None:
     try:
         host = json.loads((folder / "host.json").read_text())
-        # Pids of before a restart of the machine, or of another container that shares the folder, say nothing here.
+        # Pids from before a restart of the machine, or from another container with the same folder, mean nothing here.
         is_here = (host.get("boot"), host.get("pid_namespace")) == (_boot_id(), _pid_namespace())
         entries = [json.loads(path.read_text()) for path in sorted((folder / "workers").glob("*.json"))]
         workers = tuple(_entry(entry, is_here) for entry in entries)
@@ -335,7 +335,7 @@ def _entry(entry: dict[str, Any], is_here: bool) -> WorkerEntry:
 
 
 def _sweep_unfinished() -> None:
-    """Remove the folders of runs whose hosts ended while they made, or removed, them."""
+    """Remove the folders of runs whose hosts ended while they were making or removing them."""
     for folder in runs_folder().iterdir():
         with contextlib.suppress(OSError):
             is_old = time.time() - folder.stat().st_mtime > _UNFINISHED_AFTER
@@ -351,7 +351,7 @@ def _is_held(folder: Path) -> bool:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    # By their names: who has no descriptor left cannot list a folder.
+    # By name: a process that has no descriptor left cannot list a folder.
     for name in ("host.json", "host.new", "lock"):
         with contextlib.suppress(OSError):
             (folder / name).unlink()
@@ -361,7 +361,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    # Shared, so that several that look at once do not take each other for the host.
+    # Shared, so that several checks at once do not take each other for the host.
     lock = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -393,18 +393,18 @@ def _pid_namespace() -> str:
     return os.readlink("/proc/self/ns/pid")
 
 
-# What becomes of runs when this process becomes another program, or forks.
+# What happens to runs when this process executes another program, or forks.
 
 
 @functools.cache
 def _note_exec_and_forks() -> None:
-    # An audit hook is the only word that Python gives before an exec; it cannot be removed.
+    # An audit hook is the only notice that Python gives before an exec. It cannot be removed.
     sys.addaudithook(_before_exec)
     os.register_at_fork(after_in_child=_after_fork)
 
 
 def _before_exec(event: str, _arguments: object) -> None:
-    # The new program has our pid and knows nothing of our children: they would be its zombies.
+    # The new program has our pid and knows nothing of our children: they would become its zombies.
     if event == "os.exec":
         for registry in list(_open_here):
             registry.end_at_once()

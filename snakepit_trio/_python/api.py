@@ -1,4 +1,4 @@
-"""`pool.python`: whatever Python can import, called by its name in a worker."""
+"""`pool.python`: calls anything that Python can import, by its name, in a worker."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ _NO_TEXTS: Final[Mapping[str, str]] = {}
 class PythonAPI(DspyAPI):
     """Calls functions, classes and methods by their names, and keeps objects in workers. Reached as `pool.python`.
 
-    It takes an adapter that derives from `bridge_py.adapters.python_calls.PythonCalls`, whose options say what may be
-    called. `"stored.name"`, anywhere in the arguments, stands for an object that is kept, and so does a `RemoteRef`;
-    `Verbatim` is for text that only looks so.
+    It needs an adapter that derives from `bridge_py.adapters.python_calls.PythonCalls`. The adapter's options say what
+    may be called. `"stored.name"`, anywhere in the arguments, stands for a stored object, and so does a `RemoteRef`.
+    `Verbatim` is for a text that only looks like a reference.
 
-    Objects are kept for a session, in one worker, until they are deleted, the session ends or the worker does. All
-    methods take `session`, a handle or an id, and `timeout` as `Pool.execute` does, and raise what that raises, and
-    beside it: `InvalidCall` for what takes a session if there is none, or cannot be; `NotAllowed` for what may not be
-    called; `StoredObjectNotFound`, and `StoredObjectLost` if the worker is gone; `SessionNotFound`; `QuotaExceeded`.
-    A call that is cancelled leaves what is stored as it was before, or as it is after.
+    Objects are stored for a session, in one worker, until they are deleted, the session ends or the worker ends. All
+    methods but `create_session` take `session`, a handle or an id, and `timeout`, as `Pool.execute` does. They raise
+    what `Pool.execute` raises, and also: `InvalidCall` for an invalid call, or one that needs a session and has none;
+    `NotAllowed` for a target that may not be called; `StoredObjectNotFound`; `StoredObjectLost` if the worker with the
+    object is gone; `SessionNotFound`; `QuotaExceeded`. A cancelled call leaves the stored objects as they were before
+    the call, or as they are after it.
     """
 
     def __init__(self, caller: CallRunner, store: SessionStore, dispatcher: Dispatcher, default_ttl: float) -> None:
@@ -64,10 +65,11 @@ class PythonAPI(DspyAPI):
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
-        """Call what `target` names ("math.sqrt", "stored.model.fit"), or give its value if it cannot be called.
+        """Call what `target` names ("math.sqrt", "stored.model.fit"), or return its value if it cannot be called.
 
-        A result that cannot be sent is kept for the session, and a `RemoteRef` to it is returned; so is, with
-        `store_as`, any result. `durable` has the host keep a copy of it, of which it is restored if its worker is lost.
+        A result that cannot be sent is stored for the session, and a `RemoteRef` to it is returned. With `store_as`
+        this is done with any result. With `durable` the host keeps a copy of the result. If the worker is lost, the
+        object is restored from the copy.
         """
         if durable and store_as is None:
             raise UsageError("durable=True is for a result that is kept: give it a name by store_as=")
@@ -87,10 +89,10 @@ class PythonAPI(DspyAPI):
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> RemoteRef:
-        """Keep a value under a name.
+        """Store a value under a name, and return a reference to it.
 
-        With `durable` the host keeps a copy of the value as it is now, of which it is restored if its worker is lost;
-        what later calls do to the object is not in it.
+        With `durable` the host keeps a copy of the value as it is now. If the worker is lost, the object is restored
+        from the copy, without the changes that later calls have made to the object.
         """
         check_name(name)
         arguments = {"name": name, "value": value}
@@ -106,27 +108,27 @@ class PythonAPI(DspyAPI):
     async def list_stored(
         self, *, session: SessionView | str | None = None, timeout: Timeout = DEFAULT
     ) -> list[RemoteRef]:
-        """The session's stored objects, in the order of their first storing."""
+        """References to the session's stored objects, in the order in which they were first stored."""
         found: list[RemoteRef] = await self.run("python_list_stored", {}, session, timeout)
         return found
 
     async def delete_stored(
         self, name: str | RemoteRef, *, session: SessionView | str | None = None, timeout: Timeout = DEFAULT
     ) -> None:
-        """Let go of a stored object."""
+        """Delete a stored object."""
         await self.run("python_delete_stored", {"name": _name_of(name)}, session, timeout)
 
     async def inspect(
         self, target: str, *, session: SessionView | str | None = None, timeout: Timeout = DEFAULT
     ) -> dict[str, Any]:
-        """What `target` is: "type", "callable", "signature", "doc", "members", and "shape" and "dtype" or None."""
+        """Describe `target`: "type", "callable", "signature", "doc", "members", and "shape" and "dtype" (or None)."""
         found: dict[str, Any] = await self.run("python_inspect", {"target": target}, session, timeout)
         return found
 
     async def info(self, *, session: SessionView | str | None = None, timeout: Timeout = DEFAULT) -> dict[str, Any]:
-        """What a worker is: versions of Python and of libraries, the allow-list, and what is stored in it.
+        """Describe a worker: versions of Python and of libraries, the allow-list, and the objects stored in it.
 
-        With a session it is that of the session, and "stored" and "stored_bytes" are the session's.
+        With a session it is the session's worker, and "stored" and "stored_bytes" are those of the session.
         """
         found: dict[str, Any] = await self.run("python_info", {}, session, timeout)
         return found
@@ -136,7 +138,8 @@ class PythonAPI(DspyAPI):
     ) -> str:
         """Make a session and return its id. It ends `ttl` seconds after its last use, or when it is deleted.
 
-        `ttl` is `session_ttl` by default; None is for ever. `pool.sessions.delete_session` deletes it.
+        By default `ttl` is the pool's `session_ttl`. None means that the session does not expire.
+        `pool.sessions.delete_session` deletes it.
         """
         seconds = self._default_ttl if isinstance(ttl, Default) else ttl
         return await self._store.create_session(ttl=seconds, metadata=metadata)
@@ -148,11 +151,11 @@ class PythonAPI(DspyAPI):
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> list[Any]:
-        """Make several calls, one after the other, in one round trip; returns their results.
+        """Make several calls, one after the other, in one round trip. Returns their results.
 
         A step is a `Step`, or a tuple: ("target", {...}) or ("target", {...}, {"args": [...], "store_as": "name"}).
-        What the steps store lasts if all of them succeed; if one fails nothing has been stored, and the error names it.
-        Without a session, what they store is for the later steps alone.
+        If all steps succeed, the objects that they store are kept. If a step fails, nothing has been stored, and the
+        error names the step. Without a session, stored objects are for the later steps only.
         """
         made = [_step_of(step) for step in steps]
         plain = [
@@ -172,9 +175,9 @@ class PythonAPI(DspyAPI):
         session: SessionView | str,
         timeout: Timeout = DEFAULT,
     ) -> RemoteRef:
-        """Make a model of scikit-learn by a short name, such as "random_forest", and keep it.
+        """Make a model of scikit-learn by a short name, such as "random_forest", and store it.
 
-        Raises `UsageError`, which lists the names, if there is none of that.
+        Raises `UsageError` for an unknown name. The error lists the names.
         """
         target = short_names.model(kind)
         ref: RemoteRef = await self.call(target, params, store_as=store_as, session=session, timeout=timeout)
@@ -188,7 +191,7 @@ class PythonAPI(DspyAPI):
         session: SessionView | str,
         timeout: Timeout = DEFAULT,
     ) -> RemoteRef:
-        """Fit a stored model to `data`: {"X": ..., "y": ...}; each may be "stored.name". Returns its reference."""
+        """Fit a stored model to `data`, {"X": ..., "y": ...}, and return its reference. Each may be "stored.name"."""
         target = f"stored.{_name_of(name)}.fit"
         ref: RemoteRef = await self.call(target, short_names.training(data), session=session, timeout=timeout)
         return ref
@@ -203,7 +206,7 @@ class PythonAPI(DspyAPI):
         session: SessionView | str,
         timeout: Timeout = DEFAULT,
     ) -> Any:
-        """The predictions of a stored model for `data`, an array or frame, or {"X": ...}. `proba`: probabilities."""
+        """Predict with a stored model for `data`: an array, a frame, or {"X": ...}. With `proba`: probabilities."""
         target = f"stored.{_name_of(name)}.{'predict_proba' if proba else 'predict'}"
         x = data["X"] if isinstance(data, Mapping) and set(data) == {"X"} else data
         return await self.call(target, args=[x], store_as=store_as, session=session, timeout=timeout)
@@ -217,10 +220,10 @@ class PythonAPI(DspyAPI):
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
-        """Read a frame with pandas: `source` is "csv", "json", "parquet", "excel" or "sql", `params` its parameters.
+        """Read a frame with pandas. `source` is "csv", "json", "parquet", "excel" or "sql", `params` its parameters.
 
-        The file may be given as "path" or "filepath" for all of them. "sql" takes "sql" and "con", which is
-        "sqlite:///file" (opened read-only), or for trusted adapters whatever pandas takes.
+        All sources that read a file take it as "path" or "filepath". "sql" takes "sql" and "con". "con" is
+        "sqlite:///file" (opened read-only); with a trusted adapter it may be anything that pandas takes.
         """
         tool, arguments = short_names.frame(source, params)
         if tool != "python_call":
@@ -235,10 +238,11 @@ class PythonAPI(DspyAPI):
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Any:
-        """Set options of a library in one worker: that of the session, or any.
+        """Set options of a library in one worker: the session's worker, or without a session any worker.
 
-        Raises `UsageError`, which lists what there is, for a framework or a setting that is not known. "dspy" takes
-        what `configure_dspy` does, {"provider": ..., "model": ...}, and is for its session, or the pool.
+        "dspy" takes the settings of `configure_dspy`, {"provider": ..., "model": ...}. They are for the session, or
+        without a session for the pool. Raises `UsageError` for an unknown framework or setting. The error lists the
+        known ones.
         """
         if framework == "dspy":
             provider, config = split_settings(settings)
@@ -259,16 +263,17 @@ class PythonAPI(DspyAPI):
         value: Any = None,
         claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
-        """Call a tool whose worker's side is a `DynamicCall`, and return the value of its reply.
+        """Call a tool whose worker side is a `DynamicCall`, and return the value of its reply.
 
-        `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
-        if that has no references in it. `claimed` is told of the worker, if there is a session.
+        `stores` are the names under which the call may store objects. With `durable` the host keeps a copy of the
+        object with the first name; `value` is copied at once if it has no references in it. If there is a session,
+        `claimed` is called with the worker that takes the call.
         """
         self._check_tool(tool)
         session_id = session_id_of(session, tool)
         if session_id is None:
             return (await self._runner.execute(tool, arguments, timeout, None))["value"]
-        if self._store.may_wait:  # what is sent is what it was when the call was made
+        if self._store.may_wait:  # the arguments are sent as they are now, however long the store waits
             arguments, value = own((dict(arguments), value), f"{tool}: args")
         names = [check_name(name) for name in stores if name is not None]
         call = _StoringCall(tool, arguments, names, durable, value)
@@ -278,7 +283,7 @@ class PythonAPI(DspyAPI):
             await self._store.get_session(session_id)
             objects = await self._placements.open(session_id)
             left = None if budget is None else max(0.0, deadline - trio.current_time())
-            with suppress(Displaced):  # its worker has ended before it could start there
+            with suppress(Displaced):  # the session's worker ended before the call could start there
                 return await self._run_in(objects, call, left, claimed)
 
     async def _run_in(
@@ -303,7 +308,7 @@ class PythonAPI(DspyAPI):
         return reply["value"]
 
     def close(self) -> None:
-        """The pool has ended."""
+        """Stop listening to sessions, and forget all models. For a pool that has ended."""
         self._placements.close()
         self._models.close()
 
@@ -316,7 +321,7 @@ class PythonAPI(DspyAPI):
 
 
 class _StoringCall:
-    """One call that may store objects, until it is over."""
+    """One call that may store objects."""
 
     def __init__(self, tool: str, arguments: Arguments, names: list[str], durable: bool, value: Any) -> None:
         self.tool = tool
@@ -331,7 +336,7 @@ class _StoringCall:
             self.arguments["has_copy"] = True
 
     def copies(self, reply: Arguments) -> dict[str, Copy]:
-        """The copies of what it has stored."""
+        """The copies of the objects that the call has stored, by name, given its reply."""
         made = {name: Copy(value, name, self._copy_id) for name, value in reply.get("copies", {}).items()}
         return self._copies | made
 

@@ -1,4 +1,4 @@
-"""The part of `pool.python` that is for DSPy: language models of sessions, and programs that any worker can rebuild."""
+"""The part of `pool.python` for DSPy: language models of sessions, and programs that any worker can rebuild."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Models:
-    """Language models by session, in the memory of this process and nowhere else. None has the pool's own model."""
+    """Language models by session, only in the memory of this process. The key None has the pool's own model."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -41,13 +41,13 @@ class Models:
         self._models: dict[str | None, Model] = {}
 
     def new(self, provider: str, config: Mapping[str, Any]) -> Model:
-        """One that nobody has yet. Raises `UsageError` if it cannot be."""
+        """Make a model that no session has yet. Raises `UsageError` if it is invalid."""
         model = Model(next(self._numbers), provider, dict(config))
         _ = model.name
         return model
 
     def put(self, session_id: str | None, model: Model) -> None:
-        """Give it to a session, until that ends, in place of the one it had."""
+        """Give a session its model, in place of any earlier one, until the session ends. None stands for the pool."""
         self._models[session_id] = model
         if session_id is not None:
             self._hub.subscribe(session_id, self, lambda changes: self._hear(session_id, changes))
@@ -63,12 +63,12 @@ class Models:
         return found
 
     def name(self, session_id: str) -> str:
-        """The name of that, or an empty text."""
+        """The name of the session's model, else of the pool's. An empty text if there is neither."""
         found = self._models.get(session_id) or self._models.get(None)
         return "" if found is None else found.name
 
     def close(self) -> None:
-        """The pool has ended."""
+        """Stop listening to sessions, and forget all models. For a pool that has ended."""
         for session_id in self._models:
             if session_id is not None:
                 self._hub.unsubscribe(session_id, self)
@@ -80,7 +80,10 @@ class Models:
 
 
 class DspyAPI:
-    """Methods of `PythonAPI`. A program is an entry of its session's programs; workers build it when they need it."""
+    """The methods of `PythonAPI` for DSPy.
+
+    A program is an entry of its session's programs. Workers build it when they need it.
+    """
 
     _runner: CallRunner
     _store: SessionStore
@@ -95,18 +98,18 @@ class DspyAPI:
         session: SessionView | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> str:
-        """Give a session its language model, or without a session all that have none; returns the model's name.
+        """Give a session its language model, or without a session all sessions that have none. Returns its name.
 
         `provider` is "openai", "anthropic", "gemini", "ollama", ... or "dummy". `config` is {"model": "..."} and
-        whatever `dspy.LM` takes: "api_key", "api_base", "temperature", ... They are kept in this process's memory until
-        the session ends, and are sent along with calls. Nothing is asked of the provider yet. Cancelled, or when it
-        raises, it changes nothing. Raises `UsageError`, which lists the providers, and `SessionNotFound`.
+        whatever `dspy.LM` takes: "api_key", "api_base", "temperature", ... The settings stay in this process's memory
+        until the session ends, and are sent along with calls. The provider is not asked anything yet. If this is
+        cancelled, or raises, it changes nothing. Raises `UsageError`, which lists the providers, and `SessionNotFound`.
         """
         model = self._models.new(provider, config)
         session_id = session_id_of(session, "configure_dspy")
         await self.run("dspy_configure", {"model": msgspec.structs.asdict(model)}, session, timeout)
         if session_id is not None:
-            await self._store.get_session(session_id)  # nobody would tell of an end that has been already
+            await self._store.get_session(session_id)  # raises if it has ended: the hub tells of later ends only
         self._models.put(session_id, model)
         return model.name
 
@@ -120,11 +123,12 @@ class DspyAPI:
         state: Mapping[str, Any] | None = None,
         timeout: Timeout = DEFAULT,
     ) -> dict[str, Any]:
-        """Make a program, and keep what it is made of as the session's program `store_as`; returns that.
+        """Make a program, and store its description as the session's program `store_as`. Returns the description.
 
         `kind` is "predict", "chain_of_thought", "react", "program_of_thought" or "module"; see docs/dspy.md for their
-        parameters. `state` is what a program's `dump_state()` gave, for example after it was optimised. Raises
-        `UsageError` for what cannot be, `NotAllowed` for the last two if the adapter is not trusted, `QuotaExceeded`.
+        parameters. `state` is the result of a program's `dump_state()`, for example after it was optimised. Raises
+        `UsageError` for an invalid program, `NotAllowed` for the last two kinds if the adapter is not trusted, and
+        `QuotaExceeded`.
         """
         recipe = _recipe(check_name(store_as), kind, params, state)
         session_id = needed_session_id(session, "create_dspy_program")
@@ -138,11 +142,11 @@ class DspyAPI:
     async def execute_dspy(
         self, program: str, inputs: Mapping[str, Any], *, session: SessionView | str, timeout: Timeout = DEFAULT
     ) -> dict[str, Any]:
-        """Run a program and return its outputs by name, "reasoning" included; those of a module as it returns them.
+        """Run a program and return its outputs by name, "reasoning" included; a module's outputs as it returns them.
 
-        Inputs are values: texts such as "stored.x" are texts. Raises `InvalidArguments`, which names inputs that are
-        missing or unknown, before anything runs; `ProgramNotFound`; `ToolError` for what DSPy raises. Cancelling stops
-        it, also in the middle of a request, and leaves the session's programs as they are.
+        Inputs are plain values: a text such as "stored.x" is only a text. Raises `InvalidArguments`, which names an
+        input that is missing or unknown, before anything runs; `ProgramNotFound`; `ToolError` for errors of DSPy.
+        Cancelling stops the program, even in the middle of a request, and leaves the session's programs as they are.
         """
         arguments, is_async = await self._prepare(program, inputs, needed_session_id(session, "execute_dspy"))
         tool = "dspy_execute" if is_async else "dspy_execute_blocking"
@@ -155,9 +159,10 @@ class DspyAPI:
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Run a program: `async with python.stream_dspy(...) as chunks`, then `async for chunk in chunks`.
 
-        Chunks are {"field": "answer", "piece": "Pa", "predictor": "self"}, as the language model says them, for all
-        texts that predictors of the program give; a field that does not come in pieces is one. The last chunk is
-        {"prediction": {...}}. Leaving the block stops it. Raises as `execute_dspy` does.
+        Chunks are {"field": "answer", "piece": "Pa", "predictor": "self"}, in the pieces that the language model sends.
+        They come for all text fields that predictors of the program give; a field that does not come in pieces is one
+        chunk. The last chunk is {"prediction": {...}}. Leaving the block stops the program. Raises as `execute_dspy`
+        does.
         """
         session_id = needed_session_id(session, "stream_dspy")
         arguments, _ = await self._prepare(program, inputs, session_id)
@@ -167,9 +172,10 @@ class DspyAPI:
     async def save_dspy(
         self, program: str, *, session: SessionView | str, timeout: Timeout = DEFAULT
     ) -> dict[str, Any]:
-        """Keep the state that a program has in its worker (`dump_state`), and return it.
+        """Store the state that a program has in its worker (`dump_state`), and return the state.
 
-        From now on it is what the program is rebuilt with. Raises `UsageError` if it was created anew meanwhile.
+        From now on workers rebuild the program with this state. Raises `UsageError` if the program was created anew
+        meanwhile.
         """
         session_id = needed_session_id(session, "save_dspy")
         recipe = await self._recipe(program, session_id)
@@ -185,7 +191,7 @@ class DspyAPI:
         return state
 
     async def _prepare(self, program: str, inputs: Mapping[str, Any], session_id: str) -> tuple[dict[str, Any], bool]:
-        """The arguments of the tools that run a program, and whether it has a coroutine."""
+        """The arguments of the tools that run a program, and whether the program has a coroutine."""
         recipe = await self._recipe(program, session_id)
         _check_inputs(program, recipe, inputs)
         model = msgspec.structs.asdict(self._models.get(session_id))
@@ -201,7 +207,7 @@ class DspyAPI:
     async def _stream(
         self, tool: str, arguments: Mapping[str, Any], session_id: str, timeout: Timeout
     ) -> AsyncIterator[AsyncIterator[Any]]:
-        """As `run`, for a tool whose first chunk is the reply of its `DynamicCall`."""
+        """Run a streaming tool as `run` does. The tool's first chunk is the reply of its `DynamicCall`."""
         self._check_tool(tool)
         budget = self._runner.budget(tool, arguments, timeout, 1)
         deadline = math.inf if budget is None else trio.current_time() + budget
@@ -219,7 +225,7 @@ class DspyAPI:
                 async with self._runner.stream(tool, sent, left, session_id, claim) as chunks:
                     try:
                         objects.hear(placement, await anext(chunks), {})
-                    except Displaced:  # its worker has ended before it could start there
+                    except Displaced:  # the session's worker ended before the call could start there
                         continue
                     yield chunks
                     return
@@ -238,16 +244,17 @@ class DspyAPI:
         value: Any = None,
         claimed: Callable[[CallWorker], object] | None = None,
     ) -> Any:
-        """Call a tool whose worker's side is a `DynamicCall`, and return the value of its reply.
+        """Call a tool whose worker side is a `DynamicCall`, and return the value of its reply.
 
-        `stores` are names under which it may store objects; `durable`: the first is to have a copy, which is `value`
-        if that has no references in it. `claimed` is told of the worker, if there is a session.
+        `stores` are the names under which the call may store objects. With `durable` the host keeps a copy of the
+        object with the first name; `value` is copied at once if it has no references in it. If there is a session,
+        `claimed` is called with the worker that takes the call.
         """
         raise NotImplementedError
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The provider, and the rest. Raises `UsageError`."""
+    """The provider, and the other settings. Raises `UsageError` if there is no provider."""
     if not isinstance(settings.get("provider"), str):
         raise UsageError('dspy: say who provides the language model, as in {"provider": "openai", "model": "..."}')
     return settings["provider"], {name: value for name, value in settings.items() if name != "provider"}

@@ -1,26 +1,27 @@
-"""The host's account of the objects that workers keep for sessions: where they are, and what has become of them.
+"""The host's account of the objects that workers keep for sessions: where they are, and which are lost.
 
-A session's objects are in one worker at a time: that is its placement. Its first call claims the worker, just before it
-is sent there; a call that would start anywhere else is refused before it runs, and made anew. When the worker leaves,
-the next call begins another placement, brings the copies along that the host has, and says which names are lost.
+A session's objects are in one worker at a time: this is the session's placement. The first call of a placement claims
+the worker, just before the call is sent there. A call that would start on any other worker is refused before it runs,
+and is made anew. When the worker leaves, the next call begins another placement. It brings along the copies that the
+host has, and says which names are lost.
 
 The account must be right although calls of a session run side by side, are given up, and answer in another order than
-they ran; and although a worker may die between storing and answering. So each reply carries the version of the worker's
-own account, and the ids of the copies that its objects have. What a reply is worth, by what has happened since:
+they ran. A worker may also die between storing and answering. So each reply carries the version of the worker's own
+account, and the ids of the copies that its objects have. The use of a reply depends on what has happened since:
 
     the reply                                   the host's account
     ---------                                   ------------------
     of this placement, of a newer version       has the names that the worker holds, and the copies of those objects;
-                                                doubts are settled of calls that were made before it
+                                                doubts about calls that were made before it are settled
     of this placement, of an older version      gets copies only, of objects that still have their names
-    of an earlier placement (it came late)      gets copies only; a stored name without one is lost, unless it has
-                                                been stored again
+    of an earlier placement (it came late)      gets copies only; a stored name without a copy is lost, unless it
+                                                has been stored again
     none: the call was given up                 doubts the names that the call may have stored
-    none: the worker has left                   keeps names that have a copy, to be restored; all others are lost,
-                                                doubtful ones too
-    any, and the session has ended              nothing
+    none: the worker has left                   keeps names that have a copy, to be restored; all other names, and
+                                                all doubtful names, are lost
+    any, and the session has ended              stays empty
 
-Plain state: no await, no I/O.
+Plain state: no I/O, and no await but in `ObjectPlacements.open`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
     from snakepit_trio.state.watching import Hub
 
 _copy_ids: Final = itertools.count(1)
-_HISTORY: Final = 100  # lost names of a session that are remembered
+_HISTORY: Final = 100  # how many lost names of a session are remembered
 
 
 def new_copy_id() -> int:
-    """An id that no copy has had."""
+    """An id that no copy has had yet."""
     return next(_copy_ids)
 
 
@@ -54,44 +55,44 @@ class Copy:
     """The host's copy of an object, as bytes."""
 
     def __init__(self, value: Any, name: str, id: int) -> None:
-        """Raises `EncodeError`."""
+        """Encode the value. Raises `EncodeError`."""
         self.id = id
         encoded = codec.encode(value, f"store: {name}")
         self._body = encoded.body
         self._area = b"".join(encoded.buffers)
 
     def value(self) -> Any:
-        """The value, made anew; arrays in it refer to the copy's memory, and are read-only."""
+        """The value, decoded anew. Arrays in it refer to the copy's memory, and are read-only."""
         return codec.decode(self._body, self._area)
 
 
 class ObjectPlacement:
-    """What is known of one session's objects."""
+    """What the host knows of one session's objects."""
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
         self.number = 1  # of the present placement
-        self.worker: CallWorker | None = None  # that has claimed it
-        self.visited: set[CallWorker] = set()  # workers that may hold something of the session
-        self.objects: dict[str, int] = {}  # by name, with the id of its copy, or 0
-        # Names that calls which were given up may have stored, with the number of calls made until then.
+        self.worker: CallWorker | None = None  # the worker that the placement has claimed
+        self.visited: set[CallWorker] = set()  # workers that may hold objects of the session
+        self.objects: dict[str, int] = {}  # by name: the id of the copy, or 0 for no copy
+        # Names that a given-up call may have stored, each with the number of calls that had been made by then.
         self.unsure: dict[str, int] = {}
         self.copies: dict[str, Copy] = {}
-        self.lost: dict[str, str] = {}  # by name, with the message of the error
+        self.lost: dict[str, str] = {}  # by name: the message of the error
         self.calls = 0
         self.is_over = False
-        self.idle = trio.Event()  # the session has ended, and no call of it is left
+        self.idle = trio.Event()  # set when the session has ended, and none of its calls is left
         self._made = 0  # calls so far
         self._version = 0
-        self._has_begun = False  # its worker has all that this placement began with
+        self._has_begun = False  # the worker has all objects that this placement began with
 
     @property
     def holds(self) -> bool:
-        """Whether there is anything to keep the session at its worker for."""
+        """Whether the session has objects, or may have some, for which it must stay at its worker."""
         return bool(self.objects or self.unsure or self.copies)
 
     def placement(self) -> Placement:
-        """What a call made now has to say."""
+        """What a call that is made now must tell its worker."""
         self._move_on()
         restore = {
             name: (copy.id, copy.value()) for name, copy in self.copies.items() if self.objects.get(name) != copy.id
@@ -100,7 +101,7 @@ class ObjectPlacement:
         return Placement(self.number, self._made, not self._has_begun, restore, self.lost)
 
     def claim(self, worker: CallWorker, number: int) -> bool:
-        """Whether a call of a placement may start on a worker. The first one that may decides which worker it is."""
+        """Whether a call of placement `number` may start on a worker. The first call that may claims the worker."""
         if self.is_over or number != self.number:
             return False
         if self.worker is None:
@@ -109,7 +110,7 @@ class ObjectPlacement:
         return self.worker is worker
 
     def hear(self, placement: Placement, reply: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
-        """A call has answered, and has stored objects of which these are the copies."""
+        """Take in the reply of a call. `copies` are copies of objects that the call has stored."""
         if self.is_over or "version" not in reply:
             return
         if placement.number != self.number:
@@ -117,7 +118,7 @@ class ObjectPlacement:
             return
         self._has_begun = True
         if reply["version"] <= self._version:
-            # What it has stored may have been replaced or deleted since.
+            # The objects that the call has stored may have been replaced or deleted since.
             self.copies |= {name: copy for name, copy in copies.items() if self.objects.get(name) == copy.id}
             return
         self.copies.update(copies)
@@ -125,7 +126,7 @@ class ObjectPlacement:
         known |= set(self.objects.values())
         self._version = reply["version"]
         self.objects = dict(reply["objects"])
-        # Only what was asked afterwards tells what those calls have done.
+        # A reply settles only doubts about calls that were given up before its own call was made.
         self.unsure = {name: made for name, made in self.unsure.items() if made >= placement.order}
         for name, copy in tuple(self.copies.items()):
             if copy.id in known and self.objects.get(name) != copy.id:
@@ -134,7 +135,7 @@ class ObjectPlacement:
             self.lost.pop(name, None)
 
     def _hear_late(self, placement: Placement, reply: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
-        # Its worker was already leaving: of what it has stored, there are only the copies.
+        # The worker of the call was already leaving: of the objects that the call stored, only the copies are left.
         for name in reply["stored"]:
             if name in copies and name not in self.objects:
                 self.copies[name] = copies[name]
@@ -143,17 +144,17 @@ class ObjectPlacement:
                 self.lost[name] = self._why_lost(name, f"the worker of placement {placement.number} was leaving")
 
     def doubt(self, names: Iterable[str]) -> None:
-        """A call was given up that may have stored objects of these names."""
+        """Note that a call was given up which may have stored objects of these names."""
         if self.worker is not None:
             self.unsure.update(dict.fromkeys(names, self._made))
 
     def leave(self) -> None:
-        """Nothing keeps the session at its worker: the next call may go anywhere."""
+        """Let the next call go to any worker, if no objects keep the session at its present one."""
         if self.worker is not None and not self.holds:
             self._begin_anew()
 
     def end(self) -> None:
-        """The session has ended. Its workers are told."""
+        """Forget all objects, and tell the workers, because the session has ended."""
         self.is_over = True
         for worker in self.visited:
             worker.end_session(self.session_id)
@@ -194,7 +195,7 @@ class ObjectPlacements:
         self._placements: dict[str, ObjectPlacement] = {}
 
     async def open(self, session_id: str) -> ObjectPlacement:
-        """The placement of a session that lives. Waits for the calls of an ended one of the same id."""
+        """The placement of a living session. If an ended session had the same id, waits until its calls are over."""
         while (objects := self._placements.get(session_id)) is not None and objects.is_over:
             await objects.idle.wait()
         if objects is None:
@@ -204,7 +205,7 @@ class ObjectPlacements:
 
     @contextmanager
     def call(self, objects: ObjectPlacement, stores: Iterable[str]) -> Iterator[None]:
-        """One call of its session, which may store objects of these names."""
+        """Keep account of one call of a session, for the block. `stores` are the names that the call may store."""
         objects.calls += 1
         self._dispatcher.keep_session(objects.session_id)
         number = objects.number
@@ -220,7 +221,7 @@ class ObjectPlacements:
                 self._is_idle(objects)
 
     def close(self) -> None:
-        """The pool has ended."""
+        """Stop listening to sessions. For a pool that has ended."""
         for session_id in self._placements:
             self._hub.unsubscribe(session_id, self)
 
@@ -229,7 +230,7 @@ class ObjectPlacements:
             self._dispatcher.let_session_go(objects.session_id)
             objects.leave()
         if objects.is_over:
-            objects.end()  # calls that had not started yet may have begun it again
+            objects.end()  # calls that had not started at that time may have begun the session again in a worker
             self._placements.pop(objects.session_id, None)
             objects.idle.set()
 
@@ -242,7 +243,7 @@ class ObjectPlacements:
 
 @attrs.frozen
 class Step:
-    """One step of a pipeline: a call of `target`, whose result is kept as `store_as`, if that is given."""
+    """One step of a pipeline: a call of `target`. If `store_as` is given, the result is stored under that name."""
 
     target: str
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)

@@ -1,4 +1,4 @@
-"""Short names of `pool.python`: models, and sources of frames. Plain tables."""
+"""Tables of short names for `pool.python`: models, and sources of frames."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SQLITE: Final = "sqlite:///"
 
 
 def model(kind: str) -> str:
-    """The target that makes a model. Raises `UsageError`, which lists the names."""
+    """The target that makes a model. Raises `UsageError`, which lists the names, for an unknown kind."""
     if kind not in _MODELS:
         raise UsageError(
             f"there is no kind of model {kind!r}; there are: {', '.join(_MODELS)}, and any class by call()"
@@ -62,14 +62,14 @@ def model(kind: str) -> str:
 
 
 def training(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit`. Raises `UsageError`."""
+    """The arguments of `fit`. Raises `UsageError` if `data` has no "X"."""
     if not isinstance(data, Mapping) or "X" not in data:
         raise UsageError(f"the data of a training are {{'X': ..., 'y': ...}}; this is {data!r:.100}")
     return dict(data)
 
 
 def frame(source: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The tool that reads a frame, and its arguments. Raises `UsageError`."""
+    """The tool that reads a frame, and its arguments. Raises `UsageError` for an unknown source."""
     if source not in _FRAMES:
         raise UsageError(f"there is no source {source!r} of frames; there are: {', '.join(_FRAMES)}")
     target, path = _FRAMES[source]

@@ -1,1 +1,1 @@
-"""What workers ask of the host while they serve calls: sessions, variables, and host tools."""
+"""The requests that workers send to the host while they serve calls: for sessions, variables and host tools."""

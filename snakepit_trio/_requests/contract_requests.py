@@ -1,4 +1,4 @@
-"""What the host does for one worker that speaks no link of ours: its calls' sessions, and host tools."""
+"""The requests of one worker that does not speak our link: sessions for its calls, and host tools."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from snakepit_trio.state.view import SessionView
 from .host_tool_runs import HostToolRuns
 from .services import HostServices
 
-_LAST_WORDS: Final = 5.0  # seconds for a store to forget the sessions that were made for calls
+_LAST_WORDS: Final = 5.0  # seconds that the store gets to delete the sessions that were made for calls
 
 
 class _Question:
-    """A host tool that a worker waits for."""
+    """A request for a host tool, whose outcome the worker waits for."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -34,16 +34,17 @@ class _Question:
 
 
 class ContractRequests:
-    """What one foreign worker asks. It names sessions and no calls, so each call gets a session: its own, or a name.
+    """The requests of one foreign worker.
 
-    A worker may touch sessions of calls that it runs, and no other.
+    The contract identifies sessions, not calls. So each call gets a session: the caller's, or a temporary name. A
+    worker may use the sessions of the calls that it runs, and no others.
     """
 
     def __init__(self, services: HostServices, worker_id: str) -> None:
         self._services = services
         self.worker_id = worker_id
-        self._names: dict[int, str] = {}  # of sessions, by call
-        self._calls: dict[str, list[Call]] = {}  # by such a name
+        self._names: dict[int, str] = {}  # the names of sessions, by `id(call)`
+        self._calls: dict[str, list[Call]] = {}  # the calls of a session, by its name
         self._made: set[str] = set()  # sessions that end with their call
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
@@ -58,24 +59,24 @@ class ContractRequests:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._nursery = None  # soon it takes no tasks any more
+                    self._nursery = None  # it is about to close, and then takes no tasks
         finally:
-            self._calls.clear()  # so that nothing is made any more
+            self._calls.clear()  # so that no more sessions are made
             with trio.move_on_after(_LAST_WORDS, shield=True):
                 for name in tuple(self._made):
                     await self._services.store.delete_session(name)  # noqa: ASYNC102 - shielded
 
-    # Its calls.
+    # The calls of the worker.
 
     def begin(self, call: Call) -> str:
-        """A call is sent to the worker; returns the session that it is to name."""
+        """Note that a call is being sent to the worker. Returns the name of the session that goes with it."""
         name = call.session_id or f"call_{secrets.token_hex(8)}"
         self._names[id(call)] = name
         self._calls.setdefault(name, []).append(call)
         return name
 
     def end(self, call: Call) -> None:
-        """A call is over, of a worker that cannot make sessions."""
+        """Note that a call is over. It does not delete the session that was made for the call: `finish` does."""
         name = self._names.pop(id(call))
         calls = self._calls[name]
         calls.remove(call)
@@ -83,7 +84,7 @@ class ContractRequests:
             del self._calls[name]
 
     async def finish(self, call: Call) -> None:
-        """A call is over: so is the session that was made for it."""
+        """Note that a call is over, and delete the session that was made for it."""
         name = self._names[id(call)]
         self.end(call)
         if name in self._made:
@@ -91,19 +92,19 @@ class ContractRequests:
             self._made.remove(name)
 
     def call_of(self, name: str) -> Call:
-        """The call that a worker acts for, by the session it names: the latest if it runs several.
+        """The call that the worker acts for when it names this session; the latest if several calls have the session.
 
-        Raises `SessionNotFound` if it runs none.
+        Raises `SessionNotFound` if the worker runs no call with this session.
         """
         calls = self._calls.get(name)
         if not calls:
             raise SessionNotFound(f"session {name!r} not found: it is not that of a call that this worker runs")
         return calls[-1]
 
-    # What it asks for.
+    # The requests of the worker.
 
     async def initialize(self, name: str, ttl: float | None) -> SessionView:
-        """The session of a call, which is made if there is none. Raises `SessionError`."""
+        """The session of a call. Makes the session if it does not exist. Raises `SessionError`."""
         call, store = self.call_of(name), self._services.store
         if not await store.session_exists(name):
             if not call.session_id:
@@ -119,7 +120,10 @@ class ContractRequests:
         return self._services.store.of(name)
 
     async def call_host_tool(self, call: Call, name: str, args: Any) -> Any:
-        """Run a host tool for a call. Raises what the worker is to be told. Cancelling stops it."""
+        """Run a host tool for a call, and return its result. Cancelling stops the tool.
+
+        Raises the error that the worker gets.
+        """
         if self._nursery is None or call.abandoned:
             raise SessionError("the call is being stopped")
         frame = Frame(Kind.CALL, next(self._numbers))
@@ -133,29 +137,32 @@ class ContractRequests:
         assert question.found is not None
         return question.found.unwrap()
 
-    # How host tools end.
+    # The outcomes of host tools (`Replies`).
 
     async def encode(self, value: Any, what: str) -> Any:
-        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+        """Encode a result or a chunk as it is now. The caller must then send it or drop it.
+
+        `what` names the value in errors. Raises `EncodeError`.
+        """
         return own(value, what)
 
     def encode_in_thread(self, value: Any, what: str) -> Any:
-        """Take a result or a chunk as it is now, in any thread."""
+        """Encode a result or a chunk as it is now, as `encode` does, but in any thread."""
         return own(value, what)
 
     def send(self, frame: Frame, _kind: Kind, encoded: Any) -> None:
-        """Send what was loaded."""
+        """Send an encoded result or chunk."""
         self._settle(frame, outcome.Value(encoded))
 
     def drop(self, encoded: Any) -> None:
-        """Nobody wants it any more."""
+        """Let go of an encoded value that will not be sent."""
 
     def end_stream(self, frame: Frame) -> None:
-        """The stream is over."""
+        """Report that the stream has ended."""
         self._settle(frame, outcome.Value(None))
 
     def fail(self, frame: Frame, fault: Fault) -> None:
-        """It raised, or was stopped."""
+        """Report that the host tool raised an error, or was stopped."""
         self._settle(frame, outcome.Error(error_of(fault)))
 
     def _settle(self, frame: Frame, found: outcome.Maybe[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a worker may ask about the session of the call that it serves."""
+"""Answers a worker's questions about the session of the call that it serves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from snakepit_trio.state.view import SessionView
 
 
 async def handle(view: SessionView, tool: str, verb: str, arguments: list[Any]) -> Any:
-    """The answer to a question, to be sent; `tool` is the one that asks.
+    """Answer a question of a tool, `tool`, and return the answer in the form in which it is sent.
 
-    Raises what the worker is to raise; `UnknownTool` for what cannot be asked, and `InvalidArguments`.
+    Raises the error that the worker is to raise. It is `UnknownTool` if `verb` is unknown, and `InvalidArguments` if
+    the number of arguments is wrong.
     """
     declared = VERBS.get(verb)
     if declared is None:

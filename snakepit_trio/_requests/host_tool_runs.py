@@ -1,6 +1,7 @@
 """Host tools while they run for the calls of one worker.
 
-What a host tool does for a call is code of that call: it is cancelled with it, and the call is not over before it.
+A host tool that runs for a call is part of that call: it is cancelled with the call, and the call is not over before
+the host tool has ended.
 """
 
 from __future__ import annotations
@@ -24,34 +25,37 @@ from .tool_registry import HostCall
 
 logger = get_logger("snakepit.bridge")
 
-__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+__calls_tools__ = True  # tracebacks of tools leave out this module's frames where they are outermost
 _CANCELLED: Final = Fault(CANCELLED, "the host tool was stopped")
 
 
 class Replies(Protocol):
-    """Where outcomes go."""
+    """Takes the outcomes of host tools, and sends them to the worker."""
 
     async def encode(self, value: Any, what: str) -> Any:
-        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+        """Encode a result or a chunk as it is now. The caller must then send it or drop it.
+
+        `what` names the value in errors. Raises `EncodeError`.
+        """
 
     def encode_in_thread(self, value: Any, what: str) -> Any:
-        """Take a result or a chunk as it is now, in any thread."""
+        """Encode a result or a chunk as it is now, as `encode` does, but in any thread."""
 
     def send(self, frame: Frame, kind: Kind, encoded: Any, /) -> None:
-        """Send what was loaded."""
+        """Send an encoded result or chunk."""
 
     def drop(self, encoded: Any) -> None:
-        """Nobody wants it any more."""
+        """Let go of an encoded value that will not be sent."""
 
     def end_stream(self, frame: Frame) -> None:
-        """The stream is over."""
+        """Report that the stream has ended."""
 
     def fail(self, frame: Frame, fault: Fault) -> None:
-        """It raised, or was stopped."""
+        """Report that the host tool raised an error, or was stopped."""
 
 
 class _Running:
-    """One host tool at work."""
+    """One host tool that runs."""
 
     def __init__(self, frame: Frame, call: Call) -> None:
         self.frame = frame
@@ -76,7 +80,7 @@ class _Running:
 
 
 class _Kept:
-    """What became of a result in the thread where it was made."""
+    """A result that was encoded in the thread that made it, or the error that encoding it raised."""
 
     def __init__(self, replies: Replies, what: str, value: Any) -> None:
         self.outcome = outcome.capture(replies.encode_in_thread, value, what)
@@ -89,35 +93,35 @@ class HostToolRuns:
         self._services = services
         self._worker_id = worker_id
         self._replies = replies
-        self._running: dict[int, _Running] = {}  # by the id of the ask
-        self.serving: dict[int, set[int]] = {}  # by call: the ids of those that run for it
-        self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
+        self._running: dict[int, _Running] = {}  # by ask id
+        self.serving: dict[int, set[int]] = {}  # by call id: the ids of the asks whose host tools run
+        self._waiting: dict[int, Callable[[], None]] = {}  # by call id: called when none of its host tools is left
 
     def open(self, frame: Frame, call: Call, name: str, args: Any, nursery: trio.Nursery) -> None:
         """Start a host tool for a call."""
         running = _Running(frame, call)
-        # First: where it cannot be started, nobody must wait for its end.
+        # This comes first: if it raises, nothing is noted, so nobody waits for the end of the host tool.
         nursery.start_soon(self._serve, running, name, args)
         self._running[frame.call_id] = running
         self.serving.setdefault(call.id, set()).add(frame.call_id)
 
     def cancel(self, ask_id: int) -> None:
-        """Nobody wants its outcome."""
+        """Cancel a host tool whose outcome nobody wants any more."""
         if (running := self._running.get(ask_id)) is not None:
             running.cancel()
 
     def grant(self, ask_id: int, chunks: int) -> None:
-        """Let a stream go on."""
+        """Give a stream credit for more chunks."""
         if (running := self._running.get(ask_id)) is not None:
             running.grant(chunks)
 
     def cancel_for(self, call: Call) -> None:
-        """Cancel all that run for a call."""
+        """Cancel all host tools that run for a call."""
         for ask_id in self.serving.get(call.id, ()):
             self._running[ask_id].cancel()
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """Cancel all that run for a call, and call `then` when they have ended."""
+        """Cancel all host tools that run for a call, and call `then` when they have ended."""
         if call.id in self.serving:
             self._waiting[call.id] = then
             self.cancel_for(call)
@@ -134,7 +138,7 @@ class HostToolRuns:
                     await self._run(running, name, args)
                     fault = None
                 except ToolCancelled:
-                    pass  # of a call that its thread waited for
+                    pass  # from a call that was stopped while a thread of the host tool waited for it
                 except Exception as error:
                     fault = fault_of(error)
         finally:
@@ -153,7 +157,7 @@ class HostToolRuns:
         who = HostCall(call.session_id or None, self._worker_id, call.name)
         nested = call.parent is not None
         what = f"host tool {name}"
-        # In the thread of a function: when it has returned, another one may change what it returned.
+        # Encode in the thread of the function: once it has returned, another thread may change its result.
         keep = partial(_Kept, self._replies, what)
         if frame.kind == Kind.STREAM:
             items = tools.stream(tool, args, who, nested=nested, keep=keep)
@@ -169,7 +173,7 @@ class HostToolRuns:
                     item = await for_the_application(items.__anext__)
                 except StopAsyncIteration:
                     return
-                # First: while this waits for credit, other tasks may change the item.
+                # Encode first: while this task waits for credit, other tasks may change the item.
                 encoded = await self._encode(item, what)
                 try:
                     await running.take_credit()

@@ -1,4 +1,4 @@
-"""What all that serves workers' questions shares."""
+"""The services that all code for workers' questions shares."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class HostServices:
         self.store = store
         self.tools = tools
         self.sizes = sizes
-        self.session_ttl = session_ttl  # seconds, of sessions that workers make
+        self.session_ttl = session_ttl  # seconds; for sessions that workers make
         self.events = events
         self._segments = Segments()
 
     def encode(self, value: Any, what: str) -> EncodedValue:
-        """A value to be sent, whose large buffers are still to be copied. Raises `EncodeError`."""
+        """Encode a value to be sent. Its large buffers are still to be copied. Raises `EncodeError`."""
         return encode_value(value, what, self.sizes)
 
     @property
     def segments(self) -> Segments | None:
-        """Where to copy large buffers to; None if workers can open no shared memory."""
+        """The shared memory that large buffers are copied into; None if the workers use none."""
         return self._segments if self.sizes.shared else None
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the shared memory back."""
         self._segments.close()

@@ -1,4 +1,4 @@
-"""What a worker asks that speaks frames on its stdin and stdout (docs/stdio.md)."""
+"""The requests of a worker that speaks frames on its stdin and stdout (docs/stdio.md)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Ask(NamedTuple):
 
 
 class StdioRequests:
-    """What a worker asks while it serves calls. `reply` takes the number of an ask, and its answer."""
+    """The asks of a worker while it serves calls. `reply` takes the number of an ask, and its answer."""
 
     def __init__(
         self,
@@ -55,17 +55,17 @@ class StdioRequests:
         requests: ContractRequests,
         reply: Callable[[int, dict[str, Any]], None],
     ) -> None:
-        self.unanswered: set[int] = set()  # until the answer is written
+        self.unanswered: set[int] = set()  # the numbers of asks, until their answers are written
         self._calls = calls
         self._worker_id = worker_id
         self._services = services
         self._requests = requests
         self._reply = reply
         self._running: dict[int, _Ask] = {}
-        self._waiting: dict[int, Callable[[], None]] = {}  # by call: what to do when none is left
+        self._waiting: dict[int, Callable[[], None]] = {}  # by call id: called when none of its asks is left
 
     def take(self, frame: dict[str, Any], nursery: trio.Nursery) -> None:
-        """An ask has come. Raises `RemoteProtocolError`."""
+        """Begin to answer an ask that has come. Raises `RemoteProtocolError`."""
         number = number_in(frame, "ask")
         if number in self.unanswered:
             raise RemoteProtocolError(f"ask {number} has no answer yet, and comes again")
@@ -82,16 +82,19 @@ class StdioRequests:
         nursery.start_soon(self._serve, ask)
 
     def cancel_for(self, call: Call) -> None:
-        """A call is being stopped: so are the host tools that run for it."""
+        """Cancel the host tools that run for a call that is being stopped."""
         self._requests.host_tool_runs.cancel_for(call)
 
     @property
     def serving(self) -> set[int]:
-        """The ids of the calls for which the host runs anything."""
+        """The ids of the calls that the host still does work for."""
         return {ask.call.id for ask in self._running.values()} | self._requests.host_tool_runs.serving.keys()
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """Stop the host tools of a call; a variable that is being set will be."""
+        """Stop the host tools of a call, and call `then` when the host does nothing more for the call.
+
+        A variable that is being set is still set.
+        """
         asks = self._asks_of(call)
         if not asks:
             self._requests.host_tool_runs.when_over(call, then)
@@ -120,7 +123,7 @@ class StdioRequests:
 
     async def _answer_to(self, ask: _Ask) -> dict[str, Any]:
         try:
-            # Only what goes through the codec, in the form in which it comes out: a list for a tuple.
+            # The codec refuses values that cannot be sent, and gives others their form on arrival: a list for a tuple.
             packed = codec.encode(await self._find(ask), "result", beside=INSIDE)
             return {"result": codec.decode(packed.body, plain=True)}
         except Exception as error:
@@ -157,7 +160,7 @@ async def _set_variable(view: SessionView, ask: _Ask) -> int:
         raise InvalidArguments("set_variable takes a value", "value")
     value = ask.args["value"]
     while True:
-        # Between the two, others may register it, or delete it.
+        # Between the two steps others may register the variable, or delete it.
         with contextlib.suppress(VariableNotFound):
             return (await view.update_variable(name, value, source="worker", owner=ask.call.name)).version
         with contextlib.suppress(VariableExists):
@@ -172,7 +175,7 @@ def _name(ask: _Ask) -> str:
 
 
 def number_in(frame: dict[str, Any], key: str) -> int:
-    """The number of a call, or of an ask. Raises `RemoteProtocolError`."""
+    """The number of a call, or of an ask, in a frame. Raises `RemoteProtocolError` if it is no number."""
     number = frame.get(key)
     if type(number) is not int:
         raise RemoteProtocolError(f"a frame whose {key!r} is {number!r:.100}, not a number")
@@ -180,12 +183,12 @@ def number_in(frame: dict[str, Any], key: str) -> int:
 
 
 def error_answer(error: Exception) -> dict[str, Any]:
-    """What a worker is told of an ask that failed."""
+    """The answer to an ask that failed."""
     if isinstance(error, HostToolError):
         return {"error": {"type": error.type, "message": text_of(error.message)}}
     return {"error": {"type": type_name(error), "message": text_of(error)}}
 
 
 def text_of(value: Any) -> str:
-    """A text that can be sent on, without lone surrogates."""
+    """The text of a value, without lone surrogates, so that it can be sent; empty for None."""
     return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Which tools there are: functions of the host that workers may call, and tools of workers."""
+"""The registry of tools: functions of the host that workers may call, and tools of workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from snakepit_trio.state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]
 
-__calls_tools__ = True  # its outermost frames are left out of the tracebacks of tools
+__calls_tools__ = True  # tracebacks of tools leave out this module's frames where they are outermost
 F = TypeVar("F", bound=Callable[..., Any])
 Execute = Callable[..., Awaitable[Any]]
 _END: Final = object()
@@ -29,8 +29,8 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 class HostCall:
     """The call that a host tool serves. A parameter annotated with this class gets it, and callers do not give it.
 
-    `tool` is what the worker runs, and `session_id` its session, or None. Where the application itself calls,
-    `worker_id` is None and `tool` is empty.
+    `tool` is the tool that the worker runs. `session_id` is the session of the call, or None. If the application itself
+    calls the host tool, `worker_id` is None and `tool` is empty.
     """
 
     session_id: str | None = None
@@ -40,10 +40,10 @@ class HostCall:
 
 @attrs.frozen(eq=False)
 class RegisteredTool:
-    """A tool with what the registry knows of it.
+    """A tool, and what the registry knows of it.
 
-    `session_id` is the session that has it, or None for all. Workers may see and call a host tool only if it is
-    `exposed`. `worker_id` is the worker that has described a worker's tool, or None.
+    `session_id` is the session that has the tool, or None if all sessions have it. Workers may see and call a host tool
+    only if it is `exposed`. `worker_id` is the worker that has described the tool, or None.
     """
 
     spec: ToolSpec
@@ -56,7 +56,7 @@ class RegisteredTool:
 
     @property
     def name(self) -> str:
-        """What it is called by."""
+        """The name that callers give."""
         return self.spec.name
 
 
@@ -67,8 +67,8 @@ def _as_it_is(value: Any) -> Any:
 class ToolRegistry:
     """The tools of a pool: `pool.tools`.
 
-    A name stands for one tool in a session, and for one in the whole pool (`session_id` None); the session's comes
-    first. What belongs to a session goes when it ends. Nothing here waits but the execution of tools.
+    A name stands for one tool in a session, and for one in the whole pool (`session_id` None). The session's tool comes
+    before the pool's. The tools of a session are removed when it ends. Only the execution of tools waits.
     """
 
     def __init__(
@@ -94,11 +94,12 @@ class ToolRegistry:
         exposed: bool = True,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> F:
-        """Make a function of the application a host tool, and return it.
+        """Make a function of the application a host tool, and return the function.
 
         It may be a plain function, which runs in a thread, a coroutine function of trio, a generator or an async
-        generator; the last two are streams. Name, description, parameters and types are read as those of a worker's
-        tools. Raises `UsageError` if the name is taken, or if the function cannot be called by parameter names.
+        generator. Generators are streams. Name, description, parameters and types are read from the function in the
+        same way as for tools of workers. Raises `UsageError` if the name is taken, or if the function cannot be called
+        by parameter names.
         """
         name = name or str(getattr(function, "__name__", ""))
         if not callable(function):
@@ -122,7 +123,10 @@ class ToolRegistry:
         worker_id: str | None = None,
         metadata: Mapping[str, str] = _NOTHING,
     ) -> RegisteredTool:
-        """Note a tool that workers have. A host tool of that name stays what is found."""
+        """Note a tool that workers have, and return it.
+
+        If there is a host tool of the same name, the name still stands for the host tool.
+        """
         tools = self._scope(session_id)
         found = RegisteredTool(spec, "worker", session_id, worker_id, metadata=dict(metadata))
         if spec.name not in tools or tools[spec.name].kind == "worker":
@@ -132,7 +136,7 @@ class ToolRegistry:
     def register_tools(
         self, session_id: str | None, specs: Iterable[ToolSpec], *, worker_id: str | None = None
     ) -> list[RegisteredTool]:
-        """Note several."""
+        """Note several tools that workers have, and return them."""
         return [self.register_worker_tool(session_id, spec, worker_id=worker_id) for spec in specs]
 
     def unregister(self, session_id: str | None, name: str) -> None:
@@ -143,21 +147,21 @@ class ToolRegistry:
         del tools[name]
 
     def cleanup_session(self, session_id: str) -> None:
-        """Remove all that belongs to a session. Done by itself when it ends."""
+        """Remove all tools of a session. The registry does this itself when the session ends."""
         if self._scopes.pop(session_id, None) is not None:
             self._hub.unsubscribe(session_id, self)
 
-    # Looking for them.
+    # Finding tools.
 
     def get_tool(self, session_id: str | None, name: str) -> RegisteredTool:
-        """A tool. Raises `UnknownTool`."""
+        """The tool of this name that a session has, or the whole pool. Raises `UnknownTool`."""
         found = self._visible(session_id)
         if name not in found:
             raise unknown_tool(name, found)
         return found[name]
 
     def list_tools(self, session_id: str | None = None) -> list[RegisteredTool]:
-        """All that a session has, or the whole pool: the workers' own, the pool's, the session's."""
+        """All tools that a session has, or the whole pool: the workers' own, the pool's and the session's."""
         return list(self._visible(session_id).values())
 
     def list_exposed_tools(self, session_id: str | None = None) -> list[RegisteredTool]:
@@ -165,7 +169,10 @@ class ToolRegistry:
         return [tool for tool in self.list_tools(session_id) if tool.exposed]
 
     def exposed(self, session_id: str | None, name: str) -> RegisteredTool:
-        """A host tool that workers may call. Raises `UnknownTool`, which names no other."""
+        """The host tool of this name that workers may call.
+
+        Raises `UnknownTool` if there is none. The error names no tool that workers may not call.
+        """
         for scope in (session_id, None):
             tool = self._scopes.get(scope, {}).get(name)
             if tool is not None and tool.exposed:
@@ -188,14 +195,15 @@ class ToolRegistry:
         if changes is None:
             self._scopes.pop(session_id, None)
 
-    # Running them.
+    # Running tools.
 
     async def execute_tool(
         self, session_id: str | None, name: str, args: Mapping[str, Any] = _NOTHING, *, timeout: Timeout = DEFAULT
     ) -> Any:
-        """Run a tool, wherever it is, and return its result. Raises as `execute_local_tool` and `Pool.execute` do.
+        """Run a tool, on the host or in a worker, and return its result.
 
-        `timeout`, in seconds, is for tools of workers, and as for `Pool.execute`.
+        `timeout`, in seconds, is for tools of workers only, and works as for `Pool.execute`. Raises as
+        `execute_local_tool` and `Pool.execute` do.
         """
         tool = self._visible(session_id).get(name)
         if tool is not None and tool.kind == "host":
@@ -219,9 +227,11 @@ class ToolRegistry:
         nested: bool = False,
         keep: Callable[[Any], Any] = _as_it_is,
     ) -> Any:
-        """Run a host tool that is no stream. `nested`: a host tool is waiting for this one, maybe in a thread.
+        """Run a host tool that is no stream, and return its result.
 
-        `keep` is called in the thread of a function that runs in one, before others may change what it has returned.
+        `nested` says that another host tool waits for this one, maybe in a thread. If the function runs in a thread,
+        `keep` is called with its result in that thread, before others may change the result. What `keep` returns is
+        then the result here.
         """
         function, kwargs = _bound(tool, args, call, streaming=False)
         try:
@@ -240,13 +250,16 @@ class ToolRegistry:
         nested: bool = False,
         keep: Callable[[Any], Any] = _as_it_is,
     ) -> AsyncGenerator[Any, None]:
-        """What a host tool that is a stream yields, one item after the other."""
+        """Run a host tool that is a stream, and yield its items, one after the other.
+
+        The parameters are those of `run`. `keep` is called with each item of a generator that runs in a thread.
+        """
         function, kwargs = _bound(tool, args, call, streaming=True)
         try:
             if function.is_async:
                 async with contextlib.aclosing(function.function(**kwargs)) as items:
                     async for item in items:
-                        yield item  # noqa: ASYNC119 - who takes it closes it
+                        yield item  # noqa: ASYNC119 - the consumer closes it
             else:
                 generator: Generator[Any, None, None] = function.function(**kwargs)
                 try:
@@ -262,7 +275,7 @@ class ToolRegistry:
         if self._limiter is None:
             await trio.lowlevel.checkpoint()
             return function()
-        # Who is waited for by a thread must not wait for one.
+        # A thread may wait for a nested tool, so a nested tool must not wait until a thread is free.
         place = _Place(trio.CapacityLimiter(1) if nested else self._limiter)
         try:
             return await trio.to_thread.run_sync(function, limiter=place, abandon_on_cancel=True)  # type: ignore[arg-type]
@@ -272,7 +285,7 @@ class ToolRegistry:
 
     @contextlib.contextmanager
     def _patience(self) -> Iterator[None]:
-        """For what is not cancelled, until threads are abandoned."""
+        """Shield the block from cancellation, until `abandon_threads` is called."""
         with trio.CancelScope(shield=True) as scope:
             self._patient.add(scope)
             if self._is_over:
@@ -283,14 +296,14 @@ class ToolRegistry:
                 self._patient.discard(scope)
 
     def abandon_threads(self) -> None:
-        """The pool has ended: wait for host tools that run in threads no longer, whatever they do there."""
+        """Stop waiting for host tools that run in threads, whatever they do there. For a pool that has ended."""
         self._is_over = True
         for scope in list(self._patient):
             scope.cancel()
 
 
 class _Place:
-    """A place for a thread, which is free again when the thread has ended, also if nobody waits for that any more."""
+    """A place for a thread. It is free again when the thread has ended, even if nobody waits for that any more."""
 
     def __init__(self, limiter: trio.CapacityLimiter) -> None:
         self._limiter = limiter

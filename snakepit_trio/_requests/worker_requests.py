@@ -1,4 +1,4 @@
-"""Where the questions of one worker are answered, and where it hears of variables that have changed."""
+"""Answers the questions of one worker, and tells it which variables have changed."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ logger = get_logger("snakepit.bridge")
 
 
 class SendsAnswers(Protocol):
-    """The link to a worker, as far as answers need it."""
+    """The part of the link to a worker that answers need."""
 
     conversation: Conversation
     transfers: Transfers
 
     def flush(self) -> None:
-        """Have what the conversation holds sent."""
+        """Have the link send what the conversation holds."""
 
 
 class WorkerRequests:
-    """What one worker asks.
+    """The requests of one worker.
 
-    A question names the call that it is asked for; which session that is, our own record of the call tells.
+    A question names the call that it is asked for. The host's own record of that call tells which session it is about.
     """
 
     def __init__(self, services: HostServices, worker_id: str, calls: dict[int, Call], link: SendsAnswers) -> None:
@@ -49,7 +49,7 @@ class WorkerRequests:
         self._calls = calls
         self._link = link
         self._nursery: trio.Nursery | None = None
-        self._sessions: set[str] = set()  # that the worker may remember something of
+        self._sessions: set[str] = set()  # the sessions whose variables the worker may remember
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -60,13 +60,13 @@ class WorkerRequests:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._nursery = None  # soon it takes no tasks any more
+                    self._nursery = None  # it is about to close, and then takes no tasks
         finally:
             for session_id in self._sessions:
                 self._services.store.hub.unsubscribe(session_id, self)
 
     def take(self, frame: Frame) -> None:
-        """A question has come."""
+        """Answer a question that has come, at once or in a task."""
         if self._nursery is None:
             return
         if frame.name == "call_host_tool":
@@ -80,11 +80,14 @@ class WorkerRequests:
             self._answer_at_once(frame, self._nursery)
 
     def cancel(self, ask_id: int) -> None:
-        """The worker wants no answer any more. What answers at once has done so."""
+        """Cancel the host tool of an ask, because the worker does not want its outcome any more.
+
+        Other questions are not cancelled: those that are answered at once have their answers by now.
+        """
         self.host_tool_runs.cancel(ask_id)
 
     def grant(self, ask_id: int, chunks: int) -> None:
-        """The worker takes more of a stream."""
+        """Give a stream credit for more chunks, which the worker takes."""
         self.host_tool_runs.grant(ask_id, chunks)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
@@ -105,7 +108,7 @@ class WorkerRequests:
         return call
 
     def _answer_at_once(self, frame: Frame, nursery: trio.Nursery) -> None:
-        # A task would cost as much as the rest of the answer.
+        # Starting a task would cost as much as the rest of the answer.
         found = _run_at_once(self._find(frame))
         if isinstance(found, outcome.Error) or not _is_large(found.value):
             self._reply(frame, found)
@@ -143,7 +146,7 @@ class WorkerRequests:
         self._services.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
 
     def tell(self, session_id: str, changes: Sequence[Change] | None) -> None:
-        """Tell the worker of changes in a session, or with None that it has ended."""
+        """Tell the worker of changes in a session; None tells it that the session has ended."""
         names = [change.name for change in changes or () if change.cause is None]
         if changes is None:
             self._sessions.discard(session_id)
@@ -165,33 +168,36 @@ class WorkerRequests:
         self.fail(frame, fault_of(error))
 
     async def encode(self, value: Any, what: str) -> EncodedValue:
-        """A result or a chunk as it is now, to be sent or dropped; `what` names it in errors. Raises `EncodeError`."""
+        """Encode a result or a chunk as it is now. The caller must then send it or drop it.
+
+        `what` names the value in errors. Raises `EncodeError`.
+        """
         return await self._copied(self._services.encode(value, what))
 
     def encode_in_thread(self, value: Any, what: str) -> EncodedValue:
-        """Take a result or a chunk as it is now, in any thread."""
+        """Encode a result or a chunk as it is now, as `encode` does, but in any thread."""
         encoded = self._services.encode(value, what)
         if encoded.buffers is not None and encoded.buffers.is_large:
             copy_at_once(encoded.buffers, self._services.segments)
         return encoded
 
     def send(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
-        """Send what was loaded."""
+        """Send an encoded result or chunk."""
         self._say(frame, kind, encoded)
         self.drop(encoded)
 
     def drop(self, encoded: EncodedValue) -> None:
-        """Nobody wants it any more."""
+        """Let go of an encoded value that will not be sent."""
         if encoded.buffers is not None:
             encoded.buffers.release()
 
     def end_stream(self, frame: Frame) -> None:
-        """The stream is over."""
+        """Report that the stream has ended."""
         self._link.conversation.end(frame.call_id)
         self._link.flush()
 
     def fail(self, frame: Frame, fault: Fault) -> None:
-        """It raised, or was stopped."""
+        """Report that the host tool raised an error, or was stopped."""
         self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
         self._link.flush()
 

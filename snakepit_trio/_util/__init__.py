@@ -1,1 +1,1 @@
-"""What any room may use: logging, nurseries, threads, signals, validation, and the asyncio loop of connections."""
+"""Helpers for every room: logging, nurseries, threads, signals, validation, and the asyncio loop of connections."""

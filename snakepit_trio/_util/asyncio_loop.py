@@ -18,9 +18,9 @@ logger = get_logger("snakepit.link")
 
 
 def _trio_asyncio() -> Any:
-    """The module trio-asyncio, which changes asyncio for the whole process: so only pools import it.
+    """Import trio-asyncio and return it. It changes asyncio for the whole process, so only pools import it.
 
-    An application that has imported it before keeps what it did.
+    These changes are undone here, unless the application has imported it before.
     """
     is_first = TRIO_ASYNCIO not in sys.modules
     import trio_asyncio
@@ -28,7 +28,7 @@ def _trio_asyncio() -> Any:
     if is_first:
         restore_asyncio()
     # grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
-    # see trio-asyncio's loops. Which of the two an application imports first is not ours to say.
+    # see trio-asyncio's loops. The application may import either of the two first.
     grpclib.utils._current_task = asyncio.current_task
     return trio_asyncio
 
@@ -36,7 +36,7 @@ def _trio_asyncio() -> Any:
 class AsyncioLoop:
     """The event loop that a pool's links share, on top of trio.
 
-    It runs in a task of its own, so that the application's context never sees it, and an
+    It runs in a task of its own. So the application's context never sees it, and the
     application may have a trio-asyncio loop of its own.
     """
 
@@ -52,11 +52,11 @@ class AsyncioLoop:
             await trio.sleep_forever()
 
     async def run_coroutine(self, coroutine: Any) -> Any:
-        """Run an asyncio coroutine from trio, and return its result; cancelling cancels it."""
+        """Run an asyncio coroutine from trio, and return its result. Cancelling this cancels the coroutine."""
         return await self._loop.run_aio_coroutine(coroutine)
 
     def make_tasks(self, make: Callable[[asyncio.Task[Any]], asyncio.Task[Any]]) -> None:
-        """Have a function look at each task that is made from now on."""
+        """Pass each task that asyncio makes from now on to `make`, which returns the task to use."""
         self._loop.set_task_factory(
             lambda loop, coroutine, **options: make(asyncio.Task(coroutine, loop=loop, **options))
         )
@@ -68,8 +68,8 @@ class AsyncioLoop:
 
 
 async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
-    """Run a function of trio from asyncio."""
-    # The loop is named, because a server's tasks do not inherit it.
+    """Run a trio function from asyncio, and return its result."""
+    # The loop is given by name, because a server's tasks do not inherit it.
     scope = trio.CancelScope()
 
     async def run() -> Any:
@@ -80,7 +80,7 @@ async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        # Whoever is cancelled goes on to clean up, which must not meet what still runs in trio.
+        # The cancelled task goes on to clean up. Its cleanup must not run beside code that still runs in trio.
         scope.cancel()
         await asyncio.wait([running])  # noqa: ASYNC102 - as long as cancelled code takes to end
         raise

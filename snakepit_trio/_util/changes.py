@@ -6,13 +6,13 @@ import trio
 
 
 class Changes:
-    """Wakes all who wait whenever something has changed; what exactly, they look at themselves."""
+    """Wakes all waiting tasks whenever something has changed. They look for themselves at what has changed."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Wake all waiting tasks: something has changed."""
         changed, self._event = self._event, trio.Event()
         changed.set()
 

@@ -1,4 +1,4 @@
-"""Loggers for work that must go on: a handler or filter of the application that raises stops nothing here."""
+"""Loggers for work that must go on: exceptions of the application's handlers and filters stop nothing here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose methods never raise an `Exception`."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a record at a level; what a handler or filter raises is swallowed."""
+        """Log a record at a level. Exceptions of handlers and filters are swallowed."""
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         with contextlib.suppress(Exception):
             super().log(level, msg, *args, **kwargs)
 
     @contextlib.contextmanager
     def tolerates(self, what: str) -> Iterator[None]:
-        """Log an `Exception` of one step, so that the others are done too."""
+        """Log an `Exception` of one step, so that the other steps are done too."""
         try:
             yield
         except Exception:

@@ -13,8 +13,8 @@ import trio
 async def background_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks end with the block.
 
-    What the block raises leaves as itself, never in a group. What a task raises cancels the block and
-    comes out of it, bare if it is one exception.
+    An exception of the block comes out as itself, never in a group. An exception of a task cancels the block and
+    comes out of it. A single exception comes out bare, without a group.
     """
     failure: BaseException | None = None
     try:
@@ -54,7 +54,7 @@ def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def told(error: BaseException) -> str:
-    """What an error says; the name of its class if it says nothing. Of a group of one, what that one says."""
+    """The text of an error, or the name of its class if it has no text. A group of one counts as that one error."""
     if isinstance(error, BaseExceptionGroup):
         error = _only_one(error)
     return str(error) or type(error).__name__

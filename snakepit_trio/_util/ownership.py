@@ -1,4 +1,4 @@
-"""Guards against use by the wrong run of trio, or by two tasks where one is meant."""
+"""Guards against use in the wrong run of trio, or by two tasks at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OneRun:
         self.token: Final = trio.lowlevel.current_trio_token()
 
     def refuse(self) -> NoReturn:
-        """Raise `UsageError`: this is another run, whose token is another one."""
+        """Raise `UsageError`, because the caller is in another run, which has another token."""
         raise UsageError(
             "this pool was opened in another trio.run: call it there; from a thread of that run by"
             " trio.from_thread.run(pool.execute, ...), or open a pool in this run"

@@ -1,8 +1,8 @@
-"""Waiting a bounded time for a worker, by the time that the host's own loop had.
+"""Waits a bounded time for a worker. The time is measured by the turns of the host's own loop.
 
 A worker's answer may lie unread because this process computed, or stood still. So a wait that judges a worker is cut
-into slices, and one that was overrun is the host's fault and counts little: only a loop that has had many turns since,
-and still has no answer, says something about the worker.
+into slices. A slice that was overrun is the host's fault, and counts little. A missing answer says something about the
+worker only after the loop has had many turns.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 import trio
 
 _SLICES: Final = 10
-_LATE: Final = 1.5  # times its length: a slice that took longer was overrun
-_OVERRUN: Final = 0.2  # slices that an overrun one counts for
+_LATE: Final = 1.5  # a slice is overrun if it took longer than its length times this
+_OVERRUN: Final = 0.2  # an overrun slice counts as this part of a slice
 
 
 async def comes_within(seconds: float, waiting: Callable[[], Awaitable[object]]) -> bool:
-    """Await `waiting()` for so many seconds of a loop that runs. Returns whether it ended.
+    """Await `waiting()` for `seconds` of a loop that runs. Returns whether it ended.
 
-    It is cancelled and called again meanwhile, so cancelling it must lose nothing.
+    `waiting()` is cancelled and called again meanwhile, so cancelling it must lose nothing.
     """
     length = seconds / _SLICES
     left = float(_SLICES if seconds > 0 else 1)

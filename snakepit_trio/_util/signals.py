@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM end a program's pools in order.
 
-Without this, SIGTERM would end the process on the spot, and trio would raise KeyboardInterrupt in whatever
-runs just then: in the pool's own services, too.
+Without this, SIGTERM would end the process on the spot, and trio would raise KeyboardInterrupt in the code
+that runs at that moment, even in the pool's own services.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Ends one pool's body when a signal comes. `scope` is the body's; `hurry` makes its closing shorter."""
+    """Ends one pool's body when a signal comes. `scope` is the body's scope; `hurry` shortens the pool's closing."""
 
     def __init__(self, hurry: Callable[[], None]) -> None:
         self.scope = trio.CancelScope()
@@ -34,7 +34,7 @@ class Interruption:
 
     @trio.lowlevel.enable_ki_protection
     async def guard(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Run a task of the pool's own: no KeyboardInterrupt is raised in its code, nor in that of its child tasks."""
+        """Run a task of the pool's own: no KeyboardInterrupt is raised in its code, or in its child tasks."""
         task = trio.lowlevel.current_task()
         self.guarded.add(task)
         try:
@@ -43,12 +43,12 @@ class Interruption:
             self.guarded.discard(task)
 
     def interrupt(self, number: signal.Signals) -> None:
-        """Cancel the body; from a signal handler."""
+        """Cancel the body. For use in a signal handler."""
         self.signal = number
         self._token.run_sync_soon(self.scope.cancel, idempotent=True)
 
     def hurry(self) -> None:
-        """Shorten the closing; from a signal handler."""
+        """Shorten the closing. For use in a signal handler."""
         self.is_hurried = True
         self._token.run_sync_soon(self._hurry, idempotent=True)
 
@@ -61,11 +61,11 @@ class Interruption:
 
 
 class _Handlers:
-    """Our handlers, in place while any pool is open.
+    """Our signal handlers, in place while any pool is open.
 
-    Of a first signal the pool that was opened first is told: the others are in it, or end with what it raises. A
-    further one shortens the closing of those that close. If none does, or is as short as it can be, the signal does
-    what it would have done without us: it breaks into what the application runs.
+    The first signal goes to the pool that was opened first: the other pools are inside it, or end with the exception
+    that it raises. A further signal shortens the closing of the pools that are closing. If no pool is closing, or no
+    closing can be shortened more, the signal does what it would do without us: it breaks into the application's code.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Handlers:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._open:
-            return  # it comes while the last pool is being removed
+            return  # the signal comes while the last pool is being removed
         first, was_told = self._open[0], self._were_told
         self._were_told = True
         is_news = first.signal is None
@@ -113,7 +113,7 @@ class _Handlers:
             self._break_in(frame, is_closing=bool(closing))
 
     def _break_in(self, frame: FrameType | None, *, is_closing: bool) -> None:
-        """Have KeyboardInterrupt raised where the application is. What comes out of the block, `check` says."""
+        """Have KeyboardInterrupt raised in the application's code. `check` decides what comes out of the block."""
         usual = self._replaced.get(signal.SIGINT)
         if not callable(usual):
             return
@@ -128,15 +128,18 @@ class _Handlers:
         return frame is not None or not _is_guarded({task for each in self._open for task in each.guarded})
 
     def hold(self) -> None:
-        """Before a fork: a signal to the child waits until it has handlers of its own; it would be lost with ours."""
+        """Block our signals before a fork.
+
+        A signal to the child then waits until the child has handlers of its own. With our handlers it would be lost.
+        """
         self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._replaced)
 
     def release(self) -> None:
-        """After it, on both sides."""
+        """Restore the signal mask after the fork, in the parent and in the child."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
 
     def forget(self) -> None:
-        """In a forked child, which has no pool: signals end it, as they end any program."""
+        """Restore the usual handlers in a forked child, which has no pool: signals end it, as they end any program."""
         self._open.clear()
         for number in self._replaced:
             if signal.getsignal(number) == self._handle:
@@ -144,7 +147,7 @@ class _Handlers:
 
 
 _handlers = _Handlers()
-# In the child they run in this order.
+# In the child, `forget` runs first, and `release` after it.
 os.register_at_fork(before=_handlers.hold, after_in_parent=_handlers.release, after_in_child=_handlers.forget)
 os.register_at_fork(after_in_child=_handlers.release)
 
@@ -152,10 +155,10 @@ os.register_at_fork(after_in_child=_handlers.release)
 @contextmanager
 @trio.lowlevel.enable_ki_protection
 def interruption(hurry: Callable[[], None]) -> Iterator[Interruption]:
-    """While this is open, the first SIGINT or SIGTERM cancels the body, and its end raises what that stands for.
+    """While this is open, the first SIGINT or SIGTERM cancels the body. The end then raises the signal's exception.
 
-    Further ones call `hurry` while the pool closes. Signals with a handler of the application's own are left alone; so
-    are all of them outside of the main thread.
+    Further signals call `hurry` while the pool closes. Signals for which the application has its own handler are left
+    alone. Outside of the main thread, all signals are left alone.
     """
     it = Interruption(hurry)
     _handlers.add(it)
@@ -167,9 +170,9 @@ def interruption(hurry: Callable[[], None]) -> Iterator[Interruption]:
 
 
 async def for_the_application(function: Callable[[], Awaitable[T]]) -> T:
-    """Await code of the application in a task of the pool's own. If it blocks, a signal can break in.
+    """Await code of the application in a task of the pool's own. If the code blocks, a signal can break in.
 
-    The KeyboardInterrupt is then raised in the main task, and here a `RuntimeError`.
+    Then the main task gets the KeyboardInterrupt, and this function raises `RuntimeError`.
     """
     try:
         return await _unguarded(function)

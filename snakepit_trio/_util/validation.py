@@ -1,4 +1,4 @@
-"""Validators of settings, and of the like arguments: what is wrong is told in one line, with the name and a remedy."""
+"""Validators of settings and similar arguments. Each error is one line, with the name of the setting and a remedy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bridge_py.wire.errors import UsageError
 #: An attrs validator: takes the instance, the attribute and the value.
 Validator = Callable[[Any, Any, Any], None]
 
-_LARGEST: Final = 2**63 - 1  # what the wire, and the kernel, can hold
+_LARGEST: Final = 2**63 - 1  # the largest number that the wire and the kernel can hold
 _LONGEST: Final = 200  # characters of a value that are shown
 _LONGEST_NAME: Final = 100
 
 
 def refuse(name: str, value: object, remedy: str) -> UsageError:
-    """The error for a setting that cannot be. `remedy` is an imperative, such as "give seconds"."""
+    """The error for an invalid setting. `remedy` is an imperative, such as "give seconds"."""
     try:
         shown = repr(value)
     except Exception as error:
@@ -31,7 +31,10 @@ def refuse(name: str, value: object, remedy: str) -> UsageError:
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None, *, or_none: str = "") -> None:
-    """Raise `UsageError` for what is no whole number within bounds. `or_none` says what None means, where it may be."""
+    """Raise `UsageError` for anything but a whole number within bounds.
+
+    `or_none` says what None means. If it is empty, None is refused too.
+    """
     if value is None and or_none:
         return
     if is_whole(value) and most is None and value > _LARGEST:
@@ -42,7 +45,7 @@ def check_whole(name: str, value: object, least: int, most: int | None = None, *
 
 
 def check_seconds(name: str, value: object, *, or_zero: bool = False, or_none: str = "") -> None:
-    """Raise `UsageError` for what is no time in seconds."""
+    """Raise `UsageError` for anything but a time in seconds. `or_none` is as for `check_whole`."""
     if value is None and or_none:
         return
     if not is_number(value) or not (value >= 0 if or_zero else value > 0):
@@ -51,12 +54,12 @@ def check_seconds(name: str, value: object, *, or_zero: bool = False, or_none: s
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number. A bool is one to Python, but "workers=True" is a mistake."""
+    """Whether a value is a whole number. To Python a bool is one, but "workers=True" is a mistake."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a number that a float can hold."""
     if not is_whole(value) and not isinstance(value, float):
         return False
     try:
@@ -96,7 +99,7 @@ def one_of(choices: tuple[str, ...]) -> Validator:
 
 
 def word(default: str, choices: tuple[str, ...]) -> Any:
-    """The field of one of several words. For type checkers that take a default for any text."""
+    """The field of one of several words. It is `Any`, because type checkers take the default for any text."""
     return attrs.field(default=default, validator=one_of(choices))
 
 
@@ -113,7 +116,7 @@ def path(*, or_none: str = "") -> Validator:
 
 
 def text(*, or_none: str = "") -> Validator:
-    """The validator of text that a program is given."""
+    """The validator of text that is passed to a program."""
 
     def check(_instance: object, field: Any, value: object) -> None:
         if not is_text(value) and not (value is None and or_none):
@@ -144,12 +147,12 @@ def environment(_instance: object, field: Any, value: object) -> None:
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether it is text that the kernel can take, as an argument or a path."""
+    """Whether a value is text that the kernel can take, as an argument or a path."""
     return isinstance(value, str) and "\0" not in value and _can(os.fsencode, value)
 
 
 def is_utf8(value: object) -> TypeGuard[str]:
-    """Whether it is text that the wire can hold."""
+    """Whether a value is text that the wire can hold."""
     return isinstance(value, str) and _can(str.encode, value)
 
 

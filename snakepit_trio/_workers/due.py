@@ -25,19 +25,19 @@ class Due:
         self._not_before = 0.0
 
     def ask(self, reason: str) -> None:
-        """It should be replaced."""
+        """Note a reason to replace the worker, if it is the first, and no replacement has just failed."""
         if self.reason is None and trio.current_time() >= self._not_before:
             self.reason = reason
             self.turn.set()
 
     def postpone(self) -> None:
-        """It stays for now: its replacement could not start."""
+        """Keep the worker for now, because its replacement could not start."""
         self.reason = None
         self.turn = trio.Event()
         self._not_before = trio.current_time() + _POSTPONE
 
     def look(self, calls: int, resident_bytes: Callable[[], int]) -> None:
-        """It has served so many calls; ask if that, its age or its memory is a reason."""
+        """Ask for the replacement if the number of served calls, the age or the memory of the worker is a reason."""
         resident = resident_bytes() if self._policy.resident_bytes else 0
         age = trio.current_time() - self._born
         if reason := self._policy.reason(calls=calls, age=age, resident_bytes=resident):

@@ -17,9 +17,9 @@ _LOOK_AGAIN: Final = 0.05  # seconds
 class Heartbeat:
     """The pings of one worker, and what their answers tell.
 
-    The worker's link has a thread of its own, so a busy tool does not delay an answer, unless it sits in C code
-    that holds the GIL. That is legal, and bounded by the deadline of its call: a worker with calls is excused
-    while its process is not stopped.
+    The worker's link has a thread of its own. So a busy tool delays an answer only while it runs C code that holds
+    the GIL. That is legal, and the deadline of its call bounds it. So a worker with calls is excused, unless its
+    process is stopped.
     """
 
     def __init__(self, config: PoolConfig) -> None:
@@ -47,14 +47,14 @@ class Heartbeat:
         return self.misses(is_stopped, is_busy=is_busy())
 
     def sent(self, now: float) -> int:
-        """The next ping is sent; returns its number."""
+        """Note that the next ping is sent. Returns its number."""
         self._number += 1
         self._sent_at = now
         self.answered = trio.Event()
         return self._number
 
     def answer(self, number: int, now: float) -> None:
-        """An answer has come. One to an earlier ping proves life as well, but not how fast."""
+        """Note an answer. An answer to an earlier ping proves life as well, but shows no latency."""
         self.missed = 0
         self.last_answer = now
         if number == self._number:
@@ -74,6 +74,6 @@ class Heartbeat:
 
 async def beyond(most: int, resident_bytes: Callable[[], int]) -> int:
     """Wait until a process holds more than `most` bytes; returns how many. It is looked at twenty times a second."""
-    while (held := resident_bytes()) <= most:  # noqa: ASYNC110 - nobody tells
+    while (held := resident_bytes()) <= most:  # noqa: ASYNC110 - nothing reports it
         await trio.sleep(_LOOK_AGAIN)
     return held

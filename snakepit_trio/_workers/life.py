@@ -1,18 +1,19 @@
-"""A worker's life as a table: in which phase which event leads where, and why a worker ends.
+"""A worker's life as a table: which event leads from which phase to which, and why a worker ends.
 
-A worker stands for one process, from before its start until after its end, and is never used again. What makes a
-life hard to get right is that its events come from six places that know nothing of each other: the pool (drain,
-stop, hurry), the connection (hello, a lost link, a broken protocol), the kernel (the exit of the process), the
-clock (too late, silent), the memory (too much of it) and the calls (one that only a death can stop). They come in
-any order, twice, and late. So each of them is only told to the table, which knows whether it still means anything,
-and the first reason to end stays the reason: all that follows is its consequence.
+A worker stands for one process, from before its start until after its end, and is never used again. A life is hard
+to get right, because its events come from six places that know nothing of each other: the pool (drain, stop,
+hurry), the connection (hello, a lost link, a broken protocol), the kernel (the exit of the process), the clock (too
+late, silent), the memory (too much of it) and the calls (a call that only the worker's death can stop). Events come
+in any order, twice, and late. So every event goes to the table, which knows whether the event still means anything.
+The first reason to end stays the reason: everything that follows is its consequence.
 
-What may live in here: phases, events, reasons, and the seconds of patience that a reason is worth. No process, no
-call, no await, no clock. What happens on the way from one phase to the next is `Worker`'s to do.
+This module has phases, events, reasons, and the seconds of patience for each reason. It has no process, no call, no
+await and no clock. `Worker` does what is to be done between one phase and the next.
 
-Two promises hang on this table. A worker takes calls in READY and in no other phase, so nothing is sent to one that
-is leaving. And its calls are settled once, on the way to STOPPED, which only a reaped process reaches: none of
-their code runs any more, whatever the reason was.
+Two promises depend on this table. A worker takes calls in READY and in no other phase, so no call is sent to a
+worker that is leaving. Its calls are settled once, on the way to STOPPED, when its process has been reaped: none of
+their code runs any more, whatever the reason was. (`Worker` waits a bounded time for a process that the kernel holds
+even after SIGKILL.)
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Phase(StrEnum):
 
     STARTING = "starting"  # its process is being started, or has not said hello
     READY = "ready"  # it takes calls
-    DRAINING = "draining"  # it takes no calls any more; those that it has may end
-    ENDING = "ending"  # nothing is said to it any more, and its process is being ended
+    DRAINING = "draining"  # it takes no calls any more; the calls that it has may end
+    ENDING = "ending"  # its process is being ended
     STOPPED = "stopped"  # its process is reaped, and its calls are settled
 
 
@@ -40,12 +41,12 @@ class Event(Enum):
     """What changes a worker's phase."""
 
     HELLO = "hello"  # it has said what it can do
-    DRAIN = "drain"  # another takes its place
+    DRAIN = "drain"  # it shall finish its calls and leave
     END = "end"  # there is a reason for it to end
-    SETTLE = "settle"  # its process is no more
+    SETTLE = "settle"  # its process has ended
 
 
-#: From a phase, by an event, to the next one. An event that is not here means nothing in that phase.
+#: For each phase: the next phase, by event. An event that is missing here means nothing in that phase.
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
     Phase.STARTING: {Event.HELLO: Phase.READY, Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
     Phase.READY: {Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
@@ -59,11 +60,11 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
 class Reason:
     """Why a worker ends: in words, with `{}` for details, and what follows from it."""
 
-    words: str | None  # None: because the pool wants it to, so it is told goodbye and given time
-    at_start: str | None = None  # the words for one that has not said hello, if they are others
+    words: str | None  # None: the pool wants it to end, so it gets a goodbye and time
+    at_start: str | None = None  # other words for a worker that has not said hello
     patience: float = 0.0  # seconds to wait for its own exit before it is killed
-    patience_at_start: float = 0.0  # the same while nobody waits for it but who wants to know why it did not start
-    is_believed: bool = True  # what it has said of its calls
+    patience_at_start: float = 0.0  # the same before it was ready: only its starter waits, to learn the cause
+    is_believed: bool = True  # whether its ledger is believed
 
 
 ASKED: Final = Reason(None)
@@ -87,17 +88,17 @@ class Life:
         self.phase = Phase.STARTING
         self.was_ready = False
         self.reason: Reason | None = None  # why it ends, once it does
-        self.problem: str | None = None  # the same in words; None if the pool wants it to
-        self.is_believed = True  # what it says of the calls that it has started
+        self.problem: str | None = None  # the same in words; None if the pool wants it to end
+        self.is_believed = True  # whether its ledger is believed
 
     @property
     def is_over(self) -> bool:
-        """Whether it ends, or has ended: nothing is said to it any more."""
+        """Whether it is ending, or has ended."""
         return self.phase in (Phase.ENDING, Phase.STOPPED)
 
     @property
     def has_left(self) -> bool:
-        """Whether it takes no more calls, and never will again."""
+        """Whether it has stopped taking calls for good."""
         return self.phase not in (Phase.STARTING, Phase.READY)
 
     @property
@@ -108,7 +109,7 @@ class Life:
         return self.reason.patience if self.was_ready else self.reason.patience_at_start
 
     def take(self, event: Event) -> bool:
-        """An event has come. Returns False if it means nothing any more."""
+        """Take an event. Returns False if the event means nothing in the present phase."""
         following = TABLE[self.phase].get(event)
         if following is None:
             return False
@@ -117,7 +118,7 @@ class Life:
         return True
 
     def end(self, reason: Reason, *details: object) -> bool:
-        """There is a reason to end. Returns False if there has been one before, which stays the reason."""
+        """End for a reason. Returns False if there was an earlier reason, which stays the reason."""
         self.is_believed &= reason.is_believed
         if not self.take(Event.END):
             return False
@@ -125,7 +126,7 @@ class Life:
         return True
 
     def name(self, reason: Reason, *details: object) -> None:
-        """What has turned out to be the reason, of which the first one was a consequence."""
+        """Set the reason. Also replaces a first reason that has turned out to be a consequence of this one."""
         words = reason.words if self.was_ready else reason.at_start or reason.words
         self.reason = reason
         self.problem = None if words is None else words.format(*details)

@@ -13,7 +13,7 @@ _LONGEST_LINE = 64 * 1024
 async def log_lines(output: Output, logger: SafeLogger, tail: deque[str]) -> None:
     """Log each line of a worker's output until it ends. Lines over 64 KiB are cut into several.
 
-    `tail` gets those of stderr.
+    `tail` gets the lines of stderr.
     """
     rest = b""
     async for data in output.stream:

@@ -34,14 +34,14 @@ class WorkerStarter:
     ) -> None:
         self.id = id
         self.worker = make_worker(id)
-        self.workers: list[Worker] = []  # all whose process may live, the present one last
+        self.workers: list[Worker] = []  # all workers whose process may live, the present one last
         self.failure: WorkerStartError | None = None  # of the very first start
         self.up = trio.Event()  # the very first start has worked, or has failed
         self.restarts = 0
         self.recycled = 0
         self._make_worker = make_worker
         self._policy = policy
-        self._recycling = recycling  # one at a time in a pool, so that it never runs short
+        self._recycling = recycling  # one at a time in a pool, so that the pool never runs short
         self._changes = changes
         self._stopping = trio.Event()
 
@@ -86,7 +86,7 @@ class WorkerStarter:
             elif not self._stopping.is_set():
                 logger.error("%s", error)
         except Exception:
-            # A fault of ours is an end like others: the next start comes after the pause that is due.
+            # A fault of our own counts as an end like any other: the next start comes after the usual pause.
             logger.exception("worker %s failed", worker.id)
         finally:
             self.workers.remove(worker)
@@ -96,7 +96,7 @@ class WorkerStarter:
             logger.warning("%s; it is replaced", worker.failure)
 
     def _check_start(self, worker: Worker) -> None:
-        # It was ready for a moment, in which nobody could see it.
+        # It was ready only for a moment: `_announce` had no time to see that.
         if worker.failure is not None and not self.up.is_set():
             failure = worker.failure
             raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
@@ -116,7 +116,7 @@ class WorkerStarter:
             nursery.start_soon(self._run, self.worker)
 
     async def _recycle(self, nursery: trio.Nursery) -> None:
-        """Start a replacement, and only when it is ready let the old one finish its calls and go."""
+        """Start a replacement. Only when it is ready, let the old worker finish its calls and end."""
         old = self.worker
         async with self._recycling:
             if not old.is_due or self._stopping.is_set():
@@ -129,7 +129,7 @@ class WorkerStarter:
                 self.recycled += 1
                 self.worker = fresh
                 old.drain()
-                self._changes.notify()  # when the fresh one was ready, nobody could see it here
+                self._changes.notify()  # the fresh worker was ready before it was visible here
             else:
                 old.postpone()
 
@@ -192,7 +192,7 @@ class Supervisor:
         return self._add(self._nursery)
 
     def reconcile(self) -> None:
-        """Start what is missing, retire what is too much: the newest first."""
+        """Start missing workers, or retire surplus ones, the newest first."""
         assert self._nursery is not None
         active = [starter for starter in self.starters.values() if not starter.is_stopping]
         for _ in range(self.target - len(active)):
@@ -211,7 +211,7 @@ class Supervisor:
         try:
             await starter.run()
         except Exception:
-            # A fault of ours must not take the pool down; `reconcile` starts another one.
+            # A fault of our own must not take the pool down; `reconcile` starts another starter.
             logger.exception("the starter of worker %s failed", starter.id)
         finally:
             del self.starters[starter.id]
@@ -232,7 +232,7 @@ class Supervisor:
         return [starter.worker for starter in self.starters.values() if starter.worker.is_ready]
 
     def missing(self) -> int:
-        """How many workers are not ready that should be."""
+        """How many workers should be ready and are not."""
         return max(0, self.target - len(self.ready()))
 
     async def retire(self, starter: WorkerStarter) -> None:
@@ -243,14 +243,14 @@ class Supervisor:
         await self._until_gone(starter)
 
     async def renew(self, starter: WorkerStarter) -> None:
-        """Replace a worker by a fresh one. Returns when that one is ready, or the starter is gone."""
+        """Replace a worker by a fresh one. Returns when the fresh worker is ready, or when the starter is gone."""
         old = starter.worker
         old.recycle("its pool's owner asked for it")
         while starter.id in self.starters and not (starter.worker is not old and starter.worker.is_ready):
             await self._changes.wait()
 
     async def shrink(self, number: int) -> None:
-        """Take out that many workers, the newest first. Returns when they have ended."""
+        """Take out `number` workers, the newest first. Returns when they have ended."""
         active = [starter for starter in self.starters.values() if not starter.is_stopping]
         surplus = active[len(active) - number :]
         self.target -= len(surplus)

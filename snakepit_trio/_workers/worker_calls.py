@@ -1,4 +1,4 @@
-"""The calls that one worker has: sent, stopped, and ended by what it answers."""
+"""The calls of one worker: how they are sent, stopped, and ended by the worker's answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .life import Life, Phase
 
 
 class WorkerEvents(Protocol):
-    """To whom a worker reports what becomes of it, and of its calls."""
+    """The receiver of a worker's reports about itself and its calls."""
 
     tools: dict[str, ToolSpec]  # by name, as the workers describe them
 
@@ -42,10 +42,10 @@ class WorkerEvents(Protocol):
         """A worker takes calls from now on."""
 
     def worker_leaving(self, worker: CallWorker) -> None:
-        """A worker takes no more calls; those it has may still end."""
+        """A worker takes no more calls; the calls that it has may still end."""
 
     def worker_gone(self, worker: CallWorker, last_started: int | None, failure: WorkerCrashed | None) -> None:
-        """A worker's process is no more: settle the calls it had. `last_started`: None if that is not known."""
+        """A worker's process has ended: settle the calls that it had. `last_started` is None if that is not known."""
 
     def tell_end(self, worker: CallWorker, exit_code: int | None) -> None:
         """A worker's process is gone, and its calls are settled."""
@@ -54,14 +54,14 @@ class WorkerEvents(Protocol):
         """A call has ended on its worker."""
 
     def call_failed(self, call: Call, error: Exception) -> None:
-        """A call has ended on its worker, and something was raised on the way to tell: it fails, and no other."""
+        """A call has ended on its worker, but telling its caller raised an error: only this call fails."""
 
     def call_returned(self, worker: CallWorker, call: Call) -> None:
-        """A worker has given a call back that it had not started."""
+        """A worker has given back a call that it had not started."""
 
 
 class WorkerCalls(ABC):
-    """What a worker is for its calls. Its life is that of a `Worker`."""
+    """The part of a worker that its calls use. Its subclass `Worker` adds the life of its process."""
 
     def __init__(self, id: str, config: PoolConfig, reports: WorkerEvents) -> None:
         self.id = id
@@ -71,7 +71,7 @@ class WorkerCalls(ABC):
         self.tools: dict[str, ToolSpec] = {}  # by name
         self.health = Heartbeat(config)
         self.due = Due(config.recycle)
-        self.failure: WorkerCrashed | None = None  # what its calls fail with, once it has crashed
+        self.failure: WorkerCrashed | None = None  # the error of its calls, once it has crashed
         self.is_killed_by_us = False
         self._reports = reports
         self._process: WorkerProcess | None = None
@@ -80,7 +80,7 @@ class WorkerCalls(ABC):
 
     @property
     def has_left(self) -> bool:
-        """Whether it takes no more calls, and never will again."""
+        """Whether it has stopped taking calls for good."""
         return self._life.has_left
 
     @property
@@ -92,7 +92,7 @@ class WorkerCalls(ABC):
     def kill(self, problem: str, *, for_a_call: bool = False) -> None:
         """Kill its process group at once; `problem` goes into the error of its calls.
 
-        `for_a_call`: the worker itself is well, but only its end stops a call.
+        `for_a_call`: the worker itself is well, but only killing it stops one of its calls.
         """
 
     @abstractmethod
@@ -109,7 +109,7 @@ class WorkerCalls(ABC):
 
     @property
     def kills_to_cancel(self) -> bool:
-        """Whether its calls can be stopped in no other way than by killing it."""
+        """Whether killing it is the only way to stop its calls."""
         return self._connection is not None and self._connection.kills_to_cancel
 
     def start(self, call: Call) -> None:
@@ -120,42 +120,42 @@ class WorkerCalls(ABC):
         self.calls[call.id] = call
 
     def cancel(self, call: Call) -> None:
-        """Ask for the end of a call, and end what the host does for it."""
+        """Ask the worker to end a call, and cancel the host's work for the call."""
         if self._connection is None:
             return
         self._connection.host_work.cancel_for(call)
         if call.id not in self.calls:
             return
         for frame in self._connection.cancel(call.id):
-            # What it ended with is not all there, and never will be.
+            # The call's outcome: its large buffers will not come any more, or the call was not sent.
             if frame.kind != Kind.CHUNK:
                 self._call_ended(self.calls.pop(call.id), frame, stopped(call))
 
     def end_session(self, session_id: str) -> None:
-        """Tell it that a session has ended of which it may hold something."""
+        """Tell the worker that a session has ended: it may still hold data of the session."""
         if self._connection is not None and not self._life.is_over:
             self._connection.end_session(session_id)
 
     def is_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call's tool is one that is stopped by killing its worker."""
+        """Whether calls of this call's tool are stopped by killing the worker."""
         tool = self.tools.get(call.name)
         return self.kills_to_cancel or (tool is not None and tool.cancel == "kill")
 
     def must_be_killed_to_stop(self, call: Call) -> bool:
-        """Whether a call runs, by the ledger, whose tool is stopped by killing its worker."""
+        """Whether the ledger shows that the call runs, and only killing the worker stops calls of its tool."""
         return self.is_killed_to_stop(call) and self._is_open(call) and self.has_started(call)
 
     def has_started(self, call: Call) -> bool:
-        """Whether a call that was sent has started, by the ledger."""
+        """Whether the ledger shows that a call that was sent has started."""
         return self._process is not None and self._process.last_started >= call.id
 
     def recall(self, call: Call) -> None:
-        """Ask for a call back if it has not started."""
+        """Ask the worker to give back a call if it has not started it."""
         if self._connection is not None and self._is_open(call):
             self._connection.recall(call.id)
 
     def grant(self, call: Call, chunks: int) -> None:
-        """Let a stream go on."""
+        """Give a stream credit for more chunks."""
         if self._connection is not None and self._is_open(call):
             self._connection.grant(call.id, chunks)
 
@@ -163,7 +163,7 @@ class WorkerCalls(ABC):
         return self._connection is not None and call.id in self.calls and self._connection.is_open(call.id)
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
-        """Call `then` when the host does nothing more for a call that has ended here; what it does is stopped."""
+        """Cancel the host's work for a call that has ended in this worker, and call `then` when that work is over."""
         if self._connection is None:
             then()
         else:
@@ -181,7 +181,7 @@ class WorkerCalls(ABC):
             raise
 
     def _fail(self, error: Exception) -> None:
-        # At once: the link breaks by this, the worker dies of that, and its death might be seen first.
+        # At once: this error breaks the link, the worker then dies, and its death might be seen first.
         self.kill(f"lost its link by a fault of the host: {told(error)}")
 
     def _take(self, frame: Frame) -> None:
@@ -208,7 +208,7 @@ class WorkerCalls(ABC):
             else:
                 self._call_ended(call, frame, None)
         except DecodeError:
-            self.calls[frame.call_id] = call  # settled with the worker, which ends by this
+            self.calls[frame.call_id] = call  # it is settled with the worker, which this error ends
             raise
         except Exception as error:
             self._reports.call_failed(call, error)
@@ -218,13 +218,13 @@ class WorkerCalls(ABC):
             self._reports.call_returned(self, call)
             self._stop_if_drained()
         elif fault.code == CANCELLED:
-            # Either its caller no longer listens, or it is ours: a worker that is told to end stops its calls.
+            # Either its caller no longer listens, or the pool told the worker to end, and so it stopped its calls.
             self._call_ended(call, frame, stopped(call))
         else:
             self._call_ended(call, frame, raised_by(error_of(fault), call.name, self.id))
 
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
-        # What the host still does for it, for a thread that the tool has left behind say, is its code too.
+        # The host's work for the call, such as for a thread that the tool has left behind, is its code too.
         if self._connection is not None and call.id in self._connection.host_work.serving:
             self._connection.host_work.when_over(call, lambda: self._call_over(call, frame, failure))
         else:

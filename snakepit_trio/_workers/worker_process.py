@@ -1,7 +1,7 @@
-"""One worker: launched, connected, serving, and ended for certain.
+"""One worker: it is launched, is connected, serves calls, and is ended for certain.
 
-A `Worker` stands for one process and is never used again after it. Its calls are reported over only
-when it is known that none of their code runs: by the frame that ends a call, or by the reaped process.
+A `Worker` stands for one process and is never used again after it. It reports a call as over only when it is known
+that none of the call's code runs: by the frame that ends the call, or because the process has been reaped.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from .worker_state import WorkerState
 
 logger = get_logger("snakepit.worker")
 
-_LAUNCH = 5.0  # seconds to start a process, which an executable on a dead file system may keep from being one
-_LAST_WORDS = 0.5  # to read the pipes of a dead process to their end
-_REAP = 5.0  # SIGKILL takes effect at once unless the kernel holds the process
+_LAUNCH = 5.0  # seconds to start a process; an executable on a dead file system may block the start
+_LAST_WORDS = 0.5  # seconds to read the pipes of a dead process to their end
+_REAP = 5.0  # seconds; SIGKILL takes effect at once unless the kernel holds the process
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
 _STATES: Final = {
     Phase.STARTING: WorkerState.STARTING,
@@ -81,7 +81,7 @@ class Worker(WorkerCalls):
         self._stderr_tail: deque[str] = deque(maxlen=config.stderr_lines)
 
     def resident_bytes(self) -> int:
-        """The memory of its process; 0 if there is none."""
+        """The resident memory of its process, in bytes; 0 if there is no process."""
         if self._process is None or self._life.phase is Phase.STOPPED:
             return 0
         return self._process.resident_bytes()
@@ -117,7 +117,7 @@ class Worker(WorkerCalls):
         return f"worker {self.id} {what}"
 
     async def until_ready_or_over(self) -> None:
-        """Wait until it takes calls, or never will."""
+        """Wait until it takes calls, or until it is certain that it never will."""
         await self._ready_or_over.wait()
 
     # Its life.
@@ -136,7 +136,7 @@ class Worker(WorkerCalls):
         try:
             await self._live(process)
         except Exception as error:
-            # A fault of ours, or of what the application has given us: its calls have been settled.
+            # A fault of our code or of the application's: the calls of the worker have been settled.
             if not self._life.was_ready:
                 raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error
             logger.error("worker %s ended by a fault of its host", self.id, exc_info=error)
@@ -151,7 +151,7 @@ class Worker(WorkerCalls):
         async with trio.open_nursery() as nursery:
             try:
                 async with trio.open_nursery() as pipes:
-                    # The line first: it may have to hear the first words.
+                    # The connection comes first: it may have to hear the worker's first words.
                     here = ConnectionContext(
                         worker_id=self.id,
                         services=self._services,
@@ -177,7 +177,7 @@ class Worker(WorkerCalls):
                 self._finish(FAILED, told(error))
                 raise
             finally:
-                # Before the tasks in here have ended: host tools among them may wait for calls of this very worker.
+                # Before the tasks of this nursery have ended: host tools among them may wait for calls of this worker.
                 with trio.CancelScope(shield=True):
                     await self._reap_and_settle(process)
             nursery.cancel_scope.cancel()
@@ -192,7 +192,7 @@ class Worker(WorkerCalls):
         while not self._life.is_over:
             await trio.sleep(self._config.ping_interval)
             with logger.tolerates("a look at a worker"):
-                # While it starts it cannot answer; that is bounded by `start_timeout`, unless it is stopped.
+                # A starting worker cannot answer: it is excused unless it is stopped, and `start_timeout` bounds that.
                 if await self.health.ask(
                     self._ping, process.is_stopped, lambda: not self._life.was_ready or bool(self.calls)
                 ):
@@ -216,7 +216,7 @@ class Worker(WorkerCalls):
             self._finish(PROTOCOL_BROKEN, error)
         except Exception as error:
             logger.exception("the link of worker %s failed", self.id)
-            self._fail(error)  # so nothing that it runs is to blame
+            self._fail(error)  # a kill by the host: no call of the worker is to blame
 
     async def _until_over(self) -> None:
         if not await comes_within(self._config.start_timeout, self._ready_or_over.wait):
@@ -234,12 +234,12 @@ class Worker(WorkerCalls):
             await self._exits_within(self._life.patience)
             self._name_exit()
         self._name_oom(process)
-        # Also after its exit: what it started may live on in its group.
+        # Even after its exit: processes that it started may live on in its group.
         self._signal(signal.SIGKILL)
         await self._exits_within(step)
 
     def _name_exit(self) -> None:
-        # Which of the two a death shows first is a race; they are told as one.
+        # A death shows as a lost link or as an exit first: that is a race, so both are reported as an exit.
         if self._life.reason is LINK_LOST and self._exited.is_set():
             self._life.name(EXITED)
 
@@ -261,7 +261,7 @@ class Worker(WorkerCalls):
                 self._process.signal_group(number)
 
     def hurry(self) -> None:
-        """End it now: it is killed, and not waited for as long as it might be."""
+        """End it now: kill it, and wait for its end for a shorter time than usual."""
         self._is_hurried = True
         self._finish(ASKED)
         self._signal(signal.SIGKILL)
@@ -289,7 +289,7 @@ class Worker(WorkerCalls):
             logger.error("worker %s (pid %d) does not end after SIGKILL", self.id, process.pid)
 
     def _settle(self, process: WorkerProcess) -> None:
-        # Whatever of this fails, its calls get their outcome.
+        # Whichever step fails, the calls get their outcome.
         last_started = None
         with logger.tolerates("its leaving"):
             self._finish(POOL_ENDED)
@@ -309,7 +309,7 @@ class Worker(WorkerCalls):
             self._reports.worker_leaving(self)
 
     def drain(self) -> None:
-        """Take no more calls, give back what has not started, and stop when the others are over."""
+        """Take no more calls, recall the calls that have not started, and stop when the others are over."""
         if not self._life.take(Event.DRAIN):
             return
         self._reports.worker_leaving(self)
@@ -323,7 +323,7 @@ class Worker(WorkerCalls):
             self.due.ask(reason)
 
     def postpone(self) -> None:
-        """It stays for now: its replacement could not start."""
+        """Keep the worker for now, because its replacement could not start."""
         if not self._life.is_over:
             self.due.postpone()
 
@@ -338,7 +338,7 @@ class Worker(WorkerCalls):
     def kill(self, problem: str, *, for_a_call: bool = False) -> None:
         """Kill its process group at once; `problem` goes into the error of its calls.
 
-        `for_a_call`: the worker itself is well, but only its end stops a call.
+        `for_a_call`: the worker itself is well, but only killing it stops one of its calls.
         """
         if not self._life.is_over:
             self.is_killed_by_us = True

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, by the protocol that their adapter names."""
+"""Launches workers as processes of this machine. The adapter names their protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Launch = Callable[[Place, str, ProcessRegistry, AsyncioLoop], Awaitable[WorkerPr
 
 
 class Local(Launcher):
-    """The default: each worker is a process of this machine, and nothing of it outlives this one."""
+    """The default launcher: each worker is a process of this machine, and nothing of it outlives this process."""
 
     def open(self, config: PoolConfig) -> Site:
         try:
@@ -71,7 +71,7 @@ class _LocalSite(Site):
 
 
 def _launch_of(protocol: Literal["link", "grpc", "stdio"]) -> Launch:
-    # Loaded when they are needed: the wire contract takes a fifth of what all else takes to import.
+    # Imported when needed: the wire contract takes a fifth of the import time of everything else together.
     if protocol == "grpc":
         from . import foreign
 
@@ -86,8 +86,8 @@ def _launch_of(protocol: Literal["link", "grpc", "stdio"]) -> Launch:
 
 
 async def _sweep() -> None:
-    # It may take long, and can be left: what it kills and removes belongs to nobody.
+    # A sweep may take long, and can be abandoned: nobody owns the processes and files that it removes.
     try:
         await trio.to_thread.run_sync(sweep_at_start, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-    except Exception as error:  # a sweep is not what the pool lives by
+    except Exception as error:  # the pool works without the sweep
         logger.warning("what dead runs have left could not be swept: %s", error)

@@ -28,7 +28,7 @@ from .process import OwnProcess, spawn
 
 
 class ForeignProcess(OwnProcess):
-    """One such process, and where it reaches the host."""
+    """A worker process that speaks the wire contract, and the listener where it reaches the host."""
 
     def __init__(
         self,
@@ -49,25 +49,25 @@ class ForeignProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
+        """Id of the last call that was opened on the connection. An opened call counts as started."""
         return 0 if self._connection is None else self._connection.last_opened
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is to be read from it, from its first byte on."""
+        """The output streams of the process that must be read, from the first byte on."""
         pipes = self._process.pipes
         hear = None if self._connection is None else self._connection.hear
         return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The connection to it."""
+        """Make the connection to the process."""
         self._connection = ContractConnection(
             context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )
         return self._connection
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
+        """Give back what the host holds for the process. Call it after the process has ended."""
         try:
             self._listener.close()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -85,7 +85,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.callback(registry.forget, key)
         folder = Path(tempfile.mkdtemp(dir=registry.folder))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        # It listens before the worker starts, so that the worker finds it whenever it looks.
+        # The host listens before the worker starts, so the worker can connect at any time.
         listener = undo.enter_context(listen("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id)]
@@ -96,7 +96,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
 
 
 def within_limits(config: PoolConfig) -> list[str]:
-    """What a command begins with so that it lives within the limits of the pool."""
+    """The beginning of a command that sets the pool's limits for the process; empty if there are none."""
     if config.limits is None:
         return []
     return [sys.executable, bridge_py.execution.limited.__file__, json.dumps(config.limits.chosen())]

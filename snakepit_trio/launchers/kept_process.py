@@ -1,4 +1,4 @@
-"""The host's side of a keeper: one worker process, what is known of it, and its end."""
+"""The host's side of a keeper: it starts one worker process, watches it, and ends it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ logger = get_logger("snakepit.processes")
 
 
 class Pipes:
-    """The pipes of a worker: this process's ends as streams, the worker's as descriptors, until it has them."""
+    """The pipes of a worker.
+
+    The host's ends are streams. The worker's ends are descriptors, which the host holds until the worker has them.
+    """
 
     def __init__(self, *, with_stdin: bool) -> None:
         self.given: list[int] = []
@@ -49,18 +52,18 @@ class Pipes:
         return self._ours[-1]
 
     def give(self) -> None:
-        """Close the worker's ends, which it has by now, or never will."""
+        """Close the host's copies of the worker's ends. The worker has its own by now, or never will."""
         while self.given:
             os.close(self.given.pop())
 
     def close(self) -> None:
-        """Close our own."""
+        """Close the host's ends."""
         for stream in self._ours:
             stream.close()
 
 
 class KeptProcess:
-    """A worker process below its keeper. `mark` is in the environment of whatever it starts."""
+    """A worker process below its keeper. Every process that the worker starts has `mark` in its environment."""
 
     def __init__(self, keeper: Child, pipes: Pipes, mark: str) -> None:
         self.keeper = keeper
@@ -82,9 +85,9 @@ class KeptProcess:
         pass_fds: Sequence[int] = (),
         with_stdin: bool = False,
     ) -> Self:
-        """Start a worker, whose mark is in `variables`. Raises `OSError`, also if its program cannot be run.
+        """Start a worker. Its mark is in `variables`.
 
-        If cancelled, the worker is killed.
+        Raises `OSError`, even if only the worker's program cannot be run. If this is cancelled, the worker is killed.
         """
         pipes = Pipes(with_stdin=with_stdin)
         try:
@@ -103,7 +106,7 @@ class KeptProcess:
         return kept
 
     async def end_now(self) -> None:
-        """Kill it, wait for its end, and close it; two seconds at the most, also if cancelled."""
+        """Kill the worker, wait for its end, and close it. Takes two seconds at the most, even if cancelled."""
         with trio.CancelScope(shield=True):
             self.signal(signal.SIGKILL)
             with trio.move_on_after(_LONGEST):
@@ -121,11 +124,11 @@ class KeptProcess:
             self._ticks = start_ticks(self.pid)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the worker and those of its descendants that stayed in its group; SIGKILL ends them all."""
+        """Send a signal to the worker and the descendants in its group. SIGKILL ends all descendants."""
         self.keeper.tell(bytes([number]))
         if number is signal.SIGKILL and self.keeper.process.returncode is None:
             with contextlib.suppress(OSError):
-                os.kill(self.keeper.pid, signal.SIGCONT)  # somebody may have stopped it
+                os.kill(self.keeper.pid, signal.SIGCONT)  # the keeper may have been stopped
 
     async def wait(self) -> None:
         """Wait until the worker and all that it has started have ended."""
@@ -142,7 +145,10 @@ class KeptProcess:
             self._is_gone = True
 
     async def _end_without_keeper(self) -> None:
-        """Somebody has killed the keeper: the worker dies with it, but what it has started may live on."""
+        """End what is left of a worker whose keeper was killed by somebody.
+
+        The worker dies with its keeper, but the processes that the worker has started may live on.
+        """
         logger.warning("the keeper (pid %d) of worker process %d was killed", self.keeper.pid, self.pid)
         killed = {self.pid: self._ticks}
         with trio.move_on_after(_LONGEST):
@@ -154,16 +160,16 @@ class KeptProcess:
 
     def _kill_what_is_left(self, killed: dict[int, int | None]) -> bool:
         try:
-            # A process that is on its way out has no environment any more, and is not dead yet.
+            # A process that is ending has no environment any more, but is not dead yet.
             left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive(killed))
             killed |= {pid: start_ticks(pid) for pid in left - killed.keys()}
         except OSError:
-            return True  # no descriptor for now: we look again
+            return True  # no descriptor is free for now: look again
         kill(left)
         return bool(left)
 
     def close(self) -> None:
-        """Close the pipes and the socket. After its end."""
+        """Close the pipes, and the socket of the keeper. Call it after the worker has ended."""
         try:
             self.pipes.close()
         finally:
@@ -171,7 +177,10 @@ class KeptProcess:
 
 
 def _are_zombies_of_ours(pids: dict[int, int | None]) -> bool:
-    """Reap processes whose parents are gone, and which are ours now if this is the first process of a container."""
+    """Reap the processes that are children of this process now. Returns whether some of them have not ended yet.
+
+    If this is the first process of a container, processes whose parents are gone become its children.
+    """
     for pid in list(pids):
         try:
             ended, _ = os.waitpid(pid, os.WNOHANG)
@@ -205,7 +214,7 @@ def _spawn(
         stdout=stdout,
         stderr=stderr,
         pass_fds=[theirs.fileno(), *descriptors],
-        process_group=0,  # a session of its own would be scheduled as a rival of the host: sched(7), autogroup
+        process_group=0,  # no session of its own, which would be scheduled as a rival of the host: sched(7), autogroup
         cwd="/",
         env=place.environment(variables),
     )

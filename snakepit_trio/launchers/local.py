@@ -1,4 +1,4 @@
-"""Worker processes that speak the link: our own."""
+"""Worker processes that speak our own protocol, the link."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ class LocalProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """Id of the last call the worker has started. True to the last instruction of a dead worker."""
+        """Id of the last call that the worker has started. For a dead worker, it is exact to the last instruction."""
         return last_started(self._ledger)
 
     @property
     def last_words(self) -> str:
-        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
+        """Why the worker could not start, in its own words; empty if it has said nothing."""
         return failure_of(self._ledger)
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is to be read from it, from its first byte on."""
+        """The output streams of the process that must be read, from the first byte on."""
         pipes = self._process.pipes
         return Output(pipes.stdout, logging.INFO), Output(pipes.stderr, logging.WARNING, True)
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The connection to it."""
+        """Make the connection to the process."""
         return GrpcLink(context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
 
     def _hide_link(self) -> None:
-        """Remove the socket's file; what is connected stays connected."""
+        """Remove the socket's file. Open connections stay open."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
+        """Give back what the host holds for the process. Call it after the process has ended."""
         try:
             self._hide_link()
         finally:
@@ -86,7 +86,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     secret = secrets.token_hex(16)
     key = registry.reserve(worker_id)
-    # With the host's copies closed, a worker that dies before it accepts resets the connection.
+    # The host closes its copies, so that the connection is reset if the worker dies before it accepts.
     with contextlib.ExitStack() as undo, contextlib.ExitStack() as close:
         undo.callback(registry.forget, key)
         folder = Path(tempfile.mkdtemp(dir=registry.folder))
@@ -106,7 +106,8 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
 
 
 def _make_ledger() -> int:
-    # In no folder, and allocated here: where there is no room this raises, and not a SIGBUS for whoever writes to it.
+    # The ledger is in no folder, and its memory is allocated here. If there is no room, this
+    # raises. Without the allocation, the first process that writes to the ledger would get a SIGBUS.
     ledger = os.memfd_create("snakepit-ledger")
     try:
         os.posix_fallocate(ledger, 0, LEDGER_BYTES)

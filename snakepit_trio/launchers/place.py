@@ -1,4 +1,7 @@
-"""Where the workers of a pool start: settled when it opens, whatever becomes of folders and of this process later."""
+"""The place where the workers of a pool start.
+
+It is settled when the pool opens, whatever happens later to folders and to this process.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ from snakepit_trio._processes.children import interpreter, script
 class Place:
     """What all worker processes of a pool have in common.
 
-    `folder` is the absolute path of their working directory, and `descriptor` that very directory, which can be entered
-    also when it has been deleted; None if it is not there. `python` runs keepers and guardians.
+    `folder` is the absolute path of their working directory. `descriptor` refers to the directory itself, so that it
+    can be entered even when it has been deleted; None if the directory is not there. `python` runs keepers and
+    guardians.
     """
 
     config: PoolConfig
@@ -32,7 +36,7 @@ class Place:
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
-        """The place of a pool that opens now. Raises `UsageError` if no helper can be run, and `OSError`."""
+        """The place of a pool that opens now. Raises `UsageError` if no helper process can be run, and `OSError`."""
         python, keeper_script = interpreter(config.python), script(keeper.__file__)
         script(guardian.__file__)
         folder = os.fspath(config.cwd or os.curdir)
@@ -51,7 +55,7 @@ class Place:
             os.close(self.descriptor)
 
     def environment(self, given: dict[str, str]) -> dict[str, str]:
-        """The environment of a worker: this process's own, the pool's `env`, and what is `given`."""
+        """The environment of a worker: this process's own, the pool's `env`, and the `given` variables."""
         config = self.config
         path = [self.folder]
         if config.python == sys.executable:

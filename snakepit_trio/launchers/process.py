@@ -35,16 +35,16 @@ class OwnProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, minus the signal that killed it, or None while it lives."""
+        """The exit code, or minus the number of the signal that killed the process, or None while it lives."""
         return self._process.exit_code
 
     @property
     def last_words(self) -> str:
-        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
+        """Why the worker could not start, in its own words; empty if it has said nothing, or has no way to."""
         return ""
 
     async def wait(self) -> None:
-        """Wait until it has ended; it is reaped then."""
+        """Wait until the process has ended. It is reaped then."""
         await self._process.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
@@ -52,25 +52,25 @@ class OwnProcess:
         self._process.signal(number)
 
     def is_ready(self) -> None:
-        """It has introduced itself."""
-        # It may have moved itself to another control group while it started.
+        """Note that the worker has introduced itself."""
+        # The process may have moved itself to another control group while it started.
         with logger.tolerates("finding out who counts its memory"):
             self._oom = OomWatch(self.pid)
 
     def is_stopped(self) -> bool:
-        """Whether it has been stopped, by a debugger or a signal."""
+        """Whether the process has been stopped, by a debugger or a signal."""
         return is_stopped(self.pid)
 
     def resident_bytes(self) -> int:
-        """Its resident memory; 0 if that is not known."""
+        """The resident memory of the process, in bytes; 0 if it is not known."""
         return resident_bytes(self.pid)
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
+        """Whether the kernel killed the process because memory ran out. Ask once, after its death by SIGKILL."""
         return self._oom.was_victim()
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
+        """Give back what the host holds for the process. Call it after the process has ended."""
         try:
             self._registry.forget(self._key)
         finally:
@@ -88,9 +88,9 @@ async def spawn(
     pass_fds: Sequence[int] = (),
     with_stdin: bool = False,
 ) -> P:
-    """Start a process of a run, and `make` a worker's process of it.
+    """Start a process of a run, and return what `make` makes of it.
 
-    Raises `OSError`, and what `make` raises; the process has ended then, if there was one.
+    Raises `OSError`, and what `make` raises. If this raises, no process is left.
     """
     marks = {RUN_VARIABLE: registry.run_id, WORKER_VARIABLE: f"{registry.run_id}/{key}"}
     process = await KeptProcess.start(place, command, {**variables, **marks}, pass_fds=pass_fds, with_stdin=with_stdin)

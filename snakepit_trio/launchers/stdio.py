@@ -19,7 +19,7 @@ from .process import OwnProcess, spawn
 
 
 class StdioProcess(OwnProcess):
-    """One such process."""
+    """A worker process that speaks frames on its stdin and stdout."""
 
     def __init__(self, registry: ProcessRegistry, key: str, adapter: StdioJson, process: KeptProcess) -> None:
         super().__init__(process, registry, key)
@@ -28,16 +28,16 @@ class StdioProcess(OwnProcess):
 
     @property
     def last_started(self) -> int:
-        """Id of the last call that was sent: what was sent counts as started."""
+        """Id of the last call that was sent. A call that was sent counts as started."""
         return 0 if self._connection is None else self._connection.last_sent
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is to be read from it, from its first byte on."""
+        """The output streams of the process that must be read, from the first byte on."""
         return [Output(self._process.pipes.stderr, logging.WARNING, True)]
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The connection to it."""
+        """Make the connection to the process."""
         pipes = self._process.pipes
         assert pipes.stdin is not None
         self._connection = StdioConnection(context, self._adapter, pipes.stdin, pipes.stdout)

@@ -1,4 +1,4 @@
-"""What no session can be: checked by every store before it makes one."""
+"""Checks of the arguments for a new session. Every store makes them before it makes a session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from snakepit_trio._util.validation import is_number, is_utf8
 
 
 def check_new_session(session_id: object, ttl: object, metadata: object) -> None:
-    """Raise `SessionError`, which names the argument, for what no session can have."""
+    """Raise `SessionError`, which names the argument, for an argument that no session can have."""
     if session_id is not None and not is_utf8(session_id):
         raise SessionError(f"session id {session_id!r}: give text that UTF-8 can hold, or None for a new id")
     if ttl is not None and not (is_number(ttl) and ttl > 0):

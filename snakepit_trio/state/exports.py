@@ -1,4 +1,4 @@
-"""Sessions and variables as plain values, and back: for another store, or another program."""
+"""Exports sessions and variables as plain values, and imports them: for another store, or another program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .session import Session
 
 
 def export_session(session: Session) -> dict[str, Any]:
-    """All that a session holds: what `import_session` makes the same session of."""
+    """All that a session holds, as a plain value. `import_session` makes the same session of it."""
     return {
         "id": session.id,
         "ttl": session.ttl,
@@ -27,7 +27,7 @@ def export_session(session: Session) -> dict[str, Any]:
 
 
 def import_session(session: Session, exported: Mapping[str, Any]) -> None:
-    """Fill an empty session. Raises `SessionError` for what is no export, and `InvalidValue`."""
+    """Fill an empty session from an export. Raises `SessionError` if it is no export, and `InvalidValue`."""
     try:
         found = msgspec.convert(exported, _ExportedSession)
     except msgspec.ValidationError as error:
@@ -43,7 +43,7 @@ def import_session(session: Session, exported: Mapping[str, Any]) -> None:
 
 
 def export_variables(session: Session) -> list[dict[str, Any]]:
-    """The variables, oldest first, without what belongs to this session alone: ids, times, optimization."""
+    """The variables, oldest first, without the parts that belong to this session alone: ids, times, optimization."""
     return [variable.to_export_map() for variable in session.matching()]
 
 

@@ -1,4 +1,4 @@
-"""What everything that keeps variables can do, wherever it keeps them."""
+"""The interface of everything that keeps variables, wherever it keeps them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StateProvider(ABC):
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
-        """Add a variable. Without a type it gets that of its value.
+        """Add a variable. Without a type, it gets the type of its value.
 
         Raises `VariableExists`, `QuotaExceeded`, `InvalidValue` and `EncodeError`.
         """
@@ -37,11 +37,11 @@ class StateProvider(ABC):
 
     @abstractmethod
     async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """The variables that exist, by what was asked for, and the names that are missing."""
+        """The variables that exist, by the given identifiers, and the identifiers that are missing."""
 
     @abstractmethod
     async def has_variable(self, identifier: str) -> bool:
-        """Whether there is such a variable."""
+        """Whether there is a variable of this name or id."""
 
     @abstractmethod
     async def list_variables(self, pattern: str = "*") -> list[Variable]:
@@ -74,9 +74,9 @@ class StateProvider(ABC):
         source: Source = "host",
         owner: str | None = None,
     ) -> dict[str, Variable | Exception]:
-        """Set several values. The outcome of each: the variable, or the error.
+        """Set several values. Returns the outcome of each: the variable, or the error.
 
-        `atomic`: all are set, or none; then only the errors are in the outcome.
+        With `atomic` either all values are set, or none. If none is set, only the errors are returned.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class StateProvider(ABC):
 
     @abstractmethod
     async def import_variables(self, exported: Iterable[Mapping[str, Any]]) -> list[Variable]:
-        """Add what `export_variables` gave, all or nothing. Raises as `register_variable` does."""
+        """Add the variables of an export of `export_variables`: all or none. Raises as `register_variable` does."""
 
     async def get_variable_value(self, identifier: str) -> Any:
         """The value of a variable. Raises `VariableNotFound`."""

@@ -1,4 +1,4 @@
-"""What a store may hold, and how much something is."""
+"""How much a store may hold, and how large a value is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _bound(most: int | None) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Quotas:
-    """What one store may hold. None: no bound."""
+    """How much one store may hold. None stands for no bound."""
 
     #: Sessions.
     sessions: int | None = _bound(None)
@@ -27,7 +27,7 @@ class Quotas:
     programs: int | None = _bound(10_000)
     #: Bytes of one session: its variables with their history, and its programs, as they would be sent.
     bytes: int | None = _bound(1 << 30)
-    #: Versions of one variable that `history` and `rollback` know, the latest.
+    #: How many versions of one variable `history` and `rollback` know: the latest ones.
     history: int = attrs.field(default=100, validator=whole(1))
 
 
@@ -38,7 +38,7 @@ def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
 
 
 def size_of(value: Any, what: str) -> int:
-    """Bytes that a value takes when it is sent. Raises `EncodeError`."""
+    """How many bytes a value takes when it is sent. Raises `EncodeError`."""
     if type(value) in (float, int, bool):
         return 9
     encoded = codec.encode(value, what)

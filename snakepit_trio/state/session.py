@@ -1,6 +1,6 @@
 """One session: its variables and their history, programs, metadata. Plain state, without a clock.
 
-Its time, in seconds, is that of the last `touch`, and stands still until the next.
+The time of a session, in seconds, is the time of the last `touch`. It stands still until the next one.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ class _Entry(msgspec.Struct, frozen=True):
     variable: Variable
     history: tuple[HistoryEntry, ...]  # oldest first
     serial: int  # its place in the order of creation
-    dependents: Mapping[str, str] = {}  # the names of those that depend on it, and how
-    bases: frozenset[str] = frozenset()  # the names of those that it depends on
+    dependents: Mapping[str, str] = {}  # the variables that depend on this one: by name, the kind of dependency
+    bases: frozenset[str] = frozenset()  # the names of the variables that this one depends on
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What became of one variable: how it was and is, None where it is not.
+    """A change of one variable.
 
-    `cause` names the variable that it depends on, if that has changed and not itself.
+    `before` is the variable as it was, and `variable` as it is now. Each is None if there was none at that time. If
+    only a variable has changed that this one depends on, `cause` names that variable.
     """
 
     name: str
@@ -53,10 +54,10 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """A session. Its id, when it was made and used, and what it holds.
+    """A session: its id, the times when it was made and last used, and what it holds.
 
-    Variables are found by their name or their id. Between `begin` and `commit` everything can be undone. It takes and
-    hands out copies: who changes them changes nothing of the session.
+    Variables are found by their name or their id. All changes between `begin` and `commit` can be undone. The session
+    takes copies of values and hands out copies: changing a value outside of it does not change the session.
     """
 
     def __init__(
@@ -79,29 +80,29 @@ class Session:
         self._entries: dict[str, _Entry] = {}  # by name, in the order of their creation
         self._names: dict[str, str] = {}  # by id
         self._serial = 0
-        self._journal: list[tuple[dict[str, Any], str, Any]] | None = None  # what to put back where
+        self._journal: list[tuple[dict[str, Any], str, Any]] | None = None  # what `undo` puts back, and where
 
-    # Its life.
+    # Use and expiry, undoing changes.
 
     def touch(self, now: float) -> None:
-        """It is in use."""
+        """Note that the session is used at this time."""
         self.last_accessed = max(self.last_accessed, now)
 
     def expires_at(self) -> float | None:
-        """When it expires unless it is used before, or None."""
+        """When the session expires if it is not used before; None if it does not expire."""
         return None if self.ttl is None else self.last_accessed + self.ttl
 
     def expired(self, now: float) -> bool:
-        """Whether it has expired."""
+        """Whether the session has expired at this time."""
         end = self.expires_at()
         return end is not None and now >= end
 
     def begin(self) -> None:
-        """From here on changes can be undone."""
+        """Begin to record changes, so that they can be undone."""
         self._journal = []
 
     def commit(self) -> list[Change]:
-        """Keep the changes since `begin`, and tell which variables they concern, also by dependency."""
+        """Keep the changes since `begin`. Returns the changes of variables, and the changes that dependencies cause."""
         journal, self._journal = self._journal or (), None
         before: dict[str, _Entry | Any] = {}
         for mapping, key, old in journal:
@@ -118,7 +119,7 @@ class Session:
         return [*changes, *self._consequences(changes, lost)]
 
     def undo(self) -> None:
-        """Everything is as it was at `begin`."""
+        """Undo all changes since `begin`."""
         journal, self._journal = self._journal or [], None
         is_in_order = True
         for mapping, key, old in reversed(journal):
@@ -140,16 +141,16 @@ class Session:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What was noted about it."""
+        """A copy of the metadata of the session."""
         return MappingProxyType(own(self._metadata))
 
     @property
     def programs(self) -> Mapping[str, Any]:
-        """Its programs by their id."""
+        """Copies of the session's programs, by their id."""
         return MappingProxyType(own(self._programs))
 
     def program_ids(self) -> list[str]:
-        """The ids of its programs, oldest first."""
+        """The ids of the session's programs, oldest first."""
         return list(self._programs)
 
     def get(self, identifier: str) -> Variable:
@@ -157,7 +158,7 @@ class Session:
         return self._entry(identifier).variable.detached()
 
     def get_many(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        """The variables that exist, by what was asked for, and the names that are missing."""
+        """The variables that exist, by the given identifiers, and the identifiers that are missing."""
         found, missing = {}, []
         for identifier in identifiers:
             if identifier in self:
@@ -194,7 +195,7 @@ class Session:
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
-        """Add a variable; without a type it gets that of its value.
+        """Add a variable. Without a type, it gets the type of its value.
 
         Raises `VariableExists`, `QuotaExceeded`, `InvalidValue` and `EncodeError`.
         """
@@ -213,7 +214,7 @@ class Session:
         return found.detached()
 
     def restore(self, variable: Variable, history: Iterable[HistoryEntry]) -> None:
-        """Add a variable as it was elsewhere, with the versions that it had there, oldest first.
+        """Add a variable of another session as it was there. `history` has the versions that it had, oldest first.
 
         Raises `VariableExists` and `QuotaExceeded`.
         """
@@ -243,8 +244,8 @@ class Session:
     ) -> Variable:
         """Set a variable's value; its version goes up by one.
 
-        `owner` is who asks. Raises `VariableNotFound`, `AccessDenied`, `VersionConflict`, `QuotaExceeded` and
-        `InvalidValue`.
+        `owner` is the name under which the caller asks. Raises `VariableNotFound`, `AccessDenied`, `VersionConflict`,
+        `QuotaExceeded` and `InvalidValue`.
         """
         entry = self._writable(identifier, owner)
         found = entry.variable
@@ -265,9 +266,9 @@ class Session:
         source: Source = "host",
         owner: str | None = None,
     ) -> dict[str, Variable | Exception]:
-        """Set several values. The outcome of each: the variable, or why not.
+        """Set several values. Returns the outcome of each: the variable, or the error.
 
-        `atomic`: either all are set, or none; then what could have been set is missing from the outcome. Only
+        With `atomic` either all values are set, or none. If none is set, only the errors are returned. Call it only
         between `begin` and `commit`.
         """
         assert self._journal is not None
@@ -285,7 +286,7 @@ class Session:
             return outcome
         while len(self._journal) > start:
             mapping, key, old = self._journal.pop()
-            mapping[key] = old  # updates never make an entry
+            mapping[key] = old  # an update never makes an entry, so there is always an old one
         return failed
 
     def delete(self, identifier: str, *, owner: str | None = None) -> Variable:
@@ -305,7 +306,10 @@ class Session:
         return found.detached()
 
     def rollback(self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None) -> Variable:
-        """Give a variable the value that it had; that is a new version. Raises `VersionConflict` if it is not known."""
+        """Give a variable the value of an earlier version, as a new version.
+
+        Raises `VersionConflict` if the earlier version is not known.
+        """
         for entry in self._entry(identifier).history:
             if entry.version == version:
                 metadata = {"rollback": str(version)}
@@ -315,7 +319,7 @@ class Session:
     def start_optimization(
         self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
     ) -> Optimization:
-        """Mark a variable as being optimized. Raises `AccessDenied` if it is already."""
+        """Mark a variable as being optimized. Raises `AccessDenied` if it is marked already."""
         entry = self._entry(identifier)
         running = entry.variable.optimization
         if running is not None:
@@ -332,11 +336,11 @@ class Session:
         return begun.detached()
 
     def stop_optimization(self, identifier: str) -> Variable:
-        """The mark goes; the value stays."""
+        """Remove the mark that a variable is being optimized. Its value stays."""
         return self._mark(self._entry(identifier), None)
 
     def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
-        """A variable depends on another one. Raises `AccessDenied` if that would make a circle."""
+        """Make a variable depend on another one. Raises `AccessDenied` if that would make a circle."""
         entry, base = self._entry(identifier), self._entry(on)
         dependent, name = entry.variable.name, base.variable.name
         if dependent == name or name in self._reached_from(dependent):
@@ -348,11 +352,11 @@ class Session:
     # Changing the rest.
 
     def put_metadata(self, key: str, value: str) -> None:
-        """Note something about the session."""
+        """Set an entry of the session's metadata."""
         self._set(self._metadata, key, own(value))
 
     def delete_metadata(self, key: str) -> None:
-        """Forget it."""
+        """Remove an entry of the session's metadata, if it is there."""
         if key in self._metadata:
             self._drop(self._metadata, key)
 
@@ -366,11 +370,11 @@ class Session:
         self._set(self._programs, program_id, mine)
 
     def get_program(self, program_id: str) -> Any:
-        """A program. Raises `ProgramNotFound`."""
+        """A copy of the program of this id. Raises `ProgramNotFound`."""
         return own(self._program(program_id))
 
     def change_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
-        """Set some fields of a program. Raises `ProgramNotFound`, and `SessionError` if it is no dict."""
+        """Set some fields of a program and return it. Raises `ProgramNotFound`, and `SessionError` if it is no dict."""
         program = self._program(program_id)
         if not isinstance(program, dict):
             raise SessionError(f"program {program_id!r} is no dict, but a {type(program).__name__}: store it anew")
@@ -383,10 +387,10 @@ class Session:
         self._drop(self._programs, program_id)
 
     def bind(self, worker_id: str | None) -> None:
-        """Note which worker serves it."""
+        """Note which worker serves the session."""
         self._set(self.__dict__, "worker_id", worker_id)
 
-    # How.
+    # Helpers.
 
     def _program(self, program_id: str) -> Any:
         if program_id not in self._programs:
@@ -416,7 +420,7 @@ class Session:
         check_quota(len(self._entries), self._quotas.variables, f"session {self.id!r}", "variables")
 
     def _put(self, entry: _Entry) -> None:
-        """A new version of a variable."""
+        """Store a new version of a variable."""
         found = entry.variable
         size = size_of(found.value, found.name)
         version = HistoryEntry(found.version, found.value, found.updated_at, found.source, found.metadata, size)
@@ -450,7 +454,10 @@ class Session:
         del mapping[key]
 
     def _consequences(self, changes: list[Change], lost: Mapping[str, Mapping[str, str]]) -> list[Change]:
-        """The variables that depend on what has changed. `lost` are the dependents before, also of what is deleted."""
+        """The changes of variables that depend on the changed ones.
+
+        `lost` has the dependents that changed variables had before, even those of deleted variables.
+        """
         told = {change.name for change in changes}
         found: list[Change] = []
         for change in changes:
@@ -468,7 +475,7 @@ class Session:
         return entry is not None and bool(entry.dependents)
 
     def _reached_from(self, start: str, also: Iterable[str] = ()) -> list[str]:
-        """The variables that depend on one, directly or not."""
+        """The names of the variables that depend on one, directly or not. `also` are names of further dependents."""
         left = [start, *(name for name in also if name in self._entries)]
         seen = dict.fromkeys(left)
         while left:

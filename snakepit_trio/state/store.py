@@ -1,4 +1,4 @@
-"""Where sessions are kept: the interface, and a store in memory."""
+"""Stores of sessions: the interface, and a store in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 
 @attrs.frozen
 class StoreStats:
-    """Counts of a store: what it holds, and what it has seen."""
+    """Counts of a store: what it holds now, and the sessions that were created, deleted and expired."""
 
     sessions: int
     variables: int
@@ -45,7 +45,7 @@ class SessionStore(ABC):
     """Sessions by their id.
 
     Every method is atomic: no other task sees, or changes, anything in between. A session that has expired is not
-    found, whether or not it has been removed already. `of(session_id)` has the methods for one session.
+    found, whether or not it has been removed already. `of(session_id)` gives the methods for one session.
     """
 
     @property
@@ -53,31 +53,34 @@ class SessionStore(ABC):
     def hub(self) -> Hub:
         """The listeners of sessions. A store tells it of every change, and of the end of every session."""
 
-    #: Whether its methods may ever wait. Those that say no answer workers faster.
+    #: Whether the methods of the store may ever wait. Workers get faster answers from a store that never waits.
     may_wait: bool = True
 
     def of(self, session_id: str) -> SessionView:
-        """What a session holds. The session is looked for at each use."""
+        """A view of one session. Each use of the view looks for the session."""
         return SessionView(self, session_id)
 
     @abstractmethod
     async def create_session(
         self, session_id: str | None = None, *, ttl: float | None = DEFAULT_TTL, metadata: Mapping[str, str] = _NOTHING
     ) -> str:
-        """Make a session and return its id. `ttl` is in seconds since its last use, None for ever.
+        """Make a session and return its id. It expires `ttl` seconds after its last use; None means never.
 
-        Raises `SessionError` if there is one of that id or an argument cannot be, and `QuotaExceeded`.
+        Raises `SessionError` if the id is taken or an argument is invalid, and `QuotaExceeded`.
         """
 
     @abstractmethod
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
-        """What a function finds in a session, which counts as used. It must not change it. Raises `SessionNotFound`."""
+        """Call `read` with a session, and return its result. `read` must not change the session. Counts as use.
+
+        Raises `SessionNotFound`.
+        """
 
     @abstractmethod
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """Change a session by a function, which must not await; returns what it returns.
+        """Change a session: call `change` with it, and return the result. `change` must not await.
 
-        If it raises, the session is as it was before, and what it raised is raised here. Raises `SessionNotFound`.
+        If `change` raises, the session is as it was before, and the error is raised here. Raises `SessionNotFound`.
         """
 
     @abstractmethod
@@ -94,7 +97,7 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def cleanup_expired_sessions(self) -> int:
-        """Remove what has expired; returns how many sessions that were."""
+        """Remove the sessions that have expired, and return how many they were."""
 
     @abstractmethod
     async def store_global_program(self, program_id: str, program: Any) -> None:
@@ -109,13 +112,13 @@ class SessionStore(ABC):
         """Remove a program of all sessions. Raises `ProgramNotFound`."""
 
     async def run_reaper(self, interval: float) -> None:
-        """Remove what has expired, every `interval` seconds, until cancelled."""
+        """Remove the sessions that have expired, every `interval` seconds, until cancelled."""
         while True:
             await trio.sleep(interval)
             await self.cleanup_expired_sessions()
 
     async def get_session(self, session_id: str) -> SessionInfo:
-        """What a session is, at this moment. Raises `SessionNotFound`."""
+        """The facts about a session at this moment. Raises `SessionNotFound`."""
         return await self.read_session(session_id, SessionInfo.of)
 
     async def session_exists(self, session_id: str) -> bool:
@@ -123,7 +126,7 @@ class SessionStore(ABC):
         return session_id in await self.list_sessions()
 
     async def import_session(self, exported: Mapping[str, Any], session_id: str | None = None) -> str:
-        """Make a session of what `export_session` gave, and return its id; by default it is the one it had."""
+        """Make a session from an export of `export_session`, and return its id: by default the exported one."""
         session_id = await self.create_session(
             session_id or exported["id"], ttl=exported["ttl"], metadata=exported["metadata"]
         )
@@ -153,10 +156,10 @@ class MemoryStore(SessionStore):
         self._quotas = quotas or Quotas()
         self._clock = clock
         self._sessions: dict[str, Session] = {}
-        # One entry for each session, never later than its end: a session that was used meanwhile gets a later one
-        # when its entry comes up. So expiring costs what expires, and what came up.
+        # One entry for each session that expires, never later than the session's end. If a session was used meanwhile,
+        # it gets a later entry when its entry comes up. So a cleanup costs only the entries that come up.
         self._ends: list[tuple[float, int, str]] = []
-        self._numbers: dict[str, int] = {}  # of the sessions, so that an entry of a deleted one is known
+        self._numbers: dict[str, int] = {}  # by session id: tells the entries of deleted sessions
         self._created = self._deleted = self._expired = 0
         self._global_programs: dict[str, Any] = {}
 

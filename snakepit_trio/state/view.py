@@ -1,4 +1,4 @@
-"""What an application does with one session of a store: variables, programs, watching."""
+"""The methods for one session of a store: variables, programs, watching."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 @attrs.frozen
 class SessionInfo:
-    """A session at one moment. Times are Unix time, in seconds, sizes in bytes."""
+    """The facts about a session at one moment. Times are Unix time in seconds, sizes are in bytes."""
 
     id: str
     ttl: float | None
@@ -38,7 +38,7 @@ class SessionInfo:
 
     @classmethod
     def of(cls, session: Session) -> SessionInfo:
-        """The facts of a session."""
+        """The facts about a session now."""
         return cls(
             id=session.id,
             ttl=session.ttl,
@@ -54,7 +54,7 @@ class SessionInfo:
 
 
 class Sessions(Protocol):
-    """Where a session is, as far as a view of it needs to know."""
+    """The part of a store that the view of a session needs."""
 
     @property
     def hub(self) -> Hub:
@@ -62,19 +62,19 @@ class Sessions(Protocol):
         ...
 
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
-        """Read."""
+        """Call `read` with a session, and return its result."""
         ...
 
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """Change."""
+        """Change a session: call `change` with it, and return the result."""
         ...
 
 
 class SessionView(StateProvider):
-    """One session of a store, by its id. Every method raises `SessionNotFound` if there is none.
+    """One session of a store, by its id. Every method raises `SessionNotFound` if there is no such session.
 
-    Variables are found by their name or their id. What is handed out is a copy, or immutable. `source` says where a
-    change comes from, and `owner` who asks, for variables that are somebody's.
+    Variables are found by their name or their id. Returned values are copies, or immutable. `source` says where a
+    change comes from. `owner` is the name under which the caller changes variables that have an owner.
     """
 
     def __init__(self, store: Sessions, session_id: str) -> None:
@@ -91,13 +91,13 @@ class SessionView(StateProvider):
         return f"<{type(self).__name__} {self._id!r}>"
 
     def _as_now(self, value: Any) -> Any:
-        """A value as it is now, for a store that may look at it later."""
+        """A value as it is now: a copy, if the store may look at the value later."""
         if not self._may_wait:
             return value
         try:
             return own(value)
         except EncodeError:
-            return value  # the session says why not, or takes it as another type
+            return value  # the session raises the error, or takes the value as another type
 
     # Variables.
 
@@ -182,9 +182,9 @@ class SessionView(StateProvider):
     async def rollback(
         self, identifier: str, version: int, *, source: Source = "host", owner: str | None = None
     ) -> Variable:
-        """Give a variable the value that it had; that is a new version.
+        """Give a variable the value of an earlier version, as a new version.
 
-        Raises `VersionConflict` if that version is not known, and as `update_variable` does.
+        Raises `VersionConflict` if the earlier version is not known, and the errors of `update_variable`.
         """
         return await self._store.update_session(
             self._id, lambda session: session.rollback(identifier, version, source=source, owner=owner)
@@ -193,17 +193,17 @@ class SessionView(StateProvider):
     async def start_optimization(
         self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
     ) -> Optimization:
-        """Mark a variable as being optimized. Raises `AccessDenied` if it is already, and `VariableNotFound`."""
+        """Mark a variable as being optimized. Raises `AccessDenied` if it is marked already, and `VariableNotFound`."""
         return await self._store.update_session(
             self._id, lambda session: session.start_optimization(identifier, optimizer_id, config=config)
         )
 
     async def stop_optimization(self, identifier: str) -> Variable:
-        """The mark goes; the value stays. Raises `VariableNotFound`."""
+        """Remove the mark that a variable is being optimized. Its value stays. Raises `VariableNotFound`."""
         return await self._store.update_session(self._id, lambda session: session.stop_optimization(identifier))
 
     async def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
-        """A variable depends on another one: who watches it is told when that one changes.
+        """Make a variable depend on another one, `on`: its watchers are told when `on` changes.
 
         Raises `AccessDenied` if that would make a circle, and `VariableNotFound`.
         """
@@ -220,8 +220,9 @@ class SessionView(StateProvider):
     async def watch(self, *names: str, initial: bool = True) -> AsyncIterator[Watcher]:
         """Watch variables, by name, or all of them: `async with session.watch("x") as updates`, then iterate.
 
-        With `initial`, the first updates tell how they are. Who is slow gets the latest update of each variable, and
-        how many it missed. Iterating ends with the session. Watching does not count as use.
+        With `initial`, the first updates tell how the variables are. A slow watcher gets the latest update of each
+        variable, and how many updates it missed. Iterating ends with the session. Entering the block counts as use of
+        the session; watching does not.
         """
         watcher = Watcher(names)
         self._store.hub.subscribe(self._id, watcher, watcher.hear)
@@ -236,7 +237,7 @@ class SessionView(StateProvider):
     # Programs, and the session itself.
 
     async def store_program(self, program_id: str, program: Any) -> None:
-        """Keep a program, which is any value that can be sent, in place of the one that had this id.
+        """Store a program, which is any value that can be sent, in place of any earlier one of this id.
 
         Raises `QuotaExceeded` and `EncodeError`.
         """
@@ -244,7 +245,7 @@ class SessionView(StateProvider):
         await self._store.update_session(self._id, lambda session: session.put_program(program_id, taken))
 
     async def get_program(self, program_id: str) -> Any:
-        """A program. Raises `ProgramNotFound`."""
+        """The program of this id. Raises `ProgramNotFound`."""
         return await self._store.read_session(self._id, lambda session: session.get_program(program_id))
 
     async def update_program(self, program_id: str, changes: Mapping[str, Any]) -> Any:
@@ -257,11 +258,11 @@ class SessionView(StateProvider):
         await self._store.update_session(self._id, lambda session: session.delete_program(program_id))
 
     async def list_programs(self) -> list[str]:
-        """The ids of its programs, oldest first."""
+        """The ids of the session's programs, oldest first."""
         return await self._store.read_session(self._id, lambda session: session.program_ids())
 
     async def put_metadata(self, key: str, value: str) -> None:
-        """Note something about the session."""
+        """Set an entry of the session's metadata."""
         await self._store.update_session(self._id, lambda session: session.put_metadata(key, value))
 
     async def store_worker_session(self, worker_id: str | None) -> None:
@@ -269,5 +270,5 @@ class SessionView(StateProvider):
         await self._store.update_session(self._id, lambda session: session.bind(worker_id))
 
     async def info(self) -> SessionInfo:
-        """What the session is, at this moment."""
+        """The facts about the session at this moment."""
         return await self._store.read_session(self._id, SessionInfo.of)

@@ -16,7 +16,7 @@ from .session import Change
 
 logger = get_logger("snakepit.state")
 
-#: Called with what has changed in a session, or with None when the session has ended.
+#: Called with the changes in a session, or with None when the session has ended.
 Listener = Callable[[Sequence[Change] | None], None]
 
 
@@ -27,22 +27,25 @@ class Hub:
         self._listeners: dict[str, dict[object, Listener]] = {}
 
     def subscribe(self, session_id: str, key: object, listener: Listener) -> None:
-        """From now on, `listener` hears of a session; `key` is what to give to `unsubscribe`."""
+        """From now on, tell `listener` of changes in a session. `unsubscribe` takes the same `key`."""
         self._listeners.setdefault(session_id, {})[key] = listener
 
     def unsubscribe(self, session_id: str, key: object) -> None:
-        """Undo that."""
+        """Stop telling the listener that was subscribed with `key`."""
         listeners = self._listeners.get(session_id)
         if listeners is not None and listeners.pop(key, None) is not None and not listeners:
             del self._listeners[session_id]
 
     def publish(self, session_id: str, changes: Sequence[Change]) -> None:
-        """Variables have changed."""
+        """Tell the listeners of a session which variables have changed."""
         for listener in tuple(self._listeners.get(session_id, {}).values()):
             _tell(listener, changes)
 
     def hand_over(self, session_id: str, other: Hub) -> None:
-        """A session has moved to another store: its watchers go with it, and for all others it has ended here."""
+        """Move the watchers of a session to the hub of another store, because the session has moved there.
+
+        All other listeners are told that the session has ended here.
+        """
         for key, listener in self._listeners.pop(session_id, {}).items():
             if isinstance(key, Watcher):
                 other.subscribe(session_id, key, listener)
@@ -50,14 +53,14 @@ class Hub:
                 _tell(listener, None)
 
     def end(self, session_id: str) -> None:
-        """A session has ended."""
+        """Tell the listeners of a session that it has ended."""
         for listener in tuple(self._listeners.pop(session_id, {}).values()):
             _tell(listener, None)
 
 
 @trio.lowlevel.enable_ki_protection
 def _tell(listener: Listener, changes: Sequence[Change] | None) -> None:
-    # One that fails must not keep the others from hearing, nor the change from having been made.
+    # If a listener fails, the other listeners are told all the same, and the change stays made.
     with logger.tolerates("a listener to a session"):
         listener(changes)
 
@@ -66,9 +69,9 @@ def _tell(listener: Listener, changes: Sequence[Change] | None) -> None:
 class Update:
     """News of one watched variable, by its name and id.
 
-    `kind`: "initial", how it is when the watch begins; "changed", also when it is new; "deleted", then `variable` is
-    None; "dependency", then a variable that it depends on has changed, which `cause` names. `missed` counts the
-    updates of this variable that came after the last one taken and were replaced by this one.
+    `kind` is "initial": how the variable is when the watch begins; "changed": it has changed, or is new; "deleted":
+    `variable` is None; or "dependency": a variable that it depends on has changed, and `cause` names that variable.
+    `missed` counts the updates of this variable that came after the last one taken and were replaced by this one.
     """
 
     name: str
@@ -85,10 +88,10 @@ class Update:
 
 
 class Watcher(AsyncIterator[Update]):
-    """The updates of some variables, the latest of each.
+    """The updates of some variables: the latest update of each.
 
-    Iterating waits for the next update; it ends when the session does. For one task at a time: a second one gets
-    `trio.BusyResourceError`. Cancelling loses nothing.
+    Iterating waits for the next update, and ends when the session ends. Only one task at a time may iterate: a second
+    one gets `trio.BusyResourceError`. Cancelling loses no update.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -99,12 +102,12 @@ class Watcher(AsyncIterator[Update]):
         self._taker = OneTaker("watch")
 
     def begin(self, variables: Sequence[Variable]) -> None:
-        """How they are now."""
+        """Add an update for each variable that tells how it is now."""
         for variable in variables:
             self._waiting[variable.name] = Update(variable.name, "initial", variable.detached(), id=variable.id)
 
     def hear(self, changes: Sequence[Change] | None) -> None:
-        """A `Listener`."""
+        """Take in changes, or None for the end of the session. This is the watcher's `Listener`."""
         if changes is None:
             self._has_ended = True
         for change in changes or ():
@@ -117,7 +120,7 @@ class Watcher(AsyncIterator[Update]):
         missed = 0 if late is None else late.missed + 1
         variable = None if change.variable is None else change.variable.detached()
         if change.cause is not None and late is not None:
-            # Its own change is the greater news.
+            # The news of the variable's own change goes before the news of its dependency.
             self._waiting[change.name] = attrs.evolve(late, variable=variable, missed=missed)
             return
         kind: Literal["changed", "deleted", "dependency"]

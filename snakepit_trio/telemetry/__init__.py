@@ -1,4 +1,4 @@
-"""What a pool tells about itself."""
+"""The events of a pool."""
 
 from bridge_py.wire.public_names import publish
 

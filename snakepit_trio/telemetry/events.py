@@ -1,4 +1,4 @@
-"""Events: what happened in a pool, as it happens."""
+"""Events: they tell what happens in a pool, as it happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = get_logger("snakepit.telemetry")
 class Event:
     """One event, for example `worker.crashed`.
 
-    `at` is Unix time in seconds; `metadata` says what it is about, `measurements` holds numbers.
+    `at` is Unix time in seconds. `metadata` says what the event is about, `measurements` holds numbers.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Events:
         self._handlers: list[tuple[str, Handler]] = []
 
     def attach(self, handler: Handler, prefix: str = "") -> Callable[[], None]:
-        """Call `handler` with each event whose name starts with `prefix`. Returns a function that ends that.
+        """Call `handler` with each event whose name starts with `prefix`. Returns a function that detaches it.
 
         A handler that raises is detached and its error logged.
         """
@@ -50,7 +50,7 @@ class Events:
         return detach
 
     def emit(self, name: str, metadata: dict[str, Any], **measurements: float) -> None:
-        """Tell the handlers."""
+        """Make an event, and call the handlers with it."""
         if not self._handlers:
             return
         event = Event(name, metadata, measurements)
@@ -59,6 +59,6 @@ class Events:
                 entry[1](event)
             except Exception:
                 logger.exception("an event handler failed; it gets no more events")
-                # It may have detached itself before it failed.
+                # The handler may have detached itself before it failed.
                 if entry in self._handlers:
                     self._handlers.remove(entry)

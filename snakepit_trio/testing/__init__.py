@@ -1,7 +1,7 @@
 """For the tests of applications: pools whose workers run in the test's own process and trio run, on its clock.
 
-`conformance` has checks for stores, launchers and adapters that an application has of its own. `machines`, `strategies`
-and `pytest_plugin` are modules to import for themselves: they take Hypothesis or pytest.
+`conformance` has checks for an application's own stores, launchers and adapters. Import the modules `machines`,
+`strategies` and `pytest_plugin` by themselves: they need Hypothesis or pytest.
 """
 
 from bridge_py.wire.public_names import publish

@@ -6,7 +6,7 @@ from bridge_py.wire.errors import UsageError
 
 
 class MissingPackage(UsageError, ImportError):
-    """A package is not installed that a helper for tests needs. The message says how to get it."""
+    """A helper for tests needs a package that is not installed. The message says how to get it."""
 
     def __init__(self, package: str, extra: str = "testing") -> None:
         super().__init__(f"the package {package} is missing: pip install 'snakepit-trio[{extra}]'")

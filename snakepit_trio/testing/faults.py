@@ -1,7 +1,7 @@
-"""What goes wrong with workers in memory, and when: `InMemory(faults=Faults(Die(tool="train")))`.
+"""Faults of workers in memory, and when they happen: `InMemory(faults=Faults(Die(tool="train")))`.
 
-Each fault says what happens, to which workers, tools or batches, and at which of the occasions that it fits. What has
-happened is in `Faults.happened`, so that a test can tell why its application did what it did.
+Each fault says what happens, to which workers, tools or batches, and at which of its occasions. `Faults.happened` lists
+the faults that have happened, so that a test can tell why its application did what it did.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _count_or_none: Any = whole(0, or_none="every time")
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """What all faults have in common: of the occasions that fit, `skip` pass first, and then it happens `times` times.
+    """What all faults have in common. Of the occasions that fit, the first `skip` pass; then it happens `times` times.
 
-    `worker` is a pattern of worker ids, with `*`, `?` and `[...]`; a worker that is restarted keeps its id. `times` is
-    None for every time.
+    `worker` is a pattern of worker ids, with `*`, `?` and `[...]`. A worker that is restarted keeps its id. With
+    `times` None it happens every time.
     """
 
     worker: str = "*"
@@ -46,10 +46,10 @@ class Fault:
 
 @attrs.frozen(kw_only=True)
 class RefuseStart(Fault):
-    """A worker does not start. An occasion is each start.
+    """A worker does not start. Each start is an occasion.
 
-    `how`: "launch", there is no process at all; "exit", it ends with exit code 1 before it is ready; "hang", it never
-    says that it is ready.
+    `how` is "launch": there is no process at all; "exit": the worker ends with exit code 1 before it is ready; or
+    "hang": it never says that it is ready.
     """
 
     how: Literal["launch", "exit", "hang"] = word("exit", ("launch", "exit", "hang"))
@@ -57,10 +57,10 @@ class RefuseStart(Fault):
 
 @attrs.frozen(kw_only=True)
 class Die(Fault):
-    """A worker dies, as if by SIGKILL. An occasion is each call of a tool that a worker gets; `tool` is a pattern.
+    """A worker dies, as if by SIGKILL. Each call of a tool that a worker gets is an occasion; `tool` is a pattern.
 
-    `when`: "before", the call has come and not started, so that it may run elsewhere; "during", `after` seconds from
-    its start; "after", its code has run, but nobody hears of that.
+    `when` is "before": the call has come but not started, so that it may run elsewhere; "during": `after` seconds after
+    its start; or "after": its code has run, but the host is not told.
     """
 
     tool: str = "*"
@@ -70,46 +70,49 @@ class Die(Fault):
 
 @attrs.frozen(kw_only=True)
 class IgnoreCancel(Fault):
-    """A call goes on although it is cancelled. An occasion is each cancellation of a call that runs, by tool."""
+    """A call goes on although it is cancelled. Each cancellation of a running call is an occasion.
+
+    `tool` is a pattern.
+    """
 
     tool: str = "*"
 
 
 @attrs.frozen(kw_only=True)
 class BatchFault(Fault):
-    """A fault of a link. An occasion is each batch of frames in a direction."""
+    """A fault of a link. Each batch of frames in a direction is an occasion."""
 
     direction: Direction = word("to_host", ("to_host", "to_worker"))  # noqa: RUF009 - a field
 
 
 @attrs.frozen(kw_only=True)
 class Slow(BatchFault):
-    """A batch comes `seconds` later, and all behind it not before it."""
+    """A batch comes `seconds` later. The batches behind it do not overtake it."""
 
     seconds: float = attrs.field(default=0.1, validator=_seconds)
 
 
 @attrs.frozen(kw_only=True)
 class Silence(BatchFault):
-    """From a batch on nothing comes any more, in that direction, although the worker lives."""
+    """From a batch on, nothing more comes in that direction, although the worker lives."""
 
 
 @attrs.frozen(kw_only=True)
 class Split(BatchFault):
-    """A batch comes frame by frame, `seconds` apart. That is no fault of anybody: links may do so."""
+    """A batch comes frame by frame, `seconds` apart. This breaks no rule: links may do so."""
 
     seconds: float = attrs.field(default=0.0, validator=_seconds)
 
 
 @attrs.frozen(kw_only=True)
 class Cut(BatchFault):
-    """Only the first part of a batch comes, `at` of its bytes (0 to 1), and the link ends there."""
+    """Only the first part of a batch comes: the share `at` of its bytes (0 to 1). The link ends there."""
 
     at: float = attrs.field(default=0.5, validator=_share)
 
 
 def _check_garbage(_fault: object, _attribute: object, data: bytes) -> None:
-    # It would be skipped as a field of a newer peer, and the batch be lost, which links never do.
+    # Such data would be skipped as a field of a newer peer. The batch would be lost, and links never lose one.
     with contextlib.suppress(DecodeError, ProtocolError):
         decode_batch(data)
         raise UsageError(f"{data!r} can be read as a batch of frames; for a batch of yours write a worker")
@@ -117,7 +120,7 @@ def _check_garbage(_fault: object, _attribute: object, data: bytes) -> None:
 
 @attrs.frozen(kw_only=True)
 class Garbage(BatchFault):
-    """In place of a batch something comes that is none. Data that could be read as one are refused."""
+    """In place of a batch, data come that are no batch. Data that could be read as a batch are refused."""
 
     data: bytes = attrs.field(default=b"\xff\xff\xff\xff", validator=_check_garbage)
 
@@ -127,7 +130,7 @@ F = TypeVar("F", bound=Fault)
 
 @attrs.frozen
 class Happened:
-    """A fault that has happened: when, in seconds of trio's clock, to which worker, and at what."""
+    """A fault that has happened: when, in seconds of trio's clock, to which worker, `at` which tool or direction."""
 
     time: float
     worker: str
@@ -136,15 +139,15 @@ class Happened:
 
 
 class Faults:
-    """The faults of one launcher. Of several that fit an occasion, the first is the one that happens."""
+    """The faults of one launcher. If several fit an occasion, only the first of them happens."""
 
     def __init__(self, *faults: Fault) -> None:
         for fault in faults:
             if not isinstance(fault, Fault):
                 raise UsageError(f"{fault!r} is no fault: give Die(...), Slow(...) or another one of testing.faults")
-        #: What is to happen.
+        #: The faults that are to happen.
         self.faults = faults
-        #: What has happened, in order.
+        #: The faults that have happened, in order.
         self.happened: list[Happened] = []
         self._passed = [0] * len(faults)
 
@@ -152,7 +155,7 @@ class Faults:
         return f"Faults({', '.join(map(repr, self.faults))})"
 
     def take(self, kind: type[F], worker: str, at: str = "") -> F | None:
-        """There is an occasion for a kind of fault, at a tool or in a direction: the one that happens, or None."""
+        """Note an occasion for a kind of fault, at a tool or in a direction. Returns the fault that happens, if any."""
         for fault in self._due(kind, worker, at):
             self.happened.append(Happened(trio.current_time(), worker, fault, at))
             return fault

@@ -1,4 +1,4 @@
-"""The real executor of a worker, without threads: calls are tasks of trio."""
+"""The real executor of a worker, without threads: each call is a task of trio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .mortal import run_mortal
 
 
 class TrioQueue:
-    """What sync code waits at, in place of a `SimpleQueue`: the task waits, and not the thread."""
+    """A queue for sync code, in place of a `SimpleQueue`. A `get` that waits blocks its task, not the thread."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -31,7 +31,7 @@ class TrioQueue:
         self._news.set()
 
     def get(self) -> Any:
-        """The next item, when there is one."""
+        """Wait for the next item, and return it."""
         while not self._items:
             self._news = trio.Event()
             greenback.await_(self._news.wait())
@@ -39,36 +39,36 @@ class TrioQueue:
 
 
 class CallFaults:
-    """What goes wrong with the calls of one worker. `die` ends it."""
+    """The faults of the calls of one worker. `die` ends the worker."""
 
     def __init__(self, faults: Faults, worker_id: str, die: Callable[[], None]) -> None:
         self._faults = faults
         self._worker_id = worker_id
-        self._deaths: dict[int, Die] = {}  # by call
+        self._deaths: dict[int, Die] = {}  # by call id
         self._waiting: dict[int, trio.CancelScope] = {}
         self.die = die
 
     def arrives(self, call: ToolCall) -> None:
-        """A call has come."""
+        """Note that a call has come."""
         if self._faults.faults and (death := self._faults.take(Die, self._worker_id, call.tool.name)):
             self._deaths[call.id] = death
         self._die_if(call, "before")
 
     def starts(self, call: ToolCall, nursery: trio.Nursery) -> None:
-        """It starts."""
+        """Note that a call starts."""
         death = self._deaths.get(call.id)
         if death is not None and death.when == "during":
             nursery.start_soon(self._die_after, call, death.after)
 
     def ends(self, call: ToolCall) -> None:
-        """Its code has run, and nobody knows yet."""
+        """Note that the code of a call has run, before anybody is told."""
         self._die_if(call, "after")
         self._deaths.pop(call.id, None)
         if (waiting := self._waiting.pop(call.id, None)) is not None:
             waiting.cancel()
 
     def ignores_cancel(self, call: ToolCall) -> bool:
-        """Whether it goes on although it is cancelled."""
+        """Whether a call goes on although it is cancelled."""
         found = self._faults.faults and self._faults.take(IgnoreCancel, self._worker_id, call.tool.name)
         return bool(found)
 
@@ -86,7 +86,7 @@ class CallFaults:
 class InlineExecutor(Executor):
     """Runs up to `concurrency` calls at a time, each in a task of a nursery.
 
-    A sync tool that waits ends its wait when its call is cancelled; one that computes cannot be interrupted.
+    When its call is cancelled, a sync tool that waits stops waiting. A sync tool that computes cannot be interrupted.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class InlineExecutor(Executor):
 
     @property
     def last_started(self) -> int:
-        """Id of the last call that has started: what a ledger has."""
+        """Id of the last call that has started, as a ledger would have it."""
         return self._last_started
 
     def submit(self, call: ToolCall) -> None:
@@ -121,7 +121,7 @@ class InlineExecutor(Executor):
         return super().cancel(call_id)
 
     def stop(self) -> None:
-        """Nothing starts any more. What runs ends with the nursery."""
+        """Start no more calls. Running calls end with the nursery."""
         self._is_stopped = True
 
     def _wake(self, _call_id: int, /) -> None:

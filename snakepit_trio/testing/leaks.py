@@ -19,7 +19,7 @@ _LONGEST: Final = 300  # characters of a command line
 
 
 def processes() -> Found:
-    """Our living descendants: name, pid and command line, by pid and start."""
+    """Our living descendants: name, pid and command line, by pid and start time."""
     found: Found = {}
     for process in psutil.Process().children(recursive=True):
         try:
@@ -45,8 +45,8 @@ def descriptors() -> Found:
 def files() -> Found:
     """Files of pools, in shared memory and in the folder of all runs.
 
-    If `SNAKEPIT_RUN_DIR` names that folder, it is taken for the tests' own, and all that is in it counts. The usual one
-    is shared by all programs of a user: there, only runs of this process count.
+    If `SNAKEPIT_RUN_DIR` names the folder, the folder is taken as the tests' own, and everything in it counts. All
+    programs of a user share the usual folder: there, only runs of this process count.
     """
     folder = runs_folder()
     if os.environ.get(FOLDER_VARIABLE):
@@ -58,7 +58,7 @@ def files() -> Found:
 
 
 def threads() -> Found:
-    """Our threads, but for those that trio keeps for reuse and ends by itself."""
+    """Our threads, without the threads that trio keeps for reuse and ends by itself."""
     return {thread: f"thread {thread.name}" for thread in threading.enumerate() if not thread.name.startswith("Trio")}
 
 
@@ -66,15 +66,15 @@ CHECKS: Final[tuple[Callable[[], Found], ...]] = (processes, descriptors, files,
 
 
 class LeakCheck:
-    """What there was when it was made, and what there is more later. Tasks are trio's to check."""
+    """Finds what has been added since it was made. It does not check tasks: trio does that."""
 
     def __init__(self) -> None:
         self._before = [check() for check in CHECKS]
 
     def left(self, patience: float = 2) -> list[str]:
-        """What has been left, a line for each. What goes away within `patience` seconds has not been left.
+        """What has been left behind, one line for each thing. What goes away within `patience` seconds does not count.
 
-        The garbage of trio's own run, its wakeup sockets, is closed a moment after the run.
+        For example, the wakeup sockets of a trio run are garbage that is closed a moment after the run.
         """
         deadline = time.monotonic() + patience
         while (left := self._now()) and time.monotonic() < deadline:

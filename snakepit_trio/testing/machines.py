@@ -47,34 +47,37 @@ Step = Callable[[], Awaitable[Any]]
 
 
 def rule(**options: Any) -> Callable[[F], F]:
-    """Hypothesis' `rule`, for a coroutine function or a plain one, which runs in the machine's trio run."""
+    """Hypothesis' `rule`, for a coroutine function or a plain function. It runs in the machine's trio run."""
     return _decorator(stateful.rule(**options))
 
 
 def initialize(**options: Any) -> Callable[[F], F]:
-    """Hypothesis' `initialize`, likewise. What `opened` must know already is for Hypothesis' own."""
+    """Hypothesis' `initialize`, for a coroutine function or a plain function. It runs in the machine's trio run.
+
+    It runs when `opened` has been entered. For what `opened` must know already, use Hypothesis' own `initialize`.
+    """
     return _decorator(stateful.initialize(**options))
 
 
 def invariant(**options: Any) -> Callable[[F], F]:
-    """Hypothesis' `invariant`, likewise."""
+    """Hypothesis' `invariant`, for a coroutine function or a plain function. It runs in the machine's trio run."""
     return _decorator(stateful.invariant(**options))
 
 
 class TrioMachine(stateful.RuleBasedStateMachine):
     """A machine whose rules run in one trio run, in the block of `opened`.
 
-    A rule that raises is a failure, as with Hypothesis; so is one that takes more than `step_limit` seconds, and what
-    a task in `nursery` raises. `precondition`, `Bundle` and the rest are Hypothesis' own.
+    A rule that raises is a failure, as with Hypothesis. A rule that takes more than `step_limit` seconds is a failure
+    too, and so is an error of a task in `nursery`. Take `precondition`, `Bundle` and the rest from Hypothesis.
     """
 
     #: Whether time jumps when all tasks wait. False is for real processes.
     autojump: ClassVar[bool] = True
     #: Seconds of trio's clock after which one step counts as hanging: `trio.TooSlowError`.
     step_limit: ClassVar[float] = 1_000.0
-    #: Seconds after which the whole run does, also where it is shielded: `Hanging`.
+    #: Seconds of trio's clock after which the whole run counts as hanging, even where it is shielded: `Hanging`.
     limit: ClassVar[float] = 20_000.0
-    #: For tasks in the background. They are cancelled at the end.
+    #: For background tasks. They are cancelled at the end.
     nursery: trio.Nursery
 
     def __init__(self) -> None:
@@ -83,14 +86,17 @@ class TrioMachine(stateful.RuleBasedStateMachine):
         self._is_begun = self._has_failed = False
 
     def opened(self) -> AbstractAsyncContextManager[object]:
-        """What is open while the rules run. Override it."""
+        """A context manager that is open while the rules run. Override it."""
         return trio.open_nursery()
 
     async def closing(self) -> None:
-        """Called at the end, before what is open is closed, unless a step has failed. Override it."""
+        """Called at the end, before `opened` is left, unless a step has failed. Override it."""
 
     async def closed(self) -> None:
-        """Called after that, in the same trio run. Override it to check that nothing is left."""
+        """Called after `opened` was left, in the same trio run, unless a step has failed.
+
+        Override it to check that nothing is left.
+        """
 
     def teardown(self) -> None:
         """End the trio run. Called by Hypothesis."""
@@ -98,7 +104,7 @@ class TrioMachine(stateful.RuleBasedStateMachine):
             self._run.switch(None)
 
     def _do(self, step: Step) -> Any:
-        """Run one step. trio stands still before it and after it, for its run is in a greenlet of its own."""
+        """Run one step. trio stands still before it and after it, because its run is in a greenlet of its own."""
         if not self._is_begun:
             self._is_begun = True
             self._run.switch()
@@ -140,20 +146,20 @@ class TrioMachine(stateful.RuleBasedStateMachine):
 
 
 class PoolMachine(TrioMachine):
-    """A machine with a pool open, in memory by default. Set `adapter`, and what else is to be another way.
+    """A machine with an open pool, in memory by default. Set `adapter`, and whatever else is to differ.
 
-    For real processes: `make_launcher` returns None, and `autojump` is False.
+    For real processes let `make_launcher` return None, and set `autojump` to False.
     """
 
     adapter: ClassVar[AdapterLike]
     #: Settings of `open_pool`.
     pool_settings: PoolOptions = PoolOptions()
     pool: Pool
-    #: What `make_launcher` has made.
+    #: The launcher that `make_launcher` has made.
     launcher: Any
 
     def make_launcher(self) -> Launcher | None:
-        """Where the workers run."""
+        """Make the launcher of the pool; None is for real processes."""
         return InMemory()
 
     @asynccontextmanager

@@ -1,6 +1,6 @@
 """Workers without processes: the real pool, the real link and the real executor, joined in memory, in one trio run.
 
-Nothing but the process, the socket and the thread is replaced. So with trio's autojump clock, timeouts, backoff, health
+Only the process, the socket and the thread are replaced. So with trio's autojump clock, timeouts, backoff, health
 checks and expiry take no real time.
 """
 
@@ -40,19 +40,19 @@ from .inline import CallFaults, InlineExecutor, TrioQueue
 from .wire import Wire
 
 _MOST: Final = 10_000  # workers
-_FIRST_PID: Final = 1 << 22  # above all that Linux gives: linux/threads.h
+_FIRST_PID: Final = 1 << 22  # above all pids that Linux gives: linux/threads.h
 _pids = itertools.count(_FIRST_PID)
 
 
 class InMemory(Launcher):
     """Runs the workers of a pool in this process: `open_pool(Tools, launcher=InMemory())`.
 
-    Sync tools run in place, in trio's thread: they block everything while they compute, and wait without blocking for
-    what they ask of the host, or for credit. Coroutines run on an asyncio loop on top of trio, and on its clock. What
-    a tool does to its process it does to this one: one that ends it, ends the tests. Killing a worker cancels its
-    tasks, so its `finally` clauses run.
+    Sync tools run in place, in trio's thread: they block everything while they compute. While they wait for answers of
+    the host, or for credit, they block nothing. Coroutines run on an asyncio loop on top of trio, and on trio's clock.
+    Whatever a tool does to its process, it does to this process: a tool that ends its process ends the tests. Killing a
+    worker cancels its tasks, so its `finally` clauses run.
 
-    Plain host functions run in place too. There is no shared memory, no guardian, nothing on disk. `faults` is what
+    Plain host functions run in place too. There is no shared memory, no guardian, nothing on disk. `faults` says what
     goes wrong.
     """
 
@@ -61,13 +61,13 @@ class InMemory(Launcher):
         self._processes: dict[str, MemoryProcess] = {}
 
     def workers(self) -> list[str]:
-        """The ids of the workers that live, in the order of their start."""
+        """The ids of the living workers, in the order of their start."""
         return list(self._processes)
 
     def kill(self, worker_id: str) -> None:
         """End a worker as SIGKILL would: its tasks are cancelled, and it says nothing more.
 
-        Raises `UsageError` if none of that id lives.
+        Raises `UsageError` if no worker of that id lives.
         """
         if worker_id not in self._processes:
             raise UsageError(f"no worker {worker_id!r} lives; there are: {', '.join(self._processes) or 'none'}")
@@ -96,7 +96,7 @@ class _MemorySite(Site):
         self._at = trio.current_time()
 
     def clock(self) -> float:
-        """Unix time at the pool's opening, and trio's from there on."""
+        """Unix time, taken when the pool opened; from then on it goes by trio's clock."""
         return self._began + (trio.current_time() - self._at)
 
     def check_room(self, workers: int) -> None:
@@ -127,7 +127,7 @@ class _MemorySite(Site):
         try:
             await process.run(refusal)
         finally:
-            # A replacement may have its id by now, or may have had it, or a worker of another pool.
+            # A replacement, or a worker of another pool, may have the same id by now, or may have had it.
             if self._processes.get(worker_id) is process:
                 del self._processes[worker_id]
 
@@ -141,7 +141,7 @@ class _MemorySite(Site):
 
 
 class MemoryProcess:
-    """What stands for a worker's process."""
+    """Stands in for a worker's process."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class MemoryProcess:
         self._stderr, self._output = trio.testing.memory_stream_one_way_pair()
 
     async def run(self, refusal: RefuseStart | None) -> None:
-        """Be the worker, from its start to its end."""
+        """Run the worker, from its start to its end."""
         code = 1
         try:
             with self._scope:
@@ -214,11 +214,11 @@ class MemoryProcess:
             except (ProtocolError, DecodeError):
                 self.die()
             if not end.is_ending:
-                self.die()  # without its host
-            # After a goodbye, calls that run may end.
+                self.die()  # its host has gone
+            # After a goodbye, the running calls may end.
 
     def die(self) -> None:
-        """End at once."""
+        """End the worker at once, as SIGKILL would."""
         self.signal_group(signal.SIGKILL)
 
     #
@@ -252,7 +252,7 @@ class MemoryProcess:
     def signal_group(self, number: signal.Signals) -> None:
         if not self._exited.is_set():
             self._killed_by = self._killed_by or number
-            self.to_host.close()  # what its tasks say while they end, no process would have said
+            self.to_host.close()  # a killed process would not send what these tasks still send
             if self._executor is not None:
                 self._executor.stop()
             self._scope.cancel()
@@ -262,7 +262,7 @@ class MemoryProcess:
 
 
 class MemoryLink(LinkConnection):
-    """The host's end of the link to such a worker."""
+    """The host's end of the link to a worker in memory."""
 
     def __init__(self, context: ConnectionContext, process: MemoryProcess) -> None:
         super().__init__(context, process.secret, process.pid, lambda: None)
@@ -283,7 +283,7 @@ class MemoryLink(LinkConnection):
 
 
 class _Driver:
-    """Moves a `LinkEndpoint` on, in trio, at once: only what comes off the wire waits for its turn."""
+    """Drives a `LinkEndpoint` in trio. It acts at once: only batches that come off the wire wait for their turn."""
 
     def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
         self.end: LinkEndpoint | None = None

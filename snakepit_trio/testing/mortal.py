@@ -1,4 +1,4 @@
-"""Coroutines of asyncio, on trio, that end when their worker is killed, whatever they catch."""
+"""Coroutines of asyncio, on trio, that end when their worker is killed, whatever exceptions they catch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _AGONY: Final = 1.0  # seconds of trio's clock that the `finally` clauses of a k
 
 
 class Mortal:
-    """A coroutine, run step by step, so that it can be left standing where it is: nothing of it runs after that."""
+    """A coroutine that is run step by step. When `is_dead` is set, it takes no further step, and is closed there."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._coroutine = coroutine
         self.is_dead = False
 
     async def run(self) -> None:
-        """To its end, or until `is_dead`."""
+        """Run the coroutine to its end, or until `is_dead`."""
         await self._steps()
 
     @types.coroutine
@@ -35,18 +35,18 @@ class Mortal:
                 error = None
                 try:
                     yield step
-                except BaseException as raised:  # noqa: ASYNC103 - goes on into the coroutine
+                except BaseException as raised:  # noqa: ASYNC103 - thrown into the coroutine next
                     error = raised
         except StopIteration:
             return
-        # It has had its time: what it still raises, or awaits, no process would.
+        # Its time is over: a killed process would not raise what it still raises, nor await what it still awaits.
         with contextlib.suppress(BaseException):
             self._coroutine.close()
         raise asyncio.CancelledError
 
 
 async def run_mortal(loop: AsyncioLoop, coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in asyncio. If cancelled, so is it, and after a second it is dead."""
+    """Run a coroutine in asyncio. If this is cancelled, so is the coroutine, and a second later it is dead."""
     mortal = Mortal(coroutine)
     ended = trio.Event()
     task = loop.create_task(mortal.run())

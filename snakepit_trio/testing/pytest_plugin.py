@@ -37,7 +37,7 @@ _NO_MARK: Final = (
 
 
 class MarkOptions(PoolOptions, total=False):
-    """What marks `snakepit` may say: the settings of `open_pool`, and whether workers are processes."""
+    """The options of the mark `snakepit`: the settings of `open_pool`, and whether workers are processes."""
 
     adapters: Sequence[AdapterLike]
     real: bool
@@ -45,9 +45,10 @@ class MarkOptions(PoolOptions, total=False):
 
 @pytest.fixture
 def snakepit_settings(request: pytest.FixtureRequest) -> MarkOptions:
-    """What `snakepit_pool` gives to `open_pool`: what the marks `snakepit` of a test, its class and its module say.
+    """The settings that `snakepit_pool` gives to `open_pool`: from the marks `snakepit` of a test, class and module.
 
-    The nearest mark counts. Override it for settings that take another fixture. Raises `UsageError` without a mark.
+    The nearest mark counts. Override this fixture for settings that need another fixture. Raises `UsageError` if no
+    mark names an adapter.
     """
     settings: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers("snakepit"))):
@@ -65,7 +66,7 @@ def snakepit_settings(request: pytest.FixtureRequest) -> MarkOptions:
 async def snakepit_pool(snakepit_settings: MarkOptions) -> AsyncIterator[Pool]:
     """An open pool, as the marks `snakepit` say: by default with workers in memory, on the clock of the test.
 
-    It is closed after the test, however that has ended.
+    It is closed after the test, however the test has ended.
     """
     settings: dict[str, Any] = {**snakepit_settings}
     if not settings.pop("real", False):
@@ -90,13 +91,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marks known."""
+    """Register the marks."""
     config.addinivalue_line("markers", _POOL_MARK)
     config.addinivalue_line("markers", _SLOW_MARK)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests if that is wanted."""
+    """Leave out slow tests if `--snakepit-fast` is given."""
     if not config.getoption("snakepit_fast"):
         return
     slow = [item for item in items if item.get_closest_marker("snakepit_slow")]

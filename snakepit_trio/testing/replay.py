@@ -20,12 +20,12 @@ class Hanging(Exception):
 
 
 def run(function: Callable[..., Awaitable[T]], *args: Any, seed: int = 0, limit: float = 10_000.0) -> T:
-    """`trio.run(function, *args)`, on a clock that jumps; trio's scheduler makes the same choices for the same seed.
+    """`trio.run(function, *args)`, on a clock that jumps. For the same seed trio's scheduler makes the same choices.
 
-    Time passes only when all tasks wait, and then at once. After `limit` seconds of that clock a run counts as hanging:
-    it is cancelled, which raises `trio.TooSlowError`, and if that does not end it, `Hanging`. What `random` gives
-    follows the seed too. With pools in memory (`InMemory`) a run that fails fails the same way again, as long as
-    nothing in it depends on threads, on real time or on the order of sets.
+    Time passes only when all tasks wait, and then it passes at once. After `limit` seconds of that clock a run counts
+    as hanging: it is cancelled, which raises `trio.TooSlowError`. If that does not end the run, it raises `Hanging`.
+    `random` follows the seed too. With pools in memory (`InMemory`) a run that fails will fail the same way again, as
+    long as nothing in it depends on threads, on real time or on the order of sets.
     """
 
     async def main() -> T:
@@ -41,7 +41,8 @@ def run(function: Callable[..., Awaitable[T]], *args: Any, seed: int = 0, limit:
 def seeded(seed: int) -> Iterator[None]:
     """Make trio's scheduler, and `random`, follow a seed for the block.
 
-    trio has a switch for that, for Hypothesis, and no public name for it. Raises `UsageError` if it has moved.
+    trio has a switch for that, made for Hypothesis, but no public name for it. Raises `UsageError` if this version of
+    trio does not have the switch.
     """
     trio_run: Any = trio._core._run
     if not hasattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING") or not isinstance(trio_run._r, random.Random):
@@ -59,7 +60,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 async def watch(limit: float) -> None:
-    """A system task that ends a run which has not ended after `limit` seconds, whatever is shielded in it."""
+    """End a run that has not ended after `limit` seconds, even if its tasks are shielded. This is a system task."""
     await trio.sleep(limit)
     root = trio.lowlevel.current_root_task()
     assert root is not None
@@ -70,7 +71,7 @@ async def watch(limit: float) -> None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise `Hanging` in place of the internal error that trio makes of it."""
+    """Raise `Hanging` in place of the `trio.TrioInternalError` that trio makes of it."""
     try:
         yield
     except trio.TrioInternalError as error:
@@ -83,7 +84,7 @@ def translated() -> Iterator[None]:
 
 
 def _unshield(task: Any) -> None:
-    # trio cancels the rest of a run in which a system task has failed, and waits for it.
+    # When a system task has failed, trio cancels the rest of the run, and waits until it ends.
     status = task._cancel_status
     while status is not None:
         status._scope.shield = False

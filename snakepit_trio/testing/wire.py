@@ -1,4 +1,4 @@
-"""One direction of a link in memory, and what goes wrong on it."""
+"""One direction of a link in memory, and its faults."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .faults import BatchFault, Cut, Direction, Faults, Garbage, Silence, Slow, 
 
 
 class _Batch(NamedTuple):
-    time: float  # before which it does not come
+    time: float  # it does not come before this time
     data: bytes
     is_whole: bool  # it may come together with others
 
 
 class Wire:
-    """Batches, in order, until it is closed. `broken` is called when a fault ends the link."""
+    """Carries batches, in order, until it is closed. `broken` is called when a fault ends the link."""
 
     def __init__(self, faults: Faults, worker_id: str, direction: Direction, broken: Callable[[], None]) -> None:
         self._faults = faults
@@ -66,12 +66,12 @@ class Wire:
                 pass
 
     def close(self) -> None:
-        """What was sent still comes, and then the end."""
+        """Send the end. The batches that were sent still come before it."""
         self._is_closed = True
         self._news.set()
 
     async def get(self) -> bytes | None:
-        """All that has come, as one batch; None at the end."""
+        """Wait for batches, and return all that have come as one batch; None at the end."""
         has_waited = False
         while not (come := self._take()):
             if self._is_closed and not self._batches:
@@ -88,8 +88,8 @@ class Wire:
         return come
 
     def _take(self) -> bytes:
-        # Frames are fields of a message, so that batches in a row are one. What is broken comes alone, so that it
-        # spoils no other.
+        # Frames are fields of a message, so several batches in a row are one batch. A broken batch comes alone, so that
+        # it spoils no other.
         parts: list[bytes] = []
         batches = self._batches
         while batches and (batches[0].time == 0.0 or batches[0].time <= trio.current_time()):

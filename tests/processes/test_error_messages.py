@@ -94,7 +94,7 @@ async def test_a_timeout_in_line_says_that_the_call_never_started() -> None:
         nursery.start_soon(pool.execute, "sleep", {"seconds": 60})
         while not pool.get_stats().running:
             await trio.sleep(0.01)
-        told = r"'add' never started: it was not at the head of the line within 0\.2 s .queued=1, running=1, workers=1"
+        told = r"'add' never started: it did not leave the queue within 0\.2 s .queued=1, running=1, workers=1"
         with pytest.raises(snakepit.CallTimeout, match=told):
             await pool.execute("add", {"a": 1}, timeout=0.2)
         with pytest.raises(snakepit.CallTimeout, match="'count' never started: it was not"):

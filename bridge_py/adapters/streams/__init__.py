@@ -1,1 +1,1 @@
-"""The streaming tools of the showcase, a module each. None of them is imported before its tool is called."""
+"""The streaming tools of the showcase, one module each. A module is imported only when its tool is called."""

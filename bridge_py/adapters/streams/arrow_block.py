@@ -13,9 +13,9 @@ from pyarrow import csv
 from .columns import Block, Numbers, Texts, normalise, number
 from .plain_block import parse_plain
 
-# Its functions are made when it is imported, where no type checker sees them.
+# This module makes its functions when it is imported, so no type checker sees them.
 _compute: Final[Any] = pyarrow.compute
-# What both Python and pyarrow read as a number; any other cell is left to Python.
+# Python and pyarrow both read such a cell as a number; any other cell is left to Python.
 _SURELY_A_NUMBER: Final = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 
@@ -36,7 +36,7 @@ def parse_arrow(block: bytes, columns: list[Numbers | Texts], delimiter: str, na
         column_types=kinds, include_columns=needed or names[:1], null_values=[""], strings_can_be_null=True
     )
     if block.startswith(codecs.BOM_UTF8):
-        block = b"\n" + block  # pyarrow would drop what is a character here: the file's mark is not in any block
+        block = b"\n" + block  # pyarrow would drop a mark; here it is a character, as no block has the file's mark
     try:
         table = csv.read_csv(pa.BufferReader(block), read, parse, convert)
     except pa.ArrowInvalid:
@@ -76,14 +76,14 @@ class _ArrowBlock(Block):
 
 
 def numbers_of(cells: Any) -> Any:
-    """The numbers of an array of texts, as float64; nan where there is none."""
+    """Convert an array of texts to numbers, as float64; a text that is no number becomes nan."""
     try:
         values = _compute.cast(cells, pa.float64())
     except pa.ArrowInvalid:
         values, odd = _picky(cells)
     else:
         odd = []
-    # A copy: what it was made from is read-only, and may be the table's own memory.
+    # A copy, because the original is read-only, and may be the table's own memory.
     found = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float64)
     for index in odd:
         found[index] = number(cells[int(index)].as_py())
@@ -100,7 +100,7 @@ def _picky(cells: Any) -> tuple[Any, Any]:
 def _merge(column: Numbers, values: Any) -> None:
     values = values[~np.isnan(values)]
     if len(values):
-        with np.errstate(all="ignore"):  # what is beyond a float is infinite or nan
+        with np.errstate(all="ignore"):  # a number beyond a float's range is infinite or nan
             mean = values.mean()
             difference = values - mean
             squares = float(difference @ difference)

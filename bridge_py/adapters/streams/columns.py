@@ -1,4 +1,4 @@
-"""What is kept of the columns of a table that is read once, in bounded memory."""
+"""Statistics of the columns of a table that is read once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Final
 
-#: Of a text column at most so many values are counted, none longer than so many characters; else it has no counts.
+#: A text column has counts if it has at most so many different values, and none is longer than so many characters.
 MOST_VALUES: Final = 100
 LONGEST_VALUE: Final = 100
 
@@ -16,8 +16,8 @@ class Numbers:
     """Count, mean, deviation, least and greatest of a column of numbers.
 
     Blocks are merged by the pairwise update of T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating Formulae and a
-    Pairwise Algorithm for Computing Sample Variances", Stanford STAN-CS-79-773, 1979: no difference of large sums,
-    which would cancel.
+    Pairwise Algorithm for Computing Sample Variances", Stanford STAN-CS-79-773, 1979. It takes no difference of large
+    sums, in which digits would cancel.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Numbers:
         self._least, self._greatest = math.inf, -math.inf
 
     def merge(self, count: int, mean: float, squares: float, least: float, greatest: float) -> None:
-        """Add a block of `count` numbers, of which these are known."""
+        """Add a block of `count` numbers with these statistics."""
         if count == 0:
             return
         total = self.count + count
@@ -39,7 +39,7 @@ class Numbers:
         self._greatest = max(self._greatest, greatest)
 
     def summary(self) -> dict[str, Any]:
-        """What is told of it; `std` is that of the sample (divided by n - 1), and None below two numbers."""
+        """Return the statistics; `std` is the sample's (divided by n - 1), and None for less than two numbers."""
         if self.count == 0:
             return {"kind": "number", "count": 0}
         std = math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else None
@@ -48,7 +48,7 @@ class Numbers:
 
 
 class Texts:
-    """How often each value of a column of texts is there, if it has few."""
+    """Counts how often each value of a text column occurs, if there are few values."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Texts:
         self._count = 0
 
     def add(self, counts: Iterable[tuple[str, int]]) -> None:
-        """Add the values of a block, and how often each is there."""
+        """Add the values of a block, and how often each occurs."""
         for value, times in counts:
             self._count += times
             if self.counts is not None:
@@ -69,7 +69,7 @@ class Texts:
         self._count += cells
 
     def summary(self) -> dict[str, Any]:
-        """What is told of it; `values` is None if there are more than are counted."""
+        """Return the counts; `values` is None if there are too many values, or too long ones."""
         if self.counts is None:
             return {"kind": "text", "count": self._count, "values": None}
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
@@ -79,8 +79,8 @@ class Texts:
 class Block(ABC):
     """A parsed block.
 
-    `errors` counts rows with a cell that should be a number and is none, and `misfits`: rows with too many or too few
-    cells, which are dropped in any case. `missing` counts other rows that lack a number.
+    `errors` counts rows with a cell that should be a number and is none, and the `misfits` too. `misfits` are rows with
+    too many or too few cells, which are dropped in any case. `missing` counts other rows that lack a number.
     """
 
     rows: int
@@ -90,11 +90,11 @@ class Block(ABC):
 
     @abstractmethod
     def aggregate(self, *, only_clean: bool, normalise: bool) -> None:
-        """Add it to its columns: rows without errors and missing numbers only, or all cells that can be used."""
+        """Add it to its columns: only rows without errors and missing numbers, or all cells that can be used."""
 
 
 def number(text: str) -> float:
-    """The finite number that a cell is, or nan. Blanks around it are none of its business; `1_000` is no number."""
+    """Read a cell as a finite number, or nan if it is none. Blanks around it do not matter; `1_000` is no number."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
@@ -108,5 +108,5 @@ def is_number(text: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """One way to write a text: no blanks around it, one between words, all small."""
+    """Bring a text into one form: no blanks around it, one between words, all small letters."""
     return " ".join(text.split()).casefold()

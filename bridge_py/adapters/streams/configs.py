@@ -1,4 +1,4 @@
-"""Settings that callers give as dicts; a field that does not fit is refused by its name before the tool runs."""
+"""Settings that callers give as dicts. Before the tool runs, a field that does not fit is refused by its name."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ModelConfig(Struct, forbid_unknown_fields=True, frozen=True):
 class TrainingConfig(Struct, forbid_unknown_fields=True, frozen=True):
     """Training by gradient descent with momentum.
 
-    After each epoch the learning rate is multiplied by `decay`; after `patience` epochs without a better result it
-    stops. `validation_split` is the share of rows held back. With 0 epochs the model is measured as it is.
+    After each epoch the learning rate is multiplied by `decay`. Training stops after `patience` epochs without a better
+    result. `validation_split` is the share of rows held back. With 0 epochs the model is measured as it is.
     """
 
     epochs: Annotated[int, Meta(ge=0)] = 100

@@ -1,8 +1,8 @@
 """A CSV file of any size in constant memory: cleaned, transformed, aggregated, with progress by bytes read.
 
-The file is read in blocks of so many lines (`files`). Only a block, and what is known of the columns, is held. A block
-is parsed by pyarrow if the worker has it (`arrow_block`), else by the standard library (`plain_block`), with the same
-outcome: both get whole records of valid UTF-8, whose quotes are well formed.
+The file is read in blocks of so many lines (`files`). Memory holds only one block, and the statistics of the columns.
+pyarrow parses a block if the worker has it (`arrow_block`), else the standard library does (`plain_block`). The outcome
+is the same, because both get whole records of valid UTF-8, whose quotes are well formed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def process(
     engine: Engine = "auto",
     encoding: str | None = None,
 ) -> Iterator[Record]:
-    """Work on a file; what comes is described at `Showcase.process_large_dataset`.
+    """Work on a file; `Showcase.process_large_dataset` describes the chunks.
 
     Raises `UsageError` for a file that is no CSV with a header, and `OSError`.
     """
@@ -66,7 +66,7 @@ def memory_mb() -> float:
 
 
 class _Dataset:
-    """What is known of a file so far."""
+    """The counts and columns of a file so far."""
 
     def __init__(self, names: list[str], delimiter: str, operations: list[Operation], parse: _Parse) -> None:
         self.columns: list[Numbers | Texts] | None = None
@@ -94,7 +94,7 @@ class _Dataset:
             found.aggregate(only_clean=clean, normalise="transform" in self._operations)
 
     def progress(self, done: int, size: int) -> Record:
-        """A chunk."""
+        """Make the chunk for a block."""
         return {
             "progress_percent": round(100 * done / max(done, size), 2),
             "processed_rows": self._rows,
@@ -104,7 +104,7 @@ class _Dataset:
         }
 
     def final(self) -> Record:
-        """The last chunk."""
+        """Make the last chunk."""
         columns = self.columns or []
         aggregate = "aggregate" in self._operations
         return {
@@ -157,7 +157,10 @@ def _choose(engine: Engine) -> tuple[_Parse, Engine]:
 
 
 def _make_columns(names: list[str], numeric: list[str] | None, block: bytes, delimiter: str) -> list[Numbers | Texts]:
-    """Columns as the caller names them, or as the first rows look: nine of ten cells that are not empty are numbers."""
+    """Make the columns. `numeric` names the columns of numbers.
+
+    If it is None, these are the columns in whose first rows nine of ten cells that are not empty are numbers.
+    """
     if numeric is None:
         rows = [row for row in islice(rows_of(block, delimiter), _SAMPLED_ROWS) if len(row) == len(names)]
         numeric = [name for number, name in enumerate(names) if _looks_numeric([row[number] for row in rows])]

@@ -34,7 +34,7 @@ _NO_TEXT: Final = {
     b"\xd0\xcf\x11\xe0": "a workbook of old Excel",
     b"%PDF": "a PDF",
 }
-_MARKS: Final = {  # the longer ones first: that of UTF-32 begins as that of UTF-16
+_MARKS: Final = {  # the longer marks first: the one of UTF-32 begins as the one of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -46,16 +46,16 @@ _BROKEN: Final = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class TextSource:
-    """The lines of a file, as UTF-8, whatever it is compressed with and encoded in.
+    """The lines of a file, as UTF-8, whatever its compression and encoding are.
 
-    `what` names who reads it in errors. Raises `UsageError` for an empty file, and for one that holds no text.
+    Errors call the reader `what`. Raises `UsageError` for an empty file, and for a file that holds no text.
     """
 
     def __init__(self, path: str, what: str, encoding: str | None = None) -> None:
         self._what = f"{what}: {path}"
-        #: What it is compressed with: "gzip", "bz2", "xz", or None.
+        #: Its compression: "gzip", "bz2", "xz", or None.
         self.compression: str | None = None
-        #: A name of its encoding, for which its mark, if it has one, is no character.
+        #: A name of its encoding. Under this name, the file's mark, if it has one, is not read as a character.
         self.encoding = ""
         self._raw = open(path, "rb")  # noqa: SIM115 - closed by `close`
         try:
@@ -70,7 +70,7 @@ class TextSource:
             raise
 
     def readline(self) -> bytes:
-        """The next line, or as much of it as there may be; nothing at the end. Raises `UsageError`."""
+        """Return the next line, or its next part if it is too long; nothing at the end. Raises `UsageError`."""
         try:
             if self._text is None:
                 found: bytes = self._file.readline(LONGEST_LINE)
@@ -82,7 +82,7 @@ class TextSource:
             raise UsageError(f"{self._what} is broken, or cut off, after byte {self._raw.tell()}: {error}") from None
 
     def valid(self, data: bytes) -> tuple[bytes, int]:
-        """Lines as valid UTF-8, and how many characters were none and have been replaced."""
+        """Turn lines into valid UTF-8; returns them, and how many characters were invalid and have been replaced."""
         if self._text is not None:
             return data, data.count(_REPLACEMENT)
         try:
@@ -93,7 +93,7 @@ class TextSource:
         return data, 0
 
     def tell(self) -> int:
-        """Bytes of the file that have been read."""
+        """Return how many bytes of the file have been read."""
         return self._raw.tell()
 
     def close(self) -> None:
@@ -131,14 +131,14 @@ class TextSource:
             is_ours = name in ("utf-8", "utf-8-sig", "ascii")
             self._file.seek(len(mark) if mark and (is_ours or name == _MARKS[mark]) else 0)
             if not is_ours:
-                # Lines end where they do in bytes.
+                # A line ends at the same character as in bytes.
                 self._text = io.TextIOWrapper(self._file, name, "replace", newline="\n")
         except LookupError as error:
             raise InvalidArguments(f"{self._what}: encoding={found!r}: {error}", "encoding") from None
 
 
 def _without_mark(start: bytes) -> str:
-    """UTF-16 without its mark has a NUL in each letter of ours."""
+    """Guess the encoding of a file without a mark. In UTF-16, each Latin letter has a NUL byte."""
     even, odd = start[::2], start[1::2]
     if len(start) > 3 and odd.count(0) > 0.7 * len(odd) and not even.count(0):
         return "utf-16-le"
@@ -150,8 +150,8 @@ def _without_mark(start: bytes) -> str:
 class Piece(NamedTuple):
     """Whole records of CSV, as valid UTF-8.
 
-    `broken` counts lines that are not among them, because a quoted field begins in them and does not end as it must: at
-    a quote before a delimiter or the end of a line. `replaced` counts characters that could not be decoded.
+    `broken` counts lines that were left out, because a quoted field begins in them and does not end as it must: at a
+    quote before a delimiter or the end of a line. `replaced` counts characters that could not be decoded.
     """
 
     data: bytes
@@ -161,23 +161,23 @@ class Piece(NamedTuple):
 
 
 class Records:
-    """The records of a CSV file, some lines at a time. `what` names it in errors."""
+    """The records of a CSV file, some lines at a time. Errors call the file `what`."""
 
     def __init__(self, source: TextSource, delimiter: str, what: str) -> None:
         self._lines = iter(source.readline, b"")
         self._source = source
         self._what = what
         self._carry = b""  # a record that has no end yet
-        self._replaced = 0  # characters in it, which nobody has been told of
-        # A quote means something where a field begins, and nowhere else.
+        self._replaced = 0  # replaced characters that are not reported yet
+        # A quote has a meaning only where a field begins.
         edge = rb"\r\n" + re.escape(delimiter.encode())
         field, end = rb'(?<![^%b])"[^"]*+(?:""[^"]*+)*+' % edge, rb'"(?![^%b])' % edge
         self._field = re.compile(rb"%b(%b)?" % (field, end))
-        # In this form it takes 90 MB/s, in others a third of it.
+        # In this form it processes 90 MB/s, in other forms a third of that.
         self._well_formed = re.compile(rb'[^"]*+(?:%b%b[^"]*+|(?<=[^%b])"[^"]*+)*+' % (field, end, edge))
 
     def header(self) -> bytes:
-        """The first record. Raises `UsageError` if its quotes are not closed, and for what is no text."""
+        """Return the first record. Raises `UsageError` if its quotes are not closed, or if the file is no text."""
         data = b""
         for line in islice(self._lines, _HEADER_LINES):
             if b"\0" in line:
@@ -195,7 +195,7 @@ class Records:
         raise UsageError(f"{self._what}: a quote in the header is not closed: {data[:100]!r}")
 
     def _record_end(self, data: bytes) -> int:
-        """Where the first record ends, which is well formed. A line may have several: old Macs ended them by CR."""
+        """Find the end of the first record, which is well formed. A line may have several: old Macs end them by CR."""
         at = 0
         while (end := _LINE_END.search(data, at)) is not None:
             field = self._field.search(data, at)
@@ -205,10 +205,11 @@ class Records:
         return len(data)
 
     def pieces(self, lines: int) -> Iterator[Piece]:
-        """All further records, that many lines at a time, and more where one has several. Raises `UsageError`."""
+        """Yield all further records, `lines` lines at a time, and more if a record needs them. Raises `UsageError`."""
         while True:
             found = list(islice(self._lines, lines))
-            # What has no end yet is looked at anew, so as much again must come: this keeps the time linear.
+            # A record without an end is checked again each time. At least as many new bytes must come before that,
+            # which keeps the total time linear.
             missing = len(self._carry) - sum(map(len, found))
             while missing > 0 and (line := next(self._lines, b"")):
                 found.append(line)
@@ -224,7 +225,7 @@ class Records:
             self._replaced = 0
 
     def _split(self, data: bytes, *, is_end: bool) -> tuple[bytes, bytes, list[bytes]]:
-        """Whole records, the start of one that is not whole yet, and the broken ones that were left out."""
+        """Split data into whole records, the start of a record that is not whole yet, and the broken ones left out."""
         well_formed = self._well_formed.match(data)
         if well_formed is not None and well_formed.end() == len(data):
             return data, b"", []

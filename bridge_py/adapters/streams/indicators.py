@@ -20,7 +20,7 @@ class Sma:
     def update(self, value: float) -> float | None:
         """Take a value."""
         self._values.append(value)
-        # Summed anew: a running sum would carry rounding errors on for ever.
+        # Summed anew each time, because a running sum would carry rounding errors on forever.
         return math.fsum(self._values) / len(self._values) if len(self._values) == self._values.maxlen else None
 
 

@@ -1,4 +1,4 @@
-"""Recognizes handwritten digits, or what a model of `distributed_training` knows, one item after the other."""
+"""Recognizes handwritten digits, or the classes of a model of `distributed_training`, one item after the other."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WHITE: Final = 16.0  # the greatest value of a pixel of the digits
 _TOOL: Final = "batch_inference"
 _SPACE: Final = rb"(?:\s|#[^\n]*\n)+"
 _PGM: Final = re.compile(rb"(P[25])" + 3 * (_SPACE + rb"(\d{1,9})") + rb"\s")
-# What a bad item may raise: it is told in its chunk, and the others go on.
+# The errors that a bad item may raise. The item's chunk tells the error, and the other items go on.
 _BAD_ITEM: Final = (UsageError, OSError, ValueError, TypeError)
 
 
 class Model(NamedTuple):
-    """What predicts: probabilities (1 x classes) of a row (1 x features), and the digits that it has learned from."""
+    """A model: probabilities (1 x classes) from a row (1 x features), and the digits that it has learned from."""
 
     probabilities: Callable[[Array], Array]
     classes: Array
@@ -36,7 +36,7 @@ class Model(NamedTuple):
 
 
 def infer(model_path: str | None, items: list[Any]) -> Iterator[Record]:
-    """Predict; what comes is described at `Showcase.batch_inference`."""
+    """Predict; `Showcase.batch_inference` describes the chunks."""
     model = built_in_model() if model_path is None else load_model(model_path)
     known = right = errors = 0
     for item in items:
@@ -55,7 +55,7 @@ def infer(model_path: str | None, items: list[Any]) -> Iterator[Record]:
 
 @functools.cache
 def built_in_model() -> Model:
-    """scikit-learn's logistic regression on the first digits, trained once in each worker process."""
+    """Train scikit-learn's logistic regression on the first digits, once in each worker process."""
     linear_model = need("sklearn.linear_model", _TOOL)
     data = _digits()
     regression = linear_model.LogisticRegression(C=10.0, max_iter=5000)
@@ -69,13 +69,13 @@ def built_in_model() -> Model:
 
 
 def load_model(path: str) -> Model:
-    """A model that `distributed_training` has written. Raises `UsageError` for any other file, and `OSError`."""
+    """Load a model that `distributed_training` has written. Raises `UsageError` for any other file, and `OSError`."""
     network, trained_on = Network.load(path)
     return Model(network.probabilities, network.classes, network.features, frozenset(trained_on.tolist()))
 
 
 def read_pgm(path: str) -> Array:
-    """The pixels of a grey image (PGM, P2 or P5) from 0 to 1, shape (height, width). Raises `UsageError`, `OSError`."""
+    """Read a grey image (PGM, P2 or P5): pixels from 0 to 1, shape (height, width). Raises `UsageError`, `OSError`."""
     with open(path, "rb") as file:
         data = file.read()
     match = _PGM.match(data)
@@ -123,7 +123,7 @@ def _digit(index: int) -> tuple[Array, int]:
 
 
 def _shrink(image: Array) -> Array:
-    """Means of blocks, so that the sides are those of the digits."""
+    """Shrink an image to the size of the digits, by means of blocks."""
     height, width = image.shape
     if height % _SIDE or width % _SIDE:
         raise UsageError(f"the image is {width} x {height}: both sides must be multiples of {_SIDE}")
@@ -132,5 +132,5 @@ def _shrink(image: Array) -> Array:
 
 
 def _label(item: Any) -> Any:
-    """How an item is called in its chunk: itself, or what kind of array it is."""
+    """Return the label of an item in its chunk: the item itself, or the shape of its array."""
     return item if isinstance(item, (int, str)) else f"array {np.shape(item)}"

@@ -1,4 +1,4 @@
-"""Libraries that a tool needs and a worker may not have."""
+"""Imports libraries that a tool needs and that a worker may not have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGES = {"sklearn": "scikit-learn"}
 
 
 def need(module: str, tool: str) -> Any:
-    """Import a module. Raises `UsageError`, which names the package and what installs it."""
+    """Import a module. Raises `UsageError`, which names the package and the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -24,7 +24,7 @@ _FORMAT: Final = "snakepit-trio network 1"
 
 
 class Network:
-    """Weights of all layers, how rows are scaled before the first, and what the outputs stand for.
+    """The weights of all layers, the scaling of rows before the first layer, and the classes of the outputs.
 
     `weights` holds a matrix and a vector of each layer in turn, float64. `classes` are the labels, shape (classes,).
     """
@@ -37,7 +37,7 @@ class Network:
 
     @classmethod
     def fresh(cls, config: ModelConfig, rows: Array, classes: Array) -> Network:
-        """One that has learned nothing, for rows such as these, shape (rows, features)."""
+        """Make a network that has learned nothing, for rows such as these, shape (rows, features)."""
         rng = np.random.default_rng(config.seed)
         hidden = [] if config.architecture == "softmax" else [config.hidden_size] * config.layers
         sizes = [rows.shape[1], *hidden, len(classes)]
@@ -49,21 +49,21 @@ class Network:
 
     @property
     def features(self) -> int:
-        """How many numbers a row has."""
+        """How many numbers each row has."""
         return int(self.weights[0].shape[0])
 
     def probabilities(self, rows: Array) -> Array:
-        """Of each class, for each row: shape (rows, classes)."""
+        """Return the probability of each class for each row: shape (rows, classes)."""
         return self._forward(rows)[-1]
 
     def measure(self, rows: Array, targets: Array) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy; `targets` are indices into `classes`."""
+        """Return mean cross-entropy and accuracy; `targets` are indices into `classes`."""
         found = self.probabilities(rows)
         loss = -np.log(np.maximum(found[np.arange(len(rows)), targets], 1e-300)).mean()
         return float(loss), float((found.argmax(axis=1) == targets).mean())
 
     def gradients(self, rows: Array, targets: Array) -> list[Array]:
-        """Of the mean cross-entropy, by `weights`."""
+        """Return the gradients of the mean cross-entropy with respect to `weights`."""
         *inputs, outputs = self._forward(rows)
         delta = outputs.copy()
         delta[np.arange(len(rows)), targets] -= 1
@@ -83,7 +83,7 @@ class Network:
         self.weights = [np.array(weight, dtype=np.float64) for weight in weights]
 
     def save(self, path: str, trained_on: Array) -> None:
-        """Write a file, whole or not at all. `trained_on` are indices of digits that it has learned from."""
+        """Write a file, whole or not at all. `trained_on` are indices of digits that the network has learned from."""
         parts: dict[str, Any] = {f"weight_{number}": weight for number, weight in enumerate(self.weights)}
         parts |= {"shift": self.shift, "scale": self.scale, "classes": self.classes, "trained_on": trained_on}
         parts["format"] = np.array(_FORMAT)
@@ -99,7 +99,7 @@ class Network:
 
     @classmethod
     def load(cls, path: str) -> tuple[Network, Array]:
-        """Read such a file; returns `trained_on` too. Raises `UsageError` for any other file, and `OSError`."""
+        """Read a file of `save`; returns `trained_on` too. Raises `UsageError` for any other file, and `OSError`."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 parts = dict(file)
@@ -111,7 +111,7 @@ class Network:
         return cls(weights, parts["shift"], parts["scale"], parts["classes"]), parts["trained_on"]
 
     def _forward(self, rows: Array) -> list[Array]:
-        """Inputs of each layer, and the probabilities."""
+        """Return the inputs of each layer, and the probabilities."""
         values = [(rows - self.shift) / self.scale]
         for layer in range(0, len(self.weights), 2):
             outputs = values[-1] @ self.weights[layer] + self.weights[layer + 1]
@@ -121,7 +121,7 @@ class Network:
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Indices of all rows in a random order, so many at a time."""
+    """Yield the indices of all rows in a random order, `size` at a time."""
     order = rng.permutation(count)
     for start in range(0, count, size):
         yield order[start : start + size]

@@ -17,8 +17,8 @@ def parse_plain(block: bytes, columns: list[Numbers | Texts], delimiter: str, _n
 
 
 def rows_of(block: bytes, delimiter: str) -> Iterator[list[str]]:
-    """The rows that are not empty."""
-    # Cells may be longer than the library takes by itself. It is never lowered: user code may have raised it.
+    """Iterate over the rows that are not empty."""
+    # Cells may be longer than the library's own limit. The limit is never lowered: user code may have raised it.
     csv.field_size_limit(max(csv.field_size_limit(), len(block)))
     return filter(None, csv.reader(io.StringIO(block.decode("utf-8", "replace"), newline=""), delimiter=delimiter))
 
@@ -68,7 +68,7 @@ def _merge(column: Numbers, values: list[float]) -> None:
 def _sum(values: list[float]) -> float:
     try:
         return math.fsum(values)
-    except (OverflowError, ValueError):  # beyond what a float holds, where a plain sum is infinite or nan
+    except (OverflowError, ValueError):  # beyond the range of a float; there a plain sum is infinite or nan
         return sum(values)
 
 

@@ -18,14 +18,14 @@ from .indicators import Ema, Macd, Rsi, Sma
 Record = dict[str, Any]
 _TOOL: Final = "realtime_stock_analysis"
 _INDICATOR: Final = re.compile(r"(RSI|SMA|EMA)_([1-9][0-9]{0,4})")
-_LONGEST: Final = 10_000  # prices of an average
-_VOLUMES: Final = 20  # that a spike is measured by
+_LONGEST: Final = 10_000  # the largest number of prices in an average
+_VOLUMES: Final = 20  # volumes before it that a spike is measured by
 
 
 def analyze(
     ticks: Iterable[Any], symbols: list[str] | None, indicators: list[str], thresholds: AlertThresholds
 ) -> Iterator[Record]:
-    """Analyze; what comes is described at `Showcase.realtime_stock_analysis`. Raises `UsageError` for a bad tick."""
+    """Analyze ticks; `Showcase.realtime_stock_analysis` describes the chunks. Raises `UsageError` for a bad tick."""
     wanted = None if symbols is None else frozenset(symbols)
     make = read_indicators(indicators)
     found: dict[str, _Symbol] = {}
@@ -42,7 +42,7 @@ def analyze(
 def choose_ticks(
     prices: list[Record] | str | None, feed: str | None, stream: Callable[[str], Iterable[Any]]
 ) -> Iterable[Any]:
-    """The source that the caller gave. `stream` opens the host tool of a name. Raises `InvalidArguments`."""
+    """Open the source of ticks that the caller gave; `stream` opens a host tool by name. Raises `InvalidArguments`."""
     if (prices is None) == (feed is None):
         raise InvalidArguments(
             f"{_TOOL}: give prices (ticks, or the path of a CSV file) or feed, one of them", "prices"
@@ -53,7 +53,7 @@ def choose_ticks(
 
 
 def read_csv(path: str) -> Iterator[Record]:
-    """Ticks of a CSV file, as `TextSource` reads it, whose header names at least symbol and price."""
+    """Yield the ticks of a CSV file, which `TextSource` reads. Its header must name at least symbol and price."""
     with closing(TextSource(path, _TOOL)) as file:
         reader = csv.DictReader(line.decode("utf-8", "replace") for line in iter(file.readline, b""))
         try:
@@ -63,7 +63,7 @@ def read_csv(path: str) -> Iterator[Record]:
 
 
 def read_tick(number: int, tick: Any) -> tuple[str, float, float | None]:
-    """Symbol, price and volume of a tick; the volume may be missing. Raises `UsageError`, which says what is wrong."""
+    """Return symbol, price and volume of a tick; the volume may be missing. Raises `UsageError` for a bad tick."""
     if not isinstance(tick, Mapping):
         raise UsageError(f"{_TOOL}: tick {number} is {type(tick).__name__}, and no mapping with symbol and price")
     symbol, volume = tick.get("symbol"), tick.get("volume")
@@ -76,7 +76,7 @@ def read_tick(number: int, tick: Any) -> tuple[str, float, float | None]:
 
 
 def read_indicators(names: list[str]) -> Callable[[], dict[str, Rsi | Macd | Sma | Ema]]:
-    """What makes a fresh set of indicators, by the names of their fields. Raises `InvalidArguments`."""
+    """Make the function that makes fresh indicators, by the names of their fields. Raises `InvalidArguments`."""
     kinds: dict[str, Callable[[], Rsi | Macd | Sma | Ema]] = {}
     for name in names:
         match = _INDICATOR.fullmatch(name)
@@ -91,7 +91,7 @@ def read_indicators(names: list[str]) -> Callable[[], dict[str, Rsi | Macd | Sma
 
 
 class _Symbol:
-    """What is known of one symbol."""
+    """The state of one symbol."""
 
     def __init__(self, indicators: dict[str, Rsi | Macd | Sma | Ema], thresholds: AlertThresholds) -> None:
         self._indicators = indicators
@@ -115,7 +115,7 @@ class _Symbol:
         return {**fields, "alerts": alerts, "trading_signal": signal}
 
     def totals(self) -> Record:
-        """What the last chunk says of it."""
+        """Return the symbol's part of the last chunk."""
         return {"ticks": sum(self._signals.values()), "last_price": self._price, "signals": self._signals}
 
     def _update(self, price: float) -> dict[str, float | None]:
@@ -137,7 +137,7 @@ class _Symbol:
         return "HOLD", []
 
     def _volume_ratio(self, volume: float | None) -> float | None:
-        """The volume as a multiple of the mean of those before it."""
+        """Return the volume as a multiple of the mean of the volumes before it."""
         if volume is None:
             return None
         usual, self._usual = self._usual, self._usual_volume.update(volume)

@@ -1,4 +1,4 @@
-"""Follows a log file as it grows, and tells of lines that match patterns."""
+"""Follows a log file as it grows, and reports lines that match patterns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def tail(
     poll_interval: float,
     logger: logging.Logger,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Follow a file; what comes is described at `Showcase.tail_and_analyze`. Cancelled while it waits, at once."""
+    """Follow a file; `Showcase.tail_and_analyze` describes the chunks. A cancellation ends its waiting at once."""
     _check(context_lines, idle_seconds, max_matches, poll_interval)
     analyzer = Analyzer(patterns, context_lines)
     follower = Follower(log_path, from_start, logger)
@@ -66,7 +66,7 @@ async def tail(
                     reason = "max_matches"
                     break
             if not reason:
-                # Also between lines: without a turn of the loop nobody could stop this.
+                # Even while lines come: without a turn of the event loop nobody could stop this.
                 await asyncio.sleep(0 if has_news else poll_interval)
     finally:
         follower.close()
@@ -76,7 +76,7 @@ async def tail(
 class Follower:
     """The lines of a file, as `tail -F` follows it: by its name, through rotation and truncation.
 
-    A file that is cut and has grown beyond its old length by the next look cannot be told from one that has grown.
+    If a file is cut, and has grown beyond its old length by the next look, this looks like a file that has only grown.
     """
 
     def __init__(self, path: str, from_start: bool, logger: logging.Logger) -> None:
@@ -92,7 +92,7 @@ class Follower:
         logger.info("following %s%s", path, "" if self._file is not None else ", which is not there yet")
 
     def read(self) -> list[str]:
-        """The lines that have come, some at a time; none if there are no new ones now, or none with an end."""
+        """Return lines that have come, some at a time; none if there is no new line now, or none with an end."""
         if self._file is None:
             self._open()
         if self._file is None:
@@ -102,7 +102,7 @@ class Follower:
         return self._look_for_changes()
 
     def rest(self) -> list[str]:
-        """A last line without an end."""
+        """Return the last line if it has no end."""
         part, self._part = self._part, bytearray()
         return [_text(bytes(part))] if part else []
 
@@ -140,8 +140,8 @@ class Follower:
         try:
             named = os.stat(self._path)
         except FileNotFoundError:
-            return []  # it is being rotated, and may still be written to
-        # An inode's number is not used again while we hold it open, so an equal one is the same file.
+            return []  # the file is being rotated, and programs may still write to it
+        # While we hold a file open, its inode's number is not used again, so an equal number means the same file.
         if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
             return self._rotate()
         if ours.st_size < os.lseek(self._file, 0, os.SEEK_CUR):
@@ -152,8 +152,8 @@ class Follower:
         return []
 
     def _rotate(self) -> list[str]:
-        # What was written to the old file between our last read and the appearance of the new one. Programs that
-        # keep it open for longer than that have not been told of the rotation, as `tail -F` has it too.
+        # Reads what was written to the old file between our last read and the appearance of the new one. A program that
+        # writes to the old file later has not been told of the rotation. We do not read its lines; nor does `tail -F`.
         assert self._file is not None
         lines = []
         while data := os.read(self._file, _READ):
@@ -178,7 +178,7 @@ class Analyzer:
         self.matches = 0
 
     def take(self, line: str) -> dict[str, Any] | None:
-        """The chunk for a line, by the first pattern that it matches; None if there is none."""
+        """Return the chunk for a line, by the first pattern that it matches; None if it matches none."""
         self._lines += 1
         found = next((pattern.pattern for pattern in self._patterns if pattern.search(line)), None)
         chunk = None if found is None else self._chunk(line, found)
@@ -186,7 +186,7 @@ class Analyzer:
         return chunk
 
     def totals(self) -> dict[str, Any]:
-        """The last chunk."""
+        """Make the last chunk."""
         return {"lines": self._lines, "matches": self.matches, "matches_by_pattern": self._counts, "is_final": True}
 
     def _chunk(self, line: str, pattern: str) -> dict[str, Any]:
@@ -204,19 +204,22 @@ class Analyzer:
 
 
 def severity_of(line: str) -> str:
-    """DEBUG, INFO, WARN, ERROR or FATAL, by the first word in capitals that names a level; else UNKNOWN."""
+    """Return DEBUG, INFO, WARN, ERROR or FATAL, by the first word in capitals that names a level; else UNKNOWN."""
     found = _SEVERITY.search(line)
     return "UNKNOWN" if found is None else _SEVERITIES[found.group()]
 
 
 def timestamp_of(line: str) -> str | None:
-    """The first time in a line, in ISO 8601; found are that and the common log format of web servers. Or None."""
+    """Find the first time in a line, and return it in ISO 8601; None if there is none.
+
+    It knows ISO 8601 and the common log format of web servers.
+    """
     try:
         if found := _ISO.search(line):
             return dt.datetime.fromisoformat(found.group().replace(",", ".")).isoformat()
         if found := _COMMON.search(line):
             return dt.datetime.strptime(found.group(), "%d/%b/%Y:%H:%M:%S %z").isoformat()
-    except ValueError:  # it looked like one
+    except ValueError:  # it only looked like a time
         return None
     return None
 

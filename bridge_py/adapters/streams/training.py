@@ -20,11 +20,11 @@ from .network import Array, Network, batches
 
 Record = dict[str, Any]
 _TOOL: Final = "distributed_training"
-_NO_LABELS: Final = frozenset({"", "nan", "nat", "<na>"})  # as libraries write what is missing
+_NO_LABELS: Final = frozenset({"", "nan", "nat", "<na>"})  # texts that libraries write for missing labels
 
 
 class Data(NamedTuple):
-    """Rows (float64, rows x features), and what each is: an index into `classes`."""
+    """Rows (float64, rows x features), and the class of each row as an index into `classes`."""
 
     rows: Array
     targets: Array
@@ -42,7 +42,7 @@ def train(
     initial_weights: Sequence[Array] | None,
     return_weights: bool,
 ) -> Iterator[Record]:
-    """Train; what comes is described at `Showcase.distributed_training`."""
+    """Train; `Showcase.distributed_training` describes the chunks."""
     _check(output_path, shard, shards)
     data = load_digits(_TOOL) if dataset_path is None else load(dataset_path)
     for_learning, held_back = split(len(data.rows), training)
@@ -68,7 +68,7 @@ def train(
 
 
 class _Run:
-    """One training: how it stands, and the best that it has found."""
+    """One training: its progress, and its best result so far."""
 
     def __init__(
         self, network: Network, config: TrainingConfig, data: Data, learned: Array, held_back: Array, shard: int
@@ -80,12 +80,12 @@ class _Run:
         self._rng = np.random.default_rng([config.seed, shard])
         self._speeds = [np.zeros_like(weight) for weight in network.weights]
         self._epoch = self._best_epoch = 0
-        self._best = (-1.0, 0.0)  # accuracy, and the loss with its sign turned: the greatest is the best
+        self._best = (-1.0, 0.0)  # accuracy, and the negative loss: the greatest is the best
         self._stopped_early = False
         self.best_weights = network.weights
 
     def epochs(self) -> Iterator[Record]:
-        """Train, a chunk for each epoch, until nothing has become better for `patience` epochs."""
+        """Train, and yield a chunk for each epoch, until there was no better result for `patience` epochs."""
         self._compare(*self._network.measure(*self._hold))
         for epoch in range(1, self._config.epochs + 1):
             self._epoch = epoch
@@ -105,7 +105,7 @@ class _Run:
                 break
 
     def totals(self) -> Record:
-        """What the last chunk says."""
+        """Return the results for the last chunk."""
         found = {"best_val_accuracy": self._best[0], "best_val_loss": -self._best[1], "best_epoch": self._best_epoch}
         return {**found, "epochs_run": self._epoch, "stopped_early": self._stopped_early}
 
@@ -128,7 +128,10 @@ class _Run:
 
 
 def split(rows: int, config: TrainingConfig) -> tuple[Array, Array]:
-    """Indices to learn from, and those held back, the same for all shards. Raises `UsageError` without both."""
+    """Split rows into indices to learn from, and indices held back, the same for all shards.
+
+    Raises `UsageError` if there would be none to learn from, or none held back.
+    """
     order = np.random.default_rng(config.seed).permutation(rows)
     held = round(rows * config.validation_split)
     if held in (0, rows):
@@ -137,7 +140,7 @@ def split(rows: int, config: TrainingConfig) -> tuple[Array, Array]:
 
 
 def load_digits(tool: str) -> Data:
-    """1797 images of handwritten digits, 64 numbers from 0 to 16 each. Raises `UsageError` without scikit-learn."""
+    """Load 1797 images of handwritten digits, 64 numbers from 0 to 16 each. Raises `UsageError` without sklearn."""
     rows, targets = need("sklearn.datasets", tool).load_digits(return_X_y=True)
     return Data(rows, targets, np.arange(10), are_digits=True)
 
@@ -145,7 +148,7 @@ def load_digits(tool: str) -> Data:
 def load(path: str) -> Data:
     """Read rows and labels from `.npz` (arrays `X` and `y`) or CSV (a header; the last column is the label).
 
-    Raises `UsageError`, which names the file and what is wrong with it, and `OSError`.
+    Raises `UsageError`, which names the file and the fault, and `OSError`.
     """
     rows, labels = _load_npz(path) if path.endswith(".npz") else _load_csv(path)
     if rows.ndim != 2 or labels.shape != rows.shape[:1] or 0 in rows.shape:
@@ -160,7 +163,7 @@ def load(path: str) -> Data:
 
 
 def _check_labels(labels: Array, path: str) -> None:
-    """Raise `UsageError` for the first row whose label is none: nan, infinite, NaT or empty."""
+    """Raise `UsageError` for the first row without a usable label: nan, infinite, NaT or empty."""
     if labels.dtype.kind in "USTO":
         bad = np.array([str(label).strip().casefold() in _NO_LABELS for label in labels])
     elif labels.dtype.kind in "mM":

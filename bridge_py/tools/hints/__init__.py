@@ -1,4 +1,4 @@
-"""Type hints of tools, enforced: what msgspec knows it converts, and for the rest there are rules of our own."""
+"""Enforces the type hints of tools: msgspec converts the types that it knows, and our own rules cover the rest."""
 
 from . import objects, own
 from .builder import enforced

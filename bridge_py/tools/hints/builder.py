@@ -49,9 +49,9 @@ _WRAPPERS: Final = tuple(
 
 
 def enforced(hint: Any, *, special: bool) -> Any:
-    """A hint in terms of msgspec and `hook`. Raises `Unenforceable`.
+    """Translate a hint to terms of msgspec and `hook`. Raises `Unenforceable`.
 
-    `special`: for values that hold `Marked` ones or numpy's scalars. It takes longer.
+    With `special` the outcome is for values that hold `Marked` objects or numpy's scalars. Checking then takes longer.
     """
     found = Builder(special).of(hint)
     check_known(found, hint)
@@ -59,14 +59,14 @@ def enforced(hint: Any, *, special: bool) -> Any:
 
 
 class Builder:
-    """Makes hints in terms of msgspec. Classes that refer to themselves are made once."""
+    """Translates hints to terms of msgspec. Each class is translated once, so a class may refer to itself."""
 
     def __init__(self, special: bool) -> None:
         self.special = special
         self._made: dict[Any, Any] = {}
 
     def of(self, hint: Any) -> Any:
-        """One hint, or a part of one. Raises `Unenforceable`."""
+        """Translate a hint, or a part of one. Raises `Unenforceable`."""
         origin, args = get_origin(hint), get_args(hint)
         if hint is Any or hint is object:
             return own("Any", plain) if self.special else Any
@@ -94,7 +94,7 @@ class Builder:
         found = self.of(hint)
         if not is_own(found):
             return of_parts(Annotated, [found, *metadata])
-        # What has been made must also meet the constraints.
+        # The converted value must also meet the constraints.
         origin = get_origin(hint)
         bare = origin if origin in (*_LISTS, *_DICTS, tuple) else Builder(False).of(hint)
         whole = of_parts(Annotated, [bare, *metadata])
@@ -157,7 +157,7 @@ class Builder:
         return self._object(kind, args) if objects.has_fields(kind) else self._other(hint, kind, args)
 
     def _several(self, hint: Any, kind: Any, args: tuple[Any, ...]) -> Any:
-        """A container that MessagePack knows; None if it is none."""
+        """Translate a container that MessagePack knows; returns None for any other hint."""
         if kind is tuple:
             return self._tuple(args)
         if kind in _LISTS:
@@ -174,7 +174,7 @@ class Builder:
         return self._made[key]
 
     def _unmarked(self, found: Any) -> Any:
-        """For an object that has come for a hint of a dict of its fields, or for a list; also for kinds of dicts."""
+        """Let a hint of a dict or list also take an object, by its fields, and let a dict keep its kind."""
         if not self.special:
             return found
 
@@ -207,7 +207,7 @@ class Builder:
             return objects.array_of(hint, args)
         if any(name_of(base) == "numpy.generic" for base in kind.__mro__):
             return objects.numpy_scalar_of(kind)
-        # Nothing that is of an abstract class of a function, a class or an iterator can be sent.
+        # Functions, classes and iterators cannot be sent, so the parameters of their abstract classes need no check.
         if args and kind is not type and kind.__module__ != "collections.abc" and any(each is not Any for each in args):
             raise Unenforceable(
                 f"`{shown(hint)}`: what a {kind.__qualname__} is made of cannot be checked: leave it out"
@@ -231,7 +231,7 @@ def _choose(value: Any, hint: Any, members: list[Any]) -> Any:
     for member in members:
         try:
             found = convert(value, member)
-        except Exception:  # noqa: S112 - the next may fit
+        except Exception:  # noqa: S112 - the next member may fit
             continue
         if same(found, value) or (isinstance(value, Marked) and type(found).__qualname__ == value.kind):
             return found

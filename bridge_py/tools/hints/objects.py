@@ -1,4 +1,4 @@
-"""Hints that are enums, classes with fields, containers that MessagePack does not know, or numpy's."""
+"""Translates hints of enums, classes with fields, containers that MessagePack does not know, and numpy's types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .own import (
     variables_of,
 )
 
-Of = Callable[[Any], Any]  # a hint in terms of msgspec
+Of = Callable[[Any], Any]  # translates a hint to terms of msgspec
 _MISSING: Final = object()
 
 
@@ -43,7 +43,7 @@ _MISSING: Final = object()
 
 @functools.lru_cache(10_000)
 def enum_of(kind: type[enum.Enum]) -> Any:
-    """What stands for an enum: its members come by their name, or by their value."""
+    """Make the class that stands for an enum. A member may come as its name, or as its value."""
     sent = [(form, member) for member in kind.__members__.values() if (form := _sent(member.value)) is not _MISSING]
 
     def find(value: Any) -> Any:
@@ -64,7 +64,7 @@ def enum_of(kind: type[enum.Enum]) -> Any:
 
 
 def _sent(value: Any) -> Any:
-    """A member's value as it arrives."""
+    """Return a member's value as it arrives after sending; `_MISSING` if it cannot be sent."""
     try:
         encoded = codec.encode(value)
         return codec.decode(encoded.body, b"".join(encoded.buffers))
@@ -85,7 +85,7 @@ def _made(kind: type[enum.Enum], value: Any) -> Any:
 
 
 def fits(find: Callable[[Any], Any], value: Any, member: Any) -> bool:
-    """Whether a value is that member of an enum."""
+    """Whether `find` takes a value for that member of an enum."""
     try:
         return find(value) is member
     except ValueError:
@@ -98,15 +98,15 @@ def fits(find: Callable[[Any], Any], value: Any, member: Any) -> bool:
 class Field(NamedTuple):
     """A field of a class."""
 
-    name: str  # as it is sent
+    name: str  # the name under which it is sent
     attribute: str
-    argument: str | None  # of the class; None if it takes none
+    argument: str | None  # the class's parameter for it; None if there is none
     hint: Any
     required: bool
 
 
 def has_fields(kind: type) -> bool:
-    """Whether a class is known by its fields."""
+    """Whether objects of a class are sent as their fields."""
     return (
         dataclasses.is_dataclass(kind)
         or hasattr(kind, "__attrs_attrs__")
@@ -117,7 +117,7 @@ def has_fields(kind: type) -> bool:
 
 
 def converter_of(kind: Any, args: tuple[Any, ...], of: Of) -> Callable[[Any], Any]:
-    """What makes objects of a class from their fields. Raises `Unenforceable`."""
+    """Make the function that makes objects of a class from their fields. Raises `Unenforceable`."""
     known = variables_of(kind, args)
     fields = [field._replace(hint=of(substitute(field.hint, known))) for field in fields_of(kind)]
     for field in fields:
@@ -143,7 +143,7 @@ def converter_of(kind: Any, args: tuple[Any, ...], of: Of) -> Callable[[Any], An
 
 
 def _of_subclass(kind: type, value: Marked, of: Of) -> Any:
-    """An object of a subclass that is known here arrives as itself."""
+    """Make an object of a subclass, if that subclass is known here. Raises `ValueError`."""
     waiting: list[Any] = list(kind.__subclasses__())
     while waiting:
         found = waiting.pop()
@@ -154,9 +154,9 @@ def _of_subclass(kind: type, value: Marked, of: Of) -> Any:
 
 
 def fields_of(kind: Any) -> list[Field]:
-    """The fields of a class. Raises `Unenforceable`."""
+    """List the fields of a class. Raises `Unenforceable`."""
     try:
-        # With string annotations Python 3.12 does not find a class's own type parameters.
+        # If annotations are strings, Python 3.12 does not find a class's own type parameters.
         own_names = {each.__name__: each for each in getattr(kind, "__type_params__", ())}
         names = {**vars(kind), **own_names} if own_names else None
         hints = typing.get_type_hints(kind, localns=names, include_extras=True)
@@ -241,7 +241,7 @@ def _reader_of_list(fields: list[Field], config: Any) -> Callable[[Any], dict[st
 
 
 def _build(kind: Any, fields: list[Field], values: dict[str, Any], *, exact: bool) -> Any:
-    """An object from its attributes. `exact`: they were an object's, and are so again, whatever the class does."""
+    """Make an object from its attributes. With `exact` it gets these attributes, whatever its class makes of them."""
     if typing.is_typeddict(kind):
         return values
     given = {
@@ -252,7 +252,7 @@ def _build(kind: Any, fields: list[Field], values: dict[str, Any], *, exact: boo
     except Exception as error:
         if not exact or issubclass(kind, tuple):
             raise ValueError(f"{kind.__qualname__} cannot be made: {type(error).__name__}: {error}") from None
-        made = kind.__new__(kind)  # its own __init__ takes something else, or takes it only once
+        made = kind.__new__(kind)  # its own __init__ takes other arguments, or does not take the converted ones again
     if exact or len(given) < len(values):
         _restore(made, fields, values, exact)
     return made
@@ -269,11 +269,11 @@ def _restore(made: Any, fields: list[Field], values: dict[str, Any], exact: bool
                 write(made, field.attribute, value)
 
 
-# Containers, and numpy.
+# Containers and numpy.
 
 
 def dict_of(key_hint: Any, value_hint: Any) -> Any:
-    """A dict whose keys are of a class: msgspec takes any text for those."""
+    """Make a hint of a dict whose keys are of a class of ours: msgspec itself would take any text for such keys."""
 
     def make(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -296,7 +296,7 @@ def _key_of(key: Any, hint: Any) -> Any:
 
 
 def kept(kind: Any, parts: list[Any]) -> Any:
-    """A container of the standard library, which keeps its class."""
+    """Make a hint of a container of the standard library. The value keeps its class."""
     is_deque = kind is collections.deque
     inner = (
         of_parts(list, parts[:1]) if is_deque else dict_of(parts[0], int if kind is collections.Counter else parts[-1])
@@ -314,7 +314,7 @@ def kept(kind: Any, parts: list[Any]) -> Any:
 
 
 def array_of(hint: Any, args: tuple[Any, ...]) -> Any:
-    """A numpy array of some dtype, or of as many dimensions as its shape says."""
+    """Make a hint of a numpy array with the dtype, and the number of dimensions, that the hint names."""
     import numpy as np
 
     shape = get_args(args[0]) if get_origin(args[0]) is tuple else ()
@@ -337,7 +337,7 @@ def array_of(hint: Any, args: tuple[Any, ...]) -> Any:
 
 
 def numpy_scalar_of(kind: Any) -> Any:
-    """A scalar of numpy's: also Python's number, if it is exactly that."""
+    """Make a hint of a scalar of numpy's. It also takes a Python number of exactly the same value."""
     import numpy as np
 
     exact = {bool: np.bool_, int: np.number, float: np.inexact, complex: np.complexfloating}

@@ -1,7 +1,7 @@
 """Hints in terms of msgspec.
 
-A part of a hint that msgspec does not know, or does not take strictly, is replaced by a class of our own, for which
-msgspec calls `hook`. Everything around it, such as the list that it is in, stays msgspec's.
+A class of our own replaces each part of a hint that msgspec does not know, or does not check strictly. For such a class
+msgspec calls `hook`. msgspec itself converts everything around that part, such as the list that it is in.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import msgspec
 from bridge_py.wire.registry import Marked
 
 _CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
-Convert = Callable[[Any], Any]  # raises `ValueError` or `TypeError` for what does not fit
+Convert = Callable[[Any], Any]  # raises `ValueError` or `TypeError` for a value that does not fit
 
 
 class Unenforceable(Exception):
-    """A hint that nobody can check. The message says why, and what to write."""
+    """A hint cannot be checked. The message says why, and what to write."""
 
 
 class _Anything(type):
-    # msgspec asks whether what the hook has made is an instance.
+    # msgspec checks that the hook's outcome is an instance.
     def __instancecheck__(cls, instance: object) -> bool:
         return True
 
@@ -38,12 +38,12 @@ class Own(metaclass=_Anything):
 
 
 def own(name: str, convert: Convert) -> Any:
-    """A class that stands for a part of a hint."""
+    """Make a class that stands for a part of a hint."""
     return _Anything(name, (Own,), {"convert": staticmethod(convert)})
 
 
 def is_own(hint: Any) -> bool:
-    """Whether a hint is such a class."""
+    """Whether a hint is a class that stands for a part of a hint."""
     return isinstance(hint, type) and issubclass(hint, Own)
 
 
@@ -55,7 +55,7 @@ def hook(expected: Any, value: Any) -> Any:
 
 
 def check_instance(expected: Any, value: Any) -> Any:
-    """Take a value for a class that msgspec cannot convert to, if it is of that class already."""
+    """Return a value unchanged if it is of the class `expected`, which msgspec cannot make. Raises `TypeError`."""
     kind = get_origin(expected) or expected
     if isinstance(kind, type) and not isinstance(value, kind):
         raise TypeError(f"Expected `{name_of(kind)}`, got `{type_of(value)}`")
@@ -71,23 +71,23 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def optional(hint: Any) -> Any:
-    """A hint in terms of msgspec for what may be missing."""
+    """Make a hint, in terms of msgspec, of a value that may be missing."""
     return Any if hint is Any else union_of([hint, msgspec.UnsetType])
 
 
 def union_of(hints: Iterable[Any]) -> Any:
-    """The union of some hints, of which one may be None."""
-    union: Any = typing.Union  # to a checker, no class that can be subscripted by a value
+    """Make the union of some hints, of which one may be None."""
+    union: Any = typing.Union  # Any, because type checkers do not let a value subscript it
     return union[tuple(hints)]
 
 
 def of_parts(kind: Any, parts: Iterable[Any]) -> Any:
-    """A generic class with its parameters."""
+    """Give a generic class its parameters."""
     return kind[tuple(parts)]
 
 
 def check_known(found: Any, hint: Any) -> None:
-    """Raise `Unenforceable` unless msgspec takes what a hint has become."""
+    """Raise `Unenforceable` unless msgspec accepts `found`, the translation of a hint."""
     try:
         msgspec.msgpack.Decoder(found, dec_hook=hook)
     except (TypeError, ValueError) as error:
@@ -100,18 +100,18 @@ def name_of(kind: Any) -> str:
 
 
 def type_of(value: Any) -> str:
-    """The name of what a value is of."""
+    """The name of a value's class."""
     return value.kind if isinstance(value, Marked) else type(value).__qualname__
 
 
 def shown(hint: Any) -> str:
-    """A hint as one writes it."""
+    """Show a hint as users write it."""
     text = name_of(hint) if isinstance(hint, type) and not get_args(hint) else str(hint)
     return re.sub(r"\btyping\.|\bcollections\.abc\.", "", text)
 
 
 def plain(value: Any) -> Any:
-    """A value without marks: enums are their values, objects their fields."""
+    """Remove the marks from a value: an enum becomes its value, an object its fields."""
     if isinstance(value, Marked):
         return plain(value.content)
     if type(value) in (list, tuple):
@@ -124,7 +124,7 @@ def plain(value: Any) -> Any:
 
 
 def of_kind(value: Any, found: dict[Any, Any]) -> Any:
-    """What has been made of a dict, as the kind of dict that it was."""
+    """Return `found`, which was made of a dict `value`, as a dict of the same kind."""
     if isinstance(value, collections.defaultdict):
         return collections.defaultdict(value.default_factory, found)
     return type(value)(found) if isinstance(value, (collections.OrderedDict, collections.Counter)) else found
@@ -136,7 +136,7 @@ def _plain_key(key: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether a conversion has changed nothing."""
+    """Whether a value and its conversion are the same."""
     if one is other:
         return True
     if type(one) is not type(other):
@@ -152,7 +152,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def scalar(value: Any) -> Any:
-    """What a value is for a hint that knows neither marks nor numpy: Python's own number."""
+    """Convert a value for a hint that knows neither marks nor numpy, to Python's own number or text."""
     if isinstance(value, Marked):
         value = plain(value)
     if not is_numpy_scalar(value):
@@ -163,19 +163,19 @@ def scalar(value: Any) -> Any:
 
 
 def is_numpy_scalar(value: Any) -> bool:
-    """Whether a value is a scalar of numpy's, which is not imported for that."""
+    """Whether a value is a scalar of numpy's. This does not import numpy."""
     return any(base.__module__ == "numpy" and base.__name__ == "generic" for base in type(value).__mro__)
 
 
 def flat_union(hint: Any) -> list[Any]:
-    """The members of a union; a hint that is none is the only one."""
+    """List the members of a union; for any other hint, the hint alone."""
     if get_origin(hint) in (typing.Union, types.UnionType):
         return [member for part in get_args(hint) for member in flat_union(part)]
     return [hint]
 
 
 def substitute(hint: Any, known: dict[Any, Any]) -> Any:
-    """A hint with what its type variables stand for."""
+    """Replace the type variables in a hint by the hints that they stand for."""
     if isinstance(hint, typing.TypeVar):
         return known.get(hint, hint)
     parameters = getattr(hint, "__parameters__", ())
@@ -185,7 +185,7 @@ def substitute(hint: Any, known: dict[Any, Any]) -> Any:
 
 
 def variables_of(kind: type, args: Iterable[Any]) -> dict[Any, Any]:
-    """What the type variables of a class, and of its bases, stand for."""
+    """Find the hints that the type variables of a class, and of its bases, stand for."""
     known = dict(zip(getattr(kind, "__parameters__", ()), args, strict=False))
     for base in getattr(kind, "__orig_bases__", ()):
         if isinstance(origin := get_origin(base), type) and origin is not typing.Generic:
@@ -194,7 +194,7 @@ def variables_of(kind: type, args: Iterable[Any]) -> dict[Any, Any]:
 
 
 def has_constraints(metadata: Iterable[Any]) -> bool:
-    """Whether what a hint is annotated with bounds its values."""
+    """Whether the annotations of a hint constrain its values."""
     return any(
         isinstance(meta, msgspec.Meta) and any(getattr(meta, name) is not None for name in _CONSTRAINTS)
         for meta in metadata

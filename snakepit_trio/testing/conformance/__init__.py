@@ -1,6 +1,6 @@
-"""What a pool needs of a store, a launcher or an adapter, as checks that any of them can be run against.
+"""Checks of what a pool needs of a store, a launcher or an adapter. Any of these can be checked.
 
-`store(make)`, `launcher(make)` and `adapter(adapter, calls)` each give a `Contract`: a sequence of named checks, for
+`store(make)`, `launcher(make)` and `adapter(adapter, calls)` each return a `Contract`: a sequence of named checks, for
 pytest's `parametrize`, or for `trio.run(contract.run)`. Nothing in here needs pytest.
 """
 

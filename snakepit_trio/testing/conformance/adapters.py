@@ -1,4 +1,4 @@
-"""The contract of an `Adapter`, and what its rules are given."""
+"""The input of the rules for an `Adapter`: the adapter, and calls of its tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arguments = Mapping[str, Any]
 
 @attrs.frozen
 class ExpectedCall:
-    """One call and what is expected of it: a value, or a function that says whether a result is right."""
+    """One call and its expected result: a value, or a function that says whether a result is right."""
 
     name: str
     args: Arguments
@@ -31,7 +31,7 @@ class ExpectedCall:
         return f"{self.name}({dict(self.args)!r:.200})"
 
     def check(self, came: Any, what: str) -> None:
-        """Raise `AssertionError` if the result is not what is expected."""
+        """Raise `AssertionError` if the result is not the expected one."""
         if callable(self.expected):
             that(
                 self.expected(came),
@@ -43,7 +43,7 @@ class ExpectedCall:
 
 @attrs.frozen(kw_only=True)
 class Adapters:
-    """The adapter that rules look at, and what is known of its tools."""
+    """The adapter that the rules check, and what is known of its tools."""
 
     adapter: Adapter
     calls: list[ExpectedCall]
@@ -58,13 +58,13 @@ class Adapters:
     def pool(
         self, adapter: Adapter | None = None, **config: Unpack[FurtherOptions]
     ) -> AbstractAsyncContextManager[Pool]:
-        """A pool of the adapter, or of another one: of one worker, unless `config` says otherwise. To be opened."""
+        """A pool of the adapter, or of another one, still to be opened. One worker unless `config` says otherwise."""
         settings: FurtherOptions = {"workers": 1, **self.config, **config}
         return snakepit_trio._pool.pool.open_pool(adapter or self.adapter, **settings)
 
     @property
     def python(self) -> str:
-        """The interpreter of its pools."""
+        """The interpreter of the adapter's pools."""
         settings: dict[str, Any] = {**self.config}
         return PoolConfig(adapter=self.adapter, **settings).python
 
@@ -73,12 +73,15 @@ class Adapters:
         return getattr(type(self.adapter), hook) is not getattr(Adapter, hook)
 
     def needs(self, thing: object, parameter: str) -> None:
-        """Leave a check out for which nothing was given."""
+        """Leave the check out if nothing was given as `parameter`."""
         if thing is None or thing == []:
             raise LeftOut(f"nothing was given as {parameter}=")
 
     def sent(self, call: ExpectedCall) -> str:
-        """What the adapter makes of a call's arguments, for messages; empty if it does nothing with them."""
+        """A text for messages: what the adapter's `prepare_args` makes of a call's arguments.
+
+        It is empty if the adapter has no `prepare_args` of its own.
+        """
         if not self.overrides("prepare_args"):
             return ""
         try:

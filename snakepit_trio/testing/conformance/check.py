@@ -19,9 +19,9 @@ from bridge_py.wire.errors import UsageError
 
 S = TypeVar("S")
 Rule = Callable[[S], Awaitable[None] | None]
-#: Seconds, of trio's clock, that one check gets: what hangs, fails.
+#: Seconds of trio's clock that one check gets. A check that hangs fails.
 LONGEST: Final = 60.0
-_SHORT: Final = 200  # characters of a value that is told whole
+_SHORT: Final = 200  # values of up to this many characters are shown whole
 _TEST_OF_PYTEST: Final = "PYTEST_CURRENT_TEST"
 
 logger = logging.getLogger("snakepit.contract")
@@ -32,10 +32,10 @@ class LeftOut(unittest.SkipTest):
 
 
 class Check:
-    """One rule, to be run by `await check()`. `name` is its name, `rule` the rule in words.
+    """The check of one rule, to be run by `await check()`. `name` is its name, `rule` the rule in words.
 
-    Raises `AssertionError`, which says what was expected and what came. If it does not apply, it is skipped in a test
-    of pytest, and elsewhere raises `LeftOut`.
+    Raises `AssertionError`, which says what was expected and what came. If the check does not apply, it is skipped in a
+    test of pytest; elsewhere it raises `LeftOut`.
     """
 
     def __init__(self, name: str, rule: str, run: Callable[[], Awaitable[None] | None]) -> None:
@@ -50,13 +50,13 @@ class Check:
         return f"<{type(self).__name__} {self.name}>"
 
     async def __call__(self) -> None:
-        """Run it. Takes `LONGEST` seconds at the most."""
+        """Run the check. Takes `LONGEST` seconds at the most."""
         try:
             await self.attempt()
         except LeftOut as skipped:
-            # Here too: pytest-trio drops the reason.
+            # The reason is logged here too, because pytest-trio drops it.
             logger.warning("%s is left out: %s", self.name, skipped)
-            # pytest's plugins for async tests know its own outcomes only, and not unittest's.
+            # pytest's plugins for async tests know only pytest's own outcomes, not those of unittest.
             if _TEST_OF_PYTEST in os.environ and (pytest := sys.modules.get("pytest")) is not None:
                 pytest.skip(str(skipped))
             raise
@@ -79,7 +79,7 @@ class Check:
             raise failure from error
 
     def left_out(self, why: str) -> Check:
-        """The check, left out."""
+        """A check in place of this one that is left out, for the reason `why`."""
 
         def leave_out() -> None:
             raise LeftOut(why)
@@ -89,7 +89,7 @@ class Check:
 
 @attrs.frozen
 class Report:
-    """What came of a contract that was kept: the names of the checks that passed, and why others were left out."""
+    """The report of a contract that was kept: the checks that passed, and why others were left out."""
 
     passed: tuple[str, ...]
     left_out: dict[str, str]
@@ -100,7 +100,7 @@ class Report:
 
 
 class Contract(Sequence[Check]):
-    """Checks of one thing, each of which makes it anew, in any order."""
+    """Checks of one thing. Each check makes the thing anew, so they can be run in any order."""
 
     def __init__(self, subject: str, checks: Sequence[Check]) -> None:
         self.subject = subject
@@ -122,7 +122,7 @@ class Contract(Sequence[Check]):
         return f"<{type(self).__name__} of {self.subject}: {len(self)} checks>"
 
     def named(self, name: str) -> Check:
-        """The check of that name. Raises `UsageError` if there is none."""
+        """The check of this name. Raises `UsageError` if there is none."""
         for check in self._checks:
             if check.name == name:
                 return check
@@ -130,14 +130,14 @@ class Contract(Sequence[Check]):
         raise UsageError(f"the contract of {self.subject} has no check {name!r}; there are: {known}")
 
     def without(self, name: str, why: str) -> Contract:
-        """The contract with one check left out, for a reason that is shown. Raises `UsageError` if there is none."""
+        """The contract with one check left out, for a reason that is shown. Raises `UsageError` for an unknown name."""
         gone = self.named(name)
         return Contract(self.subject, [check.left_out(why) if check is gone else check for check in self._checks])
 
     async def run(self) -> Report:
-        """Run all checks, one after another. What is left out is logged, and in the report.
+        """Run all checks, one after another. Checks that are left out are logged, and are in the report.
 
-        Raises an `ExceptionGroup` of all that failed.
+        Raises an `ExceptionGroup` of all failures.
         """
         passed, left_out, failures = [], {}, []
         for check in self._checks:
@@ -156,13 +156,13 @@ class Contract(Sequence[Check]):
 
 
 class Rules(Generic[S]):
-    """The rules of one kind of thing, in the order of their definition."""
+    """The rules for one kind of thing, in the order of their definition."""
 
     def __init__(self) -> None:
         self._rules: list[Rule[S]] = []
 
     def __call__(self, rule: Rule[S]) -> Rule[S]:
-        """Add one: a decorator. Its name is that of the check, its docstring the rule."""
+        """Add a rule, as a decorator. The name of the function names the check, its docstring is the rule in words."""
         self._rules.append(rule)
         return rule
 
@@ -170,13 +170,13 @@ class Rules(Generic[S]):
         return iter(self._rules)
 
     def checks(self, subject: S) -> list[Check]:
-        """A check for each."""
+        """The checks of a subject: one for each rule."""
         return [
             Check(_name_of(rule), inspect.getdoc(rule) or "", functools.partial(rule, subject)) for rule in self._rules
         ]
 
 
-# What rules are written with. They do not rely on pytest's rewriting of assert.
+# Functions to write rules with. They do not rely on pytest's rewriting of assert.
 
 
 def that(condition: object, what: str) -> None:
@@ -186,7 +186,7 @@ def that(condition: object, what: str) -> None:
 
 
 def equal(came: object, expected: object, what: str) -> None:
-    """Raise `AssertionError` if two values differ, or are of different types, they or any part of them."""
+    """Raise `AssertionError` if two values, or any parts of them, differ or are of different types."""
     found = _difference(came, expected, "")
     if found is None:
         return
@@ -197,7 +197,7 @@ def equal(came: object, expected: object, what: str) -> None:
 
 
 class raises:  # noqa: N801 - reads as what it does
-    """A block that must raise an error of a type, in whose text `names` occurs. Else `AssertionError`."""
+    """A block that must raise an error of type `kind` with `names` in its text. Else it raises `AssertionError`."""
 
     def __init__(self, kind: type[BaseException], what: str, names: str = "") -> None:
         self._kind = kind
@@ -212,7 +212,7 @@ class raises:  # noqa: N801 - reads as what it does
         if error is None:
             raise AssertionError(f"{self._what}: expected {self._kind.__name__}, but nothing was raised")
         if not isinstance(error, self._kind):
-            # Those are no answers: a cancellation, a rule left out, or another failure.
+            # A cancellation, a rule that is left out and another failure are no answers.
             if isinstance(error, (AssertionError, LeftOut)) or not isinstance(error, Exception):
                 return False
             raise AssertionError(f"{self._what}: expected {self._kind.__name__}, but {error!r:.500} came") from error
@@ -225,9 +225,9 @@ class raises:  # noqa: N801 - reads as what it does
 
 @asynccontextmanager
 async def made_by(make: Callable[..., Any], kind: type, **options: Any) -> AsyncIterator[Any]:
-    """What a maker makes: the thing, an awaitable of it, or an async context manager that gives it.
+    """The thing that a maker makes. The maker may return it, an awaitable of it, or an async context manager of it.
 
-    Raises `UsageError` if it is of another kind.
+    Raises `UsageError` if the thing is not of type `kind`.
     """
     made = make(**options)
     if inspect.isawaitable(made):
@@ -240,7 +240,7 @@ async def made_by(make: Callable[..., Any], kind: type, **options: Any) -> Async
 
 
 def takes(make: Callable[..., Any], parameter: str) -> bool:
-    """Whether a maker has a parameter of that name."""
+    """Whether a maker has a parameter of this name."""
     try:
         found = inspect.signature(make).parameters.get(parameter)
     except (TypeError, ValueError):
@@ -249,12 +249,12 @@ def takes(make: Callable[..., Any], parameter: str) -> bool:
 
 
 def title_of(thing: object) -> str:
-    """What a thing is called in reports."""
+    """The name of a thing in reports."""
     return getattr(thing, "__qualname__", None) or repr(thing)
 
 
 def _difference(came: Any, expected: Any, path: str) -> tuple[str, Any, Any] | None:
-    """Where in two values the first difference is, and what is there in each; None if there is none."""
+    """The path of the first difference of two values, and the part of each there; None if there is none."""
     if type(came) is type(expected):
         if isinstance(came, dict) and came.keys() == expected.keys():
             return _first((came[key], expected[key], f"{path}[{key!r}]") for key in came)
@@ -289,7 +289,7 @@ def _name_of(rule: Callable[..., Any]) -> str:
 
 
 def _culprit(error: Exception) -> Exception:
-    """The first failure in nested groups; what is no group is its own."""
+    """The first failure, or left-out rule, in nested groups. An error that is no group is returned as it is."""
     if not isinstance(error, ExceptionGroup):
         return error
     leaves = [_culprit(inner) for inner in error.exceptions]

@@ -1,4 +1,4 @@
-"""The three contracts: what is checked of a store, a launcher, and an adapter."""
+"""The three contracts: the checks of a store, a launcher, and an adapter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .stores import Stores
 def store(make: Callable[..., MadeStore], *, ttl: float = 2.0, patience: float = 5.0) -> Contract:
     """The contract of a `SessionStore`. `make` gives a new and empty one each time it is called.
 
-    It may be the class, a function, a coroutine function, or what gives an async context manager. If it has a parameter
-    `clock`, it is given a function that returns Unix time in seconds, and the checks of expiry move that on. If it has
-    none, they wait: `ttl` is how many seconds sessions live in them. If it has a parameter `quotas`, it is given
-    `Quotas`; else the checks of quotas are left out.
+    `make` may be the class, a function, a coroutine function, or a callable that gives an async context manager. If it
+    has a parameter `clock`, it gets a function that returns Unix time in seconds, and the checks of expiry move that
+    time on. If it has no such parameter, these checks wait, and their sessions live for `ttl` seconds. If it has a
+    parameter `quotas`, it gets `Quotas`; else the checks of quotas are left out.
 
     A store whose `may_wait` is true may tell its hub a little later, within `patience` seconds.
     """
@@ -40,15 +40,15 @@ def launcher(
     find_tools: str = tools.__file__,
     **config: Unpack[FurtherOptions],
 ) -> Contract:
-    """The contract of a `Launcher`, with all that it makes: `Site`, `WorkerProcess`, `Connection`.
+    """The contract of a `Launcher` and of all that it makes: `Site`, `WorkerProcess`, `Connection`.
 
-    `make` gives a launcher each time it is called: the class, a function, a coroutine function, or what gives an async
-    context manager. `config` are further settings of all pools, as `open_pool` has them. `is_here` says that its
-    workers are processes of this machine, so that checks may look for them by pid and use its paths. `find_tools` is
-    where workers find the tools of the checks, as in `"{find_tools}:Tools"`: a path, or on other machines
-    `"snakepit_trio.testing.conformance.tools"`.
+    `make` gives a launcher each time it is called. It may be the class, a function, a coroutine function, or a callable
+    that gives an async context manager. `config` are further settings of all pools, as `open_pool` has them. `is_here`
+    says that the workers are processes of this machine, so that checks may look for them by pid and use this machine's
+    paths. `find_tools` is where workers find the tools of the checks, as in `"{find_tools}:Tools"`: a path, or on other
+    machines `"snakepit_trio.testing.conformance.tools"`.
 
-    What needs processes is left out for launchers whose sites say `runs_inline`.
+    Checks that need processes are left out for launchers whose sites say `runs_inline`.
     """
     given = Launchers(make, is_here, find_tools, config)
     rules = (running.rules, processes.rules, lives.rules)
@@ -67,14 +67,15 @@ def adapter(
     crash: tuple[str, Arguments] | None = None,
     **config: Unpack[FurtherOptions],
 ) -> Contract:
-    """The contract of an `Adapter`, or of what `open_pool` takes for one.
+    """The contract of an `Adapter`, or of anything that `open_pool` takes as an adapter.
 
-    Each call is a tool's name, its arguments, and the result that is expected, or a function that says whether a result
-    is right; each of `streams` has the chunks in place of the result. They are made many times, in any order. Further
-    checks apply to what is named: `echo` is a tool, and its parameter, that gives back what it is given, by default
-    `values` that the protocol can carry; `fails` a call that raises, and what its message says; `endless` one that
-    takes for ever, in a worker that may be killed; `crash` one that ends its worker's process. `config` are further
-    settings of all pools, as `open_pool` has them.
+    Each of `calls` is a tool's name, its arguments, and the expected result, or a function that says whether a result
+    is right. Each of `streams` has the expected chunks in place of the result. Calls and streams are made many times,
+    in any order. Further checks apply if their arguments are given. `echo` is a tool that returns its argument, and the
+    name of the parameter; it gets `values`, by default values that the protocol can carry. `fails` is a call that
+    raises, and the text that its message has. `endless` is a call that takes for ever, in a worker that may be killed.
+    `crash` is a call that ends its worker's process. `config` are further settings of all pools, as `open_pool` has
+    them.
     """
     made = PoolConfig(adapter=adapter).adapter
     given = Adapters(

@@ -23,7 +23,7 @@ _TRIES: Final = 5
 
 @rules
 async def a_session_expires(given: Stores) -> None:
-    """When its ttl has passed since its last use, it is not found, not listed and cannot be deleted."""
+    """When a session's ttl has passed since its last use, it is not found, not listed, and cannot be deleted."""
     async with given.timed() as (store, time):
         await store.create_session("s", ttl=time.ttl)
         await store.create_session("for ever", ttl=None)
@@ -40,7 +40,7 @@ async def a_session_expires(given: Stores) -> None:
 
 @rules
 async def an_expired_session_is_not_listed(given: Stores) -> None:
-    """Whether it has been removed already, or looked for, makes no difference."""
+    """An expired session is not listed, whether or not it has been removed already, or looked for."""
     async with given.timed() as (store, time):
         await store.create_session("s", ttl=time.ttl)
         await time.go_on(_OVER)
@@ -50,7 +50,7 @@ async def an_expired_session_is_not_listed(given: Stores) -> None:
 
 @rules
 async def use_keeps_a_session(given: Stores) -> None:
-    """Reading and changing count as use: the ttl begins anew."""
+    """Reading and changing a session count as use: its ttl begins anew."""
 
     async def read(store: SessionStore) -> Any:
         return await store.read_session("s", len)
@@ -77,7 +77,7 @@ async def looking_does_not_keep_a_session(given: Stores) -> None:
 
 @rules
 async def the_id_of_an_expired_session_is_free(given: Stores) -> None:
-    """A session of an id whose session has expired begins with nothing, and with a ttl of its own."""
+    """A new session with the id of an expired session begins empty, and with a ttl of its own."""
     async with given.timed() as (store, time):
         await store.create_session("s", ttl=time.ttl, metadata={"whose": "first"})
         await store.of("s").register_variable("x", "integer", 1)
@@ -92,7 +92,7 @@ async def the_id_of_an_expired_session_is_free(given: Stores) -> None:
 
 @rules
 async def what_has_expired_is_removed_and_counted(given: Stores) -> None:
-    """`cleanup_expired_sessions` removes what has expired, says how many, and stats count them as expired."""
+    """`cleanup_expired_sessions` removes expired sessions, and returns their number. Stats count them as expired."""
     async with given.timed() as (store, time):
         for session_id in ("a", "b"):
             await store.create_session(session_id, ttl=time.ttl)
@@ -102,7 +102,7 @@ async def what_has_expired_is_removed_and_counted(given: Stores) -> None:
         stats = await store.get_stats()
         equal((stats.sessions, stats.created, stats.deleted), (1, 3, 0), "sessions, created, deleted in get_stats()")
         equal(stats.expired, 2, "expired in get_stats()")
-        # A store may remove them by itself, before it is asked.
+        # A store may remove expired sessions by itself, before it is asked.
         that(removed in (0, 2) if store.may_wait else removed == 2, f"expected 2 sessions removed, but {removed} were")
         equal(await store.cleanup_expired_sessions(), 0, "cleanup_expired_sessions() for the second time")
 
@@ -122,7 +122,7 @@ async def the_hub_is_told_of_an_expiry(given: Stores) -> None:
 
 @rules
 async def the_reaper_removes_what_has_expired(given: Stores) -> None:
-    """`run_reaper` does so again and again, until it is cancelled: watching ends by itself."""
+    """`run_reaper` removes expired sessions again and again, until it is cancelled. So watching ends by itself."""
     async with given.timed() as (store, time), trio.open_nursery() as nursery:
         nursery.start_soon(store.run_reaper, _REAPING)
         for session_id in ("a", "b"):
@@ -138,7 +138,7 @@ async def the_reaper_removes_what_has_expired(given: Stores) -> None:
 
 @rules
 async def expired_sessions_leave_their_quota(given: Stores) -> None:
-    """They make place for new ones, whether or not they have been removed already."""
+    """Expired sessions make room for new ones, whether or not they have been removed already."""
     async with given.timed(Quotas(sessions=1)) as (store, time):
         await store.create_session("s", ttl=time.ttl)
         await time.go_on(_OVER)

@@ -20,7 +20,7 @@ _NO_SUCH: Final = "no_such_tool_of_the_contract"
 
 @rules
 def it_names_a_program(given: Adapters) -> None:
-    """`executable_path` and `script_path` are texts, at least one of them not empty; `script_args` a list of texts."""
+    """`executable_path` and `script_path` are texts, one or both not empty. `script_args` is a list of texts."""
     adapter = given.adapter
     paths = adapter.executable_path(given.python), adapter.script_path()
     that(all(isinstance(path, str) for path in paths), f"executable_path and script_path: expected texts, not {paths}")
@@ -34,7 +34,7 @@ def it_names_a_program(given: Adapters) -> None:
 
 @rules
 def it_is_available_here(given: Adapters) -> None:
-    """`unavailable` is None where its workers can be started, and a reason where the interpreter is not there."""
+    """`unavailable` is None if the workers can be started, and a reason if their interpreter does not exist."""
     equal(given.adapter.unavailable(given.python), None, "unavailable, where the checks are to run")
     reason = given.adapter.unavailable("/no/such/interpreter")
     uses_it = given.adapter.executable_path("/no/such/interpreter") == "/no/such/interpreter"
@@ -47,7 +47,7 @@ def it_is_available_here(given: Adapters) -> None:
 
 @rules
 def supported_commands_are_names(given: Adapters) -> None:
-    """`supported_commands` is None, or a sequence of names without doubles, in which all calls are."""
+    """`supported_commands` is None, or a sequence of names without doubles that has all given calls."""
     commands = given.adapter.supported_commands()
     if commands is None:
         return
@@ -62,7 +62,7 @@ def supported_commands_are_names(given: Adapters) -> None:
 
 @rules
 def what_is_not_supported_is_refused(given: Adapters) -> None:
-    """`validate_command` raises `UnknownTool`, which names it, for a tool that is not in `supported_commands`."""
+    """For a tool that is not in `supported_commands`, `validate_command` raises `UnknownTool`, which names the tool."""
     if given.adapter.supported_commands() is None:
         raise LeftOut("its supported_commands is None: its workers know what they have")
     with raises(UnknownTool, "validate_command of a tool that is not supported", _NO_SUCH):
@@ -71,7 +71,7 @@ def what_is_not_supported_is_refused(given: Adapters) -> None:
 
 @rules
 def validate_command_accepts_what_is_right(given: Adapters) -> None:
-    """It raises nothing for the given calls, and leaves their arguments alone."""
+    """`validate_command` raises nothing for the given calls, and does not change their arguments."""
     for call in (*given.calls, *given.streams):
         args = copy.deepcopy(dict(call.args))
         try:
@@ -83,7 +83,7 @@ def validate_command_accepts_what_is_right(given: Adapters) -> None:
 
 @rules
 def prepare_args_gives_arguments(given: Adapters) -> None:
-    """It returns a mapping with texts as keys, and leaves those that it was given alone."""
+    """`prepare_args` returns a mapping with texts as keys, and does not change the arguments that it was given."""
     for call in (*given.calls, *given.streams):
         args = copy.deepcopy(dict(call.args))
         prepared = given.adapter.prepare_args(call.name, args)
@@ -96,7 +96,7 @@ def prepare_args_gives_arguments(given: Adapters) -> None:
 
 @rules
 async def prepare_args_drops_none_that_the_worker_needs(given: Adapters) -> None:
-    """Whatever it does with arguments, no required parameter of a described tool gets lost on the way."""
+    """Whatever `prepare_args` does with arguments, it loses no required parameter of a described tool."""
     if not given.overrides("prepare_args"):
         raise LeftOut("it has no prepare_args of its own")
     async with given.pool() as pool:
@@ -111,7 +111,7 @@ async def prepare_args_drops_none_that_the_worker_needs(given: Adapters) -> None
 
 @rules
 def command_timeout_is_seconds(given: Adapters) -> None:
-    """`command_timeout` is None, or a number of seconds from 0 on."""
+    """`command_timeout` is None, or a number of seconds that is not negative."""
     for call in (*given.calls, *given.streams):
         seconds = given.adapter.command_timeout(call.name, dict(call.args))
         that(_are_seconds(seconds), f"command_timeout of {call}: expected None or seconds, but {seconds!r} came")
@@ -119,7 +119,7 @@ def command_timeout_is_seconds(given: Adapters) -> None:
 
 @rules
 def hooks_that_are_there_are_asked(given: Adapters) -> None:
-    """`has_a_say` is true for an adapter that overrides a hook which is called for each call: else none would be."""
+    """`has_a_say` is true for an adapter that overrides a hook for calls. If it were false, no hook would be called."""
     names = ("supported_commands", "validate_command", "prepare_args", "process_response", "command_timeout")
     overridden = [name for name in names if given.overrides(name)]
     equal(
@@ -129,7 +129,7 @@ def hooks_that_are_there_are_asked(given: Adapters) -> None:
 
 @rules
 async def process_response_gives_what_is_expected(given: Adapters) -> None:
-    """What it makes of the worker's answers is what the given calls expect."""
+    """`process_response` makes the results that the given calls expect of the worker's answers."""
     if not given.overrides("process_response"):
         raise LeftOut("it has no process_response of its own")
     seen: list[Any] = []
@@ -140,7 +140,7 @@ async def process_response_gives_what_is_expected(given: Adapters) -> None:
 
 
 def _recording(adapter: Adapter, seen: list[Any]) -> Adapter:
-    """The same adapter, which notes each answer before its own `process_response`."""
+    """A copy of the adapter that notes each answer before its own `process_response` gets it."""
     own: Any = type(adapter)
 
     class Recording(own):  # type: ignore[misc]

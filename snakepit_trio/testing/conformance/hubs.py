@@ -19,7 +19,7 @@ rules: Rules[Stores] = Rules()
 
 @rules
 async def the_hub_is_told_of_each_change(given: Stores) -> None:
-    """Of each variable that is registered, changed or deleted, in order, how it was and how it is."""
+    """The hub is told of each variable that is registered, changed or deleted, in order: how it was and how it is."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         with Ear(store, "s", given.patience) as ear:
@@ -40,7 +40,7 @@ async def the_hub_is_told_of_each_change(given: Stores) -> None:
 
 @rules
 async def the_hub_is_told_of_all_that_one_update_changes(given: Stores) -> None:
-    """Several variables of one update are told of, each once, and those that depend on them, with the cause."""
+    """The hub is told once of each variable that one update changes, and of its dependents, with the cause."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         for name in ("a", "b", "c"):
@@ -55,7 +55,10 @@ async def the_hub_is_told_of_all_that_one_update_changes(given: Stores) -> None:
 
 @rules
 async def the_hub_is_told_of_nothing_else(given: Stores) -> None:
-    """Neither of reading, nor of other sessions, nor of updates that change no variable; nor who no longer listens."""
+    """The hub is not told of reads, of other sessions, or of updates that change no variable.
+
+    A listener that has unsubscribed is told nothing.
+    """
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         other = store.of(await store.create_session("other"))
@@ -89,7 +92,7 @@ async def the_hub_is_told_of_the_end(given: Stores) -> None:
 
 @rules
 async def no_change_is_told_of_twice(given: Stores) -> None:
-    """Many tasks that change a variable at a time: each version is told of once, in order."""
+    """If many tasks change a variable at the same time, the hub is told of each version once, in order."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         await view.register_variable("x", "integer", 0)
@@ -104,7 +107,7 @@ async def no_change_is_told_of_twice(given: Stores) -> None:
 
 @rules
 async def watching_shows_what_happens(given: Stores) -> None:
-    """`watch` gives the values at its begin, each change, and ends with the session."""
+    """`watch` gives the values at its beginning and each change, and it ends with the session."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         await view.register_variable("x", "integer", 1)
@@ -144,7 +147,7 @@ async def watchers_move_to_another_store(given: Stores) -> None:
 
 @rules
 async def a_pool_keeps_its_sessions_in_it(given: Stores) -> None:
-    """Tools in workers see and change its variables, and never what they were; two pools can share it."""
+    """Tools in workers see and change variables of the store, and keep no old values. Two pools can share the store."""
     async with given.empty() as store, _pool(store) as first, _pool(store) as second, first.session("s") as session:
         await session.register_variable("n", "integer", 1)
         equal(await session.execute("bump", {"name": "n"}), 2, "a variable that a tool raised from 1")

@@ -1,4 +1,4 @@
-"""The contract of a `Launcher`, and what its rules are given."""
+"""The input of the rules for a `Launcher`: launchers, and pools of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .check import LeftOut, made_by, that
 Made = Launcher | Awaitable[Launcher] | AbstractAsyncContextManager[Launcher]
 
 
-#: Seconds after which a call should be over that was stopped, or whose worker was.
+#: Seconds after which a call must be over if it was stopped, or if its worker was.
 _LONGEST_CALL: Final = 15.0
 
 
 class Launchers:
-    """Makes the launchers that rules look at, and pools of them."""
+    """Makes the launchers that the rules check, and pools of them."""
 
     def __init__(self, make: Callable[..., Any], is_here: bool, find_tools: str, config: FurtherOptions) -> None:
         self._make = make
@@ -39,7 +39,7 @@ class Launchers:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Watched]:
-        """A launcher, and what is known of its processes."""
+        """A launcher, with a record of its processes."""
         async with made_by(self._make, Launcher) as made:
             yield Watched(made)
 
@@ -54,7 +54,7 @@ class Launchers:
     def pool_of(
         self, watched: Watched, adapter: type[BaseAdapter] = tools.Tools, **config: Unpack[FurtherOptions]
     ) -> AbstractAsyncContextManager[Pool]:
-        """A pool of a launcher, to be opened."""
+        """A pool of a launcher, still to be opened."""
         target = GrpcPython(f"{self._find_tools}:{adapter.__qualname__}", adapter)
         settings: dict[str, Any] = {"workers": 1, **self._config, **config}
         return snakepit_trio._pool.pool.open_pool(target, launcher=watched, **settings)
@@ -65,7 +65,7 @@ class Launchers:
             raise LeftOut(f"its site says runs_inline: {why}")
 
     def needs_this_machine(self, watched: Watched, why: str) -> None:
-        """Leave the check out if workers are no processes of this machine."""
+        """Leave the check out if the workers are no processes of this machine."""
         self.needs_processes(watched, why)
         if not self._is_here:
             raise LeftOut(f"is_here=False: {why}")
@@ -82,7 +82,7 @@ class Watched(Launcher):
 
     @property
     def runs_inline(self) -> bool:
-        """Whether its latest site says so. Only once it has one."""
+        """Whether the launcher's latest site says `runs_inline`. It must have a site already."""
         return self.sites[-1].runs_inline
 
     def open(self, config: PoolConfig) -> Site:
@@ -90,7 +90,7 @@ class Watched(Launcher):
         return self.sites[-1]
 
     def note(self, process: WorkerProcess) -> WorkerProcess:
-        """A process was launched."""
+        """Record a process that was launched."""
         self.processes.append(WatchedProcess(process))
         self._launched.set()
         return self.processes[-1]
@@ -100,7 +100,7 @@ class Watched(Launcher):
         await self._launched.wait()
 
     def check_nothing_is_left(self) -> None:
-        """All processes have ended and were released, and all sites were closed."""
+        """Check that all processes have ended and were released, and that all sites were closed."""
         for process in self.processes:
             that(
                 process.exit_code is not None,
@@ -140,7 +140,7 @@ class WatchedSite(Site):
 
 
 class WatchedProcess:
-    """A process, with what its line was told of its calls, and whether it was released."""
+    """A process, with a record of its connection's calls, and of whether it was released."""
 
     def __init__(self, inner: WorkerProcess) -> None:
         self.is_released = False
@@ -151,54 +151,54 @@ class WatchedProcess:
         self.pid = inner.pid
 
     def call_ids(self) -> list[int]:
-        """The ids of the calls that it has."""
+        """The ids of the calls that the worker has."""
         return [] if self.context is None else list(self.context.calls)
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, minus the signal that killed it, or None while it lives."""
+        """The exit code, or minus the number of the signal that killed the process, or None while it lives."""
         return self._inner.exit_code
 
     @property
     def last_words(self) -> str:
-        """Why it could not start, in its own words; empty if it has said nothing, or has no way to."""
+        """Why the worker could not start, in its own words; empty if it has said nothing, or has no way to."""
         return self._inner.last_words
 
     @property
     def last_started(self) -> int:
-        """Id of the last call the worker has started; from its release on, what it was."""
+        """Id of the last call that the worker has started. After the release, it is the last value before."""
         if not self._is_leaving:
             self._last_started = self._inner.last_started
         return self._last_started
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is to be read from it, from its first byte on."""
+        """The output streams of the process that must be read, from the first byte on."""
         return self._inner.outputs
 
     def connect(self, context: ConnectionContext) -> Connection:
-        """The connection to it."""
+        """Make the connection to the process."""
         self.context = context
         return self._inner.connect(context)
 
     def is_ready(self) -> None:
-        """It has introduced itself."""
+        """Note that the worker has introduced itself."""
         self._inner.is_ready()
 
     def is_stopped(self) -> bool:
-        """Whether it has been stopped, by a debugger or a signal."""
+        """Whether the process has been stopped, by a debugger or a signal."""
         return self._inner.is_stopped()
 
     def resident_bytes(self) -> int:
-        """Its resident memory; 0 if that is not known."""
+        """The resident memory of the process, in bytes; 0 if it is not known."""
         return self._inner.resident_bytes()
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended it because memory ran out. Asked once, after its death by SIGKILL."""
+        """Whether the kernel killed the process because memory ran out. Ask once, after its death by SIGKILL."""
         return self._inner.was_killed_for_memory()
 
     async def wait(self) -> None:
-        """Wait until it has ended; it is reaped then."""
+        """Wait until the process has ended. It is reaped then."""
         await self._inner.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
@@ -206,7 +206,7 @@ class WatchedProcess:
         self._inner.signal_group(number)
 
     async def release(self) -> None:
-        """Give back what the host holds for it. After its end."""
+        """Give back what the host holds for the process. Call it after the process has ended."""
         self._last_started = self._inner.last_started
         self._is_leaving = True
         await self._inner.release()
@@ -214,7 +214,7 @@ class WatchedProcess:
 
 
 class Meeting:
-    """A host tool that waits until as many calls have come as are expected."""
+    """A host tool that waits until the expected number of calls have come."""
 
     def __init__(self, pool: Pool, expected: int, name: str = "meet") -> None:
         self._left = expected
@@ -234,7 +234,7 @@ class Meeting:
 
 
 class Running:
-    """A call that is made by `nursery.start_soon(running)`, and has begun in its worker when `begun` says so."""
+    """A call that `nursery.start_soon(running)` makes. `begun` tells when it has begun in its worker."""
 
     def __init__(self, pool: Pool, name: str) -> None:
         self.begun = Meeting(pool, 1, "begun")
@@ -255,7 +255,7 @@ class Running:
         self._over.set()
 
     async def over(self, after: str) -> None:
-        """Wait until it is over."""
+        """Wait until the call is over. Raises `AssertionError` if it takes too long."""
         with trio.move_on_after(_LONGEST_CALL) as waiting:
             await self._over.wait()
         that(

@@ -1,4 +1,4 @@
-"""Rules of launchers: how pools of them begin, change and end."""
+"""Rules of launchers: how their pools begin, change and end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUM: Final = {"a": 2, "b": 3}
 
 @rules
 async def workers_end_in_order(given: Launchers) -> None:
-    """A goodbye ends them with exit code 0, reaped and released, and their site is closed."""
+    """After a goodbye, workers end with exit code 0, are reaped and released, and their site is closed."""
     async with given.watched() as watched:
         async with given.pool_of(watched, workers=2) as pool:
             equal([process.exit_code for process in watched.processes], [None] * 2, "exit_code while they live")
@@ -29,7 +29,7 @@ async def workers_end_in_order(given: Launchers) -> None:
 
 @rules
 async def nothing_is_left_of_calls_that_run(given: Launchers) -> None:
-    """A pool that ends with calls under way stops them."""
+    """A pool that ends while calls run stops these calls."""
     async with given.watched() as watched:
         async with trio.open_nursery() as nursery:
             async with given.pool_of(watched, workers=2) as pool:
@@ -43,7 +43,7 @@ async def nothing_is_left_of_calls_that_run(given: Launchers) -> None:
 
 @rules
 async def one_worker_can_be_stopped(given: Launchers) -> None:
-    """It ends in order, and its exit code stays known; the others live on."""
+    """A worker that is stopped ends in order, and its exit code stays known. The other workers live on."""
     async with given.watched() as watched:
         async with given.pool_of(watched, workers=2) as pool:
             gone, *_ = pool.list_workers()
@@ -57,7 +57,7 @@ async def one_worker_can_be_stopped(given: Launchers) -> None:
 
 @rules
 async def a_pool_that_is_cancelled_while_it_opens_leaves_nothing(given: Launchers) -> None:
-    """Workers that were launched and never became ready are ended and released."""
+    """If a pool is cancelled while it opens, workers that were launched and not ready are ended and released."""
     async with given.watched() as watched:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_open_for_ever, given, watched)
@@ -68,7 +68,7 @@ async def a_pool_that_is_cancelled_while_it_opens_leaves_nothing(given: Launcher
 
 @rules
 async def workers_are_recycled(given: Launchers) -> None:
-    """A worker that has served its calls is replaced by a fresh one without failing any, and ends in order."""
+    """A worker that has served its calls is replaced by a fresh one. No call fails, and the worker ends in order."""
     async with given.watched() as watched:
         async with given.pool_of(watched, recycle=RecyclePolicy(calls=3)) as pool:
             for number in range(10):
@@ -84,7 +84,7 @@ async def workers_are_recycled(given: Launchers) -> None:
 
 @rules
 async def a_pool_can_be_resized(given: Launchers) -> None:
-    """Workers come and go; those that go have ended when they are out of the list."""
+    """Resizing adds and removes workers. A removed worker has ended when it is no longer listed."""
     async with given.watched() as watched:
         async with given.pool_of(watched) as pool:
             await pool.resize(3)
@@ -100,7 +100,7 @@ async def a_pool_can_be_resized(given: Launchers) -> None:
 
 @rules
 async def one_launcher_serves_many_pools(given: Launchers) -> None:
-    """Also at the same time, and one after another."""
+    """One launcher serves several pools, at the same time and one after another."""
     async with given.watched() as watched:
         async with given.pool_of(watched) as first, given.pool_of(watched) as second:
             equal(await first.execute("add", _SUM), 5, "add in the first pool")

@@ -1,4 +1,4 @@
-"""Rules of launchers: what becomes of calls when their worker dies, and what is told of its death."""
+"""Rules of launchers: what happens to calls when their worker dies, and what is reported of its death."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ rules: Rules[Launchers] = Rules()
 _SUM: Final = {"a": 2, "b": 3}
 _CALLS: Final = 20
 _FATAL: Final = 10
-_GONE: Final = 2.0  # seconds after which a killed process should be
+_GONE: Final = 2.0  # seconds after which a killed process must be gone
 
 
 @rules
 async def a_killed_worker_is_reported_and_replaced(given: Launchers) -> None:
-    """Its running call raises `WorkerCrashed` with the signal, all others go on, and a new worker comes."""
+    """The running call of a killed worker raises `WorkerCrashed` with the signal. A new worker serves other calls."""
     async with given.pool() as (pool, watched):
         crashed = await _killed(pool, watched.processes[0], signal.SIGKILL)
         equal(crashed.exit_code, -9, "exit_code of the WorkerCrashed")
@@ -38,7 +38,7 @@ async def a_killed_worker_is_reported_and_replaced(given: Launchers) -> None:
 
 @rules
 async def a_worker_that_ends_itself_is_reported(given: Launchers) -> None:
-    """`WorkerCrashed` has its exit code, and the last lines of its stderr."""
+    """If a worker ends itself, `WorkerCrashed` has its exit code and the last lines of its stderr."""
     async with given.pool() as (pool, watched):
         given.needs_processes(watched, "what a tool does to its process it does to this one")
         with raises(WorkerCrashed, "a tool that ends its process") as crashed:
@@ -53,7 +53,7 @@ async def a_worker_that_ends_itself_is_reported(given: Launchers) -> None:
 
 @rules
 async def last_started_is_the_last_call_that_has_started(given: Launchers) -> None:
-    """`last_started` is 0 before any call, then the id of the call that runs, also after the worker's death."""
+    """`last_started` is 0 before any call, then the id of the running call, even after the worker's death."""
     async with given.pool(send_ahead=0) as (pool, watched), trio.open_nursery() as nursery:
         process = watched.processes[0]
         equal(process.last_started, 0, "last_started before any call")
@@ -70,7 +70,7 @@ async def last_started_is_the_last_call_that_has_started(given: Launchers) -> No
 
 @rules
 async def no_call_runs_twice_and_none_is_lost(given: Launchers) -> None:
-    """When a worker dies, calls that it had never started run elsewhere, and those that it had are not run again."""
+    """When a worker dies, calls that it had not started run elsewhere. Calls that it had started are not run again."""
     async with given.pool() as (pool, watched):
         fatal, outcomes, marks = await _run_past_a_death(pool, watched)
         failed = [number for number, error in outcomes.items() if error is not None]
@@ -93,7 +93,7 @@ async def no_call_runs_twice_and_none_is_lost(given: Launchers) -> None:
 
 @rules
 async def a_worker_that_cannot_start_says_why(given: Launchers) -> None:
-    """Opening the pool raises `WorkerStartError` at once, with the exit code and what was on stderr."""
+    """If a worker cannot start, opening the pool raises `WorkerStartError` at once, with exit code and stderr."""
     async with given.watched() as watched:
         with raises(WorkerStartError, "a pool whose adapter raises in `setup`") as failed:
             async with given.pool_of(watched, CannotStart):
@@ -106,7 +106,7 @@ async def a_worker_that_cannot_start_says_why(given: Launchers) -> None:
 
 @rules
 async def a_worker_that_is_never_ready_is_killed(given: Launchers) -> None:
-    """After `start_timeout` opening the pool raises `WorkerStartError`, and the process is gone."""
+    """A worker that is not ready after `start_timeout` is killed. Opening the pool raises `WorkerStartError`."""
     async with given.watched() as watched:
         async with given.pool_of(watched):
             given.needs_processes(watched, "an adapter that sleeps in `setup` holds up all")
@@ -128,7 +128,7 @@ async def a_worker_that_was_stopped_is_replaced(given: Launchers) -> None:
 
 @rules
 async def what_a_worker_started_dies_with_it(given: Launchers) -> None:
-    """Killing a worker kills its process group, and so does the end of the pool."""
+    """Killing a worker kills its process group. The end of the pool kills it too."""
     async with given.watched() as watched:
         with _ended_at_last() as started:
             async with given.pool_of(watched) as pool:
@@ -142,7 +142,7 @@ async def what_a_worker_started_dies_with_it(given: Launchers) -> None:
 
 @rules
 async def output_never_stops_a_worker(given: Launchers) -> None:
-    """More than pipes hold, on stdout and stderr, is read while the tool runs."""
+    """Output on stdout and stderr is read while the tool runs, even if it is more than pipes hold."""
     async with given.pool() as (pool, watched):
         given.needs_processes(watched, "what tools print is this process's own output")
         equal(await pool.execute("chatter", {"characters": 1_000_000}), 1_000_000, "a tool that writes much")
@@ -150,14 +150,14 @@ async def output_never_stops_a_worker(given: Launchers) -> None:
 
 @rules
 async def the_environment_is_what_the_pool_says(given: Launchers) -> None:
-    """`env` and `cwd` are the workers'."""
+    """Workers have the `env` and the `cwd` of the pool."""
     async with given.pool(env={"OF_THE_CONTRACT": "it is set"}, cwd="/") as (pool, watched):
         given.needs_processes(watched, "their environment is this process's own")
         came = await pool.execute("surroundings", {"name": "OF_THE_CONTRACT"})
         equal(list(came), ["it is set", "/"], "env and cwd in a worker")
 
 
-# How.
+# Helpers.
 
 
 async def _killed(pool: Any, process: WatchedProcess, number: signal.Signals) -> WorkerCrashed:
@@ -177,9 +177,9 @@ async def _killed(pool: Any, process: WatchedProcess, number: signal.Signals) ->
 
 
 async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[int, dict[int, Exception | None], Counter[int]]:
-    """Many calls for one worker, which dies in the middle of one.
+    """Make many calls of one worker, which dies in the middle of one of them.
 
-    Which call that is, the error of each call, and how often each has started.
+    Returns the number of that call, the error of each call, and how often each call has started.
     """
     fatal: list[int] = []
     marks: Counter[int] = Counter()
@@ -201,7 +201,7 @@ async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[int, dict[int,
             outcomes[number] = None
 
     pool.expose(mark)
-    for _ in range(_CALLS):  # a worker that is known to be quick is sent calls ahead
+    for _ in range(_CALLS):  # the pool sends calls ahead to a worker that it knows to be quick
         await pool.execute("add", _SUM)
     async with trio.open_nursery() as nursery:
         for number in range(_CALLS):
@@ -211,7 +211,7 @@ async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[int, dict[int,
 
 @contextlib.contextmanager
 def _ended_at_last() -> Iterator[list[psutil.Process]]:
-    """Processes that are not to be left behind by a launcher that leaves them."""
+    """A list for processes. They are killed at the end of the block, in case the launcher has left them."""
     started: list[psutil.Process] = []
     try:
         yield started

@@ -31,7 +31,7 @@ _SUM: Final = {"a": 2, "b": 3}
 
 @rules
 async def values_go_there_and_back(given: Launchers) -> None:
-    """Arguments and results arrive equal, and of the same types, also large ones."""
+    """Arguments and results arrive equal, and of the same types, even large ones."""
     async with given.pool() as (pool, _):
         for value in _VALUES:
             equal(await pool.execute("echo", {"value": value}), value, "echo")
@@ -39,7 +39,7 @@ async def values_go_there_and_back(given: Launchers) -> None:
 
 @rules
 async def many_calls_get_their_own_results(given: Launchers) -> None:
-    """A hundred calls at a time, on two workers: each gets what is its."""
+    """A hundred calls run on two workers, up to fifty at a time. Each call gets its own result."""
     async with given.pool(workers=2) as (pool, _):
         async with pool.map("add", ({"a": n, "b": 1} for n in range(100)), limit=50, ordered=True) as results:
             came = [result async for result in results]
@@ -66,7 +66,7 @@ async def workers_run_at_the_same_time(given: Launchers) -> None:
 
 @rules
 async def streams_come_whole_and_in_order(given: Launchers) -> None:
-    """All chunks, also of an empty stream; a stream that raises does so after them."""
+    """All chunks of a stream come, or none of an empty stream. A stream that raises does so after its chunks."""
     async with given.pool() as (pool, _):
         for n in (0, 1, 1000):
             async with pool.stream("count", {"n": n}) as chunks:
@@ -79,7 +79,7 @@ async def streams_come_whole_and_in_order(given: Launchers) -> None:
 
 @rules
 async def a_stream_that_is_left_is_over(given: Launchers) -> None:
-    """Leaving early ends its generator, and the worker serves the next call."""
+    """Leaving a stream early ends its generator, and the worker serves the next call."""
     async with given.pool() as (pool, watched):
         async with pool.stream("tick") as chunks:
             equal(await anext(chunks), 0, "the first chunk")
@@ -92,7 +92,7 @@ async def a_stream_that_is_left_is_over(given: Launchers) -> None:
 
 @rules
 async def errors_of_tools_come_as_they_are(given: Launchers) -> None:
-    """What a tool raises, an unknown tool and wrong arguments are told by name, and cost no worker."""
+    """A tool's error, an unknown tool and wrong arguments are reported by name, and cost no worker."""
     async with given.pool() as (pool, watched):
         with raises(ToolError, "a tool that raises", "the message of the contract") as failed:
             await pool.execute("fail", {"message": "the message of the contract"})
@@ -107,13 +107,13 @@ async def errors_of_tools_come_as_they_are(given: Launchers) -> None:
 
 @rules
 async def a_cancelled_coroutine_is_over(given: Launchers) -> None:
-    """When the caller's cancellation has taken effect, nothing of an async tool runs, and its worker serves on."""
+    """When a caller's cancellation has taken effect, no code of its async tool runs, and the worker serves on."""
     await _is_over_when_cancelled(given, "wait")
 
 
 @rules
 async def a_cancelled_sync_tool_is_over(given: Launchers) -> None:
-    """When the caller's cancellation has taken effect, nothing of a sync tool runs, and its worker serves on."""
+    """When a caller's cancellation has taken effect, no code of its sync tool runs, and the worker serves on."""
     async with given.pool() as (_, watched):
         given.needs_processes(watched, "sync tools run in place, and cannot be interrupted")
     await _is_over_when_cancelled(given, "sleep")
@@ -121,7 +121,7 @@ async def a_cancelled_sync_tool_is_over(given: Launchers) -> None:
 
 @rules
 async def a_call_that_takes_too_long_is_over(given: Launchers) -> None:
-    """After its timeout it raises `CallTimeout`; then nothing of it runs, and its worker serves on."""
+    """After its timeout a call raises `CallTimeout`. Then none of its code runs, and its worker serves on."""
     async with given.pool() as (pool, watched):
         Meeting(pool, 1, "begun")
         with raises(CallTimeout, "a call that takes for ever", "wait"):
@@ -131,8 +131,8 @@ async def a_call_that_takes_too_long_is_over(given: Launchers) -> None:
 
 
 @rules
-async def what_waits_in_line_is_just_withdrawn(given: Launchers) -> None:
-    """Cancelling calls that wait for a busy worker leaves the running one alone."""
+async def what_waits_in_the_queue_is_just_withdrawn(given: Launchers) -> None:
+    """Cancelling a call that waits in the queue for a busy worker leaves the running call alone."""
     async with given.pool(send_ahead=0) as (pool, watched), trio.open_nursery() as nursery:
         running = Running(pool, "wait")
         nursery.start_soon(running)
@@ -148,7 +148,7 @@ async def what_waits_in_line_is_just_withdrawn(given: Launchers) -> None:
 
 @rules
 async def tools_reach_their_session_and_the_host(given: Launchers) -> None:
-    """Variables are read and set, and host tools called, which may call the pool in turn."""
+    """Tools read and set variables of their session, and call host tools, which may call the pool in turn."""
     async with given.pool(workers=2) as (pool, _), pool.session() as session:
         marks: list[int] = []
 
@@ -180,7 +180,7 @@ async def a_tool_that_is_killed_to_cancel_costs_its_worker(given: Launchers) -> 
 
 @rules
 async def a_tool_that_resists_costs_its_worker(given: Launchers) -> None:
-    """Code that does not end within `cancel_grace` is killed with its worker, and only then the call is over."""
+    """Code that does not end within `cancel_grace` is killed with its worker. Only then is the call over."""
     async with given.pool(cancel_grace=0.2) as (pool, watched):
         given.needs_processes(watched, "sync tools run in place, and cannot be interrupted")
         await _cancel(pool, "resist")
@@ -190,7 +190,7 @@ async def a_tool_that_resists_costs_its_worker(given: Launchers) -> None:
 
 @rules
 async def what_the_block_raises_leaves_as_itself(given: Launchers) -> None:
-    """Also while calls run; then all is ended."""
+    """An error that a pool's block raises comes out unchanged, even while calls run. Then everything is ended."""
     async with given.watched() as watched:
         with raises(KeyError, "a pool's block that raises", "of the contract"):
             await _raise_in_pool(given, watched)

@@ -1,4 +1,4 @@
-"""Rules of stores: sessions as a whole, programs, counts, and what is handed out."""
+"""Rules of stores: sessions as a whole, programs, counts, and copies of values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def a_new_store_is_empty(given: Stores) -> None:
 
 @rules
 async def a_session_lives_until_it_is_deleted(given: Stores) -> None:
-    """What `create_session` has made is found and listed; `delete_session` removes it, and says whether it was."""
+    """A created session is found and listed. `delete_session` removes it, and says whether it was there."""
     async with given.empty() as store:
         equal(await store.create_session("s"), "s", "create_session('s')")
         equal(await store.session_exists("s"), True, "session_exists of a session")
@@ -77,7 +77,7 @@ async def an_id_is_taken_once(given: Stores) -> None:
 
 @rules
 async def the_id_of_a_deleted_session_is_free(given: Stores) -> None:
-    """A session of an id that was deleted before begins with nothing."""
+    """A new session with the id of a deleted session begins empty."""
     async with given.empty() as store:
         await store.create_session("s", metadata={"whose": "first"})
         await store.of("s").register_variable("x", "integer", 1)
@@ -92,7 +92,7 @@ async def the_id_of_a_deleted_session_is_free(given: Stores) -> None:
 
 @rules
 async def what_is_not_there_is_not_found(given: Stores) -> None:
-    """Reading, changing and exporting a session that is not there raises `SessionNotFound`, and makes none."""
+    """Reading, changing and exporting a missing session raises `SessionNotFound`, and makes no session."""
     async with given.empty() as store:
         for what, use in _uses(store).items():
             with raises(SessionNotFound, what):
@@ -124,7 +124,7 @@ async def sessions_are_listed_oldest_first(given: Stores) -> None:
 
 @rules
 async def get_session_tells_what_it_is(given: Stores) -> None:
-    """Ttl, times, metadata, counts and worker are those of the session."""
+    """`get_session` tells the ttl, times, metadata, counts and worker of the session."""
     async with given.empty() as store:
         await store.create_session("s", ttl=500.0, metadata={"a": "1"})
         view = store.of("s")
@@ -149,7 +149,7 @@ async def get_session_tells_what_it_is(given: Stores) -> None:
 
 @rules
 async def values_survive(given: Stores) -> None:
-    """What can be sent can be kept: programs come back equal and of the same types."""
+    """Values that can be sent can be stored: programs come back equal and of the same types."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         for number, value in enumerate(_VALUES):
@@ -162,7 +162,10 @@ async def values_survive(given: Stores) -> None:
 
 @rules
 async def global_programs_belong_to_all(given: Stores) -> None:
-    """They are kept, replaced and removed, apart from those of sessions; else `ProgramNotFound`."""
+    """Global programs are stored, replaced and removed, apart from the programs of sessions.
+
+    A missing global program raises `ProgramNotFound`.
+    """
     async with given.empty() as store:
         view = store.of(await store.create_session("s"))
         await store.store_global_program("p", {"v": 1})
@@ -181,7 +184,7 @@ async def global_programs_belong_to_all(given: Stores) -> None:
 
 @rules
 async def stats_count(given: Stores) -> None:
-    """`get_stats` counts what is there, and what has been."""
+    """`get_stats` counts what the store holds now, and the sessions that it has created, deleted and expired."""
     async with given.empty() as store:
         for session_id in ("a", "b", "c"):
             await store.create_session(session_id)
@@ -199,7 +202,7 @@ async def stats_count(given: Stores) -> None:
 
 @rules
 async def what_was_given_stays_as_it_was(given: Stores) -> None:
-    """Who gave a value may change it afterwards: the store has its own."""
+    """Changing a value after it was given to the store does not change the store's copy."""
     async with given.empty() as store:
         metadata, value = {"a": "1"}, {"list": [1]}
         view = store.of(await store.create_session("s", metadata=metadata))
@@ -213,7 +216,7 @@ async def what_was_given_stays_as_it_was(given: Stores) -> None:
 
 @rules
 async def what_is_handed_out_is_a_copy(given: Stores) -> None:
-    """Who got a value may change it: the store does not notice."""
+    """Changing a value that the store has returned does not change the store's own."""
     async with given.empty() as store:
         view = store.of(await store.create_session("s", metadata={"a": "1"}))
         await view.register_variable("x", "map", {"list": [1]})
@@ -231,7 +234,7 @@ async def what_is_handed_out_is_a_copy(given: Stores) -> None:
 
 @rules
 async def an_exported_session_can_be_imported(given: Stores) -> None:
-    """`import_session` of `export_session` makes the same session, also of another id, which is refused if taken."""
+    """Importing an exported session makes the same session, even under another id. A taken id is refused."""
     async with given.empty() as store:
         view = await _rich(store, "s")
         exported = await store.export_session("s")
@@ -246,7 +249,7 @@ async def an_exported_session_can_be_imported(given: Stores) -> None:
 
 @rules
 async def a_failed_import_leaves_nothing(given: Stores) -> None:
-    """If what is imported is no session, `SessionError` is raised and none is made."""
+    """Importing a broken export raises `SessionError`, and makes no session."""
     async with given.empty() as store:
         await _rich(store, "s")
         exported = await store.export_session("s")
@@ -258,7 +261,7 @@ async def a_failed_import_leaves_nothing(given: Stores) -> None:
 
 @rules
 async def a_session_moves_between_stores(given: Stores) -> None:
-    """Exports of a store in memory can be imported, and the other way round: `Context` does that."""
+    """Exports of a store in memory can be imported, and exports of the store into memory: `Context` does that."""
     async with given.empty() as store:
         memory = MemoryStore()
         await _rich(memory, "s")
@@ -270,7 +273,7 @@ async def a_session_moves_between_stores(given: Stores) -> None:
 
 @rules
 async def quotas_hold(given: Stores) -> None:
-    """More sessions, variables, programs or bytes than may be raise `QuotaExceeded`, and change nothing."""
+    """More sessions, variables, programs or bytes than allowed raise `QuotaExceeded`, and change nothing."""
     quotas = Quotas(sessions=2, variables=2, programs=1, bytes=1000, history=3)
     async with given.empty(quotas) as store:
         view = store.of(await store.create_session("s"))
@@ -294,7 +297,7 @@ async def quotas_hold(given: Stores) -> None:
 
 @rules
 async def who_says_that_it_never_waits_never_waits(given: Stores) -> None:
-    """No method of a store with `may_wait = False` waits, nor is a checkpoint: workers are answered in place."""
+    """No method of a store with `may_wait = False` waits or is a checkpoint, because workers are answered in place."""
     async with given.empty() as store:
         if store.may_wait:
             await store.list_sessions()

@@ -1,4 +1,4 @@
-"""The contract of a `SessionStore`, and what its rules are given."""
+"""The input of the rules for a `SessionStore`: stores, their time, and records of their hubs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLOCK_TTL: Final = 100.0
 
 
 class Stores:
-    """Makes the stores that rules look at."""
+    """Makes the stores that the rules check."""
 
     def __init__(self, make: Callable[..., Any], ttl: float, patience: float) -> None:
         self._make = make
@@ -29,13 +29,13 @@ class Stores:
 
     @asynccontextmanager
     async def empty(self, quotas: Quotas | None = None) -> AsyncIterator[SessionStore]:
-        """A store without sessions. Raises `LeftOut` if it takes no quotas, and some are asked for."""
+        """A store without sessions. Raises `LeftOut` if quotas are asked for, and the maker takes none."""
         async with self.timed(quotas) as (made, _):
             yield made
 
     @asynccontextmanager
     async def timed(self, quotas: Quotas | None = None) -> AsyncIterator[tuple[SessionStore, Time]]:
-        """A store, and its time."""
+        """A store without sessions, and its time. Raises `LeftOut` as `empty` does."""
         passing: Time = MovedTime() if takes(self._make, "clock") else RealTime(self._ttl)
         options: dict[str, Any] = {}
         if isinstance(passing, MovedTime):
@@ -54,16 +54,16 @@ class Time:
     ttl: float
 
     def now(self) -> float:
-        """Seconds, since whenever."""
+        """The time in seconds, since any fixed moment."""
         raise NotImplementedError
 
     async def go_on(self, part: float) -> None:
-        """Let a part of the ttl pass."""
+        """Let `part` times the ttl pass."""
         raise NotImplementedError
 
 
 class MovedTime(Time):
-    """Time that stands still but for `go_on`."""
+    """Time that only `go_on` moves."""
 
     ttl = _CLOCK_TTL
 
@@ -90,13 +90,13 @@ class RealTime(Time):
 
     async def go_on(self, part: float) -> None:
         end = time.monotonic() + part * self.ttl
-        # The store's clock is not trio's, which a test may have replaced.
+        # The store does not go by trio's clock, which a test may have replaced.
         while (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - time
             await trio.sleep(left)
 
 
 class Ear:
-    """What a hub tells of one session: changes, and None for the end. A context manager."""
+    """Records what a hub tells of one session: changes, and None for the end. A context manager."""
 
     def __init__(self, made: SessionStore, session_id: str, patience: float) -> None:
         self.heard: list[Change | None] = []
@@ -117,7 +117,7 @@ class Ear:
         self._news.set()
 
     async def until(self, expected: int, what: str) -> list[Change | None]:
-        """Wait until so much was heard; more is a failure."""
+        """Wait until the expected number of changes was heard, and return them. More, or fewer, are a failure."""
         with trio.move_on_after(self._patience if self._store.may_wait else 0):
             while len(self.heard) < expected:
                 self._news = trio.Event()

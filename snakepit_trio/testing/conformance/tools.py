@@ -1,4 +1,4 @@
-"""Tools that the checks of launchers and stores call in workers. `bridge_py` is enough, so workers start light."""
+"""Tools that the checks of launchers and stores call in workers. They need only `bridge_py`, so workers start light."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bridge_py.wire.errors import ToolCancelled
 
 
 class Tools(BaseAdapter):
-    """What workers are asked to do. Those that need a process of their own say so."""
+    """The tools of the checks. The last ones need a worker that is a process of its own."""
 
     def setup(self) -> None:
         """Begin without calls."""
@@ -25,7 +25,7 @@ class Tools(BaseAdapter):
 
     @tool
     def echo(self, value: Any) -> Any:
-        """Give it back."""
+        """Return the value."""
         return value
 
     @tool
@@ -61,7 +61,7 @@ class Tools(BaseAdapter):
 
     @tool
     def running(self) -> list[str]:
-        """Which of those that note it run."""
+        """The names of the running tools that note that they run."""
         return list(self._running)
 
     @tool
@@ -82,7 +82,7 @@ class Tools(BaseAdapter):
 
     @tool
     async def meet(self, context: AsyncSessionContext) -> str:
-        """Return when others have come."""
+        """Return when the other calls have come."""
         await context.call_host_tool("meet")
         return "met"
 
@@ -117,8 +117,8 @@ class Tools(BaseAdapter):
 
     @tool
     def resist(self, context: SessionContext) -> None:
-        """Say that it has begun, and sleep, whoever cancels it."""
-        # It may be cancelled before it has heard that it was heard.
+        """Say that it has begun, and sleep, even when it is cancelled."""
+        # The cancellation may come before the answer of the host tool.
         with contextlib.suppress(ToolCancelled):
             context.call_host_tool("begun")
             time.sleep(1000)

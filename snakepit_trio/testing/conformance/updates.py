@@ -27,12 +27,12 @@ _MOST_STEPS: Final = 2_000
 
 
 class Unusual(BaseException):
-    """What is no `Exception`, and undone all the same."""
+    """An error that is no `Exception`. An update that raises it is undone all the same."""
 
 
 @rules
 async def an_update_returns_what_its_function_returns(given: Stores) -> None:
-    """What a change returns comes back, and what it did is there for all."""
+    """An update returns what its function returns, and all readers see the change."""
     async with given.empty() as store:
         view = await _counter(store)
         equal(await store.update_session("s", _increment), 1, "update_session(...) returns")
@@ -47,7 +47,10 @@ async def an_update_returns_what_its_function_returns(given: Stores) -> None:
 
 @rules
 async def an_update_that_raises_is_undone(given: Stores) -> None:
-    """The session is as it was, in every part; the error leaves as itself, and the hub hears nothing of it."""
+    """After an update that raises, every part of the session is as it was.
+
+    The error is raised unchanged, and the hub hears nothing of the update.
+    """
     async with given.empty() as store:
         view = await _full(store)
         before = await _state(view)
@@ -63,7 +66,7 @@ async def an_update_that_raises_is_undone(given: Stores) -> None:
 
 @rules
 async def reading_that_raises_is_just_raised(given: Stores) -> None:
-    """What a reading function raises leaves as itself, and what it returns comes back."""
+    """The error of a reading function is raised unchanged, and its result is returned."""
     async with given.empty() as store:
         view = await _full(store)
         before = await _state(view)
@@ -75,7 +78,7 @@ async def reading_that_raises_is_just_raised(given: Stores) -> None:
 
 @rules
 async def no_update_is_lost(given: Stores) -> None:
-    """Many tasks that count at a time count all."""
+    """When many tasks raise a counter at the same time, all their steps count."""
     async with given.empty() as store:
         view = await _counter(store)
         results: list[int] = []
@@ -96,7 +99,7 @@ async def no_update_is_lost(given: Stores) -> None:
 
 @rules
 async def of_many_who_expect_a_version_one_gets_it(given: Stores) -> None:
-    """`expected_version` is met once; all others raise `VersionConflict`."""
+    """Of many updates with one `expected_version`, one succeeds. All others raise `VersionConflict`."""
     async with given.empty() as store:
         view = await _counter(store)
         winners: list[int] = []
@@ -117,7 +120,7 @@ async def of_many_who_expect_a_version_one_gets_it(given: Stores) -> None:
 
 @rules
 async def nobody_sees_half_an_update(given: Stores) -> None:
-    """Variables that change together are read together."""
+    """Variables that are changed together are read together: no reader sees only some of the changes."""
     async with given.empty() as store:
         view = await _pair(store)
         torn: list[Any] = []
@@ -143,7 +146,7 @@ async def nobody_sees_half_an_update(given: Stores) -> None:
 
 @rules
 async def of_many_who_create_an_id_one_succeeds(given: Stores) -> None:
-    """Also when they do so at the same time; and so do those who delete it."""
+    """Of many tasks that create one id at the same time, one succeeds. Of many that delete it, one succeeds."""
     async with given.empty() as store:
         made: list[str] = []
         deleted: list[bool] = []
@@ -167,7 +170,7 @@ async def of_many_who_create_an_id_one_succeeds(given: Stores) -> None:
 
 @rules
 async def a_cancelled_update_is_whole_or_nothing(given: Stores) -> None:
-    """Wherever an update is cancelled, all of it was done and told, or nothing; if it returned, it was done."""
+    """Wherever an update is cancelled, all of it was done and told, or nothing. If it returned, it was done."""
     async with given.empty() as store:
         view = await _pair(store)
         with Ear(store, "s", given.patience) as ear:
@@ -181,7 +184,7 @@ async def a_cancelled_update_is_whole_or_nothing(given: Stores) -> None:
                 equal(found["b"].value, found["a"].value, f"two variables, after an update cancelled in step {steps}")
                 took_place = found["a"].value != before
                 that(took_place or not done, f"an update returned in step {steps}, but nothing has changed")
-                # Only what the store itself has done is told of.
+                # The hub is told only of updates that the store has done.
                 await ear.until(2 if took_place else 0, f"an update cancelled in step {steps}")
                 if done:
                     return
@@ -189,7 +192,7 @@ async def a_cancelled_update_is_whole_or_nothing(given: Stores) -> None:
 
 @rules
 async def a_cancelled_create_or_delete_is_whole_or_nothing(given: Stores) -> None:
-    """Wherever they are cancelled, the session is there and can be used, or is not there at all."""
+    """Wherever creating or deleting is cancelled, the session is there and can be used, or is not there at all."""
     async with given.empty() as store:
         for steps in _steps():
             session_id = f"s{steps}"
@@ -205,7 +208,7 @@ async def a_cancelled_create_or_delete_is_whole_or_nothing(given: Stores) -> Non
                 return
 
 
-# How.
+# Helpers.
 
 
 async def _counter(store: SessionStore) -> SessionView:
@@ -248,7 +251,7 @@ def _change_all(session: Session, error: BaseException) -> None:
 
 
 async def _state(view: SessionView) -> dict[str, Any]:
-    """All that a session holds, but for its times."""
+    """All that a session holds, except its times."""
     info = await view.info()
     return {
         "variables": [variable.to_map() for variable in await view.list_variables()],
@@ -259,13 +262,13 @@ async def _state(view: SessionView) -> dict[str, Any]:
 
 
 def _steps() -> itertools.chain[int]:
-    """In which of its steps something is cancelled: in each of the first, then in fewer and fewer."""
+    """The steps in which an action is cancelled: each of the first 20, then 20, 40, 80 and so on."""
     doubling = itertools.takewhile(lambda steps: steps < _MOST_STEPS, (20 * 2**n for n in itertools.count()))
     return itertools.chain(range(20), doubling)
 
 
 async def _cancelled_after(steps: int, act: Callable[[], Awaitable[Any]]) -> bool:
-    """Do something and cancel it when the other tasks have had so many turns. Returns whether it came to its end."""
+    """Do something, and cancel it after `steps` turns of the other tasks. Returns whether it came to its end."""
     done = False
     async with trio.open_nursery() as nursery:
 

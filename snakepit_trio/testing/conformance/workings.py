@@ -1,4 +1,4 @@
-"""Rules of adapters: what pools of real workers do by them."""
+"""Rules of adapters: what pools with real workers do with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ rules: Rules[Adapters] = Rules()
 _NO_SUCH: Final = "no_such_tool_of_the_contract"
 _AT_A_TIME: Final = 10
 _TIMEOUT: Final = 0.3
-#: What all protocols carry.
+#: Values that all protocols carry.
 _PLAIN: Final[list[Any]] = [
     None,
     True,
@@ -45,7 +45,7 @@ _OURS: Final[list[Any]] = [-(2**100), math.inf, {5: "five"}, dt.datetime(2024, 2
 
 @rules
 async def calls_return_what_is_expected(given: Adapters) -> None:
-    """Each of the given calls does, twice in the same worker."""
+    """Each of the given calls returns the expected result, twice in the same worker."""
     async with given.pool() as pool:
         for call in (*given.calls, *given.calls):
             call.check(await _execute(pool, given, call), f"{call}{given.sent(call)}")
@@ -54,7 +54,7 @@ async def calls_return_what_is_expected(given: Adapters) -> None:
 
 @rules
 async def many_calls_at_a_time_return_what_is_expected(given: Adapters) -> None:
-    """Ten of each at a time, for two workers: each gets its own result."""
+    """Ten of each given call run at the same time, for two workers. Each call gets its own result."""
     async with given.pool(workers=2) as pool:
         results: list[tuple[ExpectedCall, Any]] = []
 
@@ -71,7 +71,10 @@ async def many_calls_at_a_time_return_what_is_expected(given: Adapters) -> None:
 
 @rules
 async def streams_yield_what_is_expected(given: Adapters) -> None:
-    """Each of the given streams does, in order, and ends; one that is left early leaves the pool well."""
+    """Each given stream yields the expected chunks, in order, and ends.
+
+    After a stream was left early, the pool serves on.
+    """
     given.needs(given.streams, "streams")
     async with given.pool() as pool:
         for call in given.streams:
@@ -86,7 +89,7 @@ async def streams_yield_what_is_expected(given: Adapters) -> None:
 
 @rules
 async def tools_are_described(given: Adapters) -> None:
-    """Where workers describe their tools, names and specs are right; those of our own describe all."""
+    """If workers describe their tools, names and specs are right. Workers of our own protocol describe all tools."""
     async with given.pool() as pool:
         await _still_serves(pool, given, "the start")
         specs = _described(pool)
@@ -106,7 +109,7 @@ async def tools_are_described(given: Adapters) -> None:
 
 @rules
 async def an_unknown_tool_is_refused(given: Adapters) -> None:
-    """With `UnknownTool`, or by the worker's own error, which names it; and the pool serves on."""
+    """An unknown tool raises `UnknownTool`, or the worker's own error, which names the tool. The pool serves on."""
     async with given.pool() as pool:
         knows = given.adapter.supported_commands() is not None
         if given.adapter.protocol == "stdio" and not knows and not _described(pool):
@@ -123,7 +126,7 @@ async def an_unknown_tool_is_refused(given: Adapters) -> None:
 
 @rules
 async def wrong_arguments_are_refused_by_name(given: Adapters) -> None:
-    """A call without an argument that its tool requires is refused with an error that names it."""
+    """A call without an argument that its tool requires is refused with an error that names the argument."""
     async with given.pool() as pool:
         found = _with_a_required_argument(given.calls, _described(pool))
         if found is None:
@@ -138,7 +141,7 @@ async def wrong_arguments_are_refused_by_name(given: Adapters) -> None:
 
 @rules
 async def what_cannot_be_sent_is_refused(given: Adapters) -> None:
-    """With `EncodeError`, which names the place; no worker notices."""
+    """A value that cannot be sent raises `EncodeError`, which names the place. No worker notices."""
     if given.overrides("prepare_args") or given.overrides("validate_command"):
         raise LeftOut("its own hooks may look at arguments first")
     async with given.pool() as pool:
@@ -149,7 +152,7 @@ async def what_cannot_be_sent_is_refused(given: Adapters) -> None:
 
 @rules
 async def values_survive(given: Adapters) -> None:
-    """What the echo is given comes back equal, and of the same types."""
+    """Values that are given to the echo come back equal, and of the same types."""
     given.needs(given.echo, "echo")
     assert given.echo is not None
     name, parameter = given.echo
@@ -161,7 +164,7 @@ async def values_survive(given: Adapters) -> None:
 
 @rules
 async def a_tool_that_raises_costs_no_worker(given: Adapters) -> None:
-    """Its error comes as `ToolError`, with its message, and the same worker serves on."""
+    """The error of a tool comes as `ToolError`, with its message, and the same worker serves on."""
     given.needs(given.fails, "fails")
     assert given.fails is not None
     name, args, message = given.fails
@@ -174,7 +177,7 @@ async def a_tool_that_raises_costs_no_worker(given: Adapters) -> None:
 
 @rules
 async def an_endless_call_can_be_cancelled(given: Adapters) -> None:
-    """It raises `CallTimeout`, or ends when its caller is cancelled; then a worker is free for the next call."""
+    """An endless call raises `CallTimeout`, or ends when its caller is cancelled. Then a worker is free for a call."""
     given.needs(given.endless, "endless")
     assert given.endless is not None
     name, args = given.endless
@@ -190,7 +193,7 @@ async def an_endless_call_can_be_cancelled(given: Adapters) -> None:
 
 @rules
 async def a_crash_is_reported_and_healed(given: Adapters) -> None:
-    """It raises `WorkerCrashed`, and the next call runs in another worker."""
+    """A call that ends its worker raises `WorkerCrashed`, and the next call runs in another worker."""
     given.needs(given.crash, "crash")
     assert given.crash is not None
     name, args = given.crash
@@ -203,13 +206,13 @@ async def a_crash_is_reported_and_healed(given: Adapters) -> None:
 
 @rules
 async def many_pools_can_have_it(given: Adapters) -> None:
-    """An adapter serves any number of pools, also at the same time."""
+    """An adapter serves any number of pools, even at the same time."""
     async with given.pool() as first, given.pool() as second:
         await _still_serves(first, given, "a second pool was opened")
         await _still_serves(second, given, "a first pool was opened")
 
 
-# How.
+# Helpers.
 
 
 async def _execute(pool: Pool, given: Adapters, call: ExpectedCall) -> Any:

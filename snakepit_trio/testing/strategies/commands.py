@@ -1,4 +1,4 @@
-"""What a client of a pool does, drawn at random, done, and its outcome as a value."""
+"""Commands of a pool's clients: drawn at random, carried out, and their outcomes as values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNKS: Final = st.integers(0, 5)
 
 @attrs.frozen(repr=False)
 class _Short:
-    """Shows what is not as usual, in Python."""
+    """Its repr is Python, and leaves out the fields that have their default value."""
 
     def __repr__(self) -> str:
         shown = []
@@ -36,7 +36,7 @@ class _Short:
 
 @attrs.frozen(repr=False)
 class Execute(_Short):
-    """Run a tool. Times are in seconds; a `timeout` of None is the usual one, and `cancel_after` of None is never."""
+    """Run a tool. Times are in seconds. `timeout` None is the default timeout, `cancel_after` None is never."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Execute(_Short):
 
 @attrs.frozen(repr=False)
 class Stream(_Short):
-    """Run a streaming tool, and leave it after `take` chunks; None for all of them. Otherwise as `Execute`."""
+    """Run a streaming tool, and leave it after `take` chunks; None is all of them. Otherwise as `Execute`."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -69,11 +69,11 @@ Command = Execute | Stream | Concurrently
 
 @attrs.frozen
 class Outcome:
-    """What a command has come to.
+    """The outcome of a command.
 
-    `result` is what a tool returned; `chunks` what came of a stream, also before it failed; `error` what was raised;
-    `is_cancelled` says whether the command's own `cancel_after` ended it. `parts` are the outcomes of commands that
-    were done concurrently, in their order.
+    `result` is the result of a tool. `chunks` are the chunks of a stream, even of one that failed later. `error` is the
+    error that was raised. `is_cancelled` says whether the command's own `cancel_after` ended it. `parts` are the
+    outcomes of commands that were carried out concurrently, in the order of the commands.
     """
 
     result: Any = None
@@ -94,11 +94,12 @@ def commands(
     concurrent: int = 4,
     max_size: int = 8,
 ) -> st.SearchStrategy[list[Command]]:
-    """What a client of a pool may do, one after the other: calls of an adapter's tools, and several at a time.
+    """Lists of commands for a client of a pool: calls of an adapter's tools, one after the other or several at a time.
 
-    `calls` are those to be made, by default the strategy of that name. Some have a timeout, some are cancelled, some
-    streams are left early, and some belong to one of the `sessions`: None, or no sessions, switches that off. At most
-    `concurrent` calls are made at a time. Streams that never end take a timeout, or they run for the pool's own.
+    `calls` gives the calls, by default the strategy of that name does. Some calls have a timeout, some are cancelled,
+    some streams are left early, and some calls belong to one of the `sessions`. None, or no sessions, switches that
+    off. At most `concurrent` calls are made at a time. A stream that never ends needs a timeout. Without one it runs
+    until the pool's default timeout.
     """
     drawn = _calls(adapter) if calls is None else calls
     streaming = frozenset(name for name, tool in tools_of(adapter).items() if tool.streaming)
@@ -118,9 +119,9 @@ _calls = calls
 
 
 async def carry_out(pool: Pool, command: Command) -> Outcome:
-    """Do one thing, and tell what came of it. An exception that is none of snakepit's is raised.
+    """Carry out one command, and return its outcome. Raises exceptions that are not snakepit's own.
 
-    A session is made if there is none, and lives on.
+    If the session of the command does not exist, it is made, and lives on.
     """
     if isinstance(command, Concurrently):
         return await _carry_out_all(pool, command.commands)

@@ -1,4 +1,4 @@
-"""What goes wrong in a pool in memory, by Hypothesis' choice."""
+"""Faults of a pool in memory, chosen by Hypothesis."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DIRECTIONS: Any = st.sampled_from(get_args(Direction))
 
 
 def faults(*, tools: Sequence[str] = ("*",), spared_starts: int = 0) -> st.SearchStrategy[Fault]:
-    """One fault of any kind. `tools` are patterns; the first `spared_starts` starts of workers work."""
+    """One fault of any kind. `tools` are patterns. The first `spared_starts` starts of workers succeed."""
     tool = st.sampled_from(list(tools))
-    # A greeting each: whatever happens to these is a worker that does not start.
+    # The first batches are greetings, one for each start. A fault of a greeting keeps its worker from starting.
     batch: Any = {"direction": _DIRECTIONS, "skip": st.integers(spared_starts, spared_starts + 20)}
     return st.one_of(
         st.builds(Die, tool=tool, skip=st.integers(0, 5), when=st.sampled_from(["before", "during", "after"])),
@@ -47,6 +47,6 @@ def faults(*, tools: Sequence[str] = ("*",), spared_starts: int = 0) -> st.Searc
 
 
 def fault_plans(*, tools: Sequence[str] = ("*",), most: int = 3, spared_starts: int = 0) -> st.SearchStrategy[Faults]:
-    """Up to `most` faults for a launcher. `spared_starts` is that of the pool's own workers, if the pool is to open."""
+    """Up to `most` faults for a launcher. If the pool is to open, give the number of its workers as `spared_starts`."""
     chosen = st.lists(faults(tools=tools, spared_starts=spared_starts), max_size=most)
     return chosen.map(lambda found: Faults(*found))

@@ -33,7 +33,7 @@ _STRANGERS: Final[tuple[Any, ...]] = (
 
 
 def fitting(hint: Any) -> Values:
-    """Values that are taken for a hint."""
+    """Values that a parameter with this hint takes."""
     try:
         return _Fitting().of(info.type_info(hint))
     except TypeError:
@@ -41,7 +41,7 @@ def fitting(hint: Any) -> Values:
 
 
 def _ours(hint: Any) -> Values:
-    """What fits a hint that msgspec does not know."""
+    """Values that fit a hint that msgspec does not know."""
     origin, args = get_origin(hint), get_args(hint)
     if len(members := own.flat_union(hint)) > 1:
         return st.one_of(list(map(fitting, members)))
@@ -68,7 +68,7 @@ def _object_of(kind: Any) -> Values:
 
 
 def not_fitting(hint: Any) -> list[Any]:
-    """Some values that are refused for a hint; none if it takes all."""
+    """Some values that a parameter with this hint refuses; none if it takes all values."""
     return [stranger for stranger in _STRANGERS if not _fits(stranger, hint)]
 
 
@@ -167,13 +167,13 @@ def _custom(kind: Any) -> Values:
 
 
 class _Fitting:
-    """Strategies of one hint, whose classes may refer to themselves."""
+    """Strategies for one hint. The classes in the hint may refer to themselves."""
 
     def __init__(self) -> None:
         self._known: dict[type, Values] = {}
 
     def of(self, kind: Any) -> Values:
-        """What fits one part of the hint."""
+        """Values that fit one part of the hint."""
         if (leaf := _LEAVES.get(type(kind))) is not None:
             return leaf(kind)
         if (collection := _COLLECTIONS.get(type(kind))) is not None:

@@ -1,4 +1,4 @@
-"""Values that a type of variables refuses, made to be wrong: nothing here asks the type whether they are."""
+"""Values that a type of variables refuses. They are made to be wrong: nothing here asks the type about them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TEXTS: Final = ("", "\0", " ", "\n", "0", "7", "-1", "a", "Z", "_", ".", "é", 
 
 
 def strangers(name: str) -> Values:
-    """Values that are not of the type of that name."""
+    """Values that are not of the type with this name."""
     return _STRANGERS[name]()
 
 
 def breaking(name: str, constraint: str, bound: Any) -> Values:
-    """Values of the type of that name which do not meet a constraint; none if all of them do."""
+    """Values of the type with this name that do not meet a constraint; none if all its values do."""
     return _BREAKING[constraint](name, bound)
 
 
@@ -89,7 +89,7 @@ _STRANGERS: Final[dict[str, Callable[[], Values]]] = {
 
 
 def _below(name: str, bound: Any) -> Values:
-    """Numbers below a bound, and NaN, which is not above any."""
+    """Numbers below a bound. For floats also NaN, which is not above any bound."""
     if name == "integer":
         return st.nothing() if bound == -math.inf else _integers_below(bound)
     edge = _largest_below(bound)
@@ -126,7 +126,7 @@ def _too_long(name: str, bound: int) -> Values:
 
 
 def _unlike(_name: str, pattern: str) -> Values:
-    # Of a pattern that all texts match, no search would find another.
+    # Only known texts are tried: if all texts match a pattern, no search would find one that does not.
     found = [text for text in _TEXTS if re.search(pattern, text) is None]
     return st.sampled_from(found) if found else st.nothing()
 
@@ -142,7 +142,7 @@ def _of_other_size(_name: str, bound: int) -> Values:
 
 
 def _of_other_shape(_name: str, bound: list[int | None]) -> Values:
-    """The same number some times: in more or fewer dimensions, or in as many with all lengths 1, or 2."""
+    """One number, repeated in another shape: of more or fewer dimensions, or of as many, all of length 1 or 2."""
     count = len(bound)
     shapes = [(1,) * depth for depth in range(count + 2) if depth != count]
     shapes += [(length,) * count for length in (1, 2) if any(size not in (None, length) for size in bound)]

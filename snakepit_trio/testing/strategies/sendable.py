@@ -1,4 +1,4 @@
-"""Values that can be sent, and whether what has arrived is what was sent."""
+"""Values that can be sent, and a comparison of an arrived value with the sent one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from snakepit_trio.testing.extra import MissingPackage
 
 Values = st.SearchStrategy[Any]
 _LARGE: Final = (10_000, 11_000)  # bytes: some are large enough to travel beside the message
-_BY_REPR: Final = (float, complex, Decimal)  # NaN equals nothing, -0.0 equals 0.0, 1.0 equals 1.00
+_BY_REPR: Final = (float, complex, Decimal)  # == is no help: NaN equals nothing, -0.0 equals 0.0, 1.0 equals 1.00
 
 
 def values(*, arrays: bool | None = None, leaves: Values | None = None, max_leaves: int = 8) -> Values:
-    """Whatever can be an argument, a result or a chunk, and arrives `equal` to what was sent.
+    """Values that can be an argument, a result or a chunk, and that arrive `equal` to the sent ones.
 
-    `arrays` says whether there are numpy arrays in it, by default if numpy is installed. `leaves` adds what else you
-    send, for example objects with a codec of yours. Raises `MissingPackage`.
+    `arrays` says whether the values may contain numpy arrays. By default they may if numpy is installed. `leaves` adds
+    other values that you send, for example objects with a codec of yours. Raises `MissingPackage`.
     """
     kinds = [_scalars()] if leaves is None else [_scalars(), leaves]
     if arrays or (arrays is None and importlib.util.find_spec("numpy")):
@@ -43,7 +43,7 @@ def values(*, arrays: bool | None = None, leaves: Values | None = None, max_leav
 
 
 def plain_values(*, max_leaves: int = 10) -> Values:
-    """What JSON has: None, bools, ints of any size, finite floats, text, lists, and dicts with text as keys."""
+    """Values of JSON: None, bools, ints of any size, finite floats, text, lists, and dicts with text as keys."""
     scalars = st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
     )
@@ -63,7 +63,7 @@ def arrays() -> Values:
 
 
 def equal(sent: Any, arrived: Any) -> bool:
-    """Whether what arrived is what was sent: of the same types throughout, but that tuples arrive as lists.
+    """Whether the arrived value equals the sent one, with the same types throughout. Tuples may arrive as lists.
 
     NaN equals NaN, and 0.0 does not equal -0.0. Arrays have the same dtype, shape and bytes. Tables are compared by
     their own method `equals`.
@@ -86,7 +86,7 @@ def _equal_items(sent: Any, arrived: Any) -> bool:
 
 
 def _equal_keys(sent: Any, arrived: Any) -> bool:
-    # True == 1 == 1.0: what was found as a key may be of another type.
+    # True == 1 == 1.0, so the key that was found may be of another type.
     found = {key: key for key in arrived}
     return len(sent) == len(found) and all(key in found and equal(key, found[key]) for key in sent)
 
@@ -132,12 +132,12 @@ def _scalars() -> Values:
 
 
 def floats() -> st.SearchStrategy[float]:
-    """Any floats, and often those that are unlike others."""
+    """Any floats, and often the special ones: NaN, the infinities and -0.0."""
     return st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, -0.0])
 
 
 def paths() -> st.SearchStrategy[pathlib.Path]:
-    """Paths that have a text."""
+    """Paths whose text UTF-8 can hold."""
     return st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(pathlib.Path)
 
 

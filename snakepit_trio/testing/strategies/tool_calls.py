@@ -18,14 +18,14 @@ Adapted = type[BaseAdapter] | BaseAdapter
 
 
 class Call(NamedTuple):
-    """What `Pool.execute` and `Pool.stream` take first."""
+    """The first two arguments of `Pool.execute` and `Pool.stream`."""
 
     name: str
     arguments: dict[str, Any]
 
 
 def tool_specs() -> st.SearchStrategy[ToolSpec]:
-    """What a worker may say of one of its tools."""
+    """Descriptions that a worker may give of one of its tools."""
     return st.builds(
         ToolSpec,
         name=_names(),
@@ -39,19 +39,19 @@ def tool_specs() -> st.SearchStrategy[ToolSpec]:
 
 
 def calls(adapter: Adapted, *, tools: Collection[str] | None = None) -> st.SearchStrategy[Call]:
-    """Calls that an adapter takes, of all its tools or of some: arguments are drawn from their type hints.
+    """Calls that an adapter takes, of all its tools or of some. The arguments are drawn from their type hints.
 
-    An adapter's class is not initialized: give an instance if its `tools` needs that. What hypothesis cannot make of a
-    hint, it asks you to register: `hypothesis.strategies.register_type_strategy`. Raises `UsageError` for an adapter
-    without tools, and `UnknownTool`.
+    An adapter's class is not initialized: give an instance if its `tools` needs that. If Hypothesis cannot make values
+    for a hint, it asks you to register a strategy: `hypothesis.strategies.register_type_strategy`. Raises `UsageError`
+    for an adapter without tools, and `UnknownTool`.
     """
     return st.one_of([_fitting(tool) for tool in _tools_of(adapter, tools)])
 
 
 def wrong_calls(adapter: Adapted, *, tools: Collection[str] | None = None) -> st.SearchStrategy[Call]:
-    """Calls with one thing wrong: an argument that is missing, not of the type that is asked for, or not known.
+    """Calls with one thing wrong: an argument that is missing, of a wrong type, or unknown.
 
-    Each raises `InvalidArguments`. Raises `UsageError` if none of the tools refuses anything.
+    Each call raises `InvalidArguments`. This function raises `UsageError` if none of the tools refuses anything.
     """
     found = [wrong for tool in _tools_of(adapter, tools) for wrong in _wrong(tool)]
     if not found:
@@ -60,11 +60,11 @@ def wrong_calls(adapter: Adapted, *, tools: Collection[str] | None = None) -> st
 
 
 def tools_of(adapter: Adapted) -> dict[str, Tool]:
-    """The tools of an adapter, by name. Raises `UsageError` for what is no adapter, or has no tools."""
+    """The tools of an adapter, by name. Raises `UsageError` if it is no adapter, or has no tools."""
     kind = adapter if isinstance(adapter, type) else type(adapter)
     if not issubclass(kind, BaseAdapter):
         raise UsageError(f"adapter {adapter!r}: give a class that derives from bridge_py.BaseAdapter, or an instance")
-    # The class need not be initialized, which may load a model.
+    # The class is not initialized, because that may load a model.
     instance = kind.__new__(kind) if isinstance(adapter, type) else adapter
     tools = instance.tools()
     if not tools:

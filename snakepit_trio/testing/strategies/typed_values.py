@@ -22,7 +22,7 @@ Made = st.SearchStrategy[tuple[Any, Possible]]
 
 
 class TypedValue(NamedTuple):
-    """What a variable may be registered with: the name of its type, a value, and constraints that the value meets."""
+    """Arguments to register a variable: the name of its type, a value, and constraints that the value meets."""
 
     type: str
     value: Any
@@ -35,10 +35,10 @@ def variable_types() -> st.SearchStrategy[str]:
 
 
 def variables(*types: str) -> st.SearchStrategy[TypedValue]:
-    """Type, value and constraints of a variable, of these types or of all.
+    """Types, values and constraints of variables, of the given types or of all.
 
-    The value is as its type has it: what is read from the variable is `equal` to it. Raises `InvalidValue` for a type
-    that there is not.
+    A value has the form that its type gives it: the value that is read from the variable is `equal` to it. Raises
+    `InvalidValue` for an unknown type.
     """
     made = [_typed(get_type(name).name) for name in types or list_types()]
     return st.one_of(made)
@@ -47,12 +47,12 @@ def variables(*types: str) -> st.SearchStrategy[TypedValue]:
 def bad_values(type: str, constraints: Mapping[str, Any] | None = None) -> Values:
     """Values that a variable of a type, with constraints, must refuse: of another type, or beyond a constraint.
 
-    Raises `InvalidValue` for constraints that cannot be.
+    Raises `InvalidValue` for invalid constraints.
     """
     bounds = constraints or {}
     get_type(type).check_constraints(bounds)
     kinds = [strangers(type), *(breaking(type, name, bound) for name, bound in bounds.items())]
-    # one_of() alone would weigh each kind of stranger as much as a constraint.
+    # one_of() alone would give each kind of stranger as much weight as a constraint.
     return st.sampled_from([kind for kind in kinds if not kind.is_empty]).flatmap(lambda kind: kind)
 
 
@@ -62,7 +62,7 @@ def _typed(draw: st.DrawFn, name: str) -> TypedValue:
     return TypedValue(name, value, draw(st.fixed_dictionaries({}, optional=possible)))
 
 
-# Each makes a value, and strategies of the constraints that it meets.
+# Each function makes a value, and strategies for the constraints that the value meets.
 
 
 def _floats() -> Made:
@@ -136,7 +136,7 @@ def _nested(draw: st.DrawFn, dtype: str, numbers: Values) -> tuple[Any, Possible
     shape: tuple[int, ...] = tuple(draw(st.lists(st.integers(1, 3), max_size=3)))
     is_empty = draw(st.booleans())
     if shape and is_empty:
-        shape = (*shape[:-1], 0)  # lists say nothing of what is inside of an empty one
+        shape = (*shape[:-1], 0)  # an empty list says nothing of the shape inside it
     size = math.prod(shape)
     value = fold(draw(st.lists(numbers, min_size=size, max_size=size)), shape)
     return value, _tensor_bounds(shape, dtype if size else "float64")
@@ -161,7 +161,7 @@ def _tensor_bounds(shape: tuple[int, ...], dtype: str) -> Possible:
 
 
 _FINITE: Final = st.floats(allow_nan=False, allow_infinity=False)
-# Lists and maps hold what JSON has.
+# Lists and maps hold values that JSON has.
 _ELEMENTS: Final[dict[str | None, Values]] = {
     None: plain_values(max_leaves=4),
     "float": _FINITE,
