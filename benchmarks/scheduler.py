@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scheduler`: microseconds per operation of the scheduler, by how many calls wait in the queue."""
+"""`python -m benchmarks.scheduler`: microseconds per operation of the scheduler, by how many calls are in the queue."""
 
 from __future__ import annotations
 
