@@ -369,4 +369,4 @@ async def test_running_all_at_once() -> None:
     with pytest.raises(ExceptionGroup, match="IsSilent breaks [0-9]+ of [0-9]+ rules") as caught:
         await conformance.store(IsSilent, patience=0.01).run()
     notes = [note for error in caught.value.exceptions for note in error.__notes__]
-    assert any("Tools in workers see and change its variables" in note for note in notes)
+    assert any("Tools in workers see and change variables of the store" in note for note in notes)
