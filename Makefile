@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# The first interpreter on the PATH that is 3.11, 3.12 or 3.13.
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; \
+# The first interpreter on the PATH that is 3.11 or later.
+PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,10 +29,10 @@ help:
 	@echo "make messages | format | clean"
 
 $(VENV)/bin/python:
-	@if [ -z "$(PYTHON)" ]; then echo "snakepit-trio needs Python 3.11, 3.12 or 3.13 on the PATH," \
+	@if [ -z "$(PYTHON)" ]; then echo "snakepit-trio needs Python 3.11 or later on the PATH," \
 		"or: make PYTHON=/path/to/python3.12" >&2; exit 1; fi
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
-		f"snakepit-trio needs Python 3.11, 3.12 or 3.13; {sys.executable} is {v[0]}.{v[1]}")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		f"snakepit-trio needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -88,9 +88,12 @@ class OnAsyncio(Peer):
     """Peers on asyncio."""
 
     def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
-        """`asyncio.Runner`: trio-asyncio, which our own package imports, makes `asyncio.run` use another loop."""
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(main())  # type: ignore[arg-type]
+        """`asyncio.run`."""
+
+        async def run() -> Any:
+            return await main()
+
+        return asyncio.run(run())
 
     async def together(self, callers: list[Callable[[], Awaitable[None]]]) -> None:
         """`asyncio.gather`."""

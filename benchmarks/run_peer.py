@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from . import dataset as large_file
+from .endurance import cost_by_workers, million, replacement
 from .peers import PEERS, Ours, Peer, Session
 from .state import measure
 
@@ -22,16 +23,22 @@ Figures = dict[str, float]
 
 
 async def latency(peer: Peer, scale: float) -> Figures:
-    """One caller, one call after the other: p50 and p99, in milliseconds."""
+    """One caller, one call after the other: p50 and p99, in milliseconds, and the CPU time of the host for a call."""
     async with peer.open(2) as session:
         await _repeat(session, 200)
         times = []
+        cpu = time.process_time()
         for _ in range(int(2000 * scale)):
             began = time.perf_counter()
             await session.call()
             times.append(time.perf_counter() - began)
+        cpu = (time.process_time() - cpu) / len(times)
     times.sort()
-    return {"p50 ms": times[len(times) // 2] * 1e3, "p99 ms": times[len(times) * 99 // 100] * 1e3}
+    return {
+        "p50 ms": times[len(times) // 2] * 1e3,
+        "p99 ms": times[len(times) * 99 // 100] * 1e3,
+        "host CPU us": cpu * 1e6,
+    }
 
 
 async def throughput(peer: Peer, scale: float) -> Figures:
@@ -129,6 +136,13 @@ async def state(peer: Peer, scale: float) -> Figures:
     return await measure(scale) if peer.name == Ours.name else {}
 
 
+async def endurance(peer: Peer, scale: float) -> Figures:
+    """Cost by the number of workers, the replacement of a worker, and a million calls."""
+    if peer.name != Ours.name:
+        return {}
+    return {**await cost_by_workers(scale), **await replacement(scale), **await million(scale)}
+
+
 async def dataset(peer: Peer, scale: float) -> Figures:
     """A gigabyte of CSV through a tool of the showcase."""
     return await large_file.measure(scale) if peer.name == Ours.name else {}
@@ -143,6 +157,7 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "beside": beside,
     "state": state,
     "dataset": dataset,
+    "endurance": endurance,
 }
 
 

@@ -30,17 +30,12 @@ from .execution.ledger import LEDGER_BYTES, note_failure
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
+from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE, SECRET_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
     from .contract.service import ContractServer
 
-SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
-PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
-OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
-SCRIPT_MODULE: Final = "__snakepit_main__"
-LOADING: Final = "__snakepit_loading__"  # an attribute of that module while its code runs
-SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -135,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ledger-fd", type=int, help="a page that tells the host which call was started last, or why none can be"
     )
+    parser.add_argument(
+        "--lane-fds", type=int, nargs=2, default=[], help="two pipes, to read from and to write to: the link's lane"
+    )
     parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
     parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
     parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
@@ -155,11 +153,21 @@ def _start_link(
 ) -> Callable[[], int]:
     executor: Executor
     listener = socket.socket(fileno=options.listen_fd)
-    server = LinkServer(adapter, listener, secret, options.sizes, lambda: executor.stop())  # noqa: PLW0108 - made below
+    end = lambda: executor.stop()  # noqa: E731, PLW0108 - it is made below
+    server = LinkServer(adapter, listener, secret, options.sizes, end, _lane(options.lane_fds))
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():
         executor.complete(starting)
     return partial(_serve_link, adapter, server, executor)
+
+
+def _lane(descriptors: list[int]) -> tuple[int, int] | None:
+    if not descriptors:
+        return None
+    reading, writing = descriptors
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # for the programs that tools start
+    return reading, writing
 
 
 def _serve_link(adapter: BaseAdapter, server: LinkServer, executor: Executor) -> int:

@@ -37,6 +37,8 @@ from .tool_loop import CallTasks, ToolLoop
 
 __calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 _END: Final = object()
+_QUICK: Final = 0.001  # seconds
+_NO_CALL: Final = 0  # wakes the thread that waits for calls
 Pack = Callable[[Any, str], EncodedValue]
 Run = Callable[..., Any]  # runs a function with arguments for a call, so that it may be interrupted
 
@@ -121,6 +123,22 @@ def _run_whole(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kw
     return function(*args, **kwargs)
 
 
+class Lane(Protocol):
+    """What brings calls to a main thread that reads them itself."""
+
+    def open(self, has_next: Callable[[], bool] | None, is_next_quick: Callable[[], bool] = ...) -> None:
+        """Begin. `has_next` tells whether a call waits for the main thread; None if that reads nothing.
+
+        `is_next_quick` tells whether such a call will take no time worth mentioning.
+        """
+
+    def next(self, calls: SimpleQueue[int | None]) -> int | None:
+        """Wait for the next call: the next of `calls`."""
+
+    def leave(self) -> None:
+        """The main thread waits for calls no more."""
+
+
 class Executor:
     """The base of both executors: the queue, the ledger, and the way from an outcome to its reply."""
 
@@ -164,6 +182,10 @@ class Executor:
     def run(self) -> None:
         """Run calls on the main thread until `stop`."""
         raise NotImplementedError
+
+    def use_lane(self, lane: Lane) -> None:
+        """Calls come by a lane from now on. From the link's thread, before the first of them."""
+        lane.open(None)
 
     def stop(self) -> None:
         """Make `run` return after the running calls."""
@@ -329,6 +351,7 @@ class SerialExecutor(_MainThreadExecutor):
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         super().__init__(replies, ledger, pack)
         self._queue: SimpleQueue[int | None] = SimpleQueue()
+        self._lane: Lane | None = None
         self._interrupts = MainThreadInterrupts()
 
     def _wake(self, call_id: int, /) -> None:
@@ -337,16 +360,39 @@ class SerialExecutor(_MainThreadExecutor):
     def stop(self) -> None:
         self._queue.put(None)
 
+    def use_lane(self, lane: Lane) -> None:
+        lane.open(lambda: bool(self._waiting), self._is_next_quick)
+        self._lane = lane
+        self._queue.put(_NO_CALL)
+
+    def _is_next_quick(self) -> bool:
+        try:
+            return next(iter(self._waiting.values())).tool.is_quick
+        except (StopIteration, RuntimeError):
+            return False  # there is none, or another thread has just taken or brought one
+
+    def _next(self) -> int | None:
+        return self._queue.get() if self._lane is None else self._lane.next(self._queue)
+
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        while (call_id := self._queue.get()) is not None:
+        try:
+            self._run()
+        finally:
+            if self._lane is not None:
+                self._lane.leave()
+
+    def _run(self) -> None:
+        while (call_id := self._next()) is not None:
             call = self._take(call_id)
             if call is None:
                 continue
+            began = time.monotonic()
             if call.tool.is_async:
                 self._run_task(self._loop.create_task(self._run_async(call)))
             else:
                 self._run_sync(call, self._interrupts.run, self._interrupts.interrupt)
+            call.tool.is_quick = time.monotonic() - began < _QUICK
 
     def _run_task(self, task: asyncio.Task[None]) -> None:
         task.add_done_callback(lambda _: self._loop.stop())

@@ -29,14 +29,14 @@ from bridge_py.wire.frames import Frame, Kind
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
-_Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
+Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
 
 
 class Driver(Protocol):
     """Moves the bytes of a `LinkEndpoint`, and gives it a clock and timers."""
 
-    def soon(self, function: Callable[[], None]) -> None:
-        """Call a function on the link's thread. Any thread may call this."""
+    def post(self, verb: Verb) -> None:
+        """Send what is in the endpoint's outbox. `verb` is the kind of the last entry. Any thread may call this."""
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         """Call a function on the link's thread after some time. Only that thread may call this."""
@@ -67,8 +67,7 @@ class LinkEndpoint:
         self._tools: dict[str, Tool] = adapter.tools()
         self._session_ended = adapter.session_ended
         self.caches = Caches(driver.clock)
-        self.clock = driver.clock
-        self.make_queue = driver.make_queue
+        self._use(driver)
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
         self.is_ending = False
@@ -79,11 +78,16 @@ class LinkEndpoint:
         self._transfers = Transfers(self._conversation, sizes, self._deliver)
         #: Encodes the values that tools return.
         self.pack = Packer(sizes, self._transfers)
-        self._driver = driver
         self._end = end
         self._executor: Executor | None = None
-        self._outbox: deque[tuple[_Verb, int, Any]] = deque()
-        self._waking = False
+        self._outbox: deque[tuple[Verb, int, Any]] = deque()
+        #: If there is a lane: opens it, once the host has offered one too, and returns its driver.
+        self.open_lane: Callable[[], Driver] | None = None
+
+    def _use(self, driver: Driver) -> None:
+        self._driver = driver
+        self.clock = driver.clock
+        self.make_queue = driver.make_queue
 
     # For the driver.
 
@@ -111,6 +115,7 @@ class LinkEndpoint:
             "pid": os.getpid(),
             "python": platform.python_version(),
             "zstd": is_available(),
+            "lane": self.open_lane is not None,
             "tools": [tool.spec for tool in self._tools.values()],
         }
 
@@ -156,6 +161,8 @@ class LinkEndpoint:
             raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
         self._transfers.peer_pid = int(hello.get("pid", 0))
         self._transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
+        if self.open_lane is not None and hello.get("lane"):
+            self._use(self.open_lane())
 
     def _withdraw(self, frame: Frame) -> None:
         self._transfers.discard(frame.call_id)
@@ -240,18 +247,19 @@ class LinkEndpoint:
         """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
         self._post(("drop", 0, asked))
 
-    def _post(self, reply: tuple[_Verb, int, Any]) -> None:
+    def _post(self, reply: tuple[Verb, int, Any]) -> None:
         self._outbox.append(reply)
-        # `_take_outbox` clears the flag before it empties the outbox, so it takes a reply that finds the flag set.
-        if not self._waking:
-            self._waking = True
-            self._driver.soon(self._take_outbox)
+        self._driver.post(reply[0])
 
-    def _take_outbox(self) -> None:
-        self._waking = False
+    @property
+    def has_posts(self) -> bool:
+        """Whether the outbox has entries. Any thread may ask."""
+        return bool(self._outbox)
+
+    def take_outbox(self) -> None:
+        """Make frames of what is in the outbox."""
         while self._outbox:
             self._reply(*self._outbox.popleft())
-        self._driver.flush()
 
     def _reply(self, kind: str, call_id: int, content: Any) -> None:
         conversation = self._conversation

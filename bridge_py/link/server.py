@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import grpclib.const
 import grpclib.server
-from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -24,32 +23,39 @@ from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.execution.executor import Executor
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
-from bridge_py.wire.frames import BatchCodec
 
+from .channel import LINK_METHOD, BatchCodec, link_configuration
 from .endpoint import LinkEndpoint
+from .lane import Lane
 
-LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
-WINDOW_BYTES: Final = 16 * 1024 * 1024
 _STOPS: Final = 2.0  # seconds that the thread gets to end
 
 logger = logging.getLogger("snakepit.link")
 
 
-def link_configuration() -> Configuration:
-    """Return the HTTP/2 settings of both ends: windows so large that flow control never adds a round trip."""
-    return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
-
-
 class LinkServer:
-    """Serves one host on one listening socket. Calls `end`, on the link's thread, when the host says goodbye."""
+    """Serves one host on one listening socket. Calls `end`, on the link's thread, when the host says goodbye.
+
+    `lane` has the two pipes of a lane: the one to read from, and the one to write to.
+    """
 
     def __init__(
-        self, adapter: BaseAdapter, listener: socket.socket, secret: str, sizes: Sizes, end: Callable[[], None]
+        self,
+        adapter: BaseAdapter,
+        listener: socket.socket,
+        secret: str,
+        sizes: Sizes,
+        end: Callable[[], None],
+        lane: tuple[int, int] | None = None,
     ) -> None:
         self.end = LinkEndpoint(adapter, secret, sizes, self, end)
+        if lane is not None:
+            self.end.open_lane = self._open_lane
+        self._pipes = lane
+        self._lane: Lane | None = None
         self._listener = listener
         self._executor: Executor | None = None
-        self._open_already = False
+        self._open_already = self._waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._to_write: asyncio.Event | None = None
         self._closed: asyncio.Event | None = None
@@ -63,6 +69,8 @@ class LinkServer:
     def stop(self) -> None:
         """End the loop and its thread. If a loop in C ran on while the interpreter is finalized, it would crash."""
         self.end.is_ending = True
+        if self._lane is not None:
+            self._lane.close()
         if self._loop is not None and self._closed is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended on its own
                 self._loop.call_soon_threadsafe(self._closed.set)
@@ -101,7 +109,8 @@ class LinkServer:
         self._listener.close()
         assert self._executor is not None
         self.end.begin(self._executor)
-        self.flush()
+        # Reading the host's hello opens the lane, and our own hello does not belong there: so it is sent first.
+        await stream.send_message(self.end.data_to_send())
         writer = asyncio.create_task(self._write(stream))
         writer.add_done_callback(lambda _: self._close())
         try:
@@ -111,6 +120,13 @@ class LinkServer:
             logger.error("the host broke the protocol: %s", error)
         finally:
             writer.cancel()
+
+    def _open_lane(self) -> Lane:
+        assert self._pipes is not None
+        assert self._executor is not None
+        lane = self._lane = Lane(self.end, *self._pipes, die)
+        self._executor.use_lane(lane)
+        return lane
 
     def _fail(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.error("the link failed: %s", context["message"], exc_info=context.get("exception"))
@@ -134,10 +150,18 @@ class LinkServer:
         """Make the queue at which a thread waits: any thread calls `put`, and the waiting thread calls `get`."""
         return SimpleQueue()
 
-    def soon(self, function: Callable[[], None]) -> None:
-        """Call a function on the link's thread. Any thread may call this."""
+    def post(self, verb: str) -> None:  # noqa: ARG002 - all verbs are alike here
+        """Send what is in the endpoint's outbox, on the link's thread. Any thread may call this."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(function)
+        # `_take_outbox` clears the flag before it empties the outbox, so it takes a reply that finds the flag set.
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._take_outbox)
+
+    def _take_outbox(self) -> None:
+        self._waking = False
+        self.end.take_outbox()
+        self.flush()
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         """Call a function on the link's thread after some time. Only that thread may call this."""

@@ -14,7 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, get_args, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 
@@ -120,7 +120,9 @@ class BaseAdapter:
 
     def tools(self) -> dict[str, Tool]:
         """Find the tools of this adapter, by name. Raises `UsageError` if two share a name, or if one is wrong."""
-        check_adapter(type(self), BaseAdapter)
+        if type(self) not in _sound:
+            check_adapter(type(self), BaseAdapter)
+            _sound.add(type(self))
         tools: dict[str, Tool] = {}
         for attribute, marked in sorted(_attributes(type(self)).items()):
             if getattr(marked, "__snakepit_tool__", None) is None:
@@ -158,6 +160,8 @@ class Tool:
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         self.context_class: type[CallContext] = CallContext
+        #: Whether its last call took less than a millisecond.
+        self.is_quick = False
         #: Whether it has a `**parameter`, so that it takes arguments of other names too.
         self.takes_any = False
         #: The hints that arguments are checked against, by parameter.
@@ -284,6 +288,7 @@ def _attributes(kind: type) -> dict[str, Any]:
 
 # Tests make thousands of workers in memory. Reading the signatures would take as long as the rest of such a worker.
 _read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by marked function; bound to no adapter
+_sound: Final[WeakSet[type]] = WeakSet()  # adapters that were checked
 
 
 def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:

@@ -9,12 +9,13 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from grpclib.encoding.base import CodecBase
 
 from .errors import RemoteProtocolError
+
+_HEAD_BYTES: Final = 4
 
 
 class Kind(IntEnum):
@@ -229,17 +230,34 @@ def _skip(data: bytes, at: int, tag: int) -> int:
     return at + size
 
 
-class BatchCodec(CodecBase):
-    """Lets grpclib send and receive `Batch` messages as bytes, in which form they are already."""
+# On a lane, four bytes before each batch say its size, the least significant byte first.
 
-    # The same as that of grpclib's own codec.
-    __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        """Return the message, which is bytes already."""
-        data: bytes = message
-        return data
+def head_of(batch: bytes) -> bytes:
+    """What precedes a batch."""
+    return len(batch).to_bytes(_HEAD_BYTES, "little")
 
-    def decode(self, data: bytes, message_type: Any) -> bytes:
-        """Return the bytes as they came."""
-        return data
+
+class BatchReader:
+    """Cuts what comes from a pipe, in whatever pieces, into batches."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()  # the beginning of a batch that is not whole yet
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes. Returns the batches that are whole now, in order."""
+        if not self._held and _size_at(data, 0) == len(data) - _HEAD_BYTES:
+            return [data[_HEAD_BYTES:]]  # one batch and nothing else, as nearly always
+        self._held += data
+        batches, at = [], 0
+        with memoryview(self._held) as view:
+            while (size := _size_at(view, at)) is not None and at + _HEAD_BYTES + size <= len(view):
+                begin, at = at + _HEAD_BYTES, at + _HEAD_BYTES + size
+                batches.append(bytes(view[begin:at]))
+        del self._held[:at]
+        return batches
+
+
+def _size_at(data: bytes | memoryview, at: int) -> int | None:
+    """The size that is written at a place; None if it is not there yet."""
+    return int.from_bytes(data[at : at + _HEAD_BYTES], "little") if len(data) - at >= _HEAD_BYTES else None

@@ -101,7 +101,8 @@ class Dispatcher:
             self.submitted += 1
             call.state = CallState.QUEUED
             if slot is not None:
-                self._carry_out(self._start(slot, call))
+                if others := self._start(slot, call):
+                    self._carry_out(others)
             else:
                 self.deadlocks.note(call)
         except QueueFull:
@@ -222,7 +223,8 @@ class Dispatcher:
         elif not call.abandoned:
             self.failed += 1
         call.finish(final, failure)
-        self._carry_out(self._scheduler.release(worker.slot, call, trio.current_time()))
+        if others := self._scheduler.release(worker.slot, call, trio.current_time()):
+            self._carry_out(others)
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, but telling its caller raised an error: only this call fails."""

@@ -19,9 +19,9 @@ import trio
 from bridge_py import BaseAdapter
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.buffers.compression import is_available
-from bridge_py.main import LOADING, SCRIPT_MODULE
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
+from bridge_py.wire.environment import LOADING, SCRIPT_MODULE
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._util.validation import environment, instance, is_whole, name, path, refuse, seconds, whole, word
 from snakepit_trio.state.quotas import Quotas
@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 
 SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
 ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
+LANE_VARIABLE: Final = "SNAKEPIT_LANE"
 
 
 def _count(default: int, least: int = 1, most: int | None = None) -> Any:
     return attrs.field(default=default, validator=whole(least, most))
+
+
+def _has_lane() -> bool:
+    return os.environ.get(LANE_VARIABLE) != "0"
 
 
 def _threads() -> Any:
@@ -205,6 +210,10 @@ class PoolConfig:
     #: for never. This needs the zstandard package on both sides. If the host lacks it, any size is refused with
     #: `UsageError`. If a worker lacks it, buffers are sent as they are.
     compress_from: int | None = attrs.field(default=None, validator=[whole(1, or_none="never"), _has_zstd])
+    #: Whether workers on this machine get two pipes beside the gRPC channel. The pipes carry calls several times as
+    #: fast. Without them, all calls go through the channel. The environment variable SNAKEPIT_LANE=0 switches the
+    #: default to False.
+    lane: bool = attrs.field(factory=_has_lane, validator=instance(bool, remedy="give True or False"))
     #: Chunks of a stream that may be under way before the consumer takes them.
     stream_window: int = _count(64)
     #: Calls beyond `concurrency` that are sent to a busy worker, if it has lately answered within milliseconds.

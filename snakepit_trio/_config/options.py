@@ -38,6 +38,7 @@ class FurtherOptions(TypedDict, total=False):
     max_buffer_bytes: int
     shared_memory: int
     compress_from: int | None
+    lane: bool
     stream_window: int
     send_ahead: int
     ping_interval: float

@@ -14,13 +14,13 @@ import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
-from bridge_py.link.server import LINK_METHOD, link_configuration
+from bridge_py.link.channel import LINK_METHOD, BatchCodec, link_configuration
 from bridge_py.wire.errors import ProtocolError
-from bridge_py.wire.frames import BatchCodec
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 
 from .base import ConnectionContext
+from .lane import Lane, Pipes
 from .link import LinkConnection, LinkLost
 
 logger = get_logger("snakepit.link")
@@ -39,7 +39,7 @@ _FOREIGN = (
 
 
 class GrpcLink(LinkConnection):
-    """One channel, to the socket at `path`, and one stream."""
+    """One channel, to the socket at `path`, and one stream; and a lane beside it, if there are `pipes`."""
 
     def __init__(
         self,
@@ -49,17 +49,37 @@ class GrpcLink(LinkConnection):
         secret: str,
         pid: int,
         connected: Callable[[], None],
+        pipes: Pipes | None = None,
     ) -> None:
         super().__init__(context, secret, pid, connected)
+        self.flush = self._write_soon
+        self.has_lane = pipes is not None
+        self._pipes = pipes
+        self._lane: Lane | None = None
         self._loop = loop
         self._path = path
         self._to_write: asyncio.Event | None = None
 
     async def carry(self) -> NoReturn:
-        await self._loop.run_coroutine(self._converse())
+        try:
+            await self._loop.run_coroutine(self._converse())
+        finally:
+            if self._lane is not None:
+                self._lane.end()  # its pipes are closed soon
         raise LinkLost("the worker closed the link")
 
-    def flush(self) -> None:
+    def open_lane(self) -> None:
+        assert self._pipes is not None
+        self._lane = Lane(self._pipes, self)
+        self.flush = self._lane.flush
+        self.carry_also(self._lane.read)
+        self.carry_also(self._lane.write)
+
+    def read_rest(self) -> None:
+        if self._lane is not None:
+            self._lane.drain()
+
+    def _write_soon(self) -> None:
         if self._to_write is not None:
             self._to_write.set()
 
@@ -75,6 +95,8 @@ class GrpcLink(LinkConnection):
                 channel.close()
 
     async def _pump(self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
+        # Reading the worker's hello opens the lane, and our own hello does not belong there: so it is sent first.
+        await stream.send_message(self.next_batch())
         self._to_write = asyncio.Event()
         self._to_write.set()
         writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 import os
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Final, NoReturn
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn
 
 import msgspec
 import trio
@@ -40,6 +40,9 @@ class LinkConnection(Connection):
     The worker must know `secret`. `connected` is called when the worker has shown that it does.
     """
 
+    #: Whether the hello offers a lane.
+    has_lane = False
+
     def __init__(self, context: ConnectionContext, secret: str, pid: int, connected: Callable[[], None]) -> None:
         sizes = context.services.sizes
         self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
@@ -47,6 +50,10 @@ class LinkConnection(Connection):
         self.transfers.peer_pid = pid
         self._requests = WorkerRequests(context.services, context.worker_id, context.calls, self)
         self.host_work = self._requests.host_tool_runs
+        #: Has the data of the conversation sent soon. Frames that are added before the sender runs go with it.
+        self.flush: Callable[[], None] = _send_nothing
+        self._nursery: trio.Nursery | None = None
+        self._problem: Exception | None = None
         self._secret = secret
         self._connected = connected
         self._on_ready = context.on_ready
@@ -55,17 +62,34 @@ class LinkConnection(Connection):
 
     async def run(self) -> None:
         hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
+        hello["lane"] = self.has_lane
         self.conversation.hello(codec.encode_plain(hello))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._requests.run)
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._requests.run)
             try:
-                await self.carry()
-            except (LinkLost, ProtocolError, DecodeError) as error:
-                problem = error
+                await self._carry(self.carry)
             finally:
                 self.transfers.close()
-            nursery.cancel_scope.cancel()
-        raise problem
+        assert self._problem is not None
+        raise self._problem
+
+    def carry_also(self, carry: Callable[[], Coroutine[Any, Any, NoReturn]]) -> None:
+        """Run another function that carries the link, until either ends."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._carry, carry)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _carry(self, carry: Callable[[], Coroutine[Any, Any, NoReturn]]) -> None:
+        assert self._nursery is not None
+        try:
+            await carry()
+        except Exception as error:
+            if isinstance(error, LinkLost):
+                with logger.tolerates("reading the last frames of a worker"):
+                    self.read_rest()
+            self._problem = self._problem or error
+        finally:
+            self._nursery.cancel_scope.cancel()
 
     @abstractmethod
     async def carry(self) -> NoReturn:
@@ -75,9 +99,11 @@ class LinkConnection(Connection):
         """
         raise NotImplementedError
 
-    @abstractmethod
-    def flush(self) -> None:
-        """Have the data of the conversation sent soon. Frames that are added before the sender runs go with it."""
+    def open_lane(self) -> None:
+        """Send all frames after the hello through the lane, which both sides have offered."""
+
+    def read_rest(self) -> None:
+        """Read the frames that the worker has written before the link was lost."""
 
     def receive(self, data: bytes) -> None:
         """Take a batch that has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
@@ -185,6 +211,8 @@ class LinkConnection(Connection):
             tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
+        if self.has_lane and hello.get("lane"):
+            self.open_lane()
         self._on_ready(Hello(tools, str(hello.get("python", ""))))
 
     def _route(self, frame: Frame) -> None:
@@ -196,3 +224,7 @@ class LinkConnection(Connection):
             self.transfers.handle(frame)
         else:
             self._handle(frame)
+
+
+def _send_nothing() -> None:
+    pass

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import grpclib.utils
 import trio
 
-from bridge_py.execution.asyncio_policy import TRIO_ASYNCIO, restore_asyncio
-
 from .log import get_logger
+from .own_trio_asyncio import own_trio_asyncio
 
 logger = get_logger("snakepit.link")
-
-
-def _trio_asyncio() -> Any:
-    """Import trio-asyncio and return it. It changes asyncio for the whole process, so only pools import it.
-
-    These changes are undone here, unless the application has imported it before.
-    """
-    is_first = TRIO_ASYNCIO not in sys.modules
-    import trio_asyncio
-
-    if is_first:
-        restore_asyncio()
-    # grpclib keeps `asyncio.current_task` as it was at its import, and from Python 3.12 on the original does not
-    # see trio-asyncio's loops. The application may import either of the two first.
-    grpclib.utils._current_task = asyncio.current_task
-    return trio_asyncio
 
 
 class AsyncioLoop:
@@ -45,7 +26,7 @@ class AsyncioLoop:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
-        async with _trio_asyncio().open_loop() as self._loop:
+        async with own_trio_asyncio().open_loop() as self._loop:
             # An error in a callback of the link must not take the loop, and with it the pool, down.
             self._loop.set_exception_handler(_log_error)
             task_status.started()
@@ -76,7 +57,7 @@ async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
         with scope:
             return await function(*args)
 
-    running = asyncio.ensure_future(_trio_asyncio().trio_as_aio(run, loop=asyncio.get_running_loop())())
+    running = asyncio.ensure_future(own_trio_asyncio().trio_as_aio(run, loop=asyncio.get_running_loop())())
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

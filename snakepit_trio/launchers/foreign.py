@@ -12,19 +12,22 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bridge_py.execution.limited
 from bridge_py.contract.listening import listen
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
-from snakepit_trio._connections.contract import ContractConnection
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
+
+if TYPE_CHECKING:
+    from snakepit_trio._connections.contract import ContractConnection
 
 
 class ForeignProcess(OwnProcess):
@@ -61,6 +64,8 @@ class ForeignProcess(OwnProcess):
 
     def connect(self, context: ConnectionContext) -> Connection:
         """Make the connection to the process."""
+        from snakepit_trio._connections.contract import ContractConnection  # imports grpclib, which few programs need
+
         self._connection = ContractConnection(
             context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
         )

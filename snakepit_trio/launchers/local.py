@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, last_started
-from bridge_py.main import OPTIONS_VARIABLE, SECRET_VARIABLE
+from bridge_py.wire.environment import OPTIONS_VARIABLE, SECRET_VARIABLE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
-from snakepit_trio._connections.grpc_link import GrpcLink
+from snakepit_trio._connections.lane import Pipes
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
@@ -41,6 +41,7 @@ class LocalProcess(OwnProcess):
         ledger: mmap.mmap,
         secret: str,
         loop: AsyncioLoop,
+        pipes: Pipes | None,
         process: KeptProcess,
     ) -> None:
         super().__init__(process, registry, key)
@@ -48,6 +49,7 @@ class LocalProcess(OwnProcess):
         self._folder = folder
         self._ledger = ledger
         self._secret = secret
+        self._pipes = pipes
 
     @property
     def last_started(self) -> int:
@@ -67,7 +69,10 @@ class LocalProcess(OwnProcess):
 
     def connect(self, context: ConnectionContext) -> Connection:
         """Make the connection to the process."""
-        return GrpcLink(context, self._loop, str(self._folder / "link"), self._secret, self.pid, self._hide_link)
+        from snakepit_trio._connections.grpc_link import GrpcLink  # imports grpclib, for pools only
+
+        path = str(self._folder / "link")
+        return GrpcLink(context, self._loop, path, self._secret, self.pid, self._hide_link, self._pipes)
 
     def _hide_link(self) -> None:
         """Remove the socket's file. Open connections stay open."""
@@ -79,6 +84,8 @@ class LocalProcess(OwnProcess):
             self._hide_link()
         finally:
             self._ledger.close()
+            if self._pipes is not None:
+                self._pipes.close()
             await super().release()  # noqa: ASYNC102 - it waits for nothing
 
 
@@ -97,10 +104,12 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener = close.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(folder / "link"))
         listener.listen(1)
-        command = _command(place.config, worker_id, listener.fileno(), ledger_fd)
+        pipes = _make_pipes(undo, close) if place.config.lane else None
+        given = [listener.fileno(), ledger_fd, *(() if pipes is None else pipes.theirs)]
+        command = _command(place.config, worker_id, *given)
         variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
-        make = partial(LocalProcess, registry, key, folder, ledger, secret, loop)
-        process = await spawn(place, registry, key, command, variables, make, pass_fds=(listener.fileno(), ledger_fd))
+        make = partial(LocalProcess, registry, key, folder, ledger, secret, loop, pipes)
+        process = await spawn(place, registry, key, command, variables, make, pass_fds=given)
         undo.pop_all()
     return process
 
@@ -117,7 +126,14 @@ def _make_ledger() -> int:
     return ledger
 
 
-def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int) -> list[str]:
+def _make_pipes(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> Pipes:
+    pipes = Pipes()
+    undo.callback(pipes.close)
+    close.callback(pipes.give)
+    return pipes
+
+
+def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int, *lane_fds: int) -> list[str]:
     adapter = config.adapter
     command = [
         adapter.executable_path(config.python),
@@ -129,6 +145,8 @@ def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int)
         f"--sizes={msgspec.json.encode(config.sizes).decode()}",
         f"--worker-id={worker_id}",
     ]
+    if lane_fds:
+        command += ["--lane-fds", *map(str, lane_fds)]
     if config.limits is not None:
         command.append(f"--limits={json.dumps(config.limits.chosen())}")
     return command

@@ -12,7 +12,7 @@ from typing import Self
 
 import attrs
 
-from bridge_py.main import PATH_VARIABLE
+from bridge_py.wire.environment import PATH_VARIABLE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.limits import thread_variables
 from snakepit_trio._processes import guardian, keeper

@@ -266,10 +266,11 @@ class MemoryLink(LinkConnection):
 
     def __init__(self, context: ConnectionContext, process: MemoryProcess) -> None:
         super().__init__(context, process.secret, process.pid, lambda: None)
+        self.flush = self._send
         self._process = process
 
     async def carry(self) -> NoReturn:
-        self.flush()
+        self._send()
         try:
             while (data := await self._process.to_host.get()) is not None:
                 self.receive(data)
@@ -277,7 +278,7 @@ class MemoryLink(LinkConnection):
             self._process.to_worker.close()
         raise LinkLost("the worker closed the link")
 
-    def flush(self) -> None:
+    def _send(self) -> None:
         while data := self.next_batch():
             self._process.to_worker.put(data)
 
@@ -290,8 +291,10 @@ class _Driver:
         self._wire = wire
         self._nursery = nursery
 
-    def soon(self, function: Callable[[], None]) -> None:
-        function()
+    def post(self, verb: str) -> None:  # noqa: ARG002 - all is said at once
+        assert self.end is not None
+        self.end.take_outbox()
+        self.flush()
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         self._nursery.start_soon(self._after, seconds, function, args)

@@ -11,10 +11,10 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
-from bridge_py.link.server import LINK_METHOD
+from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
-from bridge_py.wire.frames import BatchCodec, Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 
 ERROR_BODY = codec.encode_plain({"code": "tool", "message": "late", "type": "T"})
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-import trio_asyncio
 
 import snakepit_trio as snakepit
 from tests.helpers import tools
@@ -258,22 +257,6 @@ async def test_several_pools_in_one_program() -> None:
             await a.execute("exit", {"code": 1})
         assert await b.execute("add", {"a": 1}) == 2
         assert b.get_stats().restarts == 0
-
-
-async def test_an_application_with_an_asyncio_loop_of_its_own() -> None:
-    async with trio_asyncio.open_loop() as loop:
-        async with snakepit.open_pool(TOOLS, workers=1) as pool:
-            assert trio_asyncio.current_loop.get() is loop
-            assert await pool.execute("add", {"a": 1}) == 2
-            assert await trio_asyncio.aio_as_trio(_sleep_in_asyncio)() == "asyncio"
-        assert trio_asyncio.current_loop.get() is loop
-
-
-async def _sleep_in_asyncio() -> str:
-    import asyncio
-
-    await asyncio.sleep(0)
-    return "asyncio"
 
 
 def test_run_as_script_returns_the_result() -> None:

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.main import OPTIONS_VARIABLE, PATH_VARIABLE
+from bridge_py.wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE
 from snakepit_trio._config.config import Launcher, Site
 from snakepit_trio.launchers import Local
 

@@ -164,3 +164,12 @@ async def test_settings_are_those_of_the_opening() -> None:
     env["MOOD"] = "wild"
     options["a"].append(2)
     assert (config.env, config.options) == ({"MOOD": "calm"}, {"a": [1]})
+
+
+@pytest.mark.parametrize(("said", "lane"), [(None, True), ("0", False), ("1", True)])
+def test_the_environment_may_switch_the_lane_off(said: str | None, lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SNAKEPIT_LANE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("SNAKEPIT_LANE", said)
+    assert snakepit.PoolConfig(adapter=TOOLS).lane is lane
+    assert snakepit.PoolConfig(adapter=TOOLS, lane=True).lane is True

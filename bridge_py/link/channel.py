@@ -1,0 +1,32 @@
+"""What both ends of a link's gRPC channel have in common: the method, the codec, the settings."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from grpclib.config import Configuration
+from grpclib.encoding.base import CodecBase
+
+LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+
+
+class BatchCodec(CodecBase):
+    """Lets grpclib send and receive `Batch` messages as bytes, in which form they are already."""
+
+    # The same as that of grpclib's own codec.
+    __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """Return the message, which is bytes already."""
+        data: bytes = message
+        return data
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        """Return the bytes as they came."""
+        return data
+
+
+def link_configuration() -> Configuration:
+    """Return the HTTP/2 settings of both ends: windows so large that flow control never adds a round trip."""
+    return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)

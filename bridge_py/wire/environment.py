@@ -1,0 +1,12 @@
+"""Names by which a host tells its worker what to be, and a worker tells the processes of its tools."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
+PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
+OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
+SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
+SCRIPT_MODULE: Final = "__snakepit_main__"  # what a worker calls the host's script
+LOADING: Final = "__snakepit_loading__"  # in that module while it runs
