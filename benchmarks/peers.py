@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ import trio
 import snakepit_trio as snakepit
 
 from .grpc_server import UNBOUNDED
+from .plain import empty, meet
 from .tools import increase
 
 Call = Callable[[], Awaitable[object]]
@@ -153,7 +153,7 @@ class TrioParallel(OnTrio):
                         nursery.start_soon(_in_context, context, limiter, folder, number, workers)
 
             async def call() -> object:
-                return await context.run_sync(_empty, PAYLOAD, limiter=limiter)
+                return await context.run_sync(empty, PAYLOAD, limiter=limiter)
 
             async def send(value: Any) -> Any:
                 return await context.run_sync(increase, value, limiter=limiter)
@@ -175,12 +175,27 @@ class Executor(OnAsyncio):
             concurrent.futures.ProcessPoolExecutor(workers, mp_context=method) as pool,
             tempfile.TemporaryDirectory() as folder,
         ):
-            meeting = [loop.run_in_executor(pool, _meet, folder, n, workers) for n in range(workers)]
+            meeting = [loop.run_in_executor(pool, meet, folder, n, workers) for n in range(workers)]
             await asyncio.gather(*meeting)
             yield Session(
-                lambda: loop.run_in_executor(pool, _empty, PAYLOAD),
+                lambda: loop.run_in_executor(pool, empty, PAYLOAD),
                 send=lambda value: loop.run_in_executor(pool, increase, value),
             )
+
+
+class Interpreters(OnAsyncio):
+    """InterpreterPoolExecutor, of Python 3.14 and later: threads with an interpreter each, from asyncio."""
+
+    name = "InterpreterPoolExecutor"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Workers start when calls are queued, so they are made to wait for each other. numpy does not work there."""
+        loop = asyncio.get_running_loop()
+        make: Any = getattr(concurrent.futures, "InterpreterPoolExecutor")  # noqa: B009 - older Pythons have none
+        with make(workers) as pool, tempfile.TemporaryDirectory() as folder:
+            await asyncio.gather(*[loop.run_in_executor(pool, meet, folder, n, workers) for n in range(workers)])
+            yield Session(lambda: loop.run_in_executor(pool, empty, PAYLOAD))
 
 
 class Grpc(OnAsyncio):
@@ -233,18 +248,9 @@ class Grpc(OnAsyncio):
 
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Ours(), OursAsync(), TrioParallel(), Executor(), Grpc())}
-
-
-def _empty(payload: str) -> str:
-    return payload
-
-
-def _meet(folder: str, number: int, workers: int) -> None:
-    """Wait in this worker until all of them are here."""
-    (Path(folder) / str(number)).touch()
-    while len(list(Path(folder).iterdir())) < workers:
-        time.sleep(0.002)
+if sys.version_info >= (3, 14):
+    PEERS[Interpreters.name] = Interpreters()
 
 
 async def _in_context(context: Any, limiter: trio.CapacityLimiter, folder: str, number: int, workers: int) -> None:
-    await context.run_sync(_meet, folder, number, workers, limiter=limiter)
+    await context.run_sync(meet, folder, number, workers, limiter=limiter)
