@@ -83,7 +83,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._pid = os.getpid()
         self._forker: asyncio.Task[Any] | None = None
-        os.register_at_fork(after_in_child=self._forked)
+        os.register_at_fork(before=self._before_fork, after_in_child=self._forked)
 
     def close(self) -> None:
         """Do nothing: sync tools on the main thread find this loop, and must not close it."""
@@ -111,8 +111,11 @@ class ToolLoop(asyncio.SelectorEventLoop):
                     raise
                 call.fail(error)
 
-    def _forked(self) -> None:
+    def _before_fork(self) -> None:
+        # A child of Python 3.14 and later has no current task.
         self._forker = asyncio.current_task(self)
+
+    def _forked(self) -> None:
         # The child must not run the rest of this turn.
         self._ready.clear()  # type: ignore[attr-defined]
 

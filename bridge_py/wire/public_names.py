@@ -5,11 +5,12 @@ Tracebacks, documentation and pickles then have `bridge_py.UsageError` in place 
 
 from __future__ import annotations
 
+import inspect
 import sys
 import typing
 from collections.abc import Iterable
 from types import FunctionType
-from typing import Any, Final
+from typing import Final
 
 #: The defining modules of classes that name another module now.
 _HOMES: Final[dict[type, str]] = {}
@@ -37,8 +38,12 @@ def _publish(package: str, value: type | FunctionType) -> None:
 
 def _resolve_hints(kind: type) -> None:
     # `typing.get_type_hints` and msgspec look names up in the module that a class names. That will not have them.
-    own: dict[str, Any] = vars(kind).get("__annotations__", {})
+    own = inspect.get_annotations(kind)
     # In a named tuple, references name no module; in a typed dict they do.
     if any(isinstance(hint, str) or getattr(hint, "__forward_module__", "") is None for hint in own.values()):
         hints = typing.get_type_hints(kind, include_extras=True)
-        own.update({name: hints[name] for name in own})
+        found = {name: hints[name] for name in own}
+        if "__annotations__" in vars(kind):
+            vars(kind)["__annotations__"].update(found)
+        else:
+            kind.__annotations__ = found  # from Python 3.14 on

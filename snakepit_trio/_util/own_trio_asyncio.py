@@ -102,6 +102,21 @@ def _is_its_own(value: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] == NAME
 
 
+# From Python 3.14 on a thread has one current task, whatever loops run in it; before that, each loop has one.
+
+
+def _leave_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    task = asyncio.tasks.current_task(loop) if sys.version_info >= (3, 14) else None
+    if task is not None:
+        asyncio.tasks._leave_task(loop, task)
+    return task
+
+
+def _enter_task(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        asyncio.tasks._enter_task(loop, task)
+
+
 class _Callbacks:
     """The queue that a loop takes its callbacks from. `tell` is called after each, in the task that will run it."""
 
@@ -130,11 +145,15 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
     def _run_inside(self, callback: Callable[..., object], *args: Any) -> None:
         # By C's own functions: an application's trio-asyncio replaces those of asyncio, and tells of this loop.
         outside = _asyncio._get_running_loop()
+        if outside is not None:
+            task = _leave_task(outside)
         _asyncio._set_running_loop(self)
         try:
             callback(*args)
         finally:
             _asyncio._set_running_loop(outside)
+            if outside is not None:
+                _enter_task(outside, task)
 
     def call_soon(self, callback: Callable[..., object], *args: Any, **context: Any) -> Any:
         return super().call_soon(self._run_inside, callback, *args, **context)

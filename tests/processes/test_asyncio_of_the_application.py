@@ -89,7 +89,13 @@ def test_pools_work_where_an_asyncio_loop_runs_in_the_same_thread(kernel: str, l
 
 
 def _run(program: str) -> str:
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
 

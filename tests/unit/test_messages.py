@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_every_field_has_its_number_and_type(message: str) -> None:
         number, name, kind = field.split(" ", 2)
         expected.add((number, name, kind.replace("Variable.Source", "Source")))
     assert _fields(message) == expected
-    generated = {field for field in vars(getattr(bridge, message))["__annotations__"] if not field.startswith("_")}
+    generated = {field for field in inspect.get_annotations(getattr(bridge, message)) if not field.startswith("_")}
     assert generated == {name for _, name, _ in expected}
 
 
