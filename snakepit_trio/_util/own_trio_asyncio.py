@@ -26,6 +26,8 @@ from typing import Any, Final
 
 import trio
 
+from snakepit_trio.errors import OutOfResources
+
 NAME: Final = "trio_asyncio"
 _CHANGED: Final = (asyncio, asyncio.events, asyncio.tasks)  # by its import
 _importing = threading.Lock()
@@ -139,7 +141,11 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
     """What a loop of trio-asyncio's needs in an asyncio that knows nothing of trio. Before trio-asyncio's own class."""
 
     def __init__(self, queue_len: int | None = None) -> None:
-        super().__init__(queue_len)
+        try:
+            super().__init__(queue_len)
+        except OSError as error:
+            self._closed = True  # else `__del__` would close a loop that is half made
+            raise OutOfResources(f"a pool cannot open its links: {error}") from error
         self._q_recv: Any = _Callbacks(vars(self)["_q_recv"], self._tell_application)
 
     def _run_inside(self, callback: Callable[..., object], *args: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.tasks
+import errno
+import gc
 import subprocess
 import sys
 from typing import Any
@@ -147,3 +149,14 @@ async def _look_for_the_loop() -> asyncio.AbstractEventLoop:
     await asyncio.sleep(0)
     assert asyncio.current_task() is not None
     return asyncio.get_running_loop()
+
+
+async def test_a_loop_that_has_no_room_for_its_descriptors_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("asyncio.selector_events.BaseSelectorEventLoop._make_self_pipe", refuse)
+    with pytest.raises(snakepit.OutOfResources, match="Too many open files"):
+        async with snakepit.open_pool(TOOLS, workers=1):
+            pytest.fail("the block was entered")
+    gc.collect()  # a loop that is half made would raise in its `__del__`

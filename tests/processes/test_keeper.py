@@ -149,7 +149,7 @@ async def test_a_worker_shares_its_output_with_its_host_and_nothing_with_its_kee
     async with snakepit.open_pool(Unkind, workers=1) as pool:
         worker = set((await pool.execute("descriptors")).values())
         host, keeper = channels_of(os.getpid()), channels_of(keeper_of(pool))
-    assert len(host & worker) == 4  # stdout, stderr and the two pipes of the lane
+    assert len(host & worker) == 2 + 2 * pool.config.lane  # stdout, stderr and the two pipes of the lane
     assert keeper & worker == set()
     assert len(keeper) == 2  # the socket, and what tells it of the ends of children
 
