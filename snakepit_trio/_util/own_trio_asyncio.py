@@ -151,8 +151,7 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
     def _run_inside(self, callback: Callable[..., object], *args: Any) -> None:
         # By C's own functions: an application's trio-asyncio replaces those of asyncio, and tells of this loop.
         outside = _asyncio._get_running_loop()
-        if outside is not None:
-            task = _leave_task(outside)
+        task = None if outside is None else _leave_task(outside)
         _asyncio._set_running_loop(self)
         try:
             callback(*args)
