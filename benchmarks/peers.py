@@ -30,6 +30,7 @@ from .tools import increase
 Call = Callable[[], Awaitable[object]]
 ADAPTER = "benchmarks.tools:Tools"
 PAYLOAD = "x" * 100
+CALLERS = 64
 
 
 class Session:
@@ -68,6 +69,23 @@ class Peer(ABC):
     @abstractmethod
     async def together(self, callers: list[Callable[[], Awaitable[None]]]) -> None:
         """Run callers side by side."""
+
+
+async def repeat(session: Session, calls: int) -> None:
+    """One caller: call after call."""
+    for _ in range(calls):
+        await session.call()
+
+
+async def from_many(peer: Peer, session: Session, calls: int) -> None:
+    """64 callers share a number of calls."""
+    left = iter(range(calls))
+
+    async def caller() -> None:
+        for _ in left:
+            await session.call()
+
+    await peer.together([caller] * CALLERS)
 
 
 class OnTrio(Peer):

@@ -15,17 +15,16 @@ import trio
 
 from . import dataset as large_file
 from .endurance import cost_by_workers, million, replacement
-from .peers import PEERS, Ours, Peer, Session
+from .peers import PEERS, Ours, Peer, Session, from_many, repeat
 from .state import measure
 
-CALLERS = 64
 Figures = dict[str, float]
 
 
 async def latency(peer: Peer, scale: float) -> Figures:
     """One caller, one call after the other: p50 and p99, in milliseconds, and the CPU time of the host for a call."""
     async with peer.open(2) as session:
-        await _repeat(session, 200)
+        await repeat(session, 200)
         times = []
         cpu = time.process_time()
         for _ in range(int(2000 * scale)):
@@ -44,10 +43,10 @@ async def latency(peer: Peer, scale: float) -> Figures:
 async def throughput(peer: Peer, scale: float) -> Figures:
     """64 callers on two workers: calls a second."""
     async with peer.open(2) as session:
-        await _from_many(peer, session, 2000)
+        await from_many(peer, session, 2000)
         calls = int(20_000 * scale)
         began = time.perf_counter()
-        await _from_many(peer, session, calls)
+        await from_many(peer, session, calls)
         return {"calls/s": calls / (time.perf_counter() - began)}
 
 
@@ -92,7 +91,7 @@ async def beside(peer: Peer, _scale: float) -> Figures:
     async with peer.open(2) as session:
         if session.pool is None:
             return {}
-        await _repeat(session, 200)
+        await repeat(session, 200)
         alone = await _times(session, lambda: False, 1000)
         done = trio.Event()
 
@@ -140,7 +139,7 @@ async def endurance(peer: Peer, scale: float) -> Figures:
     """Cost by the number of workers, the replacement of a worker, and a million calls."""
     if peer.name != Ours.name:
         return {}
-    return {**await cost_by_workers(scale), **await replacement(scale), **await million(scale)}
+    return {**await cost_by_workers(peer, scale), **await replacement(peer, scale), **await million(peer, scale)}
 
 
 async def dataset(peer: Peer, scale: float) -> Figures:
@@ -159,21 +158,6 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "dataset": dataset,
     "endurance": endurance,
 }
-
-
-async def _repeat(session: Session, calls: int) -> None:
-    for _ in range(calls):
-        await session.call()
-
-
-async def _from_many(peer: Peer, session: Session, calls: int) -> None:
-    left = iter(range(calls))
-
-    async def caller() -> None:
-        for _ in left:
-            await session.call()
-
-    await peer.together([caller] * CALLERS)
 
 
 def main() -> None:

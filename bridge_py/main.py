@@ -153,7 +153,10 @@ def _start_link(
 ) -> Callable[[], int]:
     executor: Executor
     listener = socket.socket(fileno=options.listen_fd)
-    end = lambda: executor.stop()  # noqa: E731, PLW0108 - it is made below
+
+    def end() -> None:
+        executor.stop()
+
     server = LinkServer(adapter, listener, secret, options.sizes, end, _lane(options.lane_fds))
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():

@@ -124,19 +124,20 @@ def _run_whole(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kw
 
 
 class Lane(Protocol):
-    """What brings calls to a main thread that reads them itself."""
+    """Brings calls to a main thread that reads them itself."""
 
     def open(self, has_next: Callable[[], bool] | None, is_next_quick: Callable[[], bool] = ...) -> None:
-        """Begin. `has_next` tells whether a call waits for the main thread; None if that reads nothing.
+        """Start it.
 
-        `is_next_quick` tells whether such a call will take no time worth mentioning.
+        `has_next` tells whether a call waits for the main thread; it is None if the main thread does not read the lane.
+        `is_next_quick` tells whether that call was a quick one lately.
         """
 
     def next(self, calls: SimpleQueue[int | None]) -> int | None:
         """Wait for the next call: the next of `calls`."""
 
     def leave(self) -> None:
-        """The main thread waits for calls no more."""
+        """Read in place of the main thread from now on, which waits for no more calls."""
 
 
 class Executor:

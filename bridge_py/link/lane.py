@@ -1,19 +1,19 @@
 """The worker's end of the lane: two pipes that carry the link's batches past HTTP/2, an event loop and a thread.
 
-Whoever has something to say writes it, and the main thread reads while it waits for a call: so a call that comes to an
-idle worker wakes one thread, and its result is written by the thread that ran it. What makes that safe:
+The main thread reads while it waits for a call, and each thread writes its own replies. So a call that comes to an idle
+worker wakes one thread, which also runs the call and writes the result. These rules make that safe:
 
-- The endpoint belongs to whoever holds `_link`. Nobody waits for it in order to speak: a thread that finds it taken
-  leaves its reply in the outbox, and the holder looks into the outbox again after letting go of the lock.
-- The pipe belongs to whoever holds `_ears`: the main thread while it waits for a call, else the *follower*. This thread
-  looks every `_TICK` whether the main thread has been with the same call since the last look. If so, it reads in
-  its place: so cancels, credit, recalls and pings are heard while a tool runs. When the main thread waits for a call
-  again, the follower brings it that call, and the main thread reads for itself from then on. A follower that finds the
-  worker idle for a while sleeps until the next call begins.
-- A full pipe blocks nobody: the follower writes the rest of the batch when there is room.
+- The lock `_link` guards the endpoint. A thread never waits for this lock in order to reply: if the lock is taken, the
+  thread leaves its reply in the outbox. The holder looks into the outbox again after it has released the lock.
+- The lock `_ears` guards the pipe that is read. The main thread holds it while it waits for a call; at other times the
+  *follower* may hold it. The follower is a thread that looks every `_TICK` whether the main thread still runs the same
+  call as at the last look. If so, the follower reads in its place, so that the worker hears cancels, credit, recalls
+  and pings while a tool runs. When the main thread waits for a call again, the follower brings it that call, and from
+  then on the main thread reads for itself. While the worker is idle, the follower sleeps until the next call begins.
+- A full pipe blocks no thread: the follower writes the rest of the batch when there is room.
 
-Small replies in quick succession are collected for a tick at the most, as long as the next call has lately been a quick
-one: writing each on its own costs a third of the throughput. What is collected dies with its worker.
+Small replies in quick succession are collected for a tick at most, if the next call was a quick one lately: then one
+write carries many of them. Replies that are collected are lost when the worker dies.
 
 Coroutine tools with `concurrency > 1` have the main thread for their event loop, so there the follower always reads.
 """
@@ -38,10 +38,10 @@ from bridge_py.wire.frames import BatchReader, head_of
 __uninterruptible__ = True  # a batch that is half read or half written would be the end of the link
 _TICK: Final = 0.002  # seconds
 _IDLE_TICKS: Final = 50  # until the follower sleeps
-_QUIET_TICKS: Final = 5  # with nothing to say, until a follower that listens does nothing else
+_QUIET_TICKS: Final = 5  # without a reply, until a follower that reads no longer looks every tick
 _QUICK: Final = 0.0005  # seconds between two replies that may travel together
 _READ_BYTES: Final = 65536  # what a pipe holds
-_STOPS: Final = 2.0  # seconds for the threads to end
+_STOPS: Final = 2.0  # seconds that the follower gets to end
 
 logger = logging.getLogger("snakepit.link")
 
@@ -51,28 +51,28 @@ def _never() -> bool:
 
 
 class Endpoint(Protocol):
-    """What a lane needs of the worker's end of the link."""
+    """The worker's end of the link, as a lane uses it."""
 
     is_ending: bool
 
     @property
     def has_posts(self) -> bool:
-        """Whether there is something in the outbox. From any thread."""
+        """Whether the outbox has entries. Any thread may ask."""
         ...
 
     def take_outbox(self) -> None:
-        """Say what is in the outbox."""
+        """Make frames of what is in the outbox."""
 
     def receive(self, data: bytes) -> None:
-        """A batch has come. Raises `ProtocolError` and `DecodeError`."""
+        """Handle a batch from the host. Raises `ProtocolError` and `DecodeError`."""
 
     def data_to_send(self) -> bytes:
-        """The next batch; nothing if there is none."""
+        """Return the next batch; empty bytes if there is none."""
         ...
 
 
 class Lane:
-    """Moves the batches of a `LinkEndpoint` through two pipes. `lost` is called when they can be moved no more."""
+    """Moves the batches of a `LinkEndpoint` through two pipes. Calls `lost` when that is no longer possible."""
 
     def __init__(self, end: Endpoint, reading: int, writing: int, lost: Callable[[], None]) -> None:
         self._end = end
@@ -83,12 +83,12 @@ class Lane:
         self._batches = BatchReader()
         self._link = threading.Lock()
         self._ears = threading.Lock()
-        self._rest = b""  # of a batch that was written in part; the follower's
+        self._rest = b""  # of a batch that was written in part: the follower writes it
         self._bell = _Bell()  # wakes the follower
-        self._sleeps = self._ticks = False  # the follower
-        self._is_wanted = False  # somebody waits for what the host will say
+        self._sleeps = self._ticks = False  # whether the follower sleeps; whether it looks every tick
+        self._is_wanted = False  # whether a thread waits for a message of the host
         self._turns = 0  # calls that the main thread has begun
-        self._main_waits = False  # for a call, while the follower reads
+        self._main_waits = False  # whether it waits for a call while the follower reads
         self._is_closed = False
         self._said_at = 0.0
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -102,7 +102,7 @@ class Lane:
     # For the executor.
 
     def next(self, calls: SimpleQueue[int | None]) -> int | None:
-        """The main thread waits for the next call: the next of `calls`."""
+        """Return the next of `calls`, and read the lane while there is none. For the main thread."""
         while calls.empty():
             self._speak()
             if self._is_closed or not self._ears.acquire(blocking=False):
@@ -127,7 +127,7 @@ class Lane:
         return call_id
 
     def leave(self) -> None:
-        """The main thread waits for calls no more."""
+        """Read in place of the main thread from now on, which waits for no more calls."""
         self._main_reads = False
         self._want()
 
@@ -136,7 +136,7 @@ class Lane:
     clock = staticmethod(time.monotonic)
 
     def post(self, verb: str) -> None:
-        """There is something in the outbox. From any thread."""
+        """Send what is in the endpoint's outbox. `verb` is the kind of the last entry. Any thread may call this."""
         if verb == "ask":
             self._speak()
             self._want()
@@ -144,7 +144,7 @@ class Lane:
             self._speak()
 
     def _may_wait(self, verb: str) -> bool:
-        """Whether more will be said soon that can travel together with this."""
+        """Whether another reply will come so soon that the two can travel together."""
         now = time.monotonic()
         is_quick, self._said_at = now - self._said_at < _QUICK, now
         if not is_quick or (verb != "chunk" and not self._is_next_quick()):
@@ -154,21 +154,21 @@ class Lane:
         return self._ticks
 
     def flush(self) -> None:
-        """Do nothing: whoever has the link writes what there is before it lets go of it."""
+        """Do nothing: the holder of `_link` writes all frames before it releases the lock."""
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """Call a function after some time, with the link in hand. With the link in hand."""
+        """Call a function after some time, on the follower and with `_link` held. The caller holds `_link` too."""
         timer = time.monotonic() + seconds, next(self._numbers), lambda: function(*args)
         heapq.heappush(self._timers, timer)
         self._bell.ring()
         self._wake()
 
     def make_queue(self) -> SimpleQueue[Any]:
-        """What a thread waits at for something that the host will say."""
+        """Make the queue at which a thread waits for a message of the host."""
         return _Waited(self)
 
     def waits(self) -> None:
-        """A thread waits for something that the host will say."""
+        """Have the follower read now, because a thread waits for a message of the host."""
         self._speak()
         self._want()
 
@@ -179,7 +179,7 @@ class Lane:
     # Reading.
 
     def _read(self) -> None:
-        """Wait for bytes, and do what they say. With `_ears` in hand."""
+        """Wait for bytes, and handle the batches in them. The caller holds `_ears`."""
         data = os.read(self._reading, _READ_BYTES)
         if not data:
             self._is_closed = True
@@ -210,7 +210,7 @@ class Lane:
     # Writing.
 
     def _speak(self) -> None:
-        """Say and write what is in the outbox, here if nobody else does."""
+        """Write what is in the outbox, unless another thread is doing that."""
         while self._end.has_posts and self._link.acquire(blocking=False):
             try:
                 self._end.take_outbox()
@@ -221,7 +221,7 @@ class Lane:
                 self._link.release()
 
     def _write(self) -> None:
-        """Write what was said. With the link in hand."""
+        """Write all frames. The caller holds `_link`."""
         while not self._rest and (data := self._end.data_to_send()):
             self._send(head_of(data), data)
 
@@ -239,7 +239,7 @@ class Lane:
             self._wake()
 
     def _write_rest(self) -> None:
-        """Write what the pipe had no room for, as far as it has some now."""
+        """Write the rest of a batch, as far as the pipe has room for it now."""
         with self._link:
             rest, self._rest = self._rest, b""
             self._send(rest)
@@ -249,9 +249,10 @@ class Lane:
     # The follower.
 
     def open(self, has_next: Callable[[], bool] | None, is_next_quick: Callable[[], bool] = _never) -> None:
-        """Begin. `has_next` tells whether a call waits for the main thread; None if that reads nothing.
+        """Start the follower.
 
-        `is_next_quick` tells whether such a call will take no time worth mentioning.
+        `has_next` tells whether a call waits for the main thread; it is None if the main thread does not read the lane.
+        `is_next_quick` tells whether that call was a quick one lately.
         """
         self._is_next_quick = is_next_quick
         if has_next is not None:
@@ -295,7 +296,7 @@ class Lane:
         self._sleeps = False
 
     def _listen(self) -> None:
-        """Read in place of the main thread, until that waits for a call and has got it."""
+        """Read in place of the main thread, until it has waited for a call and got one."""
         if not self._ears.acquire(blocking=False):
             self._is_wanted = False  # the main thread reads
             return
@@ -333,11 +334,11 @@ class Lane:
         return main_waits and (self._has_next() or not self._main_waits)
 
     def _nap(self, quiet: int) -> float | None:
-        """How long to wait for the host, in milliseconds; None for ever. `quiet`: ticks without anything to say."""
+        """How long to wait for the host, in milliseconds; None: for ever. `quiet` counts the ticks without a reply."""
         self._ticks = quiet <= _QUIET_TICKS or bool(self._timers)
         if self._ticks:
             return _TICK * 1000
-        self._speak()  # somebody may have left it to us a moment ago
+        self._speak()  # a thread may have left a reply to us a moment ago
         return None
 
     def _wake(self) -> None:
@@ -361,29 +362,26 @@ class Lane:
             self._speak()
 
     def close(self) -> None:
-        """End the follower: in an interpreter that is finalized it would have nowhere to go.
+        """End the follower, because the interpreter ends.
 
-        The lane's pipes stay open: their end is the end of the link.
+        All pipes stay open until the process ends: threads that tools have left behind may still write.
         """
         self._speak()
         self._is_closed = True
         self._wake()
         self._bell.ring()
         self._follower.join(_STOPS)
-        if not self._follower.is_alive():
-            os.close(self._woken)
-            os.close(self._waker)
 
 
 class _Bell:
-    """Wakes one thread, also one that only begins to wait."""
+    """Wakes one thread, even one that has not begun to wait yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def ring(self) -> None:
-        # It may ring already.
+        # The bell may be ringing already.
         with contextlib.suppress(RuntimeError):
             self._lock.release()
 
@@ -392,7 +390,7 @@ class _Bell:
 
 
 class _Waited(SimpleQueue[Any]):
-    """A queue whose thread has the lane read while it waits."""
+    """A queue that has the follower read the lane while a thread waits at the queue."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane

@@ -61,8 +61,13 @@ class LinkConnection(Connection):
         self._on_fault = context.on_fault
 
     async def run(self) -> None:
-        hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "zstd": is_available()}
-        hello["lane"] = self.has_lane
+        hello = {
+            "protocol": PROTOCOL_VERSION,
+            "secret": self._secret,
+            "pid": os.getpid(),
+            "zstd": is_available(),
+            "lane": self.has_lane,
+        }
         self.conversation.hello(codec.encode_plain(hello))
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._requests.run)

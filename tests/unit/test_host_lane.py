@@ -150,6 +150,10 @@ async def test_writing_to_a_dead_worker_raises_nothing_where_it_is_said() -> Non
         it.to_say.append(b"one")
         it.lane.flush()
         it.pipes.theirs_reading = os.open(os.devnull, os.O_RDONLY)
+        it.to_say.append(b"two")
+        it.lane.flush()
+        await wait_all_tasks_blocked()
+        assert (list(it.to_say), it.raised) == ([b"two"], []), "it writes no more, and waits for the reader to tell"
 
 
 async def test_what_breaks_the_protocol_ends_the_reading() -> None:
@@ -164,7 +168,8 @@ async def test_the_tasks_of_a_lane_may_be_cancelled_wherever_they_wait() -> None
     async with ends() as it:
         it.to_say.extend([bytes(100_000), b"more"])
         it.lane.flush()
-        await wait_all_tasks_blocked()  # one waits for room, one for the worker
+        await wait_all_tasks_blocked()
+        assert (it.heard, list(it.to_say)) == ([], [b"more"]), "one waits for room, and one for the worker"
 
 
 def test_pipes_that_cannot_all_be_made_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
