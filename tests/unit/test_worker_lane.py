@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_py.link import lane
 from bridge_py.link.lane import Lane
 from bridge_py.wire.errors import ProtocolError
 from bridge_py.wire.frames import BatchReader, head_of
@@ -75,8 +76,10 @@ class Sides:
         """A thread sends the batch when the condition holds."""
 
         def send() -> None:
-            until(when)
-            self.send(batch)
+            try:
+                until(when)
+            finally:  # else who waits for the batch would hang
+                self.send(batch)
 
         thread = threading.Thread(target=send)
         thread.start()
@@ -97,6 +100,12 @@ class Sides:
         while len(found) < count:
             found += self._batches.feed(os.read(self.from_worker, 65536))
         return found
+
+
+@pytest.fixture
+def a_late_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower does not look twice, so the main thread reads, however late it comes."""
+    monkeypatch.setattr(lane, "_TICK", 3600)
 
 
 @pytest.fixture
@@ -129,6 +138,7 @@ def test_batches_are_whole_however_they_are_cut(batches: list[bytes], cuts: list
     assert found == batches
 
 
+@pytest.mark.usefixtures("a_late_follower")
 def test_the_main_thread_reads_while_it_waits_for_a_call(sides: Sides) -> None:
     for number in range(1, 4):
         sides.send(b"call %d" % number)
@@ -156,11 +166,17 @@ def test_what_comes_while_a_tool_runs_is_heard(sides: Sides) -> None:
     assert sides.end.threads[1] != threading.get_ident()
 
 
-def test_the_main_thread_reads_again_after_the_call_that_the_follower_brought(sides: Sides) -> None:
+@pytest.mark.usefixtures("a_late_follower")
+def test_the_main_thread_reads_again_after_the_call_that_the_follower_brought(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sides.send(b"call 1")
     assert sides.next_call() == 1
-    sides.send(b"cancel")
-    until(lambda: len(sides.end.heard) == 2)
+    with monkeypatch.context() as soon:
+        soon.setattr(lane, "_TICK", 0.002)
+        sides.lane._bell.ring()
+        sides.send(b"cancel")
+        until(lambda: len(sides.end.heard) == 2)
     with sides.sending(b"call 2", when=lambda: sides.lane._main_waits):
         assert sides.next_call() == 2
     until(lambda: not sides.lane._ears.locked())
@@ -295,8 +311,17 @@ def test_a_host_that_does_not_read_any_more_is_the_end_of_the_link(sides: Sides)
 
 
 def test_an_idle_worker_looks_at_nothing(sides: Sides) -> None:
-    """The follower sleeps after a while, and wakes when a call begins."""
-    with sides.sending(b"call 1", when=lambda: sides.lane._sleeps):
-        assert sides.next_call() == 1
+    """The follower sleeps after a while, unless it came to read before the main thread, and wakes when a call begins."""
+    sleeps, number = False, 0
+
+    def sleeps_or_reads() -> bool:
+        nonlocal sleeps
+        sleeps = sides.lane._sleeps
+        return sleeps or sides.lane._main_waits
+
+    while not sleeps:
+        number += 1
+        with sides.sending(b"call %d" % number, when=sleeps_or_reads):
+            assert sides.next_call() == number
     sides.send(b"cancel")
-    until(lambda: len(sides.end.heard) == 2)
+    until(lambda: len(sides.end.heard) == number + 1)
