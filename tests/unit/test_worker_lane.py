@@ -311,7 +311,7 @@ def test_a_host_that_does_not_read_any_more_is_the_end_of_the_link(sides: Sides)
 
 
 def test_an_idle_worker_looks_at_nothing(sides: Sides) -> None:
-    """The follower sleeps after a while, unless it came to read before the main thread, and wakes when a call begins."""
+    """The follower sleeps after a while, unless it came to read first, and wakes when a call begins."""
     sleeps, number = False, 0
 
     def sleeps_or_reads() -> bool:
