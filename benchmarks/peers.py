@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib.util
+import logging
 import multiprocessing
 import pickle
 import subprocess
@@ -25,6 +27,7 @@ import snakepit_trio as snakepit
 
 from .grpc_server import UNBOUNDED
 from .plain import empty, meet
+from .ray_worker import RayWorker
 from .tools import increase
 
 Call = Callable[[], Awaitable[object]]
@@ -265,9 +268,46 @@ class Grpc(OnAsyncio):
         return Session(call, stream, send)
 
 
+class RayActors(OnAsyncio):
+    """Ray on this machine alone: an actor for each worker, calls in turn."""
+
+    name = "Ray actors"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Starts Ray too. It is open when each actor has answered."""
+        import ray
+
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield await self._session([ray.remote(RayWorker).remote() for _ in range(workers)])
+        finally:
+            ray.shutdown()
+
+    async def _session(self, actors: list[Any]) -> Session:
+        await asyncio.gather(*(actor.empty.remote(PAYLOAD) for actor in actors))
+        turn = 0
+
+        async def call() -> object:
+            nonlocal turn
+            turn = (turn + 1) % len(actors)
+            return await actors[turn].empty.remote(PAYLOAD)
+
+        async def stream(n: int) -> None:
+            async for chunk in actors[0].count.options(num_returns="streaming").remote(n):
+                await chunk
+
+        async def send(value: Any) -> Any:
+            return await actors[0].increase.remote(value)
+
+        return Session(call, stream, send)
+
+
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Ours(), OursAsync(), TrioParallel(), Executor(), Grpc())}
 if sys.version_info >= (3, 14):
     PEERS[Interpreters.name] = Interpreters()
+if importlib.util.find_spec("ray") is not None:  # it has no wheels for the latest Pythons
+    PEERS[RayActors.name] = RayActors()
 
 
 async def _in_context(context: Any, limiter: trio.CapacityLimiter, folder: str, number: int, workers: int) -> None:

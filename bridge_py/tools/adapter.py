@@ -7,7 +7,6 @@ docstring. msgspec decodes arguments into the hinted types before the tool runs.
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import inspect
 import re
@@ -307,6 +306,8 @@ def _unbound() -> None:
 
 def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
     """Make the error for a tool that does not exist; its message lists similar names."""
+    import difflib  # only here: workers start sooner
+
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:

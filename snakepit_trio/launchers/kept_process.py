@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import signal
 import socket
@@ -201,13 +200,8 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     *stdin, stdout, stderr = pipes
     descriptors = [*pass_fds, *([] if place.descriptor is None else [place.descriptor])]
-    options = {
-        "descriptors": descriptors,
-        "folder": place.folder,
-        "folder_descriptor": place.descriptor,
-        "umask": place.config.umask,
-    }
-    keeper = [place.python, "-I", "-S", place.keeper, str(theirs.fileno()), str(os.getpid()), json.dumps(options)]
+    options = [" ".join(map(str, descriptors)), place.folder, *map(_number, (place.descriptor, place.config.umask))]
+    keeper = [place.python, "-I", "-S", place.keeper, str(theirs.fileno()), str(os.getpid()), *options]
     return subprocess.Popen(
         [*keeper, *command],
         stdin=stdin[0] if stdin else subprocess.DEVNULL,
@@ -218,3 +212,7 @@ def _spawn(
         cwd="/",
         env=place.environment(variables),
     )
+
+
+def _number(number: int | None) -> str:
+    return "" if number is None else str(number)
