@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # its calls take 0.1 µs each, those of `signal` 2 µs
 import ctypes
+import opcode
 import signal
 import sys
 import threading
@@ -36,6 +37,8 @@ _WHOLE: Final = frozenset({"importlib", "weakref"})
 # inside the code that it traces.
 _LOCKS_OF_LOGGING: Final = frozenset({"acquire", "release", "_acquireLock", "_releaseLock"})
 _CAREFUL_ATTEMPTS: Final = 20
+_LOAD_SPECIAL: Final = opcode.opmap.get("LOAD_SPECIAL")  # finds `__enter__`, right before its call
+_INSTRUCTION: Final = 2  # bytes
 _LOOP_ATTEMPTS: Final = 15  # after so many, a loop that has not reacted counts as blocked
 
 
@@ -162,13 +165,23 @@ def _is_blocked(call: Interruptible, loop: RunningLoop, frame: FrameType | None)
 
 
 def _may_be_left(call: Interruptible, frame: FrameType | None) -> bool:
-    if call.attempts <= _CAREFUL_ATTEMPTS and (is_loops_own(frame) or _handles_a_lock(frame)):
+    if call.attempts <= _CAREFUL_ATTEMPTS and (is_loops_own(frame) or _handles_a_lock(frame) or _enters_a_block(frame)):
         return False
     while frame is not None:
         if _package_of(frame) in _WHOLE or frame.f_code.co_name == "__del__" or _is_uninterruptible(frame):
             return False
         frame = frame.f_back
     return True
+
+
+def _enters_a_block(frame: FrameType | None) -> bool:
+    """Whether a `with` calls `__enter__`, or has called it, but its block has not begun: nothing would call `__exit__`.
+
+    Since Python 3.14 this is a call like others, after which signals are handled. Before, they were not.
+    """
+    if frame is None or _LOAD_SPECIAL is None or frame.f_lasti < _INSTRUCTION:
+        return False
+    return frame.f_code.co_code[frame.f_lasti - _INSTRUCTION] == _LOAD_SPECIAL
 
 
 def _handles_a_lock(frame: FrameType | None) -> bool:

@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ class CustomError(Exception):
 
 
 LOGGER = logging.Logger("quiet")  # noqa: LOG001 - not for the host
+LOCK = threading.Lock()
 LOGGER.addHandler(logging.StreamHandler(io.StringIO()))
 
 
@@ -111,6 +113,18 @@ class Tools(BaseAdapter):
         """Log, through a handler that all calls of the worker share."""
         while True:
             LOGGER.info("a record")
+
+    @tool
+    def take_locks_all_the_time(self) -> None:
+        """Take a lock that all calls of the worker share, again and again."""
+        while True:
+            with LOCK:
+                pass
+
+    @tool
+    def lock_is_free(self) -> bool:
+        """Whether nobody has the lock."""
+        return not LOCK.locked()
 
     @tool
     def lock_of_logging_is_free(self) -> bool:

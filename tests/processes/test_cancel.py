@@ -84,6 +84,17 @@ async def test_no_lock_of_logging_stays_taken(concurrency: int) -> None:
         assert await pool.execute("lock_of_logging_is_free")
 
 
+async def test_a_block_that_has_been_entered_is_left() -> None:
+    """Python 3.14 handles signals between `__enter__` and the block, where `__exit__` would not be called."""
+    dice = random.Random(6)
+    async with snakepit.open_pool(TOOLS, workers=1, cancel_grace=30) as pool:
+        for _ in range(100):
+            with trio.move_on_after(0.005 + dice.random() * 0.005):
+                await pool.execute("take_locks_all_the_time")
+            assert await pool.execute("lock_is_free")
+        assert pool.get_stats().restarts == 0
+
+
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_an_import_is_not_interrupted_half_way(concurrency: int, tmp_path: Path, log: Path) -> None:
     mark = f"open({str(log)!r}, 'a').write"

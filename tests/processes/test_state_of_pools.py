@@ -12,6 +12,7 @@ import trio
 
 import snakepit_trio as snakepit
 from snakepit_trio import MemoryStore, SessionView
+from snakepit_trio._config.policies import Affinity
 from tests.helpers.state_runs import of_a_store, run
 
 TOOLS = "tests.helpers.state_tools:StateTools"
@@ -182,22 +183,18 @@ def test_a_session_may_have_its_own_affinity() -> None:
     async def main() -> None:
         async with snakepit.open_pool("tests.helpers.tools:Tools", workers=2) as pool:
 
-            async def pids(session: snakepit.SessionHandle) -> set[int]:
-                found = set()
+            async def waits_for_its_worker(affinity: Affinity | None, seconds: float) -> bool:
+                async with pool.session("s", affinity=affinity) as session, trio.open_nursery() as nursery:
+                    first = await session.execute("pid")
+                    nursery.start_soon(session.execute, "sleep", {"seconds": seconds})
+                    while not pool.get_stats().running:
+                        await trio.sleep(0.001)
+                    second = await session.execute("pid")
+                    nursery.cancel_scope.cancel()
+                return bool(first == second)
 
-                async def call() -> None:
-                    await session.execute("sleep", {"seconds": 0.02})
-                    found.add(await session.execute("pid"))
-
-                async with trio.open_nursery() as nursery:
-                    for _ in range(8):
-                        nursery.start_soon(call)
-                return found
-
-            async with pool.session("s", affinity="strict") as session:
-                assert len(await pids(session)) == 1
-            async with pool.session("s") as session:
-                assert len(await pids(session)) == 2
+            assert await waits_for_its_worker("strict", 0.3)
+            assert not await waits_for_its_worker(None, 60)
 
     trio.run(main)
 

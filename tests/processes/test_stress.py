@@ -21,12 +21,12 @@ async def test_ten_thousand_calls_with_a_fifth_cancelled_at_random() -> None:
         await _call(pool, dice, 0, 0.0)
         before = processes(), descriptors(), [worker.pid for worker in pool.list_workers()]
         numbers = iter(range(CALLS))
-        counts = {"done": 0, "cancelled": 0}
+        counts = {"done": 0, "cancelled": 0, "streams": 0}
 
         async def caller() -> None:
             for number in numbers:
-                done = await _call(pool, dice, number, 0.2)
-                counts["done" if done else "cancelled"] += 1
+                tool, done = await _call(pool, dice, number, 0.2)
+                counts["done" if done else "streams" if tool == "count" else "cancelled"] += 1
 
         async with trio.open_nursery() as nursery:
             for _ in range(CALLERS):
@@ -36,14 +36,16 @@ async def test_ten_thousand_calls_with_a_fifth_cancelled_at_random() -> None:
         assert (stats.queued, stats.running, stats.busy, stats.ready, stats.restarts) == (0, 0, 0, 2, 0)
         assert stats.failed == stats.crashed == 0
         # A stream may be over in its worker when its consumer is cancelled: that is no cancelled call.
-        assert 0.9 * counts["cancelled"] < stats.cancelled <= counts["cancelled"]
+        cancelled = counts["cancelled"] + counts["streams"]
+        assert counts["cancelled"] <= stats.cancelled <= cancelled
         assert sum(counts.values()) == CALLS
         # Some that were to be cancelled got their result first.
-        assert 0.05 * CALLS < counts["cancelled"] < 0.25 * CALLS
+        assert 0.05 * CALLS < cancelled < 0.25 * CALLS
         assert await pool.execute("add", {"a": 1}) == 2
 
 
-async def _call(pool: snakepit.Pool, dice: random.Random, number: int, chance: float) -> bool:
+async def _call(pool: snakepit.Pool, dice: random.Random, number: int, chance: float) -> tuple[str, bool]:
+    """Returns the tool, and whether the call was done before it was cancelled."""
     tool = dice.choice(["add", "add_async", "count"])
     after = dice.expovariate(1 / 0.001) if dice.random() < chance else 60
     with trio.move_on_after(after):
@@ -52,8 +54,8 @@ async def _call(pool: snakepit.Pool, dice: random.Random, number: int, chance: f
         else:
             async with pool.stream("count", {"n": 10}) as chunks:
                 assert [chunk async for chunk in chunks] == list(range(10))
-        return True
-    return False
+        return tool, True
+    return tool, False
 
 
 async def test_interrupts_never_hit_a_call_they_were_not_meant_for() -> None:
