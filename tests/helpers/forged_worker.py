@@ -39,6 +39,13 @@ def memory(data: bytes, name: str, seals: int = SEALS) -> int:
     return descriptor
 
 
+def words(rows: int) -> Any:
+    """Make a table of texts."""
+    import pyarrow as pa
+
+    return pa.table({"word": [f"{number:09}" for number in range(rows)]})
+
+
 class ForgedLink:
     """The Link service."""
 
@@ -48,6 +55,7 @@ class ForgedLink:
         self._loan = 0
         self._open = memory(OURS, "lent")
         self._unsealed = memory(OURS, "unsealed", seals=0)
+        self._table = -1
         self._pieces: dict[int, Iterator[bytes]] = {}
 
     def __mapping__(self) -> dict[str, Any]:
@@ -102,12 +110,13 @@ class ForgedLink:
     def _lend_file(self, path: str) -> Frame:
         return self._lend(os.open(path, os.O_PATH), path)
 
-    def _lend_area(self, body: bytes, area: bytes) -> Frame:
-        self._open = memory(area, "area")
-        return self._lend(self._open, "area", len(area), body)
+    def _lend_table(self, rows: int) -> Frame:
+        encoded = codec.encode(words(rows))
+        self._table = memory(b"".join(encoded.buffers), "table")
+        return self._lend(self._table, "table", encoded.size, encoded.body)
 
-    def _scribble(self, at: int, data: bytes) -> Frame:
-        os.pwrite(self._open, data, at)
+    def _scribble(self) -> Frame:
+        os.pwrite(self._table, b"\xff" * os.fstat(self._table).st_size, 0)
         return self._say(NOTHING)
 
     def _shrink_ledger_and_end(self) -> Frame:
