@@ -18,9 +18,14 @@ import numpy as np
 import pytest
 
 import snakepit_trio as snakepit
+from bridge_py.buffers.buffer_sets import BufferSet, Sizes
 from bridge_py.buffers.shared_memory import Mappings, Segments, fix_size, make_memory
+from bridge_py.buffers.transfers import Transfers
+from bridge_py.wire.conversation import Conversation, Side
+from bridge_py.wire.frames import Frame, Kind, encode_batch
+from bridge_py.wire.loans import MOST_ASKED, PIECE_BYTES
 from tests.helpers.forged_pools import open_forged
-from tests.helpers.forged_worker import OURS, SEALS, SIZE, memory
+from tests.helpers.forged_worker import ASKED, OURS, SEALS, SIZE, memory
 
 
 async def test_a_second_loan_that_is_larger_than_the_mapping_costs_the_worker_its_life() -> None:
@@ -71,6 +76,31 @@ async def test_a_worker_cannot_shrink_its_ledger_under_its_host() -> None:
             await pool.execute("shrink_ledger_and_end", timeout=20)
         await pool.await_ready(20)
         assert await pool.execute("lend_honestly") == OURS
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_worker_cannot_make_its_host_pile_up_the_pieces_of_an_argument(asked: str) -> None:
+    array = np.ones(100_000_000, np.uint8)
+    async with open_forged(shared_memory=0) as pool, pool.session(asked) as session:
+        with pytest.raises(snakepit.WorkerCrashed, match="pieces of loan 1 at a time; the limit is 64"):
+            await session.execute("ask_for_pieces", {"array": array}, timeout=20)
+
+
+def test_who_reads_may_ask_for_more_pieces() -> None:
+    conversation = Conversation(Side.HOST)
+    conversation.hello(b"")
+    conversation.receive(encode_batch([Frame(Kind.HELLO)]))
+    lending = Transfers(conversation, Sizes(shared=0), lambda frame: None)
+    size = 200 * PIECE_BYTES
+    conversation.open("tool", b"", area=lending.ref(BufferSet([bytes(size)], size)))
+    for _ in range(3):
+        for frame in conversation.receive(encode_batch([Frame(Kind.FETCH, loan=1, number=MOST_ASKED)])):
+            lending.handle(frame)
+        with pytest.raises(snakepit.ProtocolError, match="65 pieces"):
+            conversation.receive(encode_batch([Frame(Kind.FETCH, loan=1, number=1)]))
+        while conversation.data_to_send():
+            pass
+    conversation.receive(encode_batch([Frame(Kind.RETURNED, loan=1)]))
 
 
 @contextlib.contextmanager
