@@ -1,16 +1,23 @@
 """Shared memory that no crash can leave behind: anonymous files (memfd_create(2)) without a name in any file system.
 
-The owner writes such a file, and tells the borrower its own process id, the descriptor and the file's name. The
-borrower opens the file through /proc, compares the name, maps the file for reading and closes its descriptor. The
-kernel frees the memory when no process holds or maps it any more, however the processes end.
+The owner writes such a file, fixes its size by seals (fcntl(2), F_ADD_SEALS), and tells the borrower its own process
+id, the descriptor and the file's name. The borrower looks at the file through /proc. If the name, the kind of file and
+the seals are right, it maps the file for reading, and closes its descriptor. The kernel frees the memory when no
+process holds or maps it any more, however the processes end.
+
+Neither side trusts the other. Memory that could shrink would kill its reader by SIGBUS, so the seals are demanded.
+What the owner writes to sealed memory can still change under a reader's eyes: a reader that checks the content of a
+buffer, and relies on it afterwards, must copy the buffer before the check.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import mmap
 import os
 import secrets
+import stat
 import sys
 import weakref
 from collections import OrderedDict
@@ -18,12 +25,15 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, Final
 
+from bridge_py.wire.errors import RemoteProtocolError
+
 CACHE_BYTES: Final = 64 * 1024 * 1024
 _MOST_CACHED: Final = 16
 _STEP: Final = 16 * 1024 * 1024
 _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
 _MAP_FAILED: Final = 2**64 - 1
+_BLOCK: Final = 512  # bytes; the unit of st_blocks
 
 Buffer = memoryview | bytes
 
@@ -47,7 +57,8 @@ class Segment:
     def write(self, buffers: Sequence[Buffer]) -> Iterator[int]:
         """Copy buffers into the segment, one behind the other. Yields, between two steps, the bytes copied so far.
 
-        Raises `OSError` if there is no memory. Each step releases the GIL while it copies.
+        The first write decides the segment's size for ever. Raises `OSError` if there is no memory. Each step releases
+        the GIL while it copies.
         """
         at = 0
         copy = self._copy_over if self.capacity and "numpy" in sys.modules else self._copy_first
@@ -59,7 +70,9 @@ class Segment:
                 at += written
                 if written == _STEP:
                     yield at
-        self.capacity = max(self.capacity, at)
+        if not self.capacity:
+            fix_size(self.descriptor)
+            self.capacity = at
 
     def _copy_first(self, view: memoryview, at: int) -> int:
         # The kernel finds memory twice as fast for a write as for the page faults of a mapping.
@@ -133,7 +146,7 @@ class Segments:
                 return segment
             self._serial += 1
             name = f"{self._prefix}-{self._serial}"
-        return Segment(self, os.memfd_create(name, os.MFD_CLOEXEC), name)
+        return Segment(self, make_memory(name), name)
 
     def close(self) -> None:
         """Free all memory. A segment that is in use is freed at the end of its use."""
@@ -180,9 +193,11 @@ class Mappings:
         self._bytes = 0
 
     def open(self, pid: int, descriptor: int, name: str, size: int, when_returned: Callable[[], None]) -> memoryview:
-        """Map a segment of a process, and return a read-only view of it. Raises `OSError` if that is not possible.
+        """Map a segment of a process, and return a read-only view of it.
 
-        When nothing refers to the view any more, the thread that let go of it last calls `when_returned`.
+        When nothing refers to the view any more, the thread that let go of it last calls `when_returned`. Raises
+        `OSError` if the segment cannot be opened, or is no sealed memory of that name and size; and
+        `RemoteProtocolError` if it is mapped already and is smaller than `size`.
         """
         import ctypes
 
@@ -190,6 +205,8 @@ class Mappings:
         if region is None:
             region = _open_region(pid, descriptor, name, size)
             self._keep(name, region)
+        if size > region.size:
+            raise RemoteProtocolError(f"a loan of {size} bytes in shared memory of {region.size} bytes")
         self._regions.move_to_end(name)
         area = (ctypes.c_ubyte * size).from_address(region.address)
         # The finalizer holds the region, so that the region outlives this table.
@@ -225,17 +242,59 @@ class _Region:
         weakref.finalize(self, libc.munmap, address, size).atexit = False
 
 
+def make_memory(name: str) -> int:
+    """Make an empty anonymous file whose size can be fixed; returns its descriptor. Raises `OSError`."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def fix_size(descriptor: int) -> None:
+    """Fix the size of memory that `make_memory` made: no process can change it, or add seals. Raises `OSError`."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _size_seals() | fcntl.F_SEAL_SEAL)
+
+
+def _size_seals() -> int:
+    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
 def _open_region(pid: int, descriptor: int, name: str, size: int) -> _Region:
-    opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    # The owner chooses what its descriptor leads to, and may change that at any time. To open a FIFO or a device has
+    # effects, and this process may be allowed to open more than the owner. O_PATH only looks, and fixes what is opened.
+    found = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
     try:
-        # If this process sees other process ids than the owner does, this may be any file.
-        found = os.readlink(f"/proc/self/fd/{opened}")
-        capacity = os.fstat(opened).st_size
-        if found.removeprefix("/memfd:").removesuffix(" (deleted)") != name or capacity < size:
-            raise OSError(f"descriptor {descriptor} of process {pid} is {found!r} of {capacity} bytes, not {name!r}")
+        capacity = _capacity_of(found, f"descriptor {descriptor} of process {pid}", name, size)
+        opened = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        if fcntl.fcntl(opened, fcntl.F_GET_SEALS) & _size_seals() != _size_seals():
+            raise OSError(f"the memory {name!r:.100} is not sealed: its owner could shrink it")
         return _Region(opened, capacity)
     finally:
         os.close(opened)
+
+
+def _capacity_of(found: int, place: str, name: str, size: int) -> int:
+    """The size of the file at a descriptor, if it is anonymous memory of that name and size. Raises `OSError`."""
+    # If this process sees other process ids than the owner does, this may be any file. The owner chooses the name, and
+    # a file in a file system of its own may have such a name too: the device tells these apart.
+    path, about = os.readlink(f"/proc/self/fd/{found}"), os.fstat(found)
+    is_memory = stat.S_ISREG(about.st_mode) and about.st_dev == _device_of_memory()
+    if not is_memory or path != f"/memfd:{name} (deleted)" or about.st_size < size:
+        raise OSError(f"{place} is {path!r} of {about.st_size} bytes, not {name!r:.100} of {size} bytes")
+    if about.st_blocks * _BLOCK < about.st_size:
+        # Memory for holes would be found, and paid for, by the process that reads them.
+        raise OSError(f"the memory {name!r:.100} has holes")
+    return about.st_size
+
+
+@functools.cache
+def _device_of_memory() -> int:
+    """The device that the kernel shows for all anonymous files."""
+    descriptor = make_memory("snakepit")
+    try:
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
 
 
 def _let_go(_region: _Region, when_returned: Callable[[], None]) -> None:

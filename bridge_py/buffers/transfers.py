@@ -69,6 +69,8 @@ class Transfers:
         #: go through `receive`, unless its call is in here.
         self.waiting: dict[int, deque[Frame]] = {}
         self._mappings = Mappings()
+        self._mapped: dict[int, int] = {}  # by loan: bytes of the other side's shared memory
+        self._mapped_bytes = 0
         #: Loans whose areas nobody refers to any more: `tend` gives them back.
         self.returned: deque[int] = deque()
         self._is_closed = False
@@ -149,7 +151,9 @@ class Transfers:
     def tend(self) -> None:
         """Give back the loans whose areas nobody refers to any more. Call it before each write."""
         while self.returned:
-            self._loans.give_back(self.returned.popleft())
+            loan = self.returned.popleft()
+            self._mapped_bytes -= self._mapped.pop(loan)
+            self._loans.give_back(loan)
 
     def close(self) -> None:
         """End all loans after the end of the link."""
@@ -197,6 +201,9 @@ class Transfers:
 
     def _map(self, frame: Frame) -> bool:
         loan = frame.loan
+        # The lender hears later than this side that a loan is over, so an honest one never lends too much.
+        if self._mapped_bytes + frame.size > self._limit:
+            raise RemoteProtocolError(f"it lends more than {self._limit} bytes of shared memory (shared_memory)")
         try:
             view = self._mappings.open(
                 self.peer_pid, frame.descriptor - 1, frame.segment, frame.size, lambda: self.returned.append(loan)
@@ -204,6 +211,8 @@ class Transfers:
         except OSError as error:
             logger.debug("shared memory cannot be opened, and is fetched: %s", error)
             return False
+        self._mapped[loan] = frame.size
+        self._mapped_bytes += frame.size
         self._loans.take(loan)
         frame.attached = view
         return True

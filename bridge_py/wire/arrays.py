@@ -34,6 +34,13 @@ def library(name: str) -> Any:
         raise CodecError(f"a value of {name} has come, and {name} cannot be imported here: {error}") from error
 
 
+def private_copy(data: bytes | memoryview) -> bytes:
+    """Copy a buffer whose content is checked and then relied on: its sender may still change it if it is shared."""
+    if not isinstance(data, (bytes, memoryview)):
+        raise TypeError(f"a {type(data).__name__} in place of bytes")
+    return bytes(data)
+
+
 def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
     """Encode a memoryview of any shape whose format is one native type."""
     if value.format not in memoryview(b"").cast("B").format + "bhilqnBHILQNefd?c":
@@ -136,7 +143,7 @@ def _decode_array(decoder: Decoder, payload: memoryview) -> Any:
     dtype = _dtype_of(descr)
     if dtype.hasobject:
         raise TypeError(f"an array of dtype {dtype}")
-    found = np.ndarray(tuple(shape), dtype, data, order="F" if order == "F" else "C")
+    found = np.ndarray(_shape(shape), dtype, data, order="F" if order == "F" else "C")
     if found.nbytes != len(data):
         raise ValueError(f"{len(data)} bytes for an array of {found.nbytes}")
     found.flags.writeable = False
@@ -157,13 +164,20 @@ def _with_tuples(descr: Any) -> Any:
         return [_field(field) for field in descr]
     # A dtype of fixed-size subarrays: the item's description and the shape.
     item, shape = descr
-    return _with_tuples(item), tuple(shape)
+    return _with_tuples(item), _shape(shape)
 
 
 def _field(field: list[Any]) -> tuple[Any, ...]:
     name, descr, *shape = field
     name = tuple(name) if isinstance(name, list) else name
-    return (name, _with_tuples(descr), *map(tuple, shape))
+    return (name, _with_tuples(descr), *map(_shape, shape))
+
+
+def _shape(found: Any) -> tuple[int, ...]:
+    # A range would be one of any length, and -1 a length that numpy chooses.
+    if type(found) is not list or not all(type(length) is int and length >= 0 for length in found):
+        raise ValueError(f"a shape that is no list of sizes: {found!r:.100}")
+    return tuple(found)
 
 
 def _decode_memoryview(decoder: Decoder, payload: memoryview) -> memoryview:
@@ -171,7 +185,7 @@ def _decode_memoryview(decoder: Decoder, payload: memoryview) -> memoryview:
     view = memoryview(data).toreadonly()
     if len(shape) == 1 and kind == "B":
         return view
-    return view.cast("B").cast(kind, tuple(shape)) if data else memoryview(b"").cast("B").cast(kind)
+    return view.cast("B").cast(kind, _shape(shape)) if data else memoryview(b"").cast("B").cast(kind)
 
 
 def _decode_array_array(decoder: Decoder, payload: memoryview) -> array.array[Any]:
@@ -191,7 +205,11 @@ def _decode_tensor(decoder: Decoder, payload: memoryview) -> Any:
     dtype = getattr(torch, name)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"a tensor of dtype {name}")
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+    return (
+        torch.frombuffer(bytearray(data), dtype=dtype).reshape(_shape(shape))
+        if data
+        else torch.empty(_shape(shape), dtype=dtype)
+    )
 
 
 ENCODERS: Final = {

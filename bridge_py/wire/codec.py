@@ -44,7 +44,7 @@ from typing import Any, Final
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
-from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, name_of, parts_of, type_of
+from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, is_panic, name_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
@@ -380,7 +380,12 @@ class ValueDecoder:
             return self._area[offset : offset + size]
         if code == _UNREADABLE:
             raise DecodeError(str(payload, "utf-8"))
-        return decoder_of(code)(self, payload)
+        try:
+            return decoder_of(code)(self, payload)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise ValueError(f"a library panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
 
     def value(self, payload: memoryview) -> Any:
         """Decode the value that is an extension's payload."""

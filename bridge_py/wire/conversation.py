@@ -80,7 +80,7 @@ class Conversation:
         self._said_goodbye = self._heard_goodbye = False
         self._out: list[bytes] = []
         self._along: list[bytes] = []
-        self._bulk: deque[bytes] = deque()
+        self._bulk: deque[tuple[int, bytes]] = deque()  # pieces of areas, each with its loan
         self._receivers: dict[int, Callable[[Frame], bool]] = {
             Kind.HELLO: self._heard_hello_frame,
             Kind.CALL: self._peer_opened,
@@ -205,7 +205,7 @@ class Conversation:
         pieces. Frames that are not urgent wait for a batch with other frames.
         """
         if self._bulk:
-            self._out.append(self._bulk.popleft())
+            self._out.append(self._next_piece())
         if not self._out:
             return b""
         data = b"".join(self._out + self._along)
@@ -330,7 +330,12 @@ class Conversation:
         self._along.append(self._encode(frame))
 
     def _send_bulk(self, frame: Frame) -> None:
-        self._bulk.append(self._encode(frame))
+        self._bulk.append((frame.loan, self._encode(frame)))
+
+    def _next_piece(self) -> bytes:
+        loan, piece = self._bulk.popleft()
+        self.loans.piece_goes(loan)
+        return piece
 
     def _encode(self, frame: Frame) -> bytes:
         if frame.kind != Kind.HELLO and not self._said_hello:

@@ -13,6 +13,9 @@ it asks. The life of a loan, seen by its lender (the borrower's view is the mirr
                each, `size` bytes in all) RETURNED       over
     taken      nothing                    RETURNED       over
 
+Asked for and not on their way yet may be 64 pieces of a loan. So a borrower that asks and does not read cannot make
+its lender pile up the area in memory.
+
 Only the borrower ends a loan, exactly once. BUFFER may cross RETURNED on the wire, so the borrower silently drops
 pieces of a loan that is over.
 """
@@ -26,6 +29,7 @@ from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import Frame, Kind
 
 PIECE_BYTES: Final = 64 * 1024
+MOST_ASKED: Final = 64  # pieces
 MAX_AREA_BYTES: Final = 1 << 40
 _TAKEN: Final = -1
 Send = Callable[[Frame], None]
@@ -46,6 +50,7 @@ class Loans:
         self._last_of_peer = 0
         self._lent: dict[int, int] = {}  # loan -> pieces that were asked for and are not sent yet, or _TAKEN
         self._unsent: dict[int, int] = {}  # loan -> bytes
+        self._under_way: dict[int, int] = {}  # loan -> pieces that were asked for and have not left this side
         self._borrowed: dict[int, int] = {}  # loan -> pieces that we asked for and that have not come, or _TAKEN
         self._missing: dict[int, int] = {}  # loan -> bytes
 
@@ -62,12 +67,12 @@ class Loans:
             raise LocalProtocolError(f"an area of {size} bytes cannot be lent; the limit is {self._max_area}")
         loan = self._next_id
         self._next_id += 1
-        self._lent[loan], self._unsent[loan] = 0, size
+        self._lent[loan], self._unsent[loan], self._under_way[loan] = 0, size, 0
         return loan
 
     def withdraw(self, loan: int) -> None:
         """Forget a loan that no frame has named."""
-        del self._lent[loan], self._unsent[loan]
+        del self._lent[loan], self._unsent[loan], self._under_way[loan]
 
     def wanted(self, loan: int) -> int:
         """How many pieces were asked for and are not sent yet.
@@ -83,6 +88,11 @@ class Loans:
         self._lent[loan] -= 1
         self._unsent[loan] -= size or len(data)
         self._send_bulk(Frame(Kind.BUFFER, number=size, body=data, loan=loan))
+
+    def piece_goes(self, loan: int) -> None:
+        """Note that a piece leaves this side. The loan may be over."""
+        if loan in self._under_way:
+            self._under_way[loan] -= 1
 
     # Frames that the borrower sends.
 
@@ -142,7 +152,10 @@ class Loans:
         asked = self._lent.get(frame.loan, _TAKEN)
         if asked == _TAKEN or not 0 < frame.number <= MAX_AREA_BYTES:
             raise RemoteProtocolError(f"pieces of loan {frame.loan} cannot be asked for")
-        self._lent[frame.loan] = asked + frame.number
+        under_way = self._under_way[frame.loan] + frame.number
+        if under_way > MOST_ASKED:
+            raise RemoteProtocolError(f"{under_way} pieces of loan {frame.loan} at a time; the limit is {MOST_ASKED}")
+        self._lent[frame.loan], self._under_way[frame.loan] = asked + frame.number, under_way
         return True
 
     def peer_took(self, frame: Frame) -> bool:
@@ -156,5 +169,5 @@ class Loans:
         """Check a RETURNED frame, and end the loan."""
         if self._lent.pop(frame.loan, None) is None:
             raise RemoteProtocolError(f"loan {frame.loan} was given back, which is not open")
-        del self._unsent[frame.loan]
+        del self._unsent[frame.loan], self._under_way[frame.loan]
         return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from .arrays import library
+from .arrays import library, private_copy
 from .errors import CodecError
 from .extensions import to_zone, zone_of
 from .registry import Decoder, Encoder, Refused, hashable, type_of
@@ -52,12 +52,25 @@ def _is_pandas(value: Any) -> bool:
 def _to_array(content: Any, decoder: Decoder) -> Any:
     name, parts = content
     if name == "objects":
-        return _objects(decoder.whole(parts))
-    return parts if name == "numpy" else _ARRAYS[name][1](parts, decoder)
+        return _objects(_cells(parts, decoder))
+    return _numbers(parts) if name == "numpy" else _ARRAYS[name][1](parts, decoder)
 
 
-def _objects(cells: list[Any]) -> Any:
+def _numbers(found: Any) -> Any:
+    """Check that a part is an array of numpy's: other objects may be made to stand for more items than have come."""
+    if type(found) is not library("numpy").ndarray:
+        raise TypeError(f"a {type(found).__name__} in place of an array")
+    return found
+
+
+def _cells(data: Any, decoder: Decoder) -> Any:
+    return decoder.whole(memoryview(private_copy(data)))
+
+
+def _objects(cells: Any) -> Any:
     np = library("numpy")
+    if type(cells) is not list:
+        raise TypeError(f"a {type(cells).__name__} in place of a list of cells")
     return np.fromiter(cells, dtype=object, count=len(cells))
 
 
@@ -68,7 +81,9 @@ def _categorical(encoder: Encoder, value: Any) -> Any:
 def _to_categorical(parts: Any, decoder: Decoder) -> Any:
     pd = library("pandas")
     codes, categories, ordered = parts
-    return pd.Categorical.from_codes(codes.copy(), dtype=pd.CategoricalDtype(_to_index(categories, decoder), ordered))
+    return pd.Categorical.from_codes(
+        _numbers(codes).copy(), dtype=pd.CategoricalDtype(_to_index(categories, decoder), ordered)
+    )
 
 
 def _moments(encoder: Encoder, value: Any) -> Any:
@@ -96,7 +111,7 @@ def _to_zone(found: Any) -> Any:
 def _to_datetimes(parts: Any, _decoder: Decoder) -> Any:
     pd = library("pandas")
     numbers, unit, zone, freq = parts
-    index = pd.DatetimeIndex(numbers.copy().view(f"M8[{unit}]"))
+    index = pd.DatetimeIndex(_numbers(numbers).copy().view(f"M8[{unit}]"))
     if zone is not None:
         index = index.tz_localize("UTC").tz_convert(_to_zone(zone))
     return _with_freq(index, freq).array
@@ -105,7 +120,7 @@ def _to_datetimes(parts: Any, _decoder: Decoder) -> Any:
 def _to_timedeltas(parts: Any, _decoder: Decoder) -> Any:
     pd = library("pandas")
     numbers, unit, _zone, freq = parts
-    return _with_freq(pd.TimedeltaIndex(numbers.copy().view(f"m8[{unit}]")), freq).array
+    return _with_freq(pd.TimedeltaIndex(_numbers(numbers).copy().view(f"m8[{unit}]")), freq).array
 
 
 def _with_freq(index: Any, freq: str | None) -> Any:
@@ -147,7 +162,7 @@ def _periods(encoder: Encoder, value: Any) -> Any:
 def _to_periods(parts: Any, _decoder: Decoder) -> Any:
     pd = library("pandas")
     ordinals, freq = parts
-    return pd.PeriodIndex.from_ordinals(ordinals.copy(), freq=freq).array
+    return pd.PeriodIndex.from_ordinals(_numbers(ordinals).copy(), freq=freq).array
 
 
 def _intervals(encoder: Encoder, value: Any) -> Any:
@@ -165,7 +180,7 @@ def _masked(encoder: Encoder, value: Any) -> Any:
 
 
 def _to_masked(name: str) -> Callable[[Any, Decoder], Any]:
-    return lambda parts, _decoder: getattr(library("pandas").arrays, name)(*parts, copy=True)
+    return lambda parts, _decoder: getattr(library("pandas").arrays, name)(*map(_numbers, parts), copy=True)
 
 
 def _strings(encoder: Encoder, value: Any) -> Any:
@@ -183,7 +198,7 @@ def _to_string_dtype(storage: str, is_nan: bool) -> Any:
 
 def _to_strings(parts: Any, decoder: Decoder) -> Any:
     cells, dtype = parts
-    return library("pandas").array(_objects(decoder.whole(cells)), dtype=_to_string_dtype(*dtype))
+    return library("pandas").array(_objects(_cells(cells, decoder)), dtype=_to_string_dtype(*dtype))
 
 
 def _arrow_strings(encoder: Encoder, value: Any) -> Any:
@@ -217,7 +232,7 @@ def _arrow_stream(value: Any) -> memoryview:
 def _from_arrow(data: Any) -> Any:
     from .tables import checked, read_stream
 
-    return checked(read_stream(bytes(data)).read_all()).column(0)
+    return checked(read_stream(data).read_all()).column(0)
 
 
 def _plain(encoder: Encoder, value: Any) -> Any:
@@ -271,7 +286,9 @@ def _to_index(content: Any, decoder: Decoder) -> Any:
     kind, labels, rest, names = content
     names = list(map(hashable, names))
     if kind == "MultiIndex":
-        return pd.MultiIndex([_to_index(level, decoder) for level in labels], rest, names=names)
+        # pandas keeps the codes that it has checked, and reads the levels with them.
+        codes = [_numbers(codes).copy() for codes in rest]
+        return pd.MultiIndex([_to_index(level, decoder) for level in labels], codes, names=names)
     if kind == "RangeIndex":
         return pd.RangeIndex(*labels, name=names[0])
     if kind == "objects":
@@ -311,9 +328,12 @@ def _to_frame(parts: Any, decoder: Decoder) -> Any:
     columns, index = _to_index(columns, decoder), _to_index(index, decoder)
     if isinstance(arrays, list):
         found = {at: _as_series(_to_array(array, decoder)) for at, array in enumerate(arrays)}
+        # pandas would fill columns up to the length of the index, which may be a range of any length.
+        if any(len(column) != len(index) for column in found.values()):
+            raise ValueError(f"columns that are not as long as the index, {len(index)}")
         frame = pd.DataFrame(found, index=range(len(index)))
     else:
-        frame = pd.DataFrame(arrays, copy=True)
+        frame = pd.DataFrame(_numbers(arrays), copy=True)
     frame.columns, frame.index = columns, index
     return _with_about(frame, about)
 

@@ -197,6 +197,11 @@ def decoder_of(code: int) -> Decode:
     return decode
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether an error is a panic of a library in Rust, which is no `Exception`. The operation is impossible."""
+    return type(error).__name__ == "PanicException"
+
+
 def hashable(key: Any) -> Any:
     """Turn the lists in a key back into tuples: MessagePack makes lists of tuples."""
     return tuple(map(hashable, key)) if type(key) is list else key

@@ -10,9 +10,10 @@ import io
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .arrays import library
+from .arrays import library, private_copy
+from .arrow_streams import check_messages
 from .errors import CodecError
-from .registry import Decoder, Encoder, Refused
+from .registry import Decoder, Encoder, Refused, is_panic
 
 _TABLE: Final = 20
 _EXTENSION: Final = b"ARROW:extension:name"
@@ -77,9 +78,15 @@ def stream_of(schema: Any, parts: list[Any]) -> memoryview:
     return memoryview(data)
 
 
-def read_stream(data: Any) -> Any:
-    """Open the reader of a stream. Raises `CodecError` for types that are not known here."""
+def read_stream(data: bytes | memoryview) -> Any:
+    """Open the reader of a stream, of which it makes a copy if the peer could change it.
+
+    Raises `CodecError` for types that are not known here, and `ValueError` for a stream that announces what it does
+    not hold.
+    """
     pa = library("pyarrow")
+    data = private_copy(data)
+    check_messages(data)
     reader = pa.ipc.open_stream(pa.py_buffer(data))
     for field in reader.schema:
         _check_known(field)
@@ -133,7 +140,7 @@ def _without_panic() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not is_panic(error):
             raise
         raise ValueError(f"polars panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
 
@@ -159,6 +166,8 @@ def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
 
 def _decode_polars(kind: str, name: str, data: Any) -> Any:
     polars = library("polars")
+    data = private_copy(data)
+    check_messages(data)
     with _without_panic():
         frame = polars.read_ipc_stream(io.BytesIO(data))
     return frame.to_series().rename(name) if kind == "Series" else frame

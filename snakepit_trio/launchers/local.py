@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from bridge_py.buffers.shared_memory import fix_size, make_memory
 from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, last_started
 from bridge_py.wire.environment import OPTIONS_VARIABLE, SECRET_VARIABLE
 from snakepit_trio._config.config import PoolConfig
@@ -116,10 +117,12 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
 
 def _make_ledger() -> int:
     # The ledger is in no folder, and its memory is allocated here. If there is no room, this
-    # raises. Without the allocation, the first process that writes to the ledger would get a SIGBUS.
-    ledger = os.memfd_create("snakepit-ledger")
+    # raises. Without the allocation, the first process that writes to the ledger would get a SIGBUS. So would the host
+    # if the worker could shrink it.
+    ledger = make_memory("snakepit-ledger")
     try:
         os.posix_fallocate(ledger, 0, LEDGER_BYTES)
+        fix_size(ledger)
     except BaseException:
         os.close(ledger)
         raise

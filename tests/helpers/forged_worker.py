@@ -1,0 +1,146 @@
+"""A worker that forges what it sends: the name of the call says how. Run in place of the real one by tests."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import grpclib.const
+import grpclib.server
+
+from bridge_py.link.channel import LINK_METHOD, BatchCodec
+from bridge_py.wire import codec
+from bridge_py.wire.conversation import PROTOCOL_VERSION
+from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.loans import PIECE_BYTES
+
+SIZE = 200_000
+OURS = b"o" * SIZE
+NOTHING = codec.encode(None).body
+ASKED = {"all_pieces": [1 << 39], "without_reading": [8] * 200}
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+Send = Callable[[Frame], Awaitable[None]]
+
+
+def in_area(size: int) -> bytes:
+    """The message of a memoryview of its area, which has `size` bytes."""
+    return codec.encode(memoryview(bytes(size))).body
+
+
+def memory(data: bytes, name: str, seals: int = SEALS) -> int:
+    """Make memory as an honest worker has it, except for the seals."""
+    descriptor = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+    os.pwrite(descriptor, data, 0)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def words(rows: int) -> Any:
+    """Make a table of texts."""
+    import pyarrow as pa
+
+    return pa.table({"word": [f"{number:09}" for number in range(rows)]})
+
+
+class ForgedLink:
+    """The Link service."""
+
+    def __init__(self, secret: str, ledger: int) -> None:
+        self._secret = secret
+        self._ledger = ledger
+        self._loan = 0
+        self._open = memory(OURS, "lent")
+        self._unsealed = memory(OURS, "unsealed", seals=0)
+        self._table = -1
+        self._pieces: dict[int, Iterator[bytes]] = {}
+
+    def __mapping__(self) -> dict[str, Any]:
+        cardinality = grpclib.const.Cardinality.STREAM_STREAM
+        return {LINK_METHOD: grpclib.const.Handler(self._serve, cardinality, bytes, bytes)}
+
+    async def _serve(self, stream: Any) -> None:
+        async def send(frame: Frame) -> None:
+            await stream.send_message(encode_batch([frame]))
+
+        hello = {"protocol": PROTOCOL_VERSION, "secret": self._secret, "pid": os.getpid(), "tools": []}
+        await send(Frame(Kind.HELLO, body=codec.encode_plain(hello)))
+        while (data := await stream.recv_message()) is not None:
+            for frame in decode_batch(data):
+                await self._answer(frame, send)
+
+    async def _answer(self, frame: Frame, send: Send) -> None:
+        if frame.kind == Kind.CALL and frame.name == "ask_for_pieces":
+            for number in ASKED[frame.session_id]:
+                await send(Frame(Kind.FETCH, number=number, loan=frame.loan))
+        elif frame.kind == Kind.CALL:
+            answer = getattr(self, f"_{frame.name}")(**codec.decode(frame.body, frame.attached))
+            answer.kind, answer.call_id = Kind.RESULT, frame.call_id
+            await send(answer)
+        elif frame.kind == Kind.FETCH:
+            for _ in range(frame.number):
+                if (piece := next(self._pieces[frame.loan], None)) is not None:
+                    await send(Frame(Kind.BUFFER, loan=frame.loan, body=piece))
+
+    def _lend(self, descriptor: int, name: str, size: int = SIZE, body: bytes = b"") -> Frame:
+        self._loan += 1
+        self._pieces[self._loan] = (OURS[at : at + PIECE_BYTES] for at in range(0, size, PIECE_BYTES))
+        body = body or in_area(size)
+        return Frame(0, body=body, loan=self._loan, size=size, descriptor=descriptor + 1, segment=name)
+
+    # Answers.
+
+    def _say(self, body: bytes) -> Frame:
+        """Send any message as a value."""
+        return Frame(0, body=body)
+
+    def _lend_honestly(self) -> Frame:
+        return self._lend(self._open, "lent")
+
+    def _lend_more_of_it(self, size: int) -> Frame:
+        return self._lend(self._open, "lent", size)
+
+    def _lend_unsealed(self) -> Frame:
+        return self._lend(self._unsealed, "unsealed")
+
+    def _shrink_unsealed(self) -> Frame:
+        os.ftruncate(self._unsealed, 0)
+        return self._say(NOTHING)
+
+    def _lend_file(self, path: str) -> Frame:
+        return self._lend(os.open(path, os.O_PATH), path)
+
+    def _lend_table(self, rows: int) -> Frame:
+        encoded = codec.encode(words(rows))
+        self._table = memory(b"".join(encoded.buffers), "table")
+        return self._lend(self._table, "table", encoded.size, encoded.body)
+
+    def _scribble(self) -> Frame:
+        os.pwrite(self._table, b"\xff" * os.fstat(self._table).st_size, 0)
+        return self._say(NOTHING)
+
+    def _shrink_ledger_and_end(self) -> Frame:
+        try:
+            os.ftruncate(self._ledger, 0)
+        finally:
+            os._exit(3)
+
+
+async def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--ledger-fd", type=int)
+    options, _ = parser.parse_known_args()
+    link = ForgedLink(os.environ["SNAKEPIT_LINK_SECRET"], options.ledger_fd)
+    server = grpclib.server.Server([link], codec=BatchCodec())
+    await server.start(sock=socket.socket(fileno=options.listen_fd))
+    await server.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
