@@ -26,11 +26,11 @@ from .buffers.buffer_sets import Sizes
 from .execution.asyncio_policy import restore_asyncio
 from .execution.ending import code_of, forks_end, leave
 from .execution.executor import ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
-from .execution.ledger import LEDGER_BYTES, note_failure
+from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
-from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE, SECRET_VARIABLE
+from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[], int]:
     _limit(options.limits)
-    secret = os.environ.pop(SECRET_VARIABLE, "")
+    secret = "" if ledger is None else take_secret(ledger)
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     with forks_end():
         adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
