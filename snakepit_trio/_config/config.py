@@ -242,6 +242,9 @@ class PoolConfig:
     #: How many calls may wait for a worker: 0 for none, None for no bound. One more raises `PoolSaturated`. Calls
     #: that a worker has given back may always wait.
     max_queue: float = attrs.field(default=10_000, converter=_to_bound, validator=_check_bound)
+    #: How many bytes of arguments waiting calls may hold together, without large buffers, whose copies wait for places
+    #: of their own. None for no bound. A call beyond it raises `PoolSaturated`.
+    max_queue_bytes: int | None = attrs.field(default=1 << 32, validator=whole(0, or_none="no bound"))
     #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any
     #: worker. "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise
     #: `WorkerBusy`. When the worker ends, each of its sessions moves to the worker that takes its next call.

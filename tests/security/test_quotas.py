@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
+import trio
 
 import snakepit_trio as snakepit
+from bridge_py import BaseAdapter, tool
 from snakepit_trio import AccessRules, MemoryStore, Quotas, SessionStore, SessionView
 
 LARGE = "x" * 1000
@@ -152,3 +156,47 @@ async def test_the_bounds_can_be_taken_away() -> None:
     view = store.of(await store.create_session("s"))
     for number in range(100):
         await view.store_program(f"p{number}", LARGE)
+
+
+# Calls that wait.
+
+
+async def test_bytes_that_wait_for_workers_are_bounded(tmp_path: Path) -> None:
+    """Few calls with large arguments, where many calls may wait."""
+    begun = tmp_path / "begun"
+    async with snakepit.open_pool(Waiting, workers=1, send_ahead=0, max_queue_bytes=100_000) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.execute, "wait", {"path": str(begun)})
+            while not begun.exists():
+                await trio.sleep(0.01)
+            for _ in range(3):
+                nursery.start_soon(pool.execute, "size", {"text": "x" * 30_000})
+            while pool.get_stats().queued < 3:
+                await trio.sleep(0.01)
+            problem = (
+                "queued=3, queued_bytes=90.*, max_queue_bytes=100000, the call's bytes=30.* larger max_queue_bytes"
+            )
+            for _ in range(10):
+                with pytest.raises(snakepit.PoolSaturated, match=problem):
+                    await pool.execute("size", {"text": "x" * 30_000})
+            nursery.start_soon(pool.execute, "size", {"text": "small"})
+            while pool.get_stats().queued < 4:
+                await trio.sleep(0.01)
+            begun.unlink()
+        assert await pool.execute("size", {"text": "x" * 1_000_000}) == 1_000_000  # it does not wait
+
+
+class Waiting(BaseAdapter):
+    """Tools that wait, and that do not."""
+
+    @tool
+    def wait(self, path: str) -> None:
+        """Make a file, and wait until it is gone."""
+        Path(path).touch()
+        while Path(path).exists():
+            time.sleep(0.01)
+
+    @tool
+    def size(self, text: str) -> int:
+        """The length of a text."""
+        return len(text)
