@@ -87,18 +87,32 @@ def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseExce
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
     """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
 
-    Raises `UsageError` if the class does not exist, is no adapter, or does not take the options. Errors of the import
-    are not caught.
+    Raises `UsageError` if the class does not exist, is no adapter, or does not take the options, or if its module is in
+    the working directory and that is not on `sys.path`. Other errors of the import are not caught.
     """
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
         raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
-    found: Any = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    found: Any = _load_file(Path(place)) if place.endswith(".py") else _import(target, place)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
         raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
     return make_adapter(found, options)
+
+
+def _import(target: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name == top and (os.path.isfile(f"{top}.py") or os.path.isdir(top)):
+            raise UsageError(
+                f"adapter {target!r}: {top} is in the working directory, where your program imports nothing, so its "
+                "workers do not either: start the program by `python -m`, add the directory to PYTHONPATH, or name the "
+                "adapter as 'path/to/file.py:Class'"
+            ) from error
+        raise
 
 
 def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
