@@ -24,6 +24,7 @@ class Item:
 
     order = 0
     assigned_at = 0.0
+    size = 1
 
     def __init__(self, session_id: str, affinity: Affinity) -> None:
         self.session_id = session_id

@@ -1,7 +1,7 @@
 """`python -m bridge_py`: a worker process.
 
 The host starts it with an inherited listening socket, so that connecting needs no retries, and with
-the link's secret in the environment.
+the link's secret in a page of memory that both share.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ from .buffers.buffer_sets import Sizes
 from .execution.asyncio_policy import restore_asyncio
 from .execution.ending import code_of, forks_end, leave
 from .execution.executor import ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
-from .execution.ledger import LEDGER_BYTES, note_failure
+from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
-from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE, SECRET_VARIABLE
+from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[], int]:
     _limit(options.limits)
-    secret = os.environ.pop(SECRET_VARIABLE, "")
+    secret = "" if ledger is None else take_secret(ledger)
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     with forks_end():
         adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
@@ -87,18 +87,32 @@ def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseExce
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
     """Make the adapter that `package.module:Class` or `path/to/file.py:Class` names.
 
-    Raises `UsageError` if the class does not exist, is no adapter, or does not take the options. Errors of the import
-    are not caught.
+    Raises `UsageError` if the class does not exist, is no adapter, or does not take the options, or if its module is in
+    the working directory and that is not on `sys.path`. Other errors of the import are not caught.
     """
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
         raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
-    found: Any = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    found: Any = _load_file(Path(place)) if place.endswith(".py") else _import(target, place)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
         raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
     return make_adapter(found, options)
+
+
+def _import(target: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name == top and (os.path.isfile(f"{top}.py") or os.path.isdir(top)):
+            raise UsageError(
+                f"adapter {target!r}: {top} is in the working directory, where your program imports nothing, so its "
+                "workers do not either: start the program by `python -m`, add the directory to PYTHONPATH, or name the "
+                "adapter as 'path/to/file.py:Class'"
+            ) from error
+        raise
 
 
 def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:

@@ -31,6 +31,7 @@ class Item:
     assigned_at = 0.0
 
     def __init__(self, session_id: str = "", affinity: Affinity = "hint") -> None:
+        self.size = 1 + len(session_id)
         self.session_id = session_id
         self.affinity = affinity
 
@@ -180,6 +181,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         assert self.scheduler.queued == len(self.waiting)
+        assert self.scheduler.queued_bytes == sum(call.size for call in self.waiting)
         assert {call: slot for slot in self.slots for call in slot.calls.values()} == self.held
         self._compare_homes()
         for slot in self.slots:

@@ -160,7 +160,9 @@ class Tainted(PoolError):
 
 
 class PoolSaturated(PoolError):
-    """The queue is full: `max_queue` calls wait for a worker. The call was not taken; other calls are unharmed.
+    """The queue is full: `max_queue` calls wait for a worker, or they hold `max_queue_bytes` of arguments.
+
+    The call was not taken; other calls are unharmed.
 
     Call again later, or bound how many calls are under way: `Pool.map` never has more than `limit` under way.
     """

@@ -2,6 +2,9 @@
 
 It tells which call the worker has started last. If a worker could not start, it tells why. Unlike a pipe or a link, it
 loses nothing, and no other news of the worker's death can come before it.
+
+At first it holds the link's secret, until the worker takes that. An environment would show the secret to other
+programs as long as the worker lives.
 """
 
 from __future__ import annotations
@@ -17,6 +20,19 @@ _CALL: Final = struct.Struct("<Q")
 _SIZE: Final = struct.Struct("<H")
 _TEXT_AT: Final = _CALL.size + _SIZE.size
 _LONGEST: Final = 2000  # bytes
+_SECRET: Final = slice(2048, 2112)
+
+
+def give_secret(ledger: mmap, secret: str) -> None:
+    """Leave the link's secret for the worker: 64 characters of ASCII at the most."""
+    ledger[_SECRET] = secret.encode("ascii").ljust(_SECRET.stop - _SECRET.start, b"\0")
+
+
+def take_secret(ledger: mmap) -> str:
+    """Return the link's secret, and remove it from the page."""
+    secret = ledger[_SECRET].rstrip(b"\0").decode("ascii")
+    ledger[_SECRET] = bytes(_SECRET.stop - _SECRET.start)
+    return secret
 
 
 def note_start(ledger: mmap, call_id: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-SECRET_VARIABLE: Final = "SNAKEPIT_LINK_SECRET"  # noqa: S105 - the name of a variable
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
 OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"

@@ -62,6 +62,7 @@ class Call:
         "parent",
         "returns",
         "session_id",
+        "size",
         "state",
         "timeout",
         "worker",
@@ -80,6 +81,7 @@ class Call:
         self.name = name
         self.affinity: Affinity = affinity  # how it keeps to the worker of its session
         self.body, self.buffers = encoded
+        self.size = len(self.body)  # bytes; `SharedCopies` bounds its large buffers
         self.session_id = session_id
         now = trio.current_time()
         self.deadline = math.inf if timeout is None else now + timeout

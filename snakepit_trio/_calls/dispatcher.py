@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,10 +46,12 @@ class Dispatcher:
     def __init__(self, config: PoolConfig) -> None:
         self._concurrency = config.concurrency
         self._max_queue = config.max_queue
+        self._max_queue_bytes = math.inf if config.max_queue_bytes is None else config.max_queue_bytes
         self._scheduler: Scheduler[Call] = Scheduler(
             concurrency=config.concurrency,
             ahead=config.ahead,
             most=config.max_queue,
+            most_bytes=self._max_queue_bytes,
             sessions=config.affinity_sessions,
         )
         self._workers: dict[Slot[Call], CallWorker] = {}
@@ -115,10 +118,15 @@ class Dispatcher:
                 raise _failure(call, error) from error
 
     def _saturated(self, call: Call) -> PoolSaturated:
+        limit, bound = "max_queue", f"max_queue={self._max_queue}"
+        if self.queued < self._max_queue:
+            limit = "max_queue_bytes"
+            bound = f"queued_bytes={self._scheduler.queued_bytes}, max_queue_bytes={self._max_queue_bytes}"
+            bound += f", the call's bytes={call.size}"
         return PoolSaturated(
-            f"{call.name!r} was not taken: the queue is full (queued={self.queued}, max_queue={self._max_queue},"
-            f" running={self.running}, workers={len(self._workers)}). Call again later, draw calls through pool.map,"
-            " or open the pool with more workers or a larger max_queue"
+            f"{call.name!r} was not taken: the queue is full (queued={self.queued}, {bound}, running={self.running},"
+            f" workers={len(self._workers)}). Call again later, draw calls through pool.map, or open the pool with more"
+            f" workers or a larger {limit}"
         )
 
     def _busy(self, call: Call) -> WorkerBusy:

@@ -25,6 +25,11 @@ class Schedulable(Protocol):
     assigned_at: float
 
     @property
+    def size(self) -> int:
+        """The bytes that it holds while it waits."""
+        ...
+
+    @property
     def session_id(self) -> str:
         """The id of its session; empty if it has none."""
         ...

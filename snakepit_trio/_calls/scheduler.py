@@ -1,8 +1,8 @@
 """Which worker runs which call, and when. Plain state: no await, no I/O, and time is an argument.
 
 A call goes to the least loaded worker that has a free place. If none has one, the call waits in the
-queue, where up to `most` calls may wait. A place is reserved on assignment, so two calls never get the
-same place.
+queue, where up to `most` calls may wait, which hold up to `most_bytes` together. A place is reserved
+on assignment, so two calls never get the same place.
 
 Sessions: a call of a session goes to the worker that served the session last. With the affinity "hint"
 it does so only if that worker has a free place. With a strict affinity it waits for that worker, or
@@ -31,7 +31,7 @@ _SMOOTHING: Final = 0.25
 
 
 class QueueFull(Exception):
-    """A new call would have to wait, but as many calls as allowed wait already."""
+    """A new call would have to wait, but as many calls or bytes as allowed wait already."""
 
 
 class PlaceTaken(Exception):
@@ -47,15 +47,17 @@ class Scheduler(Generic[C]):
         concurrency: int,
         ahead: int,
         most: float = NEVER,
+        most_bytes: float = NEVER,
         sessions: int = 10_000,
     ) -> None:
         self._concurrency = concurrency
         self._limit = concurrency + ahead
         self._most = most
+        self._most_bytes = most_bytes
         self._order = itertools.count(1)
         self._queue: FifoQueue[C] = FifoQueue()  # calls that may go to any worker
         self._sessions: SessionQueues[C] = SessionQueues(sessions)
-        self._queued = 0
+        self._queued = self._queued_bytes = 0
         # Slots with free places, by how many calls they hold.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
         self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, with room for calls ahead
@@ -65,6 +67,11 @@ class Scheduler(Generic[C]):
     def queued(self) -> int:
         """Calls that wait for a worker."""
         return self._queued
+
+    @property
+    def queued_bytes(self) -> int:
+        """The bytes that waiting calls hold."""
+        return self._queued_bytes
 
     @property
     def has_sent_ahead(self) -> bool:
@@ -102,9 +109,9 @@ class Scheduler(Generic[C]):
         if slot is not None:
             self._assign(slot, call, now)
             return slot
-        if self._queued >= self._most:
+        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
             raise QueueFull
-        self._queued += 1
+        self._count(call)
         if call.session_id and call.affinity != "hint":
             self._sessions.append(call)
         else:
@@ -114,7 +121,8 @@ class Scheduler(Generic[C]):
     def withdraw(self, call: C) -> bool:
         """Take a waiting call out of the queue. Returns False if it does not wait."""
         found = self._queue.remove(call) or self._sessions.remove(call)
-        self._queued -= found
+        if found:
+            self._count(call, -1)
         return found
 
     def release(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
@@ -139,7 +147,7 @@ class Scheduler(Generic[C]):
 
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Put a call that was assigned, but never started, back at its position in the queue."""
-        self._queued += 1
+        self._count(call)
         if call.session_id and call.affinity != "hint":
             slot = self._sessions.put_back(call)
             return self._spread(now) if slot is None else self._fill(slot, now)
@@ -172,6 +180,7 @@ class Scheduler(Generic[C]):
             self._sessions.drop(call)
         self._sessions.mend(self._slots)
         self._queued = len(self._queue) + self._sessions.queued
+        self._queued_bytes = sum(call.size for call in (*self._queue, *self._sessions))
         for slot in self._slots:
             self._place(slot)
             self._fill(slot, now)
@@ -273,8 +282,13 @@ class Scheduler(Generic[C]):
     def _take_for(self, slot: Slot[C]) -> C | None:
         group = self._next_group(slot) if self._sessions.queued else None
         call = self._queue.pop() if group is None or self._queue.head <= group.head else self._sessions.take(group)
-        self._queued -= call is not None
+        if call is not None:
+            self._count(call, -1)
         return call
+
+    def _count(self, call: C, change: int = 1) -> None:
+        self._queued += change
+        self._queued_bytes += change * call.size
 
     def _next_group(self, slot: Slot[C]) -> Group[C]:
         own, unbound = slot.group, self._sessions.unbound

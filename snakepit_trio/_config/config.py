@@ -1,4 +1,4 @@
-"""A pool's configuration: one validated class, its launcher, and the adapter of pools that name none."""
+"""A pool's configuration: one validated class, and its launcher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import time
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +29,12 @@ from snakepit_trio.state.store import DEFAULT_TTL, SessionStore
 from .adapters import Adapter, GrpcPython
 from .limits import Limits, share_of_cores
 from .policies import Affinity, RecyclePolicy, RetryPolicy
+from .settings_file import default_adapter
 
 if TYPE_CHECKING:
     from snakepit_trio._connections.base import WorkerProcess
     from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
-SHOWCASE: Final = "bridge_py.adapters.showcase:Showcase"
-ADAPTER_VARIABLE: Final = "SNAKEPIT_ADAPTER"
 LANE_VARIABLE: Final = "SNAKEPIT_LANE"
 
 
@@ -244,6 +242,9 @@ class PoolConfig:
     #: How many calls may wait for a worker: 0 for none, None for no bound. One more raises `PoolSaturated`. Calls
     #: that a worker has given back may always wait.
     max_queue: float = attrs.field(default=10_000, converter=_to_bound, validator=_check_bound)
+    #: How many bytes of arguments waiting calls may hold together, without large buffers, whose copies wait for places
+    #: of their own. None for no bound. A call beyond it raises `PoolSaturated`.
+    max_queue_bytes: int | None = attrs.field(default=1 << 32, validator=whole(0, or_none="no bound"))
     #: Where calls of a session go. "hint": to the worker that served it last if that has a free place, else to any
     #: worker. "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise
     #: `WorkerBusy`. When the worker ends, each of its sessions moves to the worker that takes its next call.
@@ -295,31 +296,6 @@ class PoolConfig:
             self.shared_memory if self.shares_memory else 0,
             self.compress_from,
         )
-
-
-def default_adapter() -> str:
-    """The adapter that `SNAKEPIT_ADAPTER` or `[tool.snakepit]` in the nearest pyproject.toml names, else the showcase.
-
-    Raises `UsageError` if the pyproject.toml cannot be read or names something that is not text.
-    """
-    if named := os.environ.get(ADAPTER_VARIABLE):
-        return named
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        path = folder / "pyproject.toml"
-        if path.is_file():
-            return _adapter_in(path) or SHOWCASE
-    return SHOWCASE
-
-
-def _adapter_in(path: Path) -> str | None:
-    try:
-        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("snakepit", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be read for [tool.snakepit]: {error}") from error
-    adapter = table.get("adapter")
-    if adapter is not None and not isinstance(adapter, str):
-        raise UsageError(f"{path}: [tool.snakepit] adapter is {adapter!r}; write it as 'package.module:Class'")
-    return adapter
 
 
 def _target_of(adapter: type[BaseAdapter]) -> str:

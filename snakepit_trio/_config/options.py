@@ -53,6 +53,7 @@ class FurtherOptions(TypedDict, total=False):
     taint_after: int
     taint_period: float
     max_queue: int | None
+    max_queue_bytes: int | None
     affinity: Affinity
     affinity_sessions: int
     limits: Limits | None

@@ -35,11 +35,15 @@ def start_ticks(pid: int) -> int | None:
 
 
 def pids_of(variable: str, value: str) -> set[int]:
-    """The living processes that have a variable with this value. Processes of other users cannot be seen."""
+    """The living processes that have a variable with this value.
+
+    Processes of other users cannot be seen. The first process of the machine or container does not count: all others
+    descend from it.
+    """
     mark = f"{variable}={value}".encode()
     found = set()
     for name in os.listdir("/proc"):
-        if name.isdigit():
+        if name.isdigit() and name != "1":
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
                 if mark in file.read().split(b"\0") and start_ticks(int(name)) is not None:
                     found.add(int(name))
@@ -47,10 +51,22 @@ def pids_of(variable: str, value: str) -> set[int]:
 
 
 def kill(pids: set[int]) -> None:
-    """Kill processes. Processes that are gone by now are passed over."""
+    """Kill processes. Processes that are gone by now are passed over.
+
+    Nothing is killed if the pids in /proc are another namespace's, and so another process's here.
+    """
+    if not _proc_is_ours():
+        return
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _proc_is_ours() -> bool:
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def parents() -> dict[int, int]:
@@ -74,8 +90,11 @@ def with_descendants(pids: set[int]) -> set[int]:
 
 
 def alive(recorded: dict[int, int | None]) -> set[int]:
-    """The pids of recorded processes that live. A pid alone proves nothing: by now another process may have it."""
-    return {pid for pid, ticks in recorded.items() if ticks is not None and start_ticks(pid) == ticks}
+    """The pids of recorded processes that live. A pid alone proves nothing: by now another process may have it.
+
+    Pid 1 and what is no pid (0, and negative numbers, which stand for groups and for everything) never count.
+    """
+    return {pid for pid, ticks in recorded.items() if pid > 1 and ticks is not None and start_ticks(pid) == ticks}
 
 
 def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
@@ -103,7 +122,7 @@ def remove_files(folder: str, run_id: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(f"{folder}/host.json")
     shutil.rmtree(folder, ignore_errors=True)
-    for path in glob.glob(f"/dev/shm/snakepit-{run_id}-*"):  # noqa: S108 - the run's own
+    for path in glob.glob(f"/dev/shm/snakepit-{glob.escape(run_id)}-*"):  # noqa: S108 - the run's own
         with contextlib.suppress(OSError):
             os.unlink(path)
 

@@ -21,9 +21,10 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import attrs
+import msgspec
 
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._util.log import get_logger
@@ -32,11 +33,15 @@ from .children import Child
 from .guardian import alive, kill_run, remove_files, start_ticks
 
 FOLDER_VARIABLE: Final = "SNAKEPIT_RUN_DIR"
+_SESSION_FOLDER_VARIABLE: Final = "XDG_RUNTIME_DIR"
 _LONGEST_FOLDER: Final = 60  # a socket's path holds 107 bytes: unix(7)
 _UNFINISHED: Final = ".new-"
 _UNFINISHED_AFTER: Final = 60.0  # seconds after which an unfinished folder counts as left behind
 _AT_ONCE: Final = 2.0  # seconds
+_LONGEST_FILE: Final = 1 << 16  # bytes
 
+T = TypeVar("T")
+_Pid = Annotated[int, msgspec.Meta(gt=1)]  # the first process of a machine or container is never a worker
 logger = get_logger("snakepit.processes")
 _open_here: weakref.WeakSet[ProcessRegistry] = weakref.WeakSet()
 
@@ -85,6 +90,35 @@ class Swept:
     killed: int
 
 
+class _Host(msgspec.Struct):
+    """The file `host.json` of a run."""
+
+    pid: Annotated[int, msgspec.Meta(ge=1)]
+    pool: str
+    started_at: float
+    boot: str = ""
+    pid_namespace: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its pids mean anything here.
+
+        They do not if they are from before a restart of the machine, or from another container with the same folder.
+        """
+        return (self.boot, self.pid_namespace) == (_boot_id(), _pid_namespace())
+
+
+class _Recorded(msgspec.Struct):
+    """The file of a worker."""
+
+    id: str
+    state: str
+    pid: _Pid | None = None
+    start_ticks: int | None = None
+    keeper: _Pid | None = None
+    keeper_start_ticks: int | None = None
+
+
 class ProcessRegistry:
     """The worker processes of one run. An entry is reserved before its process is spawned and activated after.
 
@@ -113,7 +147,9 @@ class ProcessRegistry:
 
     def _make_folder(self) -> None:
         # The lock comes first: a folder without one, or with a free one, is a dead run's.
-        hidden = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=runs_folder()))
+        parent = runs_folder()
+        self.folder = parent / self.run_id  # elsewhere than before if the folder of a login session is gone
+        hidden = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
         lock = -1
         try:
             hidden.chmod(0o700)  # whatever the umask is
@@ -238,12 +274,13 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def runs_folder() -> Path:
-    """The folder of all runs of this user: `SNAKEPIT_RUN_DIR`, or one in the folder for temporary files.
+    """The folder of all runs of this user.
 
-    Raises `UsageError` if somebody else could put files into it.
+    It is the first of these that there is: `SNAKEPIT_RUN_DIR`, one in `XDG_RUNTIME_DIR` if only this user can use that,
+    one in the folder for temporary files. Raises `UsageError` if somebody else could put files into it.
     """
     named = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(named or Path(tempfile.gettempdir()) / f"snakepit-{os.getuid()}")
+    folder = Path(named) if named else _session_folder() or Path(tempfile.gettempdir()) / f"snakepit-{os.getuid()}"
     if len(str(folder)) > _LONGEST_FOLDER and not named:
         folder = Path("/tmp") / f"snakepit-{os.getuid()}"  # noqa: S108 - checked below
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -261,8 +298,22 @@ def runs_folder() -> Path:
     return folder
 
 
+def _session_folder() -> Path | None:
+    """The folder of runs in the folder that the system has made for this user's login, or None."""
+    named = os.environ.get(_SESSION_FOLDER_VARIABLE, "")
+    folder = Path(named) / "snakepit"
+    if not os.path.isabs(named) or len(str(folder)) > _LONGEST_FOLDER:
+        return None
+    try:
+        found = os.lstat(named)
+    except OSError:
+        return None
+    is_private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid()
+    return folder if is_private and os.access(named, os.W_OK | os.X_OK) else None
+
+
 def runs() -> list[RunInfo]:
-    """All runs of this user, oldest first, dead ones too."""
+    """All runs of this user, oldest first, dead ones too. Files that no pool wrote so are skipped, with a warning."""
     found = [_read(folder) for folder in runs_folder().iterdir() if not folder.name.startswith(".")]
     return sorted((run for run in found if run is not None), key=lambda run: run.started_at)
 
@@ -310,35 +361,54 @@ def _sweep(run: RunInfo) -> Swept | None:
 
 def _read(folder: Path) -> RunInfo | None:
     try:
-        host = json.loads((folder / "host.json").read_text())
-        # Pids from before a restart of the machine, or from another container with the same folder, mean nothing here.
-        is_here = (host.get("boot"), host.get("pid_namespace")) == (_boot_id(), _pid_namespace())
-        entries = [json.loads(path.read_text()) for path in sorted((folder / "workers").glob("*.json"))]
-        workers = tuple(_entry(entry, is_here) for entry in entries)
+        _check_ours(folder.lstat(), stat.S_IFDIR)
+        host = _read_file(folder / "host.json", _Host)
+        _check_ours((folder / "workers").lstat(), stat.S_IFDIR)
+        workers = tuple(filter(None, [_entry(path, host) for path in sorted((folder / "workers").glob("*.json"))]))
         is_alive = _is_locked(folder / "lock")
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None  # it is being removed
-    return RunInfo(folder.name, folder, host["pool"], host["pid"], host["started_at"], is_alive, workers)
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.warning("%s is no run of a pool, and is left alone: %s; remove it if no pool needs it", folder, error)
+        return None
+    return RunInfo(folder.name, folder, host.pool, host.pid, host.started_at, is_alive, workers)
 
 
-def _entry(entry: dict[str, Any], is_here: bool) -> WorkerEntry:
-    if not is_here or "pid" not in entry:
-        return WorkerEntry(entry["id"], entry["state"])
-    return WorkerEntry(
-        entry["id"],
-        entry["state"],
-        entry["pid"],
-        entry["start_ticks"],
-        entry.get("keeper"),
-        entry.get("keeper_start_ticks"),
-    )
+def _entry(path: Path, host: _Host) -> WorkerEntry | None:
+    try:
+        entry = _read_file(path, _Recorded)
+    except FileNotFoundError:
+        return None  # the worker has ended
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.warning("%s names no worker, and is skipped: %s", path, error)
+        return None
+    if not host.is_here:
+        return WorkerEntry(entry.id, entry.state)
+    return WorkerEntry(**msgspec.structs.asdict(entry))
+
+
+def _read_file(path: Path, kind: type[T]) -> T:
+    # A pipe in its place would block the opening.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        _check_ours(os.fstat(descriptor), stat.S_IFREG)
+        return msgspec.json.decode(file.read(_LONGEST_FILE), type=kind)
+
+
+def _check_ours(found: os.stat_result, kind: int) -> None:
+    if stat.S_IFMT(found.st_mode) != kind:
+        raise OSError("it is a link, or another kind of file")
+    if found.st_uid != os.getuid():
+        raise OSError(f"it belongs to uid {found.st_uid}, not to uid {os.getuid()}")
 
 
 def _sweep_unfinished() -> None:
     """Remove the folders of runs whose hosts ended while they were making or removing them."""
     for folder in runs_folder().iterdir():
         with contextlib.suppress(OSError):
-            is_old = time.time() - folder.stat().st_mtime > _UNFINISHED_AFTER
+            found = folder.lstat()
+            _check_ours(found, stat.S_IFDIR)
+            is_old = time.time() - found.st_mtime > _UNFINISHED_AFTER
             if is_old and not (folder / "host.json").exists() and not _is_held(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -362,7 +432,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _is_locked(path: Path) -> bool:
     # Shared, so that several checks at once do not take each other for the host.
-    lock = os.open(path, os.O_RDONLY)
+    lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -374,7 +444,7 @@ def _is_locked(path: Path) -> bool:
 
 def _claim(folder: Path) -> int | None:
     try:
-        claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:

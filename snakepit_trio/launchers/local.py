@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from bridge_py.buffers.shared_memory import fix_size, make_memory
-from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, last_started
-from bridge_py.wire.environment import OPTIONS_VARIABLE, SECRET_VARIABLE
+from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, give_secret, last_started
+from bridge_py.wire.environment import OPTIONS_VARIABLE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.lane import Pipes
@@ -102,13 +102,14 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         ledger_fd = _make_ledger()
         close.callback(os.close, ledger_fd)
         ledger = undo.enter_context(mmap.mmap(ledger_fd, LEDGER_BYTES))
+        give_secret(ledger, secret)
         listener = close.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(folder / "link"))
         listener.listen(1)
         pipes = _make_pipes(undo, close) if place.config.lane else None
         given = [listener.fileno(), ledger_fd, *(() if pipes is None else pipes.theirs)]
         command = _command(place.config, worker_id, *given)
-        variables = {SECRET_VARIABLE: secret, OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
+        variables = {OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
         make = partial(LocalProcess, registry, key, folder, ledger, secret, loop, pipes)
         process = await spawn(place, registry, key, command, variables, make, pass_fds=given)
         undo.pop_all()

@@ -57,8 +57,8 @@ class Place:
     def environment(self, given: dict[str, str]) -> dict[str, str]:
         """The environment of a worker: this process's own, the pool's `env`, and the `given` variables."""
         config = self.config
-        path = [self.folder]
-        if config.python == sys.executable:
-            path += [os.path.join(self.folder, entry) for entry in sys.path]
+        path = [os.path.join(self.folder, entry) for entry in sys.path]
+        if config.python != sys.executable:  # packages of this interpreter are of no use there
+            path = [entry for entry in path if os.path.realpath(entry) == os.path.realpath(self.folder)]
         environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(filter(None, path))}
         return {**thread_variables(config.threads, environment), **environment}

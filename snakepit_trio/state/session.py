@@ -16,7 +16,6 @@ import msgspec
 from bridge_py.wire.errors import (
     AccessDenied,
     ProgramNotFound,
-    QuotaExceeded,
     SessionError,
     SnakepitError,
     VariableExists,
@@ -26,7 +25,7 @@ from bridge_py.wire.errors import (
 from bridge_py.wire.owning import own
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable
 
-from .quotas import Quotas, check_quota, size_of
+from .quotas import Quotas, check_bytes, check_quota, size_beside, size_in, size_of, size_of_entries, size_of_version
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ABSENT: Final = object()
@@ -81,6 +80,7 @@ class Session:
         self._names: dict[str, str] = {}  # by id
         self._serial = 0
         self._journal: list[tuple[dict[str, Any], str, Any]] | None = None  # what `undo` puts back, and where
+        self._grow(size_of_entries(self._metadata))
 
     # Use and expiry, undoing changes.
 
@@ -220,14 +220,14 @@ class Session:
         """
         self._check_new(variable.name)
         older = tuple(
-            msgspec.structs.replace(entry.detached(), size=size_of(entry.value, variable.name))
+            msgspec.structs.replace(entry.detached(), size=size_of_version(entry.value, entry.metadata, variable.name))
             for entry in history
             if entry.version < variable.version
         )
         self._add(variable.detached(), older)
 
     def _add(self, variable: Variable, older: tuple[HistoryEntry, ...]) -> None:
-        self._grow(sum(entry.size for entry in older))
+        self._grow(size_beside(variable) + sum(entry.size for entry in older))
         self._serial += 1
         self._put(_Entry(variable, older, self._serial))
         self._set(self._names, variable.id, variable.name)
@@ -293,12 +293,14 @@ class Session:
         """Remove a variable, and the dependencies on it. Raises `VariableNotFound` and `AccessDenied`."""
         entry = self._writable(identifier, owner)
         found = entry.variable
-        self._grow(-sum(version.size for version in entry.history))
+        size = sum(version.size for version in entry.history) + size_beside(found)
+        self._grow(-size - size_of_entries(entry.dependents))
         self._drop(self._entries, found.name)
         self._drop(self._names, found.id)
         for name in entry.bases:
             base = self._entries[name]
             left = {key: kind for key, kind in base.dependents.items() if key != found.name}
+            self._grow(-size_in(base.dependents, found.name))
             self._set(self._entries, name, msgspec.structs.replace(base, dependents=left))
         for name in entry.dependents:
             other = self._entries[name]
@@ -346,27 +348,29 @@ class Session:
         if dependent == name or name in self._reached_from(dependent):
             raise AccessDenied(f"{dependent!r} cannot depend on {name!r}: that depends on {dependent!r} already")
         dependents = {**base.dependents, dependent: kind}
+        self._grow(size_of([dependent, kind], name) - size_in(base.dependents, dependent))
         self._set(self._entries, name, msgspec.structs.replace(base, dependents=dependents))
         self._set(self._entries, dependent, msgspec.structs.replace(entry, bases=entry.bases | {name}))
 
     # Changing the rest.
 
     def put_metadata(self, key: str, value: str) -> None:
-        """Set an entry of the session's metadata."""
+        """Set an entry of the session's metadata. Raises `QuotaExceeded`."""
+        self._grow(size_of([key, value], key) - size_in(self._metadata, key))
         self._set(self._metadata, key, own(value))
 
     def delete_metadata(self, key: str) -> None:
         """Remove an entry of the session's metadata, if it is there."""
         if key in self._metadata:
+            self._grow(-size_in(self._metadata, key))
             self._drop(self._metadata, key)
 
     def put_program(self, program_id: str, program: Any) -> None:
         """Keep a program, which is any value that can be sent. Raises `QuotaExceeded` and `EncodeError`."""
         if program_id not in self._programs:
             check_quota(len(self._programs), self._quotas.programs, f"session {self.id!r}", "programs")
-        before = self._programs.get(program_id, _ABSENT)
         mine = own(program, program_id)
-        self._grow(size_of(mine, program_id) - (0 if before is _ABSENT else size_of(before, program_id)))
+        self._grow(size_of([program_id, mine], program_id) - size_in(self._programs, program_id))
         self._set(self._programs, program_id, mine)
 
     def get_program(self, program_id: str) -> Any:
@@ -383,7 +387,8 @@ class Session:
 
     def delete_program(self, program_id: str) -> None:
         """Remove a program. Raises `ProgramNotFound`."""
-        self._grow(-size_of(self._program(program_id), program_id))
+        self._program(program_id)
+        self._grow(-size_in(self._programs, program_id))
         self._drop(self._programs, program_id)
 
     def bind(self, worker_id: str | None) -> None:
@@ -422,7 +427,7 @@ class Session:
     def _put(self, entry: _Entry) -> None:
         """Store a new version of a variable."""
         found = entry.variable
-        size = size_of(found.value, found.name)
+        size = size_of_version(found.value, found.metadata, found.name)
         version = HistoryEntry(found.version, found.value, found.updated_at, found.source, found.metadata, size)
         gone = entry.history[: max(0, len(entry.history) + 1 - self._quotas.history)]
         self._grow(size - sum(old.size for old in gone))
@@ -432,15 +437,12 @@ class Session:
 
     def _mark(self, entry: _Entry, optimization: Optimization | None) -> Variable:
         found = msgspec.structs.replace(entry.variable, optimization=optimization)
+        self._grow(size_beside(found) - size_beside(entry.variable))
         self._set(self._entries, found.name, msgspec.structs.replace(entry, variable=found))
         return found.detached()
 
     def _grow(self, size: int) -> None:
-        if size > 0 and self._quotas.bytes is not None and self.bytes + size > self._quotas.bytes:
-            raise QuotaExceeded(
-                f"session {self.id!r} holds {self.bytes} bytes, and may hold {self._quotas.bytes}; {size} more are too"
-                " many: delete some, or raise the quota"
-            )
+        check_bytes(self.bytes, size, self._quotas.bytes, f"session {self.id!r}")
         self._set(self.__dict__, "bytes", self.bytes + size)
 
     def _set(self, mapping: dict[str, Any], key: str, value: Any) -> None:

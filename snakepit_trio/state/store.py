@@ -17,7 +17,7 @@ from bridge_py.wire.owning import own
 
 from . import exports
 from .checks import check_new_session
-from .quotas import Quotas, check_quota, size_of
+from .quotas import SESSION_BYTES, Quotas, check_bytes, check_quota, size_in, size_of
 from .session import Session
 from .view import SessionInfo, SessionView
 from .watching import Hub
@@ -162,6 +162,7 @@ class MemoryStore(SessionStore):
         self._numbers: dict[str, int] = {}  # by session id: tells the entries of deleted sessions
         self._created = self._deleted = self._expired = 0
         self._global_programs: dict[str, Any] = {}
+        self._held = 0  # bytes
 
     @property
     def hub(self) -> Hub:
@@ -178,6 +179,7 @@ class MemoryStore(SessionStore):
             await self.cleanup_expired_sessions()
         check_quota(len(self._sessions), self._quotas.sessions, "the store", "sessions")
         session = Session(session_id, now=self._clock(), ttl=ttl, metadata=metadata, quotas=self._quotas)
+        self._grow(_size_of(session))
         self._sessions[session_id] = session
         self._created += 1
         self._await_end(session)
@@ -189,8 +191,11 @@ class MemoryStore(SessionStore):
     async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
         session = self._use(session_id)
         session.begin()
+        before = session.bytes
         try:
             result = change(session)
+            if session.bytes != before:
+                self._grow(session.bytes - before)
         except BaseException:
             session.undo()
             raise
@@ -216,7 +221,7 @@ class MemoryStore(SessionStore):
         if program_id not in self._global_programs:
             check_quota(len(self._global_programs), self._quotas.programs, "the store", "global programs")
         mine = own(program, program_id)
-        size_of(mine, program_id)
+        self._grow(size_of([program_id, mine], program_id) - size_in(self._global_programs, program_id))
         self._global_programs[program_id] = mine
 
     async def get_global_program(self, program_id: str) -> Any:
@@ -225,7 +230,12 @@ class MemoryStore(SessionStore):
 
     async def delete_global_program(self, program_id: str) -> None:
         self._check_global(program_id)
+        self._grow(-size_in(self._global_programs, program_id))
         del self._global_programs[program_id]
+
+    def _grow(self, size: int) -> None:
+        check_bytes(self._held, size, self._quotas.store_bytes, "the store")
+        self._held += size
 
     def _check_global(self, program_id: str) -> None:
         if program_id not in self._global_programs:
@@ -277,7 +287,7 @@ class MemoryStore(SessionStore):
         self._remove(session.id)
 
     def _remove(self, session_id: str) -> None:
-        del self._sessions[session_id]
+        self._grow(-_size_of(self._sessions.pop(session_id)))
         self._numbers.pop(session_id, None)
         self._hub.end(session_id)
 
@@ -286,3 +296,7 @@ class MemoryStore(SessionStore):
         if end is not None:
             number = self._numbers.setdefault(session.id, self._created)
             heapq.heappush(self._ends, (end, number, session.id))
+
+
+def _size_of(session: Session) -> int:
+    return SESSION_BYTES + size_of(session.id, "session_id") + session.bytes

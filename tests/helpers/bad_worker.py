@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import mmap
 import os
 import socket
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
+from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import PROTOCOL_VERSION
@@ -67,8 +69,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--how")
     parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--ledger-fd", type=int)
     options, _ = parser.parse_known_args()
-    link = BadLink(options.how, os.environ["SNAKEPIT_LINK_SECRET"])
+    link = BadLink(options.how, take_secret(mmap.mmap(options.ledger_fd, LEDGER_BYTES)))
     server = grpclib.server.Server([link], codec=BatchCodec())
     await server.start(sock=socket.socket(fileno=options.listen_fd))
     await server.wait_closed()
