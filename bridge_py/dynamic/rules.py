@@ -179,7 +179,7 @@ def _check_kinds(name: str, root: str, args: Sequence[Any], kwargs: Mapping[str,
     ):
         refuse("positions are not checked in (data, indices, indptr): give a dense array, or (data, (row, column))")
     if root == "numpy" and name in _BUFFERS:
-        for value in (*args[1:2], *args[2:3], kwargs.get("dtype")):
+        for value in (*args[name != "astype" : 3], kwargs.get("dtype")):
             if any(_OBJECTS.fullmatch(text.strip()) for whole in _plain_texts(value) for text in whole.split(",")):
                 refuse("arrays of objects are not made here")
 
