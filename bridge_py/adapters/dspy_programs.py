@@ -45,11 +45,11 @@ class DspyPrograms:
         """Forget all that was built for a session, because the session has ended."""
         self._sessions.pop(session_id, None)
 
-    def model(self, session_id: str | None, model: Model) -> Any:
-        """Return the language model of a session; make it if it is not made yet."""
+    def model(self, session_id: str | None, model: Model, *, trusted: bool) -> Any:
+        """Return the language model of a session; make it if it is not made yet. Raises the errors of `Model.make`."""
         kept = self._of(session_id)
         if kept.model is None or kept.model[0].number != model.number:
-            kept.model = (model, model.make())
+            kept.model = (model, model.make(trusted=trusted))
         return kept.model[1]
 
     def find(self, session_id: str | None, recipe: Recipe) -> Any:
@@ -83,7 +83,7 @@ class DspyTools:
         """Make a language model, and return its name."""
         dynamic = self.dynamic_call(context, placement)
         with hiding(model):
-            self.dspy_programs.model(context.session_id, model)
+            self._model(context, model)
         return dynamic.reply(model.name)
 
     @tool(timeout=_TIMEOUT)
@@ -109,7 +109,8 @@ class DspyTools:
         dynamic = self.dynamic_call(context, placement)
         with hiding(model):
             found = await self._find(context, program)
-            with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
+            with dspy_programs.running(self._model(context, model), context):
+                dspy_programs.check_inputs(found, inputs)
                 return dynamic.reply(dspy_programs.plain(await found.acall(**inputs)))
 
     @tool(timeout=_TIMEOUT)
@@ -128,7 +129,8 @@ class DspyTools:
             if found is None:
                 found = dspy_programs.assemble(program, self.allow_list.trusted)
                 self.dspy_programs.keep(context.session_id, program, found)
-            with dspy_programs.running(self.dspy_programs.model(context.session_id, model)):
+            with dspy_programs.running(self._model(context, model)):
+                dspy_programs.check_inputs(found, inputs)
                 return dynamic.reply(dspy_programs.plain(found(**inputs)))
 
     @tool(timeout=_TIMEOUT)
@@ -144,7 +146,8 @@ class DspyTools:
         yield self.dynamic_call(context, placement).reply(None)
         with hiding(model):
             found = await self._find(context, program)
-            with dspy_programs.running(self.dspy_programs.model(context.session_id, model), context):
+            with dspy_programs.running(self._model(context, model), context):
+                dspy_programs.check_inputs(found, inputs)
                 async with aclosing(dspy_programs.stream(found, inputs)) as pieces:
                     async for piece in pieces:
                         yield piece  # noqa: ASYNC119 - the executor closes this generator
@@ -156,6 +159,9 @@ class DspyTools:
         """Return the state of a program: demonstrations, instructions, and all else that it has learned."""
         dynamic = self.dynamic_call(context, placement)
         return dynamic.reply((await self._find(context, program)).dump_state())
+
+    def _model(self, context: CallContext, model: Model) -> Any:
+        return self.dspy_programs.model(context.session_id, model, trusted=self.allow_list.trusted)
 
     async def _find(self, context: AsyncSessionContext, recipe: Recipe) -> Any:
         found = self.dspy_programs.find(context.session_id, recipe)

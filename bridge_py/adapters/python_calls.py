@@ -45,17 +45,24 @@ class PipelineStep(msgspec.Struct, omit_defaults=True):
 class PythonCalls(DspyTools, BaseAdapter):
     """Calls Python code by its name, within an allow-list, and keeps objects for sessions.
 
-    `allow` names modules, such as "numpy"; ".*" adds the modules below; "default" is the usual list. `trusted` allows
-    everything, pickles of durable objects too: it is for callers that may run any code. `stored_bytes` is how many
-    bytes one session may keep in a worker.
+    `allow` names what may be called: "numpy" is a module, "numpy.*" adds the modules below, "pandas:DataFrame.query"
+    is one name, and "default" is the usual list. `roots` are the folders below which files may be read; by default
+    these are the working folder and the folder for temporary files. `trusted` allows everything, pickles of durable
+    objects too: it is for callers that may run any code. `stored_bytes` is how many bytes one session may keep in a
+    worker.
     """
 
     def __init__(
-        self, *, allow: Sequence[str] = ("default",), trusted: bool = False, stored_bytes: int = STORED_BYTES
+        self,
+        *,
+        allow: Sequence[str] = ("default",),
+        roots: Sequence[str] | None = None,
+        trusted: bool = False,
+        stored_bytes: int = STORED_BYTES,
     ) -> None:
         if not isinstance(stored_bytes, int) or stored_bytes < 0:
             raise UsageError(f"stored_bytes is {stored_bytes!r}; give a number of bytes")
-        self.allow_list = AllowAll() if trusted else AllowList(allow)
+        self.allow_list = AllowAll() if trusted else AllowList(allow, roots)
         self.store = ObjectStore(stored_bytes)
         self.dspy_programs = DspyPrograms()
 
@@ -149,7 +156,6 @@ class PythonCalls(DspyTools, BaseAdapter):
         """Describe an object: its type, signature, documentation and members."""
         dynamic = self.dynamic_call(context, placement)
         found = dynamic.resolve(target)
-        self.allow_list.check_object(found, target.rpartition(".")[2], target)
         return dynamic.reply(_describe(found))
 
     @tool
@@ -178,6 +184,7 @@ class PythonCalls(DspyTools, BaseAdapter):
         """Query a SQLite file, and return the result as a frame."""
         dynamic = self.dynamic_call(context, placement)
         self.allow_list.check_module("pandas", "sql")
+        self.allow_list.check_path(path, "sql")
         if store_as is not None:
             dynamic.check_can_keep(store_as)
         return dynamic.reply(dynamic.answer(read_sqlite(path, sql, params), store_as, target="sql"))
@@ -196,6 +203,7 @@ class PythonCalls(DspyTools, BaseAdapter):
 
         dynamic = self.dynamic_call(context, placement)
         self.allow_list.check_module("pandas", "csv")
+        self.allow_list.check_path(path, "csv")
         if store_as is not None:
             dynamic.check_can_keep(store_as)
         options = {**csv_options(path, params), **params}
@@ -211,6 +219,7 @@ class PythonCalls(DspyTools, BaseAdapter):
                 "python": platform.python_version(),
                 "libraries": _versions(),
                 "allow": list(self.allow_list.patterns),
+                "roots": list(self.allow_list.roots),
                 "trusted": self.allow_list.trusted,
                 "stored": len(objects.entries) if objects is not None else self.store.count,
                 "stored_bytes": objects.bytes if objects is not None else self.store.bytes,

@@ -1,47 +1,31 @@
-"""Decides what dynamic calls may reach. It guards against mistakes and well-known tricks, and is not a sandbox.
+"""Decides what dynamic calls may reach: what is listed, by exact name, and nothing else.
 
-Each step of a target is checked. The object that it leads to must itself come from an allowed package: even if `numpy`
-is allowed, `numpy.lib.npyio.os` is still `os`. Functions, classes and modules are reached by their names and called.
-They are never kept, nor passed as arguments. `AllowAll` is for adapters whose callers are trusted.
+Modules and their names are listed, and classes with the methods and attributes of their objects. Objects of other
+classes may only be held. Modules that owners add count as a whole. `AllowAll` is for adapters with trusted callers.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from bridge_py.wire.errors import InvalidCall, NotAllowed, UsageError
 from bridge_py.wire.public_names import home_of
 
 from . import allowed_names as names
+from . import arguments, fields, kinds, rules
 
 _TARGET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_NAME: Final = re.compile(rf"{_TARGET.pattern}:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _LONGEST_TARGET: Final = 500
 _LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-_PATHS: Final = frozenset({"path_or_buf", "path", "buf", "file", "path_or_buffer"})
-_CODE: Final = (types.CodeType, types.FrameType, types.TracebackType, types.CellType)
-_FUNCTIONS: Final = (
-    types.FunctionType,
-    types.MethodType,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.MethodWrapperType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    functools.partial,
-    functools.partialmethod,
-    staticmethod,
-    classmethod,
-    property,
-    types.GenericAlias,
-)
-_CALLED_FUNCTION: Final = ("cython_function_or_method", "fused_cython_function", "_ArrayFunctionDispatcher")
+#: Classes that may be named, for their methods, but not called: they would take raw memory, or unchecked positions.
+_NOT_CALLED: Final = ("numpy:ndarray", "polars:Expr")
 
 
 def parts_of(target: object) -> list[str]:
@@ -59,6 +43,7 @@ class AllowAll:
 
     trusted = True
     patterns: Sequence[str] = ()
+    roots: Sequence[str] = ()
 
     def may_walk(self, module: str) -> bool:  # noqa: ARG002 - see `AllowList`
         """Whether targets may lead through a module."""
@@ -71,20 +56,38 @@ class AllowAll:
         """Raise `NotAllowed` if a builtin must not be used."""
 
     def check_step(self, owner: Any, name: str, target: str) -> None:
-        """Raise `NotAllowed` if an attribute of an object must not be used."""
+        """Raise `NotAllowed` if a name of an object must not be used, before it is looked up."""
+
+    def field(self, owner: Any, name: str, target: str) -> Any:  # noqa: ARG002
+        """Return a value that an object has as its data, or `fields.MISSING` if `name` is no such value."""
+        return fields.MISSING
 
     def check_object(self, found: Any, step: str, target: str) -> None:
         """Raise `NotAllowed` if an object that a step has led to does not come from an allowed package."""
 
-    def check_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
-        """Raise `NotAllowed` if a function must not be called with these arguments, which have been resolved."""
+    def is_curated(self, module: str, name: str) -> bool:  # noqa: ARG002
+        """Whether a name of a module is listed, so that what it leads to need not come from there."""
+        return True
+
+    def check_called(self, found: Any, target: str) -> None:
+        """Raise `NotAllowed` if an object, which a call has found among the stored ones, must not be called."""
+
+    def prepared(
+        self, found: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments for a call. Raises `NotAllowed` if a function must not be called with them."""
+        del found, name, target
+        return args, kwargs
+
+    def check_path(self, path: Any, target: str) -> None:
+        """Raise `NotAllowed` if a file must not be read."""
 
     def check_value(self, value: Any, what: str, target: str) -> None:
-        """Raise `NotAllowed` if a value must not be kept, sent or passed on."""
+        """Raise `NotAllowed` if a value must not be kept or sent."""
 
-    def refusal(self, target: str, why: str, module: str | None = None) -> NotAllowed:
+    def refusal(self, target: str, why: str, name: str | None = None) -> NotAllowed:
         """Make the error that says why a target is refused, and what to do."""
-        allow = f"options={{'allow': ['default', {module!r}]}}, or with " if module else ""
+        allow = f"options={{'allow': ['default', {name!r}]}}, or with " if name else ""
         return NotAllowed(
             f"{target!r} is not allowed: {why}. If it must be, open the pool with {allow}options={{'trusted': True}},"
             " which lets all who call it run any code"
@@ -92,19 +95,28 @@ class AllowAll:
 
 
 class AllowList(AllowAll):
-    """Allows the modules that `patterns` name; ".*" adds the modules below. "default" is `allowed_names.DEFAULT`."""
+    """Allows what the curated tables list, and what `patterns` add.
+
+    A pattern is "default", a module, "package.*" for the modules below too, or an exact name: "module:function" or
+    "module:Class.method". `roots` are the folders below which files may be read.
+    """
 
     trusted = False
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Iterable[str], roots: Iterable[str | os.PathLike[str]] | None = None) -> None:
         self.patterns = _patterns_of(patterns)
-        self._exact = {pattern.removesuffix(".*") for pattern in self.patterns}
-        self._below = tuple(pattern[:-1] for pattern in self.patterns if pattern.endswith(".*"))
-        roots = {pattern.partition(".")[0] for pattern in self.patterns}
-        self._roots = roots | {other for root, other in names.COMPANIONS.items() if root in roots}
+        self._files = rules.Roots(roots)
+        self.roots = self._files.paths
+        modules = [pattern for pattern in self.patterns if ":" not in pattern]
+        self._exact = {pattern.removesuffix(".*") for pattern in modules}
+        self._below = tuple(pattern[:-1] for pattern in modules if pattern.endswith(".*"))
+        self._added = {tuple(pattern.split(":")) for pattern in self.patterns if ":" in pattern}
+        own = {pattern.partition(".")[0] for pattern in modules if pattern not in kinds.MODULES}
+        self._own = own | {other for root, other in names.COMPANIONS.items() if root in own}
+        self._roots = {pattern.partition(".")[0] for pattern in modules} | names.ALWAYS
 
     def may_walk(self, module: str) -> bool:
-        if module in self._exact:
+        if module in self._exact or any(module == each for each, _ in self._added):
             return True
         apart = any(module == each or module.startswith(each + ".") for each in names.APART)
         return module.startswith(self._below) and not apart if self._below else False
@@ -118,14 +130,32 @@ class AllowList(AllowAll):
             raise self.refusal(target, f"the builtin {name!r} is not on the allow-list")
 
     def check_step(self, owner: Any, name: str, target: str) -> None:
+        if isinstance(owner, types.ModuleType):
+            self._check_name(owner, name, target)
+            return
+        kind = owner if isinstance(owner, type) else type(owner)
+        if kind.__module__ == "builtins" and name == "__mod__" and issubclass(kind, (str, bytes, bytearray)):
+            raise self.refusal(target, f"{name!r} of a text calls what it is given")
+        if self._is_listed(kind, name):
+            return
         if name.startswith("_") and name not in names.SPECIAL:
             raise self.refusal(target, f"{name!r} is private")
-        if names.DENIED.fullmatch(name):
-            raise self.refusal(target, f"{name!r} is refused wherever it is found")
-        if name == "__mod__" and _is_text(owner):
-            raise self.refusal(target, f"{name!r} of a text calls what it is given")
-        if type(owner).__name__ in names.OPAQUE and type(owner).__module__ == "builtins":
-            raise self.refusal(target, f"{name!r}: a {type(owner).__name__} has no attributes that may be used")
+        if not self._is_own(kind) or names.DENIED.fullmatch(name):
+            why = f"{name!r} of a {kind.__name__} is not on the allow-list"
+            raise self.refusal(target, why, f"{kinds.key_of(kind)}.{name}")
+
+    def field(self, owner: Any, name: str, target: str) -> Any:
+        kind = type(owner)
+        if isinstance(owner, (type, types.ModuleType)) or name.startswith("_") or self._is_listed(kind, name):
+            return fields.MISSING
+        if kinds.root_of(kind) not in self._roots | {"builtins"}:
+            return fields.MISSING
+        found = fields.find(owner, name)
+        if found is not fields.MISSING:
+            found = arguments.copied(found, self._refuse(target), is_strict=False)
+            if callable(found):
+                self.check_called(found, target)
+        return found
 
     def check_object(self, found: Any, step: str, target: str) -> None:
         if isinstance(found, types.ModuleType):
@@ -133,26 +163,36 @@ class AllowList(AllowAll):
             if sys.modules.get(found.__name__) is not found:
                 raise self.refusal(target, f"{step!r} is no module of that name")
             return
-        if isinstance(found, _CODE):
+        if kinds.is_inner_part(found):
             raise self.refusal(target, f"{step!r} is a {type(found).__name__}")
         home = _home_of(found)
         if home is None or not self._may_come_from(*home):
             where = "an unknown place" if home is None else f"{home[0]}.{home[1]}"
             raise self.refusal(target, f"{step!r} comes from {where}", None if home is None else home[0])
 
-    def check_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
-        for value in (*args, *kwargs.values()):
-            self.check_value(value, "an argument", target)
-        if name in names.WRITERS and (args or _PATHS & kwargs.keys()):
-            raise self.refusal(target, f"{name!r} would write to a file: leave its path out and it returns text")
-        if name in names.AGGREGATORS:
-            self._check_names([*args, {**kwargs, "aggfunc": None}], target)
-            self._check_names([*args[3:], kwargs.get("aggfunc")], target, only_plain=True)
-        elif name in names.NAME_TAKERS or name in names.DISPATCHERS:
-            self._check_names([args, kwargs], target, only_plain=name in names.DISPATCHERS)
-        if names.READERS.fullmatch(name):
-            self._check_reading(name, args, kwargs, target)
-        self._check_keywords([kwargs, *args], target)
+    def check_called(self, found: Any, target: str) -> None:
+        kind = type(found)
+        if not self._is_listed(kind, "__call__") and not self._is_own(kind):
+            raise self.refusal(target, f"a {kind.__name__} of {kinds.root_of(kind)} may be held, and is not called")
+
+    def prepared(
+        self, found: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        if any(found is _named(each) for each in _NOT_CALLED):
+            raise self.refusal(target, "the class takes raw memory; its methods may be called")
+        refuse = self._refuse(target)
+        owner = getattr(found, "__self__", None)
+        if owner is not None and not isinstance(owner, types.ModuleType):
+            arguments.check_labels(owner, refuse)
+        root = _root_of(found)
+        is_strict = root in kinds.ROOTS
+        copies = [arguments.copied(value, refuse, is_strict=is_strict) for value in args]
+        named = {key: arguments.copied(value, refuse, is_strict=is_strict) for key, value in kwargs.items()}
+        rules.check_call(name, root, (copies, named), self._files, refuse)
+        return copies, named
+
+    def check_path(self, path: Any, target: str) -> None:
+        self._files.check(path, self._refuse(target))
 
     def check_value(self, value: Any, what: str, target: str) -> None:
         seen: set[int] = set()
@@ -162,50 +202,58 @@ class AllowList(AllowAll):
             if type(part) in _LEAVES or id(part) in seen:
                 continue
             seen.add(id(part))
-            if isinstance(part, (type, types.ModuleType, *_FUNCTIONS, *_CODE)) or _is_cython(part):
+            if kinds.is_code(part):
                 raise self.refusal(target, f"{what} is, or has in it, a {type(part).__name__}, which is not passed on")
+            arguments.check_labels(part, self._refuse(target))
             parts += _items_of(part)
+
+    def _check_name(self, module: types.ModuleType, name: str, target: str) -> None:
+        """Check a name of a module that targets may lead through."""
+        path = module.__name__
+        self.check_object(module, path, target)
+        if (path, name) in self._added or self.may_walk(f"{path}.{name}") or self._lists(path, name):
+            return
+        if name.startswith("_"):
+            raise self.refusal(target, f"{name!r} is private")
+        if path in kinds.MODULES or not self._is_walked(path):
+            if name in vars(module) or hasattr(module, "__getattr__"):
+                raise self.refusal(target, f"{name!r} of {path} is not on the allow-list", f"{path}:{name}")
+        elif names.DENIED.fullmatch(name):
+            raise self.refusal(target, f"{name!r} is refused wherever it is found", f"{path}:{name}")
+
+    def _lists(self, module: str, name: str) -> bool:
+        return name in kinds.MODULES.get(module, ()) and self._is_walked(module)
+
+    def _is_walked(self, module: str) -> bool:
+        return module in self._exact or module.startswith(self._below)
+
+    def is_curated(self, module: str, name: str) -> bool:
+        return (module, name) in self._added or self._lists(module, name)
+
+    def _is_listed(self, kind: type, name: str) -> bool:
+        if kinds.root_of(kind) in self._roots:
+            listed = kinds.names_of(kind)
+            if listed is not None and (name in listed or name in names.SPECIAL):
+                return True
+        return any(
+            name == method and _named(f"{module}:{owner}") in kind.__mro__
+            for module, each in self._added
+            for owner, _, method in (each.partition("."),)
+        )
+
+    def _is_own(self, kind: type) -> bool:
+        root = kinds.root_of(kind)
+        return root in self._own and root not in kinds.ROOTS
 
     def _may_come_from(self, module: str, name: str) -> bool:
         root = module.partition(".")[0]
-        if root == "builtins":
-            return name in names.BUILTINS or name in names.VALUES or name in names.OPAQUE
-        return root in self._roots
+        return name in names.BUILTINS or name in names.VALUES if root == "builtins" else root in self._own | self._roots
 
-    def _check_names(self, given: Any, target: str, *, only_plain: bool = False) -> None:
-        parts = [given]
-        while parts:
-            part = parts.pop()
-            if isinstance(part, str):
-                if part.startswith("_") or names.DENIED.fullmatch(part) or part in names.WRITERS:
-                    raise self.refusal(target, f"its argument {part!r:.100} may be the name of a function")
-            elif type(part) in _LEAVES or isinstance(part, (dict, list, tuple, set, frozenset)):
-                parts += _items_of(part)
-            elif only_plain:
-                kind = type(part).__name__
-                raise self.refusal(target, f"an argument is a {kind}, where only plain values may be, or names")
+    def _refuse(self, target: str) -> arguments.Refuse:
+        def refuse(why: str) -> NoReturn:
+            raise self.refusal(target, why)
 
-    def _check_reading(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str) -> None:
-        if name == "load" and (len(args) > 1 or kwargs.keys() - {"file"}):
-            raise self.refusal(target, "'load' takes a path here, and nothing else: it may read pickles, or write")
-        if any(isinstance(value, str) and "://" in value for value in (*args, *kwargs.values())):
-            raise self.refusal(target, f"{name!r} would read from the network")
-        if "storage_options" in kwargs:
-            raise self.refusal(target, "'storage_options' is for the network")
-
-    def _check_keywords(self, given: Any, target: str) -> None:
-        parts = [given]
-        while parts:
-            part = parts.pop()
-            if isinstance(part, dict):
-                if any(key == "memory" or str(key).endswith("__memory") for key in part if part[key] is not None):
-                    raise self.refusal(target, "the parameter 'memory' is a folder of pickles")
-                if "refcheck" in part:
-                    raise self.refusal(target, "'refcheck' may leave arrays without memory")
-                if part.get("allow_pickle"):
-                    raise self.refusal(target, "'allow_pickle' runs what is in a file")
-            if isinstance(part, (dict, list, tuple)):
-                parts += _items_of(part)
+        return refuse
 
 
 def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -215,11 +263,26 @@ def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if pattern == "default":
             found += names.DEFAULT
-        elif isinstance(pattern, str) and _TARGET.fullmatch(pattern.removesuffix(".*")):
+        elif isinstance(pattern, str) and (_TARGET.fullmatch(pattern.removesuffix(".*")) or _NAME.fullmatch(pattern)):
             found.append(pattern)
         else:
-            raise UsageError(f"allow: {pattern!r} is no pattern: give 'package.module', 'package.*' or 'default'")
+            raise UsageError(
+                f"allow: {pattern!r} is no pattern: give 'package.module', 'package.*', 'module:function',"
+                " 'module:Class.method' or 'default'"
+            )
     return tuple(found)
+
+
+def _named(name: str) -> Any:
+    """Return the object that a "module:name" means, or None if its module is not imported."""
+    module, _, inner = name.partition(":")
+    return vars(sys.modules[module]).get(inner) if module in sys.modules else None
+
+
+def _root_of(found: Any) -> str:
+    """Return the package of a function, or of the object whose method it is."""
+    home = _home_of(found)
+    return "" if home is None else home[0].partition(".")[0]
 
 
 def _home_of(found: Any) -> tuple[str, str] | None:
@@ -238,7 +301,7 @@ def _home_of(found: Any) -> tuple[str, str] | None:
         return _home_of(found.__objclass__)
     if type(found) is functools._lru_cache_wrapper:
         return _home_of(found.__wrapped__)
-    if _is_cython(found):
+    if kinds.is_function_like(found):
         return str(found.__module__), str(found.__name__)
     return _home_of(type(found))
 
@@ -249,15 +312,6 @@ def _home_of_builtin(found: types.BuiltinFunctionType) -> tuple[str, str] | None
         module = found.__module__ if owner is None else owner.__name__
         return None if module is None else (module, found.__name__)
     return _home_of(owner if isinstance(owner, type) else type(owner))
-
-
-def _is_cython(found: Any) -> bool:
-    return type(found).__name__ in _CALLED_FUNCTION
-
-
-def _is_text(owner: Any) -> bool:
-    kinds = (str, bytes, bytearray)
-    return isinstance(owner, kinds) or (isinstance(owner, type) and issubclass(owner, kinds))
 
 
 def _items_of(value: Any) -> list[Any]:

@@ -5,72 +5,31 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from . import kinds
 
-def _words(text: str) -> frozenset[str]:
+
+def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: Modules by name: exactly these; ".*" adds all modules below. Names that the tables below refuse stay refused in them.
-DEFAULT: Final = (
-    *("math", "cmath", "statistics", "decimal", "fractions", "datetime", "collections", "itertools", "json", "re"),
-    "random",
-    *(f"numpy{part}" for part in ("", ".linalg", ".fft", ".random", ".ma", ".char", ".strings", ".rec", ".emath")),
-    *("numpy.polynomial.*", "numpy.exceptions", "numpy.dtypes"),
-    *(
-        "pandas",
-        "pandas.api",
-        "pandas.api.types",
-        "pandas.tseries",
-        "pandas.tseries.offsets",
-        "pandas.arrays",
-        "pandas.errors",
-    ),
-    "scipy",
-    *(
-        f"scipy.{part}"
-        for part in (
-            *("cluster", "cluster.hierarchy", "cluster.vq", "constants", "fft", "integrate", "interpolate", "linalg"),
-            *("ndimage", "optimize", "signal", "signal.windows", "sparse", "sparse.csgraph", "sparse.linalg"),
-            *("spatial", "spatial.distance", "special", "stats", "stats.qmc", "stats.mstats"),
-        )
-    ),
-    "sklearn",
-    *(
-        f"sklearn.{part}"
-        for part in (
-            *("base", "calibration", "cluster", "compose", "covariance", "cross_decomposition", "datasets"),
-            *("decomposition", "discriminant_analysis", "dummy", "ensemble", "feature_extraction"),
-            *("feature_extraction.text", "feature_selection", "gaussian_process", "gaussian_process.kernels", "impute"),
-            *("inspection", "isotonic", "kernel_approximation", "kernel_ridge", "linear_model", "manifold", "metrics"),
-            *("metrics.cluster", "metrics.pairwise", "mixture", "model_selection", "multiclass", "multioutput"),
-            *("naive_bayes", "neighbors", "neural_network", "pipeline", "preprocessing", "random_projection"),
-            *("semi_supervised", "svm", "tree"),
-        )
-    ),
-    *("polars", "polars.selectors"),
-)
+#: What "default" stands for: the modules of the curated tables, with exactly the names that are listed there.
+DEFAULT: Final = tuple(sorted(kinds.MODULES))
 
 #: Builtin functions and classes that may be called.
-BUILTINS: Final = _words(
+BUILTINS: Final = words(
     "abs all any ascii bin bool bytearray bytes chr complex dict divmod enumerate float frozenset hash hex int len list"
     " max min next oct ord pow range repr reversed round set slice sorted str sum tuple zip"
 )
-#: Builtin classes whose objects may be kept, and whose attributes may be used.
-VALUES: Final = _words(
-    "NoneType bool int float complex str bytes bytearray list tuple dict set frozenset range slice enumerate zip"
-    " reversed dict_keys dict_values dict_items mappingproxy ellipsis"
-)
-#: Builtin classes whose objects may be kept and used up, but have no useful attributes.
-OPAQUE: Final = _words(
-    "generator list_iterator tuple_iterator dict_keyiterator dict_valueiterator dict_itemiterator set_iterator"
-    " range_iterator str_ascii_iterator str_iterator bytes_iterator list_reverseiterator memoryview callable_iterator"
-)
+#: Other builtin classes whose objects may come as values.
+VALUES: Final = words("NoneType bool float complex dict_keys dict_values dict_items mappingproxy ellipsis")
+#: Packages whose objects may be used whatever else is allowed.
+ALWAYS: Final = words("builtins datetime decimal fractions uuid")
 
-#: Special names that may be used.
+#: Special names that objects of listed classes may be asked by.
 SPECIAL: Final = frozenset(
     f"__{name}__"
     for name in (
-        *("call", "version", "len", "getitem", "setitem", "delitem", "contains"),
+        *("len", "getitem", "setitem", "delitem", "contains"),
         *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "neg", "abs", "invert"),
         *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor"),
     )
@@ -86,7 +45,7 @@ APART: Final = (
     *("polars.io", "polars.plugins", "polars.api", "polars.testing", "polars.sql"),
 )
 
-#: Attributes and functions of these names are refused wherever they are found.
+#: Attributes and functions of these names are refused in modules that owners add, unless they are added by name.
 DENIED: Final = re.compile(
     "|".join(
         (
@@ -111,18 +70,6 @@ DENIED: Final = re.compile(
         )
     )
 )
-#: Functions that write to a file if they are given one, and return text otherwise.
-WRITERS: Final = frozenset(
-    {"to_csv", "to_json", "to_string", "to_html", "write_csv", "write_json", "write_ndjson", "info"}
-)
-#: Functions that may be given names of other functions, which they call. `DISPATCHERS` also take names inside of lists
-#: and arrays, `AGGREGATORS` in one parameter, which is not among the first three, `NAME_TAKERS` as the argument itself.
-DISPATCHERS: Final = frozenset({"apply", "agg", "aggregate", "transform"})
-AGGREGATORS: Final = frozenset({"pivot_table", "crosstab"})
-NAME_TAKERS: Final = frozenset({"pipe", "map", "applymap", "combine", "filter"})
-#: Functions that read files.
-READERS: Final = re.compile(r"read_.*|scan_.*|load.*|genfromtxt|fromfile|fromregex|ExcelFile")
-
 #: By package: another package of which it partly consists.
 COMPANIONS: Final = {"scipy": "uarray"}
 

@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib.util
 import inspect
+import re
 import shutil
 import textwrap
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -58,6 +59,11 @@ _JSON_TYPES: Final = {
     "dict": "object",
 }
 _MODULE: Final = "snakepit_program"
+#: Names of inputs that DSPy would take as settings of the call, and so as another model, address or key.
+_RESERVED: Final = ("lm", "config", "signature", "demos", "new_signature", "prediction", "self", "model_config")
+_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+#: What the state of a predictor may have in it.
+_LEARNED: Final = frozenset({"signature", "demos", "traces", "train", "lm", "fields"})
 
 #: The call on whose behalf a program calls its host tools.
 _serving: ContextVar[AsyncSessionContext] = ContextVar("serving")
@@ -114,6 +120,8 @@ def assemble(recipe: Recipe, trusted: bool, tools: list[Any] | None = None) -> A
         )
     program = _from_source(recipe) if recipe.kind == "module" else _of_signature(recipe, trusted, tools or [])
     if recipe.state is not None:
+        if not trusted:
+            _check_state(recipe.id, recipe.state)
         try:
             program.load_state(recipe.state)
         except Exception as error:
@@ -215,7 +223,7 @@ def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
     if kind is None:
         raise InvalidCall(f"DSPy {dspy.__version__} has no {_CLASSES[recipe.kind]} any more")
     if not trusted:
-        _check_types(params["signature"])
+        _check_signature(recipe.id, params["signature"])
     rest = _settings(params)
     try:
         signature = dspy.Signature(params["signature"], params.get("instructions"))
@@ -224,20 +232,61 @@ def _of_signature(recipe: Recipe, trusted: bool, tools: list[Any]) -> Any:
         raise InvalidCall(f"program {recipe.id!r}: DSPy does not take its parameters: {error!s:.500}") from error
 
 
-def _check_types(signature: str) -> None:
-    """Raise `NotAllowed` for types that are not only known names: DSPy imports modules, pydantic evaluates texts."""
+def _check_signature(id: str, signature: str) -> None:
+    """Raise `NotAllowed` for types that are not only known names: DSPy imports modules, pydantic evaluates texts.
+
+    Raises `InvalidCall` for a signature that does not parse, or that is more than names and types.
+    """
     for part in signature.split("->"):
-        try:
-            (function,) = ast.parse(f"def f({part}): pass").body
-        except (SyntaxError, ValueError):
-            return  # DSPy says what is wrong
-        for node in ast.walk(function):
-            if isinstance(node, ast.arg) and node.annotation is not None and not _is_known(node.annotation):
+        for arg in _fields(id, part):
+            if not _FIELD.fullmatch(arg.arg) or arg.arg in _RESERVED:
+                raise NotAllowed(f"program {id!r}: a field of a signature must not be called {arg.arg!r:.100}")
+            if arg.annotation is not None and not _is_known(arg.annotation):
                 raise NotAllowed(
-                    f"the type {ast.unparse(node.annotation)!r:.200} of a signature is not allowed; there are:"
+                    f"the type {ast.unparse(arg.annotation)!r:.200} of a signature is not allowed; there are:"
                     f" {', '.join(_TYPES)}. If all who create programs are trusted, open the pool with"
                     " options={'trusted': True}"
                 )
+
+
+def _fields(id: str, part: str) -> list[ast.arg]:
+    """Parse the fields of one side of a signature, which must be names and types only."""
+    try:
+        body = ast.parse(f"def f({part}): pass").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidCall(f"program {id!r}: the signature does not parse: {error!s:.200}") from None
+    function = body[0]
+    found = function.args if isinstance(function, ast.FunctionDef) else ast.arguments([], [], None, [], [], None, [])
+    plain = ast.dump(ast.arguments([], found.args, None, [], [], None, []))
+    if len(body) != 1 or ast.dump(found) != plain or ast.unparse(body[0]).count("\n") != 1:
+        raise InvalidCall(f"program {id!r}: the signature has more in it than names and types: {part!r:.200}")
+    return found.args
+
+
+def _check_state(id: str, state: Any) -> None:
+    """Raise `NotAllowed` for a state that says more than what a program has learned, such as another model."""
+    if not isinstance(state, Mapping):
+        return  # DSPy says what is wrong
+    if not state.keys() & {"signature", "demos", "lm"}:
+        for name, inner in state.items():
+            if name != "metadata":
+                _check_state(id, inner)
+        return
+    if state.get("lm") is not None:
+        raise NotAllowed(
+            f"program {id!r}: the state names a language model of its own; set its 'lm' to None, and the session's"
+            " model is used. If all who create programs are trusted, open the pool with options={'trusted': True}"
+        )
+    if unknown := state.keys() - _LEARNED:
+        raise NotAllowed(f"program {id!r}: the state has {min(map(str, unknown))!r:.100}, which no program learns")
+
+
+def check_inputs(program: Any, inputs: Mapping[str, Any]) -> None:
+    """Raise `InvalidCall` for an input that the signature of a program does not have: DSPy takes some as settings."""
+    signature = _signature_of(program)
+    for name in inputs:
+        if signature is not None and name not in signature.input_fields:
+            raise InvalidCall(f"the program has no input {name!r:.100}; there are: {', '.join(signature.input_fields)}")
 
 
 def _is_known(node: ast.expr, is_literal: bool = False) -> bool:

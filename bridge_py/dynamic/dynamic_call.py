@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bridge_py.wire import codec
-from bridge_py.wire.errors import EncodeError, InvalidCall, NotAllowed, StoredObjectLost, StoredObjectNotFound
+from bridge_py.wire.errors import EncodeError, InvalidCall, StoredObjectLost, StoredObjectNotFound
 
 from . import allowed_names
 from .allow_list import AllowAll, parts_of
+from .fields import MISSING
 from .references import PREFIX, Pickled, RemoteRef, check_name, replace
 from .sizing import repr_of, size_of, type_of
 from .stored_objects import Entry, ObjectStore, Placement, SessionObjects
@@ -72,8 +73,9 @@ class DynamicCall:
             if args or kwargs:
                 raise InvalidCall(f"{target!r} is a {type_of(found)}, which cannot be called; leave the arguments out")
             return found
-        self._allow_list.check_call(target.rpartition(".")[2], args, kwargs, target)
-        return found(*args, **kwargs)
+        name = next((step for step in reversed(target.split(".")) if step != "__call__"), "")
+        given, named = self._allow_list.prepared(found, name, args, kwargs, target)
+        return found(*given, **named)
 
     def resolve(self, target: str) -> Any:
         """Find the object that a target names. Raises `NotAllowed`, `InvalidCall` and the errors of `find`."""
@@ -84,11 +86,13 @@ class DynamicCall:
             found, rest = self.find(parts[1]).value, parts[2:]
         else:
             found, rest = self._begin(parts, target)
-        for index, name in enumerate(rest):
-            if name == "__call__" and index == len(rest) - 1:
-                self._check_callable(found, target)
-                break
+        steps = list(rest)
+        while steps and steps[-1] == "__call__":
+            steps.pop()  # the rules for the function itself hold however it is called
+        for name in steps:
             found = self._step(found, name, target)
+        if parts[0] == "stored" and not steps and (callable(found) or rest):
+            self._check_called(found, target)
         return found
 
     def argument(self, value: Any) -> Any:
@@ -132,20 +136,23 @@ class DynamicCall:
 
     def _step(self, owner: Any, name: str, target: str) -> Any:
         allow_list = self._allow_list
-        allow_list.check_object(owner, "what it begins with", target)
+        if (found := allow_list.field(owner, name, target)) is not MISSING:
+            return found
         allow_list.check_step(owner, name, target)
-        module = getattr(owner, "__name__", "") if isinstance(owner, type(builtins)) else ""
-        if module and name not in vars(owner) and allow_list.may_walk(f"{module}.{name}"):
-            found = _submodule(owner, f"{module}.{name}", name, target)
-        else:
-            found = _attribute(owner, name, target)
-        allow_list.check_object(found, name, target)
+        if not isinstance(owner, type(builtins)):
+            return _attribute(owner, name, target)
+        module = owner.__name__
+        if name not in vars(owner) and allow_list.may_walk(f"{module}.{name}"):
+            return _submodule(owner, f"{module}.{name}", name, target)
+        found = _attribute(owner, name, target)
+        if not allow_list.is_curated(module, name) or isinstance(found, type(builtins)):
+            allow_list.check_object(found, name, target)
         return found
 
-    def _check_callable(self, found: Any, target: str) -> None:
+    def _check_called(self, found: Any, target: str) -> None:
         if not callable(found):
             raise InvalidCall(f"{target!r}: a {type_of(found)} cannot be called")
-        self._allow_list.check_object(found, "__call__", target)
+        self._allow_list.check_called(found, target)
 
     # From results to answers.
 
@@ -176,21 +183,12 @@ class DynamicCall:
         Raises `InvalidCall` or `NotAllowed` if it cannot be kept, and `EncodeError` if it cannot be kept durably.
         """
         self.check_can_keep(name)
-        self._check_kept(value, target or name)
+        self._allow_list.check_value(value, "its result", target or name)
         ref = RemoteRef(name, type_of(value), repr_of(value), size_of(value), self._session_id or "")
         if copy_id and not has_copy:
             self._copies[name] = self.copy(value, name)
         self._added[name] = Entry(value, ref, copy_id)
         return ref
-
-    def _check_kept(self, value: Any, target: str) -> None:
-        self._allow_list.check_value(value, "its result", target)
-        try:
-            self._allow_list.check_object(value, "its result", target)
-        except NotAllowed:
-            # Callers may store any value that they may send. Its attributes are refused when they are asked for.
-            if not _can_be_sent(value):
-                raise
 
     def remove(self, name: str) -> None:
         """Remove an object."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bridge_py.wire.errors import InvalidCall, SnakepitError, ToolError, UsageError, tool_error
+from bridge_py.wire.errors import InvalidCall, NotAllowed, SnakepitError, ToolError, UsageError, tool_error
 
 #: Providers by name, with the name that DSPy and LiteLLM have for each.
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -40,6 +40,17 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "xai": "xai",
 }
 DUMMY: Final = "dummy"
+#: Settings that callers may give if they are not trusted. An address needs a provider whose key is one text.
+_SETTINGS: Final = frozenset(
+    {
+        *("model", "api_key", "api_base", "temperature", "max_tokens", "max_completion_tokens", "top_p", "n", "stop"),
+        *("seed", "presence_penalty", "frequency_penalty", "reasoning_effort", "num_retries", "timeout", "cache"),
+        *("model_type", "rollout_id", "engine"),
+    }
+)
+_ADDRESSED: Final = ("openai", "ollama")
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}")
+_NO_KEY: Final = "no-key"  # sent to a caller's own address that needs none, in place of the worker's key
 _SECRET: Final = re.compile(r"key|token|secret|password|credential|auth|header", re.IGNORECASE)
 _SHORTEST_SECRET: Final = 6  # characters; a shorter text is a placeholder, and would be found in any text
 _HIDDEN: Final = "[hidden]"
@@ -73,13 +84,17 @@ class Model(msgspec.Struct, weakref=True, eq=False):
         """List the texts that must not be shown: settings whose names contain key, token, header and the like."""
         return sorted(_secrets_in(self.config), key=len, reverse=True)
 
-    def make(self) -> Any:
-        """Make the language model itself, in a worker. Raises `InvalidCall` if DSPy does not take the settings."""
+    def make(self, *, trusted: bool) -> Any:
+        """Make the language model itself, in a worker.
+
+        Raises `InvalidCall` if DSPy does not take the settings, and `NotAllowed` if only trusted callers may give them.
+        """
+        config = self.config if trusted or self.provider == DUMMY else _of_a_caller(self.provider, self.config)
         dspy = library()
         name = self.name
         if self.provider == DUMMY:
             return dspy.utils.DummyLM(self.config["answers"])
-        settings = {key: value for key, value in self.config.items() if key != "model"}
+        settings = {key: value for key, value in config.items() if key != "model"}
         keep_out_of_logs(self)
         try:
             # DSPy's cache would share answers between sessions, and write files.
@@ -175,6 +190,24 @@ def _secrets_in(config: Any, is_secret: bool = False) -> set[str]:
     else:
         parts = []
     return set().union(*parts)
+
+
+def _of_a_caller(provider: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a caller who is not trusted. The worker's own keys go to their provider alone."""
+    trusted = "If all who configure models are trusted, open the pool with options={'trusted': True}"
+    if unknown := config.keys() - _SETTINGS:
+        raise NotAllowed(f"{provider}: the setting {min(map(str, unknown))!r:.100} is not allowed. {trusted}")
+    if not _MODEL_NAME.fullmatch(config["model"]) or "://" in config["model"]:
+        raise NotAllowed(f"{provider}: {config['model']!r:.100} is no plain name of a model. {trusted}")
+    for name in ("api_key", "api_base"):
+        value = config.get(name)
+        if value is not None and (not isinstance(value, str) or not value.strip() or value.startswith("os.environ/")):
+            raise NotAllowed(f"{provider}: {name} must be a text of its own, and name no variable. {trusted}")
+    if config.get("api_base") is None:
+        return dict(config)
+    if provider not in _ADDRESSED:
+        raise NotAllowed(f"{provider}: an address (api_base) would get the worker's own credentials. {trusted}")
+    return {"api_key": _NO_KEY, **{name: value for name, value in config.items() if value is not None}}
 
 
 def _check_dummy(config: Mapping[str, Any]) -> None:

@@ -295,8 +295,8 @@ async def test_frames_from_files(tmp_path: Path) -> None:
         with pytest.raises(snakepit.ToolError, match="not authorized"):
             await python.load_dataframe("sql", {"sql": f"ATTACH '{tmp_path}/new' AS n", "con": con})
         assert not (tmp_path / "new").exists()
-        with pytest.raises(UsageError, match="no file '/nowhere'"):
-            await python.load_dataframe("sql", {"sql": "SELECT 1", "con": "sqlite:////nowhere"})
+        with pytest.raises(UsageError, match="no file .*nowhere"):
+            await python.load_dataframe("sql", {"sql": "SELECT 1", "con": f"sqlite:///{tmp_path}/nowhere"})
         with pytest.raises(snakepit.NotAllowed, match="read_sql"):
             await python.load_dataframe("sql", {"sql": "SELECT 1", "con": "postgresql://x"})
         with pytest.raises(UsageError, match="no source 'xml' of frames; there are: csv, json"):
@@ -375,4 +375,4 @@ async def test_csv_files_as_people_have_them(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is a Parquet file"):
             await load({"path": path})
         with pytest.raises(snakepit.ToolError, match="FileNotFoundError"):
-            await load({"path": "/nowhere.csv"})
+            await load({"path": f"{path}.nowhere"})
