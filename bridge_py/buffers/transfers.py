@@ -58,6 +58,8 @@ class Transfers:
     def __init__(self, conversation: Conversation, sizes: Sizes, deliver: Callable[[Frame], None]) -> None:
         self.peer_pid = 0
         self.peer_decompresses = False
+        #: Whether the peer has asked for an area piece by piece.
+        self.peer_fetches = False
         self._loans = conversation.loans
         self._limit = sizes.shared
         self._compress_from = sizes.compress_from
@@ -135,6 +137,7 @@ class Transfers:
             case Kind.BUFFER:
                 self._store(frame)
             case Kind.FETCH:
+                self.peer_fetches = True
                 self._send_pieces(frame.loan, self._lent[frame.loan])
             case Kind.TAKEN:
                 self._took(self._lent[frame.loan])

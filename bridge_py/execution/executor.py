@@ -16,6 +16,7 @@ import contextlib
 import inspect
 import os
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,6 +151,7 @@ class Executor:
         self._pack = pack
         self._calls: dict[int, ToolCall] = {}
         self._waiting: dict[int, ToolCall] = {}
+        self._turns = threading.RLock()  # of the thread that starts calls and the one that withdraws them
         self._pid = os.getpid()
 
     def submit(self, call: ToolCall) -> None:
@@ -203,15 +205,18 @@ class Executor:
         raise NotImplementedError
 
     def _withdraw(self, call_id: int, code: str) -> bool:
-        # dict.pop decides between this thread and the thread that starts calls: only one of them gets the call.
-        if self._waiting.pop(call_id, None) is None:
-            return False
-        self._calls.pop(call_id, None)
-        self._replies.error(call_id, Fault(code, "the call had not started"))
+        # Only one of this thread and the thread that starts calls gets the call. The reply comes before the next call
+        # starts: the host lets no call ask for anything while a call before it seems to run.
+        with self._turns:
+            if self._waiting.pop(call_id, None) is None:
+                return False
+            self._calls.pop(call_id, None)
+            self._replies.error(call_id, Fault(code, "the call had not started"))
         return True
 
     def _take(self, call_id: int) -> ToolCall | None:
-        call = self._waiting.pop(call_id, None)
+        with self._turns:
+            call = self._waiting.pop(call_id, None)
         # Calls may start out of turn, when arguments are fetched. Then the ledger keeps the largest id: a call
         # that never started may fail, but no call that has started may run again.
         if call is not None and call_id > self._last_started:

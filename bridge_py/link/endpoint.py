@@ -5,7 +5,6 @@ Use it on the thread of the link. Only the methods that tools and executors call
 
 from __future__ import annotations
 
-import hmac
 import os
 import platform
 from collections import deque
@@ -23,9 +22,10 @@ from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.conversation import Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
-from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.frames import Frame, Kind, most_bytes
+from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
@@ -74,6 +74,8 @@ class LinkEndpoint:
         self._asked: dict[int, tuple[str, Deliver]] = {}  # by request: its session, and the receiver of its answer
         self._secret = secret
         self._pid = os.getpid()
+        #: The largest batch that it takes, in bytes.
+        self.max_batch = most_bytes(sizes.max_frame)
         self._conversation = Conversation(Side.WORKER, max_frame=sizes.max_frame, max_area=sizes.max_area)
         self._transfers = Transfers(self._conversation, sizes, self._deliver)
         #: Encodes the values that tools return.
@@ -154,14 +156,10 @@ class LinkEndpoint:
                 self._session_ended(session_id)
 
     def _check_hello(self, frame: Frame) -> None:
-        hello = codec.decode(frame.body)
-        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
-            raise ProtocolError("its hello has the wrong secret")
-        if hello.get("protocol") != PROTOCOL_VERSION:
-            raise ProtocolError(f"it speaks version {hello.get('protocol')} of the link, we speak {PROTOCOL_VERSION}")
-        self._transfers.peer_pid = int(hello.get("pid", 0))
-        self._transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
-        if self.open_lane is not None and hello.get("lane"):
+        hello = read_hello(frame.body, HostHello, self._secret)
+        self._transfers.peer_pid = hello.pid
+        self._transfers.peer_decompresses = hello.zstd and is_available()
+        if self.open_lane is not None and hello.lane:
             self._use(self.open_lane())
 
     def _withdraw(self, frame: Frame) -> None:

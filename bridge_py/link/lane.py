@@ -72,15 +72,20 @@ class Endpoint(Protocol):
 
 
 class Lane:
-    """Moves the batches of a `LinkEndpoint` through two pipes. Calls `lost` when that is no longer possible."""
+    """Moves the batches of a `LinkEndpoint` through two pipes. Calls `lost` when that is no longer possible.
 
-    def __init__(self, end: Endpoint, reading: int, writing: int, lost: Callable[[], None]) -> None:
+    A batch that comes may have `max_batch` bytes; None stands for no limit.
+    """
+
+    def __init__(
+        self, end: Endpoint, reading: int, writing: int, lost: Callable[[], None], max_batch: int | None = None
+    ) -> None:
         self._end = end
         self._reading = reading
         self._writing = writing
         self._lost = lost
         os.set_blocking(writing, False)
-        self._batches = BatchReader()
+        self._batches = BatchReader(max_batch)
         self._link = threading.Lock()
         self._ears = threading.Lock()
         self._rest = b""  # of a batch that was written in part: the follower writes it

@@ -24,7 +24,7 @@ from bridge_py.execution.executor import Executor
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
 
-from .channel import LINK_METHOD, BatchCodec, link_configuration
+from .channel import LINK_METHOD, BatchCodec, link_configuration, receive_batch
 from .endpoint import LinkEndpoint
 from .lane import Lane
 
@@ -114,7 +114,7 @@ class LinkServer:
         writer = asyncio.create_task(self._write(stream))
         writer.add_done_callback(lambda _: self._close())
         try:
-            while (data := await stream.recv_message()) is not None:
+            while (data := await receive_batch(stream._stream, self.end.max_batch)) is not None:
                 self.end.receive(data)
         except (ProtocolError, DecodeError) as error:
             logger.error("the host broke the protocol: %s", error)
@@ -124,7 +124,7 @@ class LinkServer:
     def _open_lane(self) -> Lane:
         assert self._pipes is not None
         assert self._executor is not None
-        lane = self._lane = Lane(self.end, *self._pipes, die)
+        lane = self._lane = Lane(self.end, *self._pipes, die, self.end.max_batch)
         self._executor.use_lane(lane)
         return lane
 

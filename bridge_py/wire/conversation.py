@@ -30,10 +30,9 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import Frame, Kind, decode_batch, encode_frame
+from .frames import BATCH_BYTES, BATCH_FRAMES, Frame, Kind, decode_batch, encode_frame
 from .loans import MAX_AREA_BYTES, Loans
 
-PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _PLAIN: Final = -1
 
@@ -66,11 +65,24 @@ class Conversation:
     """One side of a link.
 
     `max_frame` limits a frame's encoded size in bytes, in both directions, and `max_area` the size of a lent area.
+    `max_frames` limits the frames of a batch that comes, and `max_served` the peer's calls that are open at a time;
+    None stands for no limit.
     """
 
-    def __init__(self, side: Side, *, max_frame: int = MAX_FRAME_BYTES, max_area: int = MAX_AREA_BYTES) -> None:
+    def __init__(
+        self,
+        side: Side,
+        *,
+        max_frame: int = MAX_FRAME_BYTES,
+        max_area: int = MAX_AREA_BYTES,
+        max_frames: int | None = None,
+        max_served: int | None = None,
+    ) -> None:
         self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
         self._max_frame = max_frame
+        self._max_frames = max_frames
+        self._max_served = max_served
+        self._unanswered_pings = 0
         self._next_id: int = side.value
         self._peer_parity = 1 - side.value % 2
         self._last_peer_id = 0
@@ -93,7 +105,7 @@ class Conversation:
             Kind.CANCEL: self._peer_gave_up,
             Kind.RECALL: self._peer_gave_up,
             Kind.PING: self._on_link,
-            Kind.PONG: self._on_link,
+            Kind.PONG: self._peer_answered,
             Kind.EVENT: self._on_link,
             Kind.INVALIDATE: self._on_link,
             Kind.GOODBYE: self._heard_goodbye_frame,
@@ -191,6 +203,8 @@ class Conversation:
         """Send a frame that is about the link and not about a call."""
         frame.kind, frame.call_id = kind, 0
         self._send(frame)
+        if kind == Kind.PING:
+            self._unanswered_pings += 1
 
     def goodbye(self) -> None:
         """Announce that this side opens no more calls."""
@@ -202,16 +216,20 @@ class Conversation:
         """Return the frames since the last time, as one `Batch`; empty bytes if there are none.
 
         The batch has at most one piece of a lent area, behind all urgent frames, so that no frame waits for many
-        pieces. Frames that are not urgent wait for a batch with other frames.
+        pieces. Frames that are not urgent wait for a batch with other frames. If there is more than a batch may hold,
+        the next batch has the rest.
         """
         if self._bulk:
             self._out.append(self._next_piece())
         if not self._out:
             return b""
-        data = b"".join(self._out + self._along)
+        frames = self._out + self._along
         self._along.clear()
         self._out.clear()
-        return data
+        if len(frames) > 1 and (end := _end_of_batch(frames)) < len(frames):
+            self._out += frames[end:]
+            del frames[end:]
+        return b"".join(frames)
 
     @property
     def has_data_to_send(self) -> bool:
@@ -236,7 +254,7 @@ class Conversation:
         after that.
         """
         frames = []
-        for frame in decode_batch(data, self._max_frame):
+        for frame in decode_batch(data, self._max_frame, self._max_frames):
             receiver = self._receivers.get(frame.kind)
             if receiver is None:
                 raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
@@ -268,12 +286,20 @@ class Conversation:
             raise RemoteProtocolError(f"a frame of kind {frame.kind} for call {frame.call_id}, not for the link")
         return True
 
+    def _peer_answered(self, frame: Frame) -> bool:
+        if not self._unanswered_pings:
+            raise RemoteProtocolError("an answer to no ping")
+        self._unanswered_pings -= 1
+        return self._on_link(frame)
+
     def _peer_opened(self, frame: Frame) -> bool:
         call_id = frame.call_id
         if call_id % 2 != self._peer_parity or call_id <= self._last_peer_id:
             raise RemoteProtocolError(f"call id {call_id} is not the peer's to open (last: {self._last_peer_id})")
         if self._heard_goodbye:
             raise RemoteProtocolError(f"call {call_id} was opened after goodbye")
+        if len(self._served) == self._max_served:
+            raise RemoteProtocolError(f"call {call_id} was opened while {self._max_served} others have no answer yet")
         self._last_peer_id = call_id
         self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
         return True
@@ -351,3 +377,15 @@ def _loaded(frame: Frame, area: BufferRef) -> Frame:
         frame.attached, frame.loan = area.attached, area.loan
         frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
     return frame
+
+
+def _end_of_batch(frames: list[bytes]) -> int:
+    """How many of the frames the next batch has."""
+    if len(frames) <= BATCH_FRAMES and sum(map(len, frames)) <= BATCH_BYTES:
+        return len(frames)
+    size = len(frames[0])
+    for number, frame in enumerate(frames[1:BATCH_FRAMES], 1):
+        size += len(frame)
+        if size > BATCH_BYTES:
+            return number
+    return min(len(frames), BATCH_FRAMES)

@@ -11,6 +11,8 @@ import traceback
 
 import msgspec
 
+from .readable import readable
+
 
 class SnakepitError(Exception):
     """Root of every error that snakepit-trio raises on purpose."""
@@ -196,6 +198,7 @@ class Fault(msgspec.Struct, omit_defaults=True):
 
 
 _LONGEST_TEXT = 20_000
+_LONGEST_NAME = 1_000
 CANCELLED = "cancelled"
 NOT_STARTED = "not_started"
 
@@ -257,7 +260,11 @@ def type_name(error: BaseException) -> str:
 
 
 def error_of(fault: Fault) -> SnakepitError:
-    """Rebuild the exception that a fault describes."""
+    """Rebuild the exception that a fault describes.
+
+    Its texts are the peer's: control characters in them are escaped, and texts of more than 40,000 characters are cut.
+    """
+    fault = _readable(fault)
     if fault.code == "invalid_arguments":
         return InvalidArguments(fault.message, fault.parameter)
     if fault.code == "invalid_value":
@@ -267,6 +274,24 @@ def error_of(fault: Fault) -> SnakepitError:
     if fault.code == "host_tool":
         return HostToolError(fault.message, fault.type, fault.traceback, fault.parameter)
     return _BY_CODE.get(fault.code, ProtocolError)(fault.message)
+
+
+def _readable(fault: Fault) -> Fault:
+    texts = fault.message, fault.type, fault.traceback, fault.parameter
+    if all(map(_is_plain, texts)):
+        return fault
+    message, kind, trace, parameter = texts
+    return Fault(
+        fault.code,
+        readable(message),
+        readable(kind, _LONGEST_NAME),
+        readable(trace),
+        readable(parameter, _LONGEST_NAME),
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and text.isprintable()
 
 
 def raised_by(error: SnakepitError, tool: str, worker_id: str) -> SnakepitError:

@@ -16,6 +16,10 @@ import msgspec
 from .errors import RemoteProtocolError
 
 _HEAD_BYTES: Final = 4
+# A side sends no larger batch, unless a single frame is larger. It takes batches that are somewhat larger.
+BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH_FRAMES: Final = 1_000
+MOST_FRAMES: Final = 5_000
 
 
 class Kind(IntEnum):
@@ -138,17 +142,26 @@ def encode_batch(frames: list[Frame]) -> bytes:
     return b"".join([encode_frame(frame) for frame in frames])
 
 
-def decode_batch(data: bytes, max_frame: int | None = None) -> list[Frame]:
+def most_bytes(max_frame: int) -> int:
+    """The size of the largest batch that a side takes, in bytes, if a frame may have `max_frame` bytes."""
+    return max_frame + 2 * BATCH_BYTES
+
+
+def decode_batch(data: bytes, max_frame: int | None = None, max_frames: int | None = None) -> list[Frame]:
     """Decode a `Batch`. Unknown fields are skipped, as protobuf asks.
 
-    Raises `RemoteProtocolError` for bytes that are not a `Batch`, and for a frame of more than
-    `max_frame` bytes.
+    Raises `RemoteProtocolError` for bytes that are not a `Batch`, for a frame of more than `max_frame` bytes, and for
+    more than `max_frames` fields.
     """
-    frames = []
+    frames: list[Frame] = []
+    fields = 0
     try:
         at, end = 0, len(data)
         while at < end:
             tag, at = _read_varint(data, at)
+            fields += 1
+            if fields == max_frames:
+                raise RemoteProtocolError(f"a batch of {max_frames} frames or more")
             if tag != _BATCH_FRAMES:
                 at = _skip(data, at, tag)
                 continue
@@ -239,13 +252,17 @@ def head_of(batch: bytes) -> bytes:
 
 
 class BatchReader:
-    """Cuts what comes from a pipe, in whatever pieces, into batches."""
+    """Cuts what comes from a pipe, in whatever pieces, into batches of at most `max_batch` bytes (None: no limit)."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch: int | None = None) -> None:
+        self._max_batch = max_batch
         self._held = bytearray()  # the beginning of a batch that is not whole yet
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes. Returns the batches that are whole now, in order."""
+        """Take the next bytes. Returns the batches that are whole now, in order.
+
+        Raises `RemoteProtocolError` for a batch that is too large as soon as its size has come.
+        """
         if not self._held and _size_at(data, 0) == len(data) - _HEAD_BYTES:
             return [data[_HEAD_BYTES:]]  # one batch and nothing else, as nearly always
         self._held += data
@@ -255,6 +272,8 @@ class BatchReader:
                 begin, at = at + _HEAD_BYTES, at + _HEAD_BYTES + size
                 batches.append(bytes(view[begin:at]))
         del self._held[:at]
+        if size is not None and self._max_batch is not None and size > self._max_batch:
+            raise RemoteProtocolError(f"a batch of {size} bytes is over the limit of {self._max_batch} bytes")
         return batches
 
 

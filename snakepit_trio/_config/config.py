@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 LANE_VARIABLE: Final = "SNAKEPIT_LANE"
+_ASKS: Final = 10_000
 
 
 def _count(default: int, least: int = 1, most: int | None = None) -> Any:
@@ -49,6 +50,15 @@ def _has_lane() -> bool:
 def _threads() -> Any:
     share: Any = attrs.Factory(lambda self: share_of_cores(self.workers), takes_self=True)
     return attrs.field(default=share, validator=whole(1, or_none="what they choose themselves"))
+
+
+def _asks() -> Any:
+    most: Any = attrs.Factory(lambda self: _asks_of(self.concurrency), takes_self=True)
+    return attrs.field(default=most, validator=whole(1))
+
+
+def _asks_of(concurrency: object) -> int:
+    return max(_ASKS, 10 * concurrency) if is_whole(concurrency) else _ASKS  # its own validator reports other values
 
 
 def _seconds(default: float) -> Any:
@@ -273,6 +283,10 @@ class PoolConfig:
     )
     #: How many plain functions of the host may run at a time, in threads, for workers' code.
     host_threads: int = _count(40)
+    #: Requests of one worker's code to the host (for state and host tools) that may be without an answer at a time. A
+    #: worker that makes more is killed, because it broke the protocol. The default is ten for each call of
+    #: `concurrency`, and at least 10,000.
+    max_asks: int = _asks()
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

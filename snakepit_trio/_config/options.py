@@ -65,6 +65,7 @@ class FurtherOptions(TypedDict, total=False):
     launcher: Launcher | None
     bridge_server: bool | str
     host_threads: int
+    max_asks: int
     stderr_lines: int
 
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Final, NoReturn, Self
 
 import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
-from bridge_py.link.channel import LINK_METHOD, BatchCodec, link_configuration
+from bridge_py.link.channel import LINK_METHOD, BatchCodec, link_configuration, receive_batch
 from bridge_py.wire.errors import ProtocolError
+from bridge_py.wire.frames import MOST_FRAMES
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 
 from .base import ConnectionContext
-from .lane import Lane, Pipes
+from .lane import SECONDS_PER_TURN, Lane, Pipes
 from .link import LinkConnection, LinkLost
 
 logger = get_logger("snakepit.link")
+
+_BYTES_PER_TURN: Final = 64 * 1024
+_BATCH_COST: Final = 64  # an empty batch costs about as much work as so many bytes
 
 _FOREIGN = (
     grpclib.exceptions.GRPCError,
@@ -40,6 +44,9 @@ _FOREIGN = (
 
 class GrpcLink(LinkConnection):
     """One channel, to the socket at `path`, and one stream; and a lane beside it, if there are `pipes`."""
+
+    max_frames = MOST_FRAMES
+    seconds_per_turn = SECONDS_PER_TURN
 
     def __init__(
         self,
@@ -70,12 +77,13 @@ class GrpcLink(LinkConnection):
 
     def open_lane(self) -> None:
         assert self._pipes is not None
-        self._lane = Lane(self._pipes, self)
+        self._lane = Lane(self._pipes, self, self.max_batch)
         self.flush = self._lane.flush
         self.carry_also(self._lane.read)
         self.carry_also(self._lane.write)
 
     def read_rest(self) -> None:
+        self.handle_rest()
         if self._lane is not None:
             self._lane.drain()
 
@@ -101,8 +109,16 @@ class GrpcLink(LinkConnection):
         self._to_write.set()
         writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))
         try:
-            while (data := await stream.recv_message()) is not None:
+            await stream.recv_initial_metadata()
+            taken = 0
+            while (data := await receive_batch(stream._stream, self.max_batch)) is not None:
                 self.receive(data)
+                # Batches that have come already are read without a wait. Many of them must not keep the loop.
+                taken += _BATCH_COST + len(data)
+                while self.is_late or taken > _BYTES_PER_TURN:
+                    taken = 0
+                    await asyncio.sleep(0)
+                    self.handle_late()
         finally:
             self._to_write = None
             writer.cancel()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections import deque
 from typing import Final, NoReturn
 
 import trio
@@ -17,6 +19,7 @@ from bridge_py.wire.frames import BatchReader, head_of
 from .link import LinkConnection, LinkLost
 
 _READ_BYTES: Final = 65536  # what a pipe holds
+SECONDS_PER_TURN: Final = 0.005  # for what one worker has sent
 
 
 class Pipes:
@@ -58,12 +61,16 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
 
 
 class Lane:
-    """The lane of one link: it writes the link's batches, and hands each batch that it reads to the link."""
+    """The lane of one link: it writes the link's batches, and hands each batch that it reads to the link.
 
-    def __init__(self, pipes: Pipes, link: LinkConnection) -> None:
+    A batch that comes may have `max_batch` bytes; None stands for no limit.
+    """
+
+    def __init__(self, pipes: Pipes, link: LinkConnection, max_batch: int | None = None) -> None:
         self._pipes = pipes
         self._link = link
-        self._batches = BatchReader()
+        self._batches = BatchReader(max_batch)
+        self._unread: deque[bytes] = deque()  # batches that have come whole, and that the link has not got yet
         self._rest = b""  # of a batch that was written in part
         self._sleeper: trio.lowlevel.Task | None = None  # the one that writes, while it has nothing to do
         self._has_work = False
@@ -121,11 +128,20 @@ class Lane:
 
     @trio.lowlevel.enable_ki_protection
     async def read(self) -> NoReturn:
-        """Read until the pipe ends, then raise `LinkLost`. Exceptions of `receive` pass."""
+        """Read until the pipe ends, then raise `LinkLost`. Exceptions of `receive` pass.
+
+        However much has come, it is handled some milliseconds at a time, so that other tasks have their turns.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._pipes.reading)
             with contextlib.suppress(BlockingIOError):
-                self._read()
+                self._read(_READ_BYTES)
+            while self._unread or self._link.is_late:
+                await trio.lowlevel.checkpoint()
+                if self._link.is_late:
+                    self._link.handle_late()
+                else:
+                    self._handle_batches()
 
     def end(self) -> None:
         """Write nothing any more."""
@@ -133,14 +149,31 @@ class Lane:
         self._rest = b""
 
     def drain(self) -> None:
-        """Read what is in the pipe, without waiting. Exceptions of `receive` pass."""
-        with contextlib.suppress(BlockingIOError, LinkLost):
-            while True:
-                self._read()
+        """Read what is in the pipe, without waiting. Exceptions of `receive` pass.
 
-    def _read(self) -> None:
-        data = os.read(self._pipes.reading, _READ_BYTES)
+        It stops after as many bytes as a pipe holds: a worker that goes on writing must not keep the host here.
+        """
+        left = _READ_BYTES
+        with contextlib.suppress(BlockingIOError, LinkLost):
+            while left > 0:
+                while self._unread:
+                    self._handle_batches()
+                left -= self._read(left)
+        while self._unread:
+            self._handle_batches()
+
+    def _read(self, most: int) -> int:
+        data = os.read(self._pipes.reading, most)
         if not data:
             raise LinkLost("the worker closed the link")
-        for batch in self._batches.feed(data):
-            self._link.receive(batch)
+        self._unread += self._batches.feed(data)
+        self._handle_batches()
+        return len(data)
+
+    def _handle_batches(self) -> None:
+        """Hand batches to the link, for some milliseconds."""
+        until = time.monotonic() + SECONDS_PER_TURN
+        while self._unread:
+            self._link.receive(self._unread.popleft())
+            if self._unread and (self._link.is_late or time.monotonic() > until):
+                break

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hmac
+import math
 import os
+import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
-import msgspec
 import trio
 
 from bridge_py.buffers.compression import is_available
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import NO_AREA, PROTOCOL_VERSION, Conversation, Side
+from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import Frame, Kind
-from bridge_py.wire.specs import ToolSpec
+from bridge_py.wire.frames import Frame, Kind, most_bytes
+from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
+from bridge_py.wire.readable import readable
 from snakepit_trio._calls.call import Call
 from snakepit_trio._requests.worker_requests import WorkerRequests
 from snakepit_trio._util.log import get_logger
@@ -26,6 +28,7 @@ from snakepit_trio.errors import WorkerError
 from .base import Connection, ConnectionContext, Hello
 
 _OUTCOMES: Final = frozenset({Kind.RESULT, Kind.CHUNK, Kind.END, Kind.ERROR})
+_FRAMES_AT_ONCE: Final = 32
 
 logger = get_logger("snakepit.link")
 
@@ -42,18 +45,32 @@ class LinkConnection(Connection):
 
     #: Whether the hello offers a lane.
     has_lane = False
+    #: Frames that a batch of the worker's may have; None for no limit, where a carrier joins batches.
+    max_frames: int | None = None
+    #: How many seconds a turn of the loop may spend on a batch of many frames. The others wait for `handle_late`.
+    seconds_per_turn: float = math.inf
 
     def __init__(self, context: ConnectionContext, secret: str, pid: int, connected: Callable[[], None]) -> None:
         sizes = context.services.sizes
-        self.conversation = Conversation(Side.HOST, max_frame=sizes.max_frame, max_area=sizes.max_area)
+        self.conversation = Conversation(
+            Side.HOST,
+            max_frame=sizes.max_frame,
+            max_area=sizes.max_area,
+            max_frames=self.max_frames,
+            max_served=context.max_asks,
+        )
+        #: The largest batch that is taken from the worker, in bytes.
+        self.max_batch = most_bytes(sizes.max_frame)
         self.transfers = Transfers(self.conversation, sizes, self._handle)
         self.transfers.peer_pid = pid
-        self._requests = WorkerRequests(context.services, context.worker_id, context.calls, self)
+        self._requests = WorkerRequests(context.services, context.worker_id, context.calls, self, context.concurrency)
         self.host_work = self._requests.host_tool_runs
         #: Has the data of the conversation sent soon. Frames that are added before the sender runs go with it.
         self.flush: Callable[[], None] = _send_nothing
         self._nursery: trio.Nursery | None = None
         self._problem: Exception | None = None
+        self._late: deque[Frame] = deque()  # frames that have come and are not handled yet
+        self._is_lost = False
         self._secret = secret
         self._connected = connected
         self._on_ready = context.on_ready
@@ -109,19 +126,48 @@ class LinkConnection(Connection):
 
     def read_rest(self) -> None:
         """Read the frames that the worker has written before the link was lost."""
+        self.handle_rest()
 
     def receive(self, data: bytes) -> None:
-        """Take a batch that has come. Raises `ProtocolError` and `DecodeError` if the worker broke the rules."""
+        """Take a batch that has come, and handle its frames until the turn's time is used up.
+
+        Raises `ProtocolError` and `DecodeError` if the worker broke the rules.
+        """
         try:
-            for frame in self.conversation.receive(data):
-                self._route(frame)
-            if self.conversation.has_data_to_send:
-                self.flush()
+            self._late += self.conversation.receive(data)
+            self._handle_frames(self.seconds_per_turn)
         except (ProtocolError, DecodeError):
             raise
         except Exception as error:
             self._on_fault(error)
             raise
+
+    @property
+    def is_late(self) -> bool:
+        """Whether frames that have come are not handled yet. Call `handle_late` in the next turn, and read no more."""
+        return bool(self._late)
+
+    def handle_late(self) -> None:
+        """Handle more of the frames that have come. Raises as `receive` does."""
+        self.receive(b"")
+
+    def handle_rest(self) -> None:
+        """After the link was lost: handle all frames that have come, except requests. Raises as `receive` does."""
+        self._is_lost = True
+        self.seconds_per_turn = math.inf
+        self.receive(b"")
+
+    def _handle_frames(self, seconds: float) -> None:
+        late = self._late
+        if len(late) <= _FRAMES_AT_ONCE or seconds == math.inf:
+            while late:
+                self._route(late.popleft())
+        else:
+            until = time.monotonic() + seconds
+            while late and time.monotonic() < until:
+                self._route(late.popleft())
+        if self.conversation.has_data_to_send:
+            self.flush()
 
     def next_batch(self) -> bytes:
         """The next bytes to send; empty if there are none."""
@@ -190,7 +236,8 @@ class LinkConnection(Connection):
             return
         match frame.kind:
             case Kind.CALL | Kind.STREAM:
-                self._requests.take(frame)
+                if not self._is_lost:
+                    self._requests.take(frame)
             case Kind.CANCEL:
                 self._requests.cancel(frame.call_id)
             case Kind.CREDIT:
@@ -203,22 +250,13 @@ class LinkConnection(Connection):
                 self._on_frame(frame)
 
     def _hear_hello(self, frame: Frame) -> None:
-        hello = codec.decode(frame.body)
-        if not isinstance(hello, dict) or not hmac.compare_digest(str(hello.get("secret")), self._secret):
-            raise RemoteProtocolError("its hello has the wrong secret")
-        if hello.get("protocol") != PROTOCOL_VERSION:
-            raise RemoteProtocolError(
-                f"it speaks version {hello.get('protocol')} of the link, this host speaks {PROTOCOL_VERSION}"
-            )
+        hello = read_hello(frame.body, WorkerHello, self._secret)
         self._connected()
-        self.transfers.peer_decompresses = bool(hello.get("zstd")) and is_available()
-        try:
-            tools = msgspec.convert(hello.get("tools", []), list[ToolSpec])
-        except msgspec.ValidationError as error:
-            raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
-        if self.has_lane and hello.get("lane"):
+        self.transfers.peer_decompresses = hello.zstd and is_available()
+        tools = tools_of(hello)
+        if self.has_lane and hello.lane:
             self.open_lane()
-        self._on_ready(Hello(tools, str(hello.get("python", ""))))
+        self._on_ready(Hello(tools, readable(hello.python)))
 
     def _route(self, frame: Frame) -> None:
         if frame.call_id and (frame.loan or frame.call_id in self.transfers.waiting):

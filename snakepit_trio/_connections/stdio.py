@@ -18,6 +18,8 @@ from bridge_py.wire.errors import (
     RemoteProtocolError,
 )
 from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.hellos import check_tools
+from bridge_py.wire.readable import readable
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.stdio_adapters import StdioJson
@@ -31,6 +33,7 @@ from .stdio_frames import StdioFrames
 
 _TO_CALLS: Final = ("result", "error")
 _TO_STREAMS: Final = ("chunk", "end", "error")
+_LONGEST_VERSION: Final = 100
 
 logger = get_logger("snakepit.link")
 
@@ -218,8 +221,9 @@ class StdioConnection(Connection):
             tools = msgspec.convert(found.get("tools", []), list[_Tool])
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"its hello describes its tools wrongly: {error}") from None
+        specs = check_tools([self._spec_of(tool) for tool in tools])
         self._is_ready = True
-        self._on_ready(Hello([self._spec_of(tool) for tool in tools], str(found.get("version", ""))))
+        self._on_ready(Hello(specs, readable(text_of(found.get("version")), _LONGEST_VERSION)))
 
     def _spec_of(self, tool: _Tool) -> ToolSpec:
         cancel: Final = "kill" if self.kills_to_cancel else "cooperative"

@@ -23,8 +23,8 @@ import msgspec
 import trio
 
 from bridge_py.execution.ending import forks_end
-from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.errors import UsageError
+from bridge_py.wire.hellos import PROTOCOL_VERSION
 from snakepit_trio._calls.call import DEFAULT, Arguments, Default, Timeout
 from snakepit_trio._calls.dispatcher import Dispatcher
 from snakepit_trio._calls.runner import CallRunner, Deadlines

@@ -41,13 +41,22 @@ class WorkerRequests:
     """The requests of one worker.
 
     A question names the call that it is asked for. The host's own record of that call tells which session it is about.
+    A call that must still wait behind others in the worker asks nothing.
     """
 
-    def __init__(self, services: HostServices, worker_id: str, calls: dict[int, Call], link: SendsAnswers) -> None:
+    def __init__(
+        self,
+        services: HostServices,
+        worker_id: str,
+        calls: dict[int, Call],
+        link: SendsAnswers,
+        concurrency: int = 1,
+    ) -> None:
         self._services = services
         self._worker_id = worker_id
         self._calls = calls
         self._link = link
+        self._concurrency = concurrency
         self._nursery: trio.Nursery | None = None
         self._sessions: set[str] = set()  # the sessions whose variables the worker may remember
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
@@ -101,11 +110,31 @@ class WorkerRequests:
         else:
             self.host_tool_runs.open(frame, call, name, args, nursery)
 
-    def _record(self, call_id: int, verb: str) -> Call:
-        call = self._calls.get(call_id)
+    def _record(self, call_id: object, verb: str) -> Call:
+        call = self._calls.get(call_id) if isinstance(call_id, int) else None
         if call is None:
             raise SessionError(f"{verb}: the call is over")
+        if self._is_behind(call):
+            raise SessionError(f"{verb}: the call has not started: the worker runs {self._concurrency} at a time")
         return call
+
+    def _is_behind(self, call: Call) -> bool:
+        """Whether so many earlier calls are open in the worker that this one cannot have started."""
+        if len(self._calls) <= self._concurrency:
+            return False
+        before = 0
+        for other_id, other in self._calls.items():  # in the order of their ids
+            if other_id >= call.id:
+                return False
+            if self._link.conversation.is_open(other_id) and not self._may_start_late(other):
+                before += 1
+                if before == self._concurrency:
+                    return True
+        return False
+
+    def _may_start_late(self, call: Call) -> bool:
+        """Whether later calls may start first, because the arguments of this one are sent piece by piece."""
+        return call.buffers is not None and call.buffers.is_large and self._link.transfers.peer_fetches
 
     def _answer_at_once(self, frame: Frame, nursery: trio.Nursery) -> None:
         # Starting a task would cost as much as the rest of the answer.

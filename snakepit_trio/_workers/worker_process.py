@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from bridge_py.wire.errors import DecodeError, ProtocolError
+from bridge_py.wire.readable import readable
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._config.config import PoolConfig, Site
 from snakepit_trio._connections.base import Connection, ConnectionContext, Hello, WorkerProcess
@@ -51,6 +52,7 @@ _LAUNCH = 5.0  # seconds to start a process; an executable on a dead file system
 _LAST_WORDS = 0.5  # seconds to read the pipes of a dead process to their end
 _REAP = 5.0  # seconds; SIGKILL takes effect at once unless the kernel holds the process
 _HURRIED_REAP = 2.0  # the same, when the pool must end now
+_LONGEST_PROBLEM = 10_000  # characters
 _STATES: Final = {
     Phase.STARTING: WorkerState.STARTING,
     Phase.READY: WorkerState.READY,
@@ -160,6 +162,8 @@ class Worker(WorkerCalls):
                         on_tools=self._hear_of_tools,
                         on_frame=self._handle,
                         on_fault=self._fail,
+                        concurrency=self._config.concurrency,
+                        max_asks=self._config.max_asks,
                     )
                     self._connection = process.connect(here)
                     for stream in process.outputs:
@@ -213,7 +217,7 @@ class Worker(WorkerCalls):
         except LinkLost:
             self._finish(LINK_LOST)
         except (ProtocolError, DecodeError) as error:
-            self._finish(PROTOCOL_BROKEN, error)
+            self._finish(PROTOCOL_BROKEN, readable(str(error), _LONGEST_PROBLEM))
         except Exception as error:
             logger.exception("the link of worker %s failed", self.id)
             self._fail(error)  # a kill by the host: no call of the worker is to blame
@@ -298,7 +302,7 @@ class Worker(WorkerCalls):
             self.failure = WorkerCrashed(self.id, self._life.problem, process.exit_code, self._stderr_tail)
         with logger.tolerates("looking for its last call"):
             last_started = process.last_started if self._life.is_believed else None
-            self._last_words = process.last_words
+            self._last_words = readable(process.last_words, _LONGEST_PROBLEM)
         self._reports.worker_gone(self, last_started, self.failure)
         self._reports.tell_end(self, process.exit_code)
 

@@ -15,8 +15,8 @@ import grpclib.server
 from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.hellos import PROTOCOL_VERSION
 
 ERROR_BODY = codec.encode_plain({"code": "tool", "message": "late", "type": "T"})
 

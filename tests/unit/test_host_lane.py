@@ -28,6 +28,7 @@ class Ends:
         self.to_say: deque[bytes] = deque()
         self.heard: list[bytes] = []
         self.open_calls = 1
+        self.is_late = False
         self.lane = Lane(self.pipes, self.as_link())
         self.raised: list[Exception] = []
         self._batches = BatchReader()
