@@ -153,7 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worker-id", default="", help="shows in process listings")
     contract = parser.add_argument_group("the wire contract, see docs/contract.md")
     contract.add_argument("--port", type=int, default=0, help="where to serve it, on 127.0.0.1; 0 for any")
-    contract.add_argument("--elixir-address", default="", help="host:port of the host")
+    contract.add_argument("--listen", default="", help="a Unix socket to make and serve it at, in place of --port")
+    contract.add_argument("--elixir-address", default="", help="host:port of the host, or unix:/path")
+    contract.add_argument(
+        "--open-to", choices=["user", "machine"], default="user", help="whose programs may connect; root's always may"
+    )
     contract.add_argument("--snakepit-run-id", default="", help="shows in process listings")
     return parser
 
@@ -207,11 +211,19 @@ def _close(adapter: BaseAdapter, executor: Executor) -> int:
 
 
 def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object) -> Callable[[], int]:
+    from .contract.listening import listen, listen_unix
     from .contract.service import ContractServer
 
     ready_file = os.environ.get("SNAKEPIT_READY_FILE")
+    listener = listen_unix(options.listen) if options.listen else listen("127.0.0.1", options.port)
+    where = "unix" if options.listen else str(listener.getsockname()[1])
     server = ContractServer(
-        adapter, options.port, options.elixir_address, lambda port: _say_ready(port, ready_file), bool(ready_file)
+        adapter,
+        listener,
+        options.elixir_address,
+        partial(_say_ready, where, ready_file),
+        bool(ready_file),
+        options.open_to,
     )
     executor = _executor(server, None, server.pack, options.concurrency)
     # SIGTERM does not wait for a tool that runs. A host that wants the tool to end must end the tool's call before.
@@ -234,11 +246,11 @@ def _executor(replies: Replies, ledger: mmap.mmap | None, pack: Pack, concurrenc
     return ConcurrentExecutor(replies, ledger, pack, concurrency)
 
 
-def _say_ready(port: int, ready_file: str | None) -> None:
-    print(f"GRPC_READY:{port}", flush=True)
+def _say_ready(where: str, ready_file: str | None) -> None:
+    print(f"GRPC_READY:{where}", flush=True)
     if ready_file:
         draft = f"{ready_file}.{os.getpid()}"
-        Path(draft).write_text(str(port), "ascii")
+        Path(draft).write_text(where, "ascii")
         os.rename(draft, ready_file)
 
 

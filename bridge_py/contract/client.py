@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-import grpclib.client
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import StreamClosedError
@@ -20,6 +19,8 @@ from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import HistoryEntry, Variable
 
 from . import values
+from .connections import BoundedChannel
+from .listening import parse_address
 from .statuses import error_of_status, failure_of
 
 _SERVICE: Final = "/snakepit.bridge.BridgeService/"
@@ -314,13 +315,18 @@ class ClientBase:
 class AsyncioClient(ClientBase):
     """A client of the wire contract, in asyncio. It connects at the first call, and again after a connection is lost.
 
-    `connect_timeout` is how long, in seconds, it tries to reach a peer that does not listen yet. `allow_pickle` lets
-    historic peers send arrays as pickles.
+    The address is "host:port" or "unix:/path". `connect_timeout` is how long, in seconds, it tries to reach a peer that
+    does not listen yet. `allow_pickle` lets historic peers send arrays as pickles. With `check_server`, a port of this
+    machine counts as not there while another user, who is not root, serves it.
+
+    Raises `UsageError` for an invalid address.
     """
 
-    def __init__(self, host: str, port: int, *, connect_timeout: float = 5.0, allow_pickle: bool = False) -> None:
+    def __init__(
+        self, address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False, check_server: bool = False
+    ) -> None:
         self.allow_pickle = allow_pickle
-        self._channel = grpclib.client.Channel(host, port)
+        self._channel = BoundedChannel(*parse_address(address), check_server=check_server)
         self._connect_timeout = connect_timeout
 
     def close(self) -> None:

@@ -1,14 +1,47 @@
-"""Listening sockets for servers of the wire contract."""
+"""Addresses of the wire contract, and sockets that listen there."""
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import socket
+from typing import Final, NamedTuple
+
+from bridge_py.wire.errors import UsageError
+
+UNIX: Final = "unix:"
+
+
+class Address(NamedTuple):
+    """Where a server of the contract is: a host and a port, or the path of a Unix socket."""
+
+    host: str | None
+    port: int | None
+    path: str | None = None
+
+
+def parse_address(text: str) -> Address:
+    """Read "host:port" or "unix:/path". Raises `UsageError`."""
+    if text.startswith(UNIX) and len(text) > len(UNIX):
+        return Address(None, None, text.removeprefix(UNIX))
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f'address {text!r}: write it as "127.0.0.1:50051" or "unix:/path/to/socket"')
+    return Address(host, int(port))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket that listens; port 0 stands for any free port. Raises `OSError`."""
+    """Open a socket that listens; port 0 stands for any free port.
+
+    Raises `OSError`, and `PermissionError` among them for an address that other machines reach.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
+    if not _is_loopback(str(address[0])):
+        raise PermissionError(
+            "other machines reach this address. That needs TLS and a token, which this server does not have: listen "
+            "at 127.0.0.1, and put a proxy that has both before it"
+        )
     # grpclib sets TCP_NODELAY only on a socket that names its protocol. Without TCP_NODELAY each answer takes 40 ms.
     listener = socket.socket(family, kind, protocol)
     try:
@@ -19,3 +52,21 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listen_unix(path: str | os.PathLike[str]) -> socket.socket:
+    """Open a Unix socket that listens at a path, in a folder that is closed to other users. Raises `OSError`."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

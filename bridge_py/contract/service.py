@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
-import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -25,8 +25,9 @@ from bridge_py.wire.messages.snakepit import bridge as messages
 
 from . import values
 from .client import AsyncioClient
+from .connections import BoundedServer
 from .host import ContractHost
-from .listening import listen
+from .peers import OpenTo
 from .serving import ContractService
 from .statuses import json_text, plain_text
 from .telemetry import TelemetryFeed
@@ -42,18 +43,25 @@ logger = logging.getLogger("snakepit.contract")
 class ContractServer:
     """Serves the contract on a thread of its own, and takes the executor's replies.
 
-    It calls `ready` with the port, on that thread.
+    It calls `ready` on that thread, once it accepts connections at `listener`.
     """
 
     def __init__(
-        self, adapter: BaseAdapter, port: int, host_address: str, ready: Callable[[int], None], modern: bool
+        self,
+        adapter: BaseAdapter,
+        listener: socket.socket,
+        host_address: str,
+        ready: Callable[[], None],
+        modern: bool,
+        open_to: OpenTo,
     ) -> None:
         self.tools: dict[str, Tool] = adapter.tools()
         self.client: AsyncioClient | None = None
         self.host = ContractHost(adapter.strict)
         self.text = json_text if modern else plain_text
         self.feeds: set[TelemetryFeed] = set()
-        self._port = port
+        self._listener = listener
+        self._open_to = open_to
         self._host_address = host_address
         self._ready = ready
         self._numbers = itertools.count(1)
@@ -76,15 +84,14 @@ class ContractServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        host, _, port = self._host_address.rpartition(":")
-        if host:
-            self.client = AsyncioClient(host, int(port))
+        if self._host_address:
+            self.client = AsyncioClient(self._host_address)
         self.host.begin(self.client)
-        server = grpclib.server.Server([WorkerService(self)])
+        server = BoundedServer(WorkerService(self), self._open_to)
         parent = os.getppid()
-        with listen("127.0.0.1", self._port) as listener:
-            await server.start(sock=listener)
-            self._ready(listener.getsockname()[1])
+        with self._listener:
+            await server.start(sock=self._listener)
+            self._ready()
             while os.getppid() == parent:  # noqa: ASYNC110 - no event reports its end
                 await asyncio.sleep(_LOOK)
 

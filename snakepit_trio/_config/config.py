@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 import trio
@@ -277,10 +277,14 @@ class PoolConfig:
     #: Where the workers run; None for processes of this machine.
     launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
     #: Serve the contract to clients of this machine: True for a free port, or an address such as "127.0.0.1:50051".
-    #: Everybody who can connect may use all of the pool: see docs/contract.md. `Pool.bridge_address` is the address.
+    #: All programs of this user, and root, may connect, and use all of the pool: see `open_to`, and docs/contract.md.
+    #: `Pool.bridge_address` is the address.
     bridge_server: bool | str = attrs.field(
         default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
     )
+    #: Who may connect to the ports of `bridge_server` and of foreign workers' hosts: "user" for programs of this user,
+    #: and root; "machine" for every program of this machine. With "user", a worker's port must be this user's as well.
+    open_to: Literal["user", "machine"] = word("user", ("user", "machine"))
     #: How many plain functions of the host may run at a time, in threads, for workers' code.
     host_threads: int = _count(40)
     #: Requests of one worker's code to the host (for state and host tools) that may be without an answer at a time. A

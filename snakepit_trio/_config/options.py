@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from bridge_py import BaseAdapter
 from snakepit_trio.state.quotas import Quotas
@@ -64,6 +64,7 @@ class FurtherOptions(TypedDict, total=False):
     cleanup_interval: float
     launcher: Launcher | None
     bridge_server: bool | str
+    open_to: Literal["user", "machine"]
     host_threads: int
     max_asks: int
     stderr_lines: int

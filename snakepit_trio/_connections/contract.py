@@ -15,6 +15,8 @@ from typing import Any, Final
 import trio
 
 from bridge_py.contract.client import AsyncioClient
+from bridge_py.contract.listening import UNIX
+from bridge_py.contract.peers import OpenTo
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
 from bridge_py.wire.frames import Frame, Kind
@@ -28,7 +30,7 @@ from snakepit_trio._util.log import get_logger
 from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
-_READY: Final = re.compile(r"GRPC_READY:(\d{1,5})\b")
+_READY: Final = re.compile(r"GRPC_READY:(\d{1,5}|unix)\b")
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; nothing reports that it is there
 
 
@@ -58,6 +60,8 @@ class ContractConnection(Connection):
     """The connection to a foreign worker.
 
     `listener` is the socket at which the worker reaches the host. The worker may write its port into `ready_file`.
+    A worker of our own serves at a Unix socket in the same folder, `worker_socket`. `open_to` says who may connect to
+    the host, and whose port a worker's may be.
     """
 
     kills_to_cancel = True  # the contract has no message that stops a call
@@ -69,6 +73,8 @@ class ContractConnection(Connection):
         listener: socket.socket,
         ready_file: Path,
         *,
+        worker_socket: Path | None,
+        open_to: OpenTo,
         allow_pickle: bool,
     ) -> None:
         self.last_opened = 0
@@ -76,6 +82,8 @@ class ContractConnection(Connection):
         self._loop = loop
         self._listener = listener
         self._ready_file = ready_file
+        self._worker_socket = worker_socket
+        self._open_to: OpenTo = open_to
         self._allow_pickle = allow_pickle
         self._requests = ContractRequests(context.services, context.worker_id)
         self.host_work = self._requests.host_tool_runs
@@ -85,7 +93,7 @@ class ContractConnection(Connection):
         self._wake: asyncio.Event | None = None
         self._lost: str | None = None
         self._pinging = False
-        self._port = 0
+        self._address = ""
         self._client: AsyncioClient | None = None
 
     async def run(self) -> None:
@@ -98,12 +106,18 @@ class ContractConnection(Connection):
 
     def hear(self, line: str) -> None:
         """Look for the worker's port in a line that it has printed."""
-        if not self._port and (found := _READY.search(line)):
-            self._port = int(found.group(1))
+        if found := _READY.search(line):
+            self._note_ready(found.group(1))
+
+    def _note_ready(self, port: str) -> None:
+        if not self._address and self._worker_socket is not None:
+            self._address = f"{UNIX}{self._worker_socket}"
+        elif not self._address and port.isdecimal() and int(port):
+            self._address = f"127.0.0.1:{int(port)}"
 
     async def _live(self) -> None:
         self._wake = asyncio.Event()
-        server = ContractServer(self._service())
+        server = ContractServer(self._service(), self._open_to)
         await server.start(sock=self._listener)
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -134,11 +148,13 @@ class ContractConnection(Connection):
         return BridgeService(access, around.services.events)
 
     async def _until_ready(self) -> None:
-        while not self._port:
+        while not self._address:
             await asyncio.sleep(_LOOK)
             with contextlib.suppress(OSError, ValueError):
-                self._port = int(self._ready_file.read_text("ascii"))
-        self._client = AsyncioClient("127.0.0.1", self._port, allow_pickle=self._allow_pickle)
+                self._note_ready(self._ready_file.read_text("ascii"))
+        self._client = AsyncioClient(
+            self._address, allow_pickle=self._allow_pickle, check_server=self._open_to == "user"
+        )
         await self._ask_whether_it_is_there()
         self._context.on_ready(Hello())
 

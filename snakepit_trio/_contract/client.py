@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import trio
 
 from bridge_py.contract.client import AsyncioClient, ClientBase
-from bridge_py.wire.errors import UsageError
+from bridge_py.contract.listening import parse_address
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.nurseries import background_nursery
 
@@ -42,7 +42,7 @@ class Client(ClientBase):
 async def open_client(
     address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False
 ) -> AsyncIterator[Client]:
-    """Open a client of the peer at an address, "host:port".
+    """Open a client of the peer at an address, "host:port" or "unix:/path/to/socket".
 
     Use it as `async with open_client(pool.bridge_address) as client`. The client connects at the first call. When the
     connection has been lost, the client connects again at the next call. `connect_timeout`, in seconds, is how long it
@@ -51,23 +51,19 @@ async def open_client(
 
     Raises `UsageError` for an invalid address.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f'address {address!r}: write it as "127.0.0.1:50051"')
+    parse_address(address)  # before anything is opened
     async with background_nursery() as nursery:
         loop = AsyncioLoop()
         await nursery.start(loop.run)
-        inner = await loop.run_coroutine(_make(host, int(port), connect_timeout, allow_pickle))
+        inner = await loop.run_coroutine(_make(address, connect_timeout, allow_pickle))
         try:
             yield Client(loop, inner)
         finally:
             inner.close()
 
 
-async def _make(  # noqa: ASYNC124 - in the loop
-    host: str, port: int, connect_timeout: float, allow_pickle: bool
-) -> AsyncioClient:
-    return AsyncioClient(host, port, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
+async def _make(address: str, connect_timeout: float, allow_pickle: bool) -> AsyncioClient:  # noqa: ASYNC124 - in the loop
+    return AsyncioClient(address, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
 
 
 async def _next(items: AsyncGenerator[R, None]) -> R | None:

@@ -11,17 +11,17 @@ import asyncio
 import contextlib
 import functools
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
-import grpclib.server
 import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
+from bridge_py.contract.connections import BoundedServer
 from bridge_py.contract.listening import listen
+from bridge_py.contract.peers import OpenTo
 from bridge_py.contract.serving import ContractService
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
@@ -432,17 +432,8 @@ def _update_message(update: Update) -> messages.VariableUpdate:
     )
 
 
-class ContractServer(grpclib.server.Server):
-    """grpclib's server, which also closes its connections when it ends."""
-
-    def __init__(self, service: BridgeService) -> None:
-        super().__init__([service])
-        self._protocols: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def _protocol_factory(self) -> Any:
-        protocol = super()._protocol_factory()
-        self._protocols.add(protocol)
-        return protocol
+class ContractServer(BoundedServer):
+    """A server that also closes its connections when it ends."""
 
     async def end(self) -> None:
         """Cancel all running RPCs, wait for their end, and close all connections."""
@@ -451,19 +442,21 @@ class ContractServer(grpclib.server.Server):
         await asyncio.gather(*running, return_exceptions=True)
         # A client that was accepted in this turn gets its protocol in the next, and its connection in the one after.
         for _ in range(_TURNS):
-            for protocol in list(self._protocols):
-                if (connection := getattr(protocol, "connection", None)) is not None:
-                    connection.close()
+            for protocol in list(self.connections):
+                protocol.connection.close()
             await asyncio.sleep(0)
+        self.abort()
+        await asyncio.sleep(0)
 
 
 class BridgeServer:
     """Serves a service at an address, "host:port". Port 0 stands for a free port. It listens from the start.
 
-    Raises `UsageError` if the address is malformed, or if it cannot listen there.
+    `open_to` says who may connect. Raises `UsageError` if the address is malformed, if other machines reach it, or if
+    it cannot be had.
     """
 
-    def __init__(self, address: str, service: BridgeService) -> None:
+    def __init__(self, address: str, service: BridgeService, open_to: OpenTo) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise UsageError(f'bridge_server={address!r}: write it as "127.0.0.1:50051", or True for a free port')
@@ -473,6 +466,7 @@ class BridgeServer:
             raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._service = service
+        self._open_to = open_to
 
     async def run(  # noqa: ASYNC128 - started where it serves
         self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -482,7 +476,7 @@ class BridgeServer:
             await loop.run_coroutine(self._serve(task_status))
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
-        server = ContractServer(self._service)
+        server = ContractServer(self._service, self._open_to)
         await server.start(sock=self._listener)
         task_status.started()
         try:

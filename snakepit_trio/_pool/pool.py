@@ -443,7 +443,7 @@ class Pool:
 
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
         access = PoolAccess(self._services, self, config.session_ttl)
-        return BridgeServer(address, BridgeService(access, self.events))
+        return BridgeServer(address, BridgeService(access, self.events), config.open_to)
 
     def _make_worker(self, id: str) -> Worker:
         return Worker(id, self.config, self._site, self._dispatcher, self._services)

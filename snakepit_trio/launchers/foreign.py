@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import socket
 import sys
@@ -12,10 +13,10 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import bridge_py.execution.limited
-from bridge_py.contract.listening import listen
+from bridge_py.contract.listening import UNIX, listen, listen_unix
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
@@ -25,6 +26,8 @@ from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
+
+_OWN_WORKER: Final = Path(bridge_py.__file__).with_name("__main__.py")
 
 if TYPE_CHECKING:
     from snakepit_trio._connections.contract import ContractConnection
@@ -39,7 +42,7 @@ class ForeignProcess(OwnProcess):
         key: str,
         listener: socket.socket,
         folder: Path,
-        adapter: GrpcBridge,
+        config: PoolConfig,
         loop: AsyncioLoop,
         process: KeptProcess,
     ) -> None:
@@ -47,7 +50,7 @@ class ForeignProcess(OwnProcess):
         self._loop = loop
         self._listener = listener
         self._folder = folder
-        self._adapter = adapter
+        self._config = config
         self._connection: ContractConnection | None = None
 
     @property
@@ -67,7 +70,13 @@ class ForeignProcess(OwnProcess):
         from snakepit_trio._connections.contract import ContractConnection  # imports grpclib, which few programs need
 
         self._connection = ContractConnection(
-            context, self._loop, self._listener, self._folder / "ready", allow_pickle=self._adapter.allow_pickle
+            context,
+            self._loop,
+            self._listener,
+            self._folder / "ready",
+            worker_socket=self._folder / "work" if uses_unix_sockets(self._config) else None,
+            open_to=self._config.open_to,
+            allow_pickle=_bridge(self._config).allow_pickle,
         )
         return self._connection
 
@@ -83,21 +92,39 @@ class ForeignProcess(OwnProcess):
 async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: AsyncioLoop) -> ForeignProcess:
     """Start a worker process; returns before it is ready. Raises `OSError`."""
     config = place.config
-    adapter = config.adapter
-    assert isinstance(adapter, GrpcBridge)
+    adapter = _bridge(config)
     key = registry.reserve(worker_id)
     with contextlib.ExitStack() as undo:
         undo.callback(registry.forget, key)
         folder = Path(tempfile.mkdtemp(dir=registry.folder))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         # The host listens before the worker starts, so the worker can connect at any time.
-        listener = undo.enter_context(listen("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id)]
-        make = partial(ForeignProcess, registry, key, listener, folder, adapter, loop)
+        listener, address, more = _listen(config, folder)
+        undo.enter_context(listener)
+        command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id), *more]
+        make = partial(ForeignProcess, registry, key, listener, folder, config, loop)
         process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"), make)
         undo.pop_all()
     return process
+
+
+def uses_unix_sockets(config: PoolConfig) -> bool:
+    """Whether host and worker use sockets in the run's folder, which is closed to other users: our own worker can."""
+    script = _bridge(config).script_path()
+    return config.open_to == "user" and os.path.realpath(script) == os.path.realpath(_OWN_WORKER)
+
+
+def _listen(config: PoolConfig, folder: Path) -> tuple[socket.socket, str, list[str]]:
+    """The socket at which the host listens, its address, and the arguments that say where the worker listens."""
+    if uses_unix_sockets(config):
+        return listen_unix(folder / "host"), f"{UNIX}{folder / 'host'}", ["--listen", str(folder / "work")]
+    listener = listen("127.0.0.1", 0)
+    return listener, f"127.0.0.1:{listener.getsockname()[1]}", []
+
+
+def _bridge(config: PoolConfig) -> GrpcBridge:
+    assert isinstance(config.adapter, GrpcBridge)
+    return config.adapter
 
 
 def within_limits(config: PoolConfig) -> list[str]:
