@@ -57,12 +57,22 @@ def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[]
     secret = "" if ledger is None else take_secret(ledger)
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     with forks_end():
-        adapter = load_adapter(options.adapter, json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")))
+        adapter = load_adapter(options.adapter, _adapter_options(options.options_fd))
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
         starting = adapter.setup()
     if options.listen_fd is None:
         return _start_contract(adapter, options, starting)
     return _start_link(adapter, options, secret, ledger, starting)
+
+
+def _adapter_options(descriptor: int | None) -> dict[str, Any]:
+    if descriptor is None:
+        text = os.environ.pop(OPTIONS_VARIABLE, "{}")
+    else:
+        with open(descriptor, encoding="utf-8") as file:
+            text = file.read()
+    options: dict[str, Any] = json.loads(text)
+    return options
 
 
 def _limit(limits: dict[str, int]) -> None:
@@ -144,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ledger-fd", type=int, help="a page that tells the host which call was started last, or why none can be"
     )
+    parser.add_argument("--options-fd", type=int, help="a file with the adapter's options, a JSON object")
     parser.add_argument(
         "--lane-fds", type=int, nargs=2, default=[], help="two pipes, to read from and to write to: the link's lane"
     )

@@ -19,7 +19,6 @@ import msgspec
 
 from bridge_py.buffers.shared_memory import fix_size, make_memory
 from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, give_secret, last_started
-from bridge_py.wire.environment import OPTIONS_VARIABLE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.lane import Pipes
@@ -107,11 +106,12 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener.bind(str(folder / "link"))
         listener.listen(1)
         pipes = _make_pipes(undo, close) if place.config.lane else None
-        given = [listener.fileno(), ledger_fd, *(() if pipes is None else pipes.theirs)]
+        options_fd = _make_options(place.config)
+        close.callback(os.close, options_fd)
+        given = [listener.fileno(), ledger_fd, options_fd, *(() if pipes is None else pipes.theirs)]
         command = _command(place.config, worker_id, *given)
-        variables = {OPTIONS_VARIABLE: json.dumps(dict(place.config.options))}
         make = partial(LocalProcess, registry, key, folder, ledger, secret, loop, pipes)
-        process = await spawn(place, registry, key, command, variables, make, pass_fds=given)
+        process = await spawn(place, registry, key, command, {}, make, pass_fds=given)
         undo.pop_all()
     return process
 
@@ -130,6 +130,19 @@ def _make_ledger() -> int:
     return ledger
 
 
+def _make_options(config: PoolConfig) -> int:
+    # In no environment, which would show passwords among the options as long as the worker lives.
+    options = os.memfd_create("snakepit-options")
+    try:
+        with open(options, "wb", closefd=False) as file:
+            file.write(json.dumps(dict(config.options)).encode())
+        os.lseek(options, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(options)
+        raise
+    return options
+
+
 def _make_pipes(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> Pipes:
     pipes = Pipes()
     undo.callback(pipes.close)
@@ -137,7 +150,9 @@ def _make_pipes(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> Pipe
     return pipes
 
 
-def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int, *lane_fds: int) -> list[str]:
+def _command(
+    config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int, options_fd: int, *lane_fds: int
+) -> list[str]:
     adapter = config.adapter
     command = [
         adapter.executable_path(config.python),
@@ -145,6 +160,7 @@ def _command(config: PoolConfig, worker_id: str, listen_fd: int, ledger_fd: int,
         *adapter.script_args(),
         f"--listen-fd={listen_fd}",
         f"--ledger-fd={ledger_fd}",
+        f"--options-fd={options_fd}",
         f"--concurrency={config.concurrency}",
         f"--sizes={msgspec.json.encode(config.sizes).decode()}",
         f"--worker-id={worker_id}",

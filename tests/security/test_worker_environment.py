@@ -22,6 +22,9 @@ SECRET = "5ec2e7" * 5
 class Looking(BaseAdapter):
     """A tool that looks for the secret in its own process."""
 
+    def __init__(self, password: str = "") -> None:
+        self.password = password
+
     @tool
     def ledger(self) -> bytes:
         """The page that the worker shares with its host."""
@@ -30,6 +33,11 @@ class Looking(BaseAdapter):
             if os.readlink(path).startswith("/memfd:snakepit-ledger"):
                 return Path(path).read_bytes()
         raise LookupError("no ledger")
+
+    @tool
+    def knows(self) -> str:
+        """The option."""
+        return self.password
 
 
 async def test_the_secret_of_the_link_is_in_no_environment_no_command_and_no_file(
@@ -47,6 +55,16 @@ async def test_the_secret_of_the_link_is_in_no_environment_no_command_and_no_fil
         for process in processes:
             for file in ("environ", "cmdline"):
                 assert SECRET.encode() not in Path(f"/proc/{process.pid}/{file}").read_bytes()
+
+
+async def test_passwords_among_the_options_of_an_adapter_are_in_no_environment_and_no_command() -> None:
+    async with snakepit.open_pool(Looking, workers=1, options={"password": SECRET * 10_000}) as pool:
+        assert await pool.execute("knows") == SECRET * 10_000  # an environment could not hold it
+        for process in psutil.Process().children(recursive=True):
+            for file in ("environ", "cmdline"):
+                assert SECRET.encode() not in Path(f"/proc/{process.pid}/{file}").read_bytes()
+            targets = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+            assert not any("snakepit-options" in target for target in targets)
 
 
 # The working directory.
