@@ -182,14 +182,17 @@ class AllowList(AllowAll):
             raise self.refusal(target, "the class takes raw memory; its methods may be called")
         refuse = self._refuse(target)
         owner = getattr(found, "__self__", None)
-        if owner is not None and not isinstance(owner, types.ModuleType):
+        is_method = owner is not None and not isinstance(owner, types.ModuleType)
+        if is_method:
             arguments.check_labels(owner, refuse)
         root = _root_of(found)
-        is_strict = root in kinds.ROOTS
+        is_strict = root not in self._own or root in kinds.ROOTS
         copies = [arguments.copied(value, refuse, is_strict=is_strict) for value in args]
         named = {key: arguments.copied(value, refuse, is_strict=is_strict) for key, value in kwargs.items()}
+        for key in kwargs:
+            arguments.check_text(key, refuse)
         rules.check_call(name, root, (copies, named), self._files, refuse)
-        return copies, named
+        return rules.own_positions(name, (copies, named), is_method=is_method)
 
     def check_path(self, path: Any, target: str) -> None:
         self._files.check(path, self._refuse(target))
@@ -247,7 +250,12 @@ class AllowList(AllowAll):
 
     def _may_come_from(self, module: str, name: str) -> bool:
         root = module.partition(".")[0]
-        return name in names.BUILTINS or name in names.VALUES if root == "builtins" else root in self._own | self._roots
+        if root == "builtins":
+            return name in names.BUILTINS or name in names.VALUES
+        if root in self._own:
+            return True
+        listed = (each for path, each in kinds.MODULES.items() if path.partition(".")[0] == root)
+        return root in self._roots and any(name in each for each in listed)
 
     def _refuse(self, target: str) -> arguments.Refuse:
         def refuse(why: str) -> NoReturn:

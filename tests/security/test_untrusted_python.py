@@ -248,6 +248,38 @@ def test_a_call_has_lists_and_frames_of_its_own(session: Session) -> None:
     assert list(session.dynamic().find("df").value.columns) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        ("stored.x.__setitem__", ["stored.where", 1.0]),
+        ("stored.x.put", ["stored.where", 1.0]),
+        ("numpy.put", ["stored.x", "stored.where", 1.0]),
+        ("numpy.add.at", ["stored.x", "stored.where", 1.0]),
+        ("stored.x.__getitem__", ["stored.where"]),
+        ("stored.x.take", ["stored.where"]),
+    ],
+)
+def test_positions_cannot_change_between_their_check_and_their_use(
+    session: Session, target: str, args: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has an array of its own; the array that the call changes is the stored one."""
+    where = np.zeros(2, np.int64)
+    session.store("where", where)
+    seen: list[Any] = []
+    prepared = AllowList.prepared
+
+    def watched(self: AllowList, *given: Any) -> Any:
+        seen.append(prepared(self, *given))
+        return seen[-1]
+
+    monkeypatch.setattr(AllowList, "prepared", watched)
+    session.call(target, *args)
+    passed = [value for value in seen[0][0] if isinstance(value, np.ndarray)]
+    assert not any(np.shares_memory(value, where) for value in passed)
+    if "put" in target or "at" in target.split("."):
+        assert session.dynamic().find("x").value[0] >= 1.0
+
+
 def test_labels_that_are_made_inside_of_a_call_are_found_in_its_result(session: Session) -> None:
     session.store("s", pd.Series([1], index=["__array_inter"]))
     for target, args in (
