@@ -118,8 +118,9 @@ class AllowList(AllowAll):
     def may_walk(self, module: str) -> bool:
         if module in self._exact or any(module == each for each, _ in self._added):
             return True
-        apart = any(module == each or module.startswith(each + ".") for each in names.APART)
-        return module.startswith(self._below) and not apart if self._below else False
+        if not module.startswith(self._below):
+            return False
+        return not any(module == each or module.startswith(each + ".") for each in names.APART)
 
     def check_module(self, module: str, target: str) -> None:
         if not self.may_walk(module):
@@ -214,7 +215,7 @@ class AllowList(AllowAll):
         """Check a name of a module that targets may lead through."""
         path = module.__name__
         self.check_object(module, path, target)
-        if (path, name) in self._added or self.may_walk(f"{path}.{name}") or self._lists(path, name):
+        if self._lists(path, name) or (path, name) in self._added or self.may_walk(f"{path}.{name}"):
             return
         if name.startswith("_"):
             raise self.refusal(target, f"{name!r} is private")

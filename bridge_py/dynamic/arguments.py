@@ -34,6 +34,14 @@ PROTOCOLS: Final = frozenset(
         *("dict", "call", "getattr", "getattribute", "getitem", "len", "iter", "index", "float", "int", "complex"),
     )
 )
+#: Those that libraries look up on an object itself, and not on its class.
+_LOOKED_UP: Final = frozenset(
+    f"__{name}__"
+    for name in (
+        *("array_interface", "array_struct", "cuda_array_interface", "array_namespace", "dlpack", "dlpack_device"),
+        *("arrow_array", "arrow_c_array", "arrow_c_stream", "geo_interface", "buffer", "fspath"),
+    )
+)
 _LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _UNCHECKED: Final = _LEAVES - {str, bytes}
 #: A time zone that pandas would read from a file of that name.
@@ -70,12 +78,12 @@ def with_own_arrays(value: Any) -> Any:
 
 
 def check_labels(value: Any, refuse: Refuse) -> None:
-    """Call `refuse` for an object that has one of the `PROTOCOLS` only because of its data, such as a column's name."""
+    """Call `refuse` for an object that libraries would ask for its memory because of its data, such as a label."""
     kind = type(value)
     if kind in _LEAVES or kind in _CONTAINERS:
         return
     labels = _labels_of(value)
-    if labels is not None and (found := next((name for name in PROTOCOLS if _is_in(name, labels)), None)):
+    if labels is not None and (found := next((name for name in _LOOKED_UP if _is_in(name, labels)), None)):
         refuse(f"a {kind.__name__} has a label {found!r}, by which libraries would ask it for its memory")
 
 
@@ -117,11 +125,11 @@ def _check_array(value: Any, refuse: Refuse) -> None:
 def _frame(value: Any, refuse: Refuse) -> Any:
     """Check the elements of a pandas object, and give a frame or a series labels of its own."""
     if isinstance(value, _class("pandas", "DataFrame")):
-        for position in range(value.shape[1]):
-            if (column := value.iloc[:, position]).dtype == object:
-                _check_elements(column.to_numpy(), refuse)
+        for position, dtype in enumerate(value.dtypes):
+            if str(dtype) == "object":
+                _check_elements(value.iloc[:, position].to_numpy(), refuse)
     elif isinstance(value, (_class("pandas", "Series"), _class("pandas", "Index"))):
-        if value.dtype == object:
+        if str(value.dtype) == "object":
             _check_elements(value.to_numpy(), refuse)
         return value if isinstance(value, _class("pandas", "Index")) else value.copy(deep=False)
     else:
@@ -173,9 +181,9 @@ def _texts_of(value: Any) -> Any:
 def _labels_of(value: Any) -> Any:
     """Return the labels that pandas offers as attributes, the keys of a dict of attributes, or None."""
     if kinds.root_of(type(value)) == "pandas":
-        if isinstance(value, _class("pandas", "DataFrame")):
-            return value.columns
-        return value.index if isinstance(value, _class("pandas", "Series")) else None
+        is_frame, is_series = (isinstance(value, _class("pandas", name)) for name in ("DataFrame", "Series"))
+        labels = value.columns if is_frame else value.index if is_series else None
+        return None if getattr(getattr(labels, "dtype", None), "kind", "i") in "biufcmM" else labels
     return value if isinstance(value, dict) and hasattr(type(value), "__getattr__") else None
 
 

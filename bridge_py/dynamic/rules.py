@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -69,7 +70,7 @@ class Roots:
     def __init__(self, roots: Iterable[str | os.PathLike[str]] | None) -> None:
         if isinstance(roots, (str, bytes, os.PathLike)):
             raise UsageError(f"roots is {roots!r}; give a list of folders, such as ['data']")
-        given = [os.getcwd(), tempfile.gettempdir()] if roots is None else [os.fspath(root) for root in roots]
+        given = _usual_roots() if roots is None else [os.fspath(root) for root in roots]
         self.paths = tuple(os.path.realpath(os.path.expanduser(root)) for root in given)
 
     def check(self, path: Any, refuse: Refuse) -> None:
@@ -97,6 +98,14 @@ class Roots:
                 )
             if os.path.exists(found) and not (os.path.isfile(found) or os.path.isdir(found)):
                 refuse(f"{text!r:.200} is no regular file")
+
+
+def _usual_roots() -> list[str]:
+    found = []
+    for folder in (os.getcwd, tempfile.gettempdir):
+        with contextlib.suppress(OSError):  # a worker without such a folder reads no files
+            found.append(folder())
+    return found
 
 
 def check_call(name: str, root: str, call: _Call, roots: Roots, refuse: Refuse) -> None:
