@@ -7,6 +7,7 @@ classes may only be held. Modules that owners add count as a whole. `AllowAll` i
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -215,7 +216,7 @@ class AllowList(AllowAll):
         """Check a name of a module that targets may lead through."""
         path = module.__name__
         self.check_object(module, path, target)
-        if self._lists(path, name) or (path, name) in self._added or self.may_walk(f"{path}.{name}"):
+        if self._lists(path, name) or (path, name) in self._added or self._is_submodule(module, name):
             return
         if name.startswith("_"):
             raise self.refusal(target, f"{name!r} is private")
@@ -224,6 +225,18 @@ class AllowList(AllowAll):
                 raise self.refusal(target, f"{name!r} of {path} is not on the allow-list", f"{path}:{name}")
         elif names.DENIED.fullmatch(name):
             raise self.refusal(target, f"{name!r} is refused wherever it is found", f"{path}:{name}")
+
+    def _is_submodule(self, module: types.ModuleType, name: str) -> bool:
+        """Whether a name means a module that may be walked, and nothing else of that name."""
+        path = f"{module.__name__}.{name}"
+        if not self.may_walk(path):
+            return False
+        if name in vars(module):
+            return isinstance(vars(module)[name], types.ModuleType)
+        try:
+            return importlib.util.find_spec(path) is not None
+        except ImportError:
+            return False  # the module is no package
 
     def _lists(self, module: str, name: str) -> bool:
         return name in kinds.MODULES.get(module, ()) and self._is_walked(module)
