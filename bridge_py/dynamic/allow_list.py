@@ -7,6 +7,7 @@ classes may only be held. Modules that owners add count as a whole. `AllowAll` i
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -118,8 +119,9 @@ class AllowList(AllowAll):
     def may_walk(self, module: str) -> bool:
         if module in self._exact or any(module == each for each, _ in self._added):
             return True
-        apart = any(module == each or module.startswith(each + ".") for each in names.APART)
-        return module.startswith(self._below) and not apart if self._below else False
+        if not module.startswith(self._below):
+            return False
+        return not any(module == each or module.startswith(each + ".") for each in names.APART)
 
     def check_module(self, module: str, target: str) -> None:
         if not self.may_walk(module):
@@ -182,14 +184,17 @@ class AllowList(AllowAll):
             raise self.refusal(target, "the class takes raw memory; its methods may be called")
         refuse = self._refuse(target)
         owner = getattr(found, "__self__", None)
-        if owner is not None and not isinstance(owner, types.ModuleType):
+        is_method = owner is not None and not isinstance(owner, types.ModuleType)
+        if is_method:
             arguments.check_labels(owner, refuse)
         root = _root_of(found)
-        is_strict = root in kinds.ROOTS
+        is_strict = root not in self._own or root in kinds.ROOTS
         copies = [arguments.copied(value, refuse, is_strict=is_strict) for value in args]
         named = {key: arguments.copied(value, refuse, is_strict=is_strict) for key, value in kwargs.items()}
+        for key in kwargs:
+            arguments.check_text(key, refuse)
         rules.check_call(name, root, (copies, named), self._files, refuse)
-        return copies, named
+        return rules.own_positions(name, (copies, named), is_method=is_method)
 
     def check_path(self, path: Any, target: str) -> None:
         self._files.check(path, self._refuse(target))
@@ -211,7 +216,7 @@ class AllowList(AllowAll):
         """Check a name of a module that targets may lead through."""
         path = module.__name__
         self.check_object(module, path, target)
-        if (path, name) in self._added or self.may_walk(f"{path}.{name}") or self._lists(path, name):
+        if self._lists(path, name) or (path, name) in self._added or self._is_submodule(module, name):
             return
         if name.startswith("_"):
             raise self.refusal(target, f"{name!r} is private")
@@ -220,6 +225,18 @@ class AllowList(AllowAll):
                 raise self.refusal(target, f"{name!r} of {path} is not on the allow-list", f"{path}:{name}")
         elif names.DENIED.fullmatch(name):
             raise self.refusal(target, f"{name!r} is refused wherever it is found", f"{path}:{name}")
+
+    def _is_submodule(self, module: types.ModuleType, name: str) -> bool:
+        """Whether a name means a module that may be walked, and nothing else of that name."""
+        path = f"{module.__name__}.{name}"
+        if not self.may_walk(path):
+            return False
+        if name in vars(module):
+            return isinstance(vars(module)[name], types.ModuleType)
+        try:
+            return importlib.util.find_spec(path) is not None
+        except ImportError:
+            return False  # the module is no package
 
     def _lists(self, module: str, name: str) -> bool:
         return name in kinds.MODULES.get(module, ()) and self._is_walked(module)
@@ -247,7 +264,12 @@ class AllowList(AllowAll):
 
     def _may_come_from(self, module: str, name: str) -> bool:
         root = module.partition(".")[0]
-        return name in names.BUILTINS or name in names.VALUES if root == "builtins" else root in self._own | self._roots
+        if root == "builtins":
+            return name in names.BUILTINS or name in names.VALUES
+        if root in self._own:
+            return True
+        listed = (each for path, each in kinds.MODULES.items() if path.partition(".")[0] == root)
+        return root in self._roots and any(name in each for each in listed)
 
     def _refuse(self, target: str) -> arguments.Refuse:
         def refuse(why: str) -> NoReturn:

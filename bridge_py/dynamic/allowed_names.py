@@ -38,6 +38,7 @@ SPECIAL: Final = frozenset(
 #: Modules that a pattern with ".*" does not reach; they must be named.
 APART: Final = (
     *("numpy.f2py", "numpy.ctypeslib", "numpy.testing", "numpy.distutils", "numpy.lib", "numpy.core", "numpy.compat"),
+    *("numpy.rec", "numpy.matlib"),
     *("pandas.io", "pandas.core", "pandas.util", "pandas.compat", "pandas.testing", "pandas.api.extensions"),
     *("pandas.plotting", "pandas.api.interchange", "pandas.conftest", "pandas.tests"),
     *("scipy.io", "scipy.datasets", "scipy.misc", "scipy.conftest"),

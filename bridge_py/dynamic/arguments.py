@@ -6,6 +6,7 @@ Lists, dicts and sets are copied; frames of pandas get labels of their own. All 
 from __future__ import annotations
 
 import collections
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
@@ -33,7 +34,18 @@ PROTOCOLS: Final = frozenset(
         *("dict", "call", "getattr", "getattribute", "getitem", "len", "iter", "index", "float", "int", "complex"),
     )
 )
+#: Those that libraries look up on an object itself, and not on its class.
+_LOOKED_UP: Final = frozenset(
+    f"__{name}__"
+    for name in (
+        *("array_interface", "array_struct", "cuda_array_interface", "array_namespace", "dlpack", "dlpack_device"),
+        *("arrow_array", "arrow_c_array", "arrow_c_stream", "geo_interface", "buffer", "fspath"),
+    )
+)
 _LEAVES: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+_UNCHECKED: Final = _LEAVES - {str, bytes}
+#: A time zone that pandas would read from a file of that name.
+_ZONE_FILE: Final = re.compile(r"(datetime64\[\w+, *|\s*)dateutil/")
 _SMALL: Final = 1_000_000  # elements; texts of longer arrays and columns are searched only where they become labels
 _DEEPEST: Final = 100
 
@@ -45,7 +57,7 @@ def copied(value: Any, refuse: Refuse, *, is_strict: bool, depth: int = 0) -> An
     """
     kind = type(value)
     if kind in _LEAVES:
-        _check_text(value, refuse)
+        check_text(value, refuse)
         return value
     if depth > _DEEPEST:
         refuse(f"an argument is nested deeper than {_DEEPEST}")
@@ -57,20 +69,28 @@ def copied(value: Any, refuse: Refuse, *, is_strict: bool, depth: int = 0) -> An
     return _checked(value, refuse, is_strict)
 
 
+def with_own_arrays(value: Any) -> Any:
+    """Return an index with arrays of its own: compiled code checks positions first, and uses them afterwards."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_own_arrays(part) for part in value)
+    kinds_of_arrays = (_class("numpy", "ndarray"), _class("pandas", "Series"))
+    return value.copy() if isinstance(value, kinds_of_arrays) else value
+
+
 def check_labels(value: Any, refuse: Refuse) -> None:
-    """Call `refuse` for an object that has one of the `PROTOCOLS` only because of its data, such as a column's name."""
+    """Call `refuse` for an object that libraries would ask for its memory because of its data, such as a label."""
     kind = type(value)
     if kind in _LEAVES or kind in _CONTAINERS:
         return
     labels = _labels_of(value)
-    if labels is not None and (found := next((name for name in PROTOCOLS if _is_in(name, labels)), None)):
+    if labels is not None and (found := next((name for name in _LOOKED_UP if _is_in(name, labels)), None)):
         refuse(f"a {kind.__name__} has a label {found!r}, by which libraries would ask it for its memory")
 
 
 def check_texts(value: Any, refuse: Refuse) -> None:
     """Call `refuse` if a text in an array, an index or a column is one of the `PROTOCOLS`."""
     for text in _texts_of(value):
-        _check_text(text, refuse)
+        check_text(text, refuse)
 
 
 def _checked(value: Any, refuse: Refuse, is_strict: bool) -> Any:
@@ -105,11 +125,11 @@ def _check_array(value: Any, refuse: Refuse) -> None:
 def _frame(value: Any, refuse: Refuse) -> Any:
     """Check the elements of a pandas object, and give a frame or a series labels of its own."""
     if isinstance(value, _class("pandas", "DataFrame")):
-        for position in range(value.shape[1]):
-            if (column := value.iloc[:, position]).dtype == object:
-                _check_elements(column.to_numpy(), refuse)
+        for position, dtype in enumerate(value.dtypes):
+            if str(dtype) == "object":
+                _check_elements(value.iloc[:, position].to_numpy(), refuse)
     elif isinstance(value, (_class("pandas", "Series"), _class("pandas", "Index"))):
-        if value.dtype == object:
+        if str(value.dtype) == "object":
             _check_elements(value.to_numpy(), refuse)
         return value if isinstance(value, _class("pandas", "Index")) else value.copy(deep=False)
     else:
@@ -134,16 +154,19 @@ def _check_elements(values: Any, refuse: Refuse) -> None:
             refuse(f"an argument has a {kind.__name__} of {kinds.root_of(kind)} among its elements")
     if len(values) <= _SMALL:
         for value in values:
-            _check_text(value, refuse)
+            check_text(value, refuse)
 
 
-def _check_text(value: Any, refuse: Refuse) -> None:
-    if (
-        value in PROTOCOLS
-        if isinstance(value, str)
-        else isinstance(value, bytes) and value.decode("latin-1") in PROTOCOLS
-    ):
+def check_text(value: Any, refuse: Refuse) -> None:
+    """Call `refuse` for a text that is one of the `PROTOCOLS`, or that makes pandas read a file."""
+    if isinstance(value, bytes):
+        value = value[:100].decode("latin-1")
+    if not isinstance(value, str):
+        return
+    if value in PROTOCOLS:
         refuse(f"the text {value!r:.60} is the name of an attribute by which libraries ask for memory or conversions")
+    if _ZONE_FILE.match(value):
+        refuse(f"the time zone {value!r:.60} would be read from a file")
 
 
 def _texts_of(value: Any) -> Any:
@@ -158,9 +181,9 @@ def _texts_of(value: Any) -> Any:
 def _labels_of(value: Any) -> Any:
     """Return the labels that pandas offers as attributes, the keys of a dict of attributes, or None."""
     if kinds.root_of(type(value)) == "pandas":
-        if isinstance(value, _class("pandas", "DataFrame")):
-            return value.columns
-        return value.index if isinstance(value, _class("pandas", "Series")) else None
+        is_frame, is_series = (isinstance(value, _class("pandas", name)) for name in ("DataFrame", "Series"))
+        labels = value.columns if is_frame else value.index if is_series else None
+        return None if getattr(getattr(labels, "dtype", None), "kind", "i") in "biufcmM" else labels
     return value if isinstance(value, dict) and hasattr(type(value), "__getattr__") else None
 
 
@@ -183,13 +206,20 @@ def _dict(value: Mapping[Any, Any], copy: Callable[[Any], Any], refuse: Refuse) 
     return found
 
 
+def _list(value: list[Any], copy: Callable[[Any], Any]) -> list[Any]:
+    found = set(map(type, value))
+    if found <= _UNCHECKED or (found <= _UNCHECKED | {str} and PROTOCOLS.isdisjoint(value)):
+        return value  # it is a copy already; long lists of plain values are common
+    return [copy(part) for part in value]
+
+
 _CONTAINERS: Final[Mapping[type, Callable[[Any, Callable[[Any], Any], Refuse], Any]]] = {
     dict: _dict,
     collections.defaultdict: _dict,
     collections.OrderedDict: lambda value, copy, refuse: collections.OrderedDict(_dict(value, copy, refuse)),
     collections.Counter: lambda value, copy, refuse: collections.Counter(_dict(value, copy, refuse)),
     collections.deque: lambda value, copy, _: collections.deque(map(copy, list(value)), value.maxlen),
-    list: lambda value, copy, _: [copy(part) for part in list(value)],
+    list: lambda value, copy, _: _list(list(value), copy),
     tuple: lambda value, copy, _: tuple([copy(part) for part in value]),
     set: lambda value, copy, _: {copy(part) for part in list(value)},
     frozenset: lambda value, copy, _: frozenset([copy(part) for part in value]),

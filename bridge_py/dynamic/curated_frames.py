@@ -8,7 +8,7 @@ from typing import Final
 MODULES: Final[dict[str, str]] = {
     "pandas": (
         "Categorical CategoricalDtype CategoricalIndex DataFrame DateOffset DatetimeIndex DatetimeTZDtype Grouper"
-        " Index Interval IntervalDtype IntervalIndex MultiIndex NA NaT NamedAgg Period PeriodDtype PeriodIndex"
+        " Index Interval IntervalDtype IntervalIndex MultiIndex NA NaT Period PeriodDtype PeriodIndex"
         " RangeIndex Series StringDtype Timedelta TimedeltaIndex Timestamp __version__ array bdate_range concat"
         " crosstab cut date_range factorize from_dummies get_dummies get_option infer_freq interval_range isna isnull"
         " json_normalize lreshape melt merge merge_asof merge_ordered notna notnull period_range pivot pivot_table"
@@ -304,6 +304,7 @@ TYPES: Final[dict[str, str]] = {
 
 #: Classes whose objects may be arguments, but have no names that may be used.
 HELD: Final = (
-    "pandas._libs.missing:NAType pandas.core.indexing:_AtIndexer pandas.core.indexing:_LocIndexer"
+    "pyarrow.lib:Array pyarrow.lib:ChunkedArray pyarrow.lib:RecordBatch pyarrow.lib:Table torch:Tensor"
+    " pandas._libs.missing:NAType pandas.core.indexing:_AtIndexer pandas.core.indexing:_LocIndexer"
     " pandas.core.indexing:_iAtIndexer pandas.core.indexing:_iLocIndexer pandas:Grouper"
 )

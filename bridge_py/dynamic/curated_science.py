@@ -315,4 +315,7 @@ TYPES: Final[dict[str, str]] = {
     ),
 }
 
-HELD: Final = "scipy.optimize._constraints:LinearConstraint"
+HELD: Final = (
+    "scipy.optimize._constraints:LinearConstraint sklearn.model_selection._search:ParameterGrid"
+    " sklearn.model_selection._search:ParameterSampler"
+)

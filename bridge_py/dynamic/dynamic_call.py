@@ -142,9 +142,8 @@ class DynamicCall:
         if not isinstance(owner, type(builtins)):
             return _attribute(owner, name, target)
         module = owner.__name__
-        if name not in vars(owner) and allow_list.may_walk(f"{module}.{name}"):
-            return _submodule(owner, f"{module}.{name}", name, target)
-        found = _attribute(owner, name, target)
+        may_import = name not in vars(owner) and allow_list.may_walk(f"{module}.{name}")
+        found = _submodule(owner, f"{module}.{name}", name, target) if may_import else _attribute(owner, name, target)
         if not allow_list.is_curated(module, name) or isinstance(found, type(builtins)):
             allow_list.check_object(found, name, target)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -11,8 +12,9 @@ from typing import Any, Final
 
 from bridge_py.wire.errors import UsageError
 
+from . import kinds
 from .allowed_names import words
-from .arguments import Refuse, check_texts
+from .arguments import Refuse, check_texts, with_own_arrays
 
 _Call = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -51,6 +53,12 @@ _PARAMETERS: Final = {
 #: Methods of pandas that make labels from data. In place, nobody could check the labels.
 _LABELLERS: Final = words("rename rename_axis set_axis set_index reset_index add_prefix add_suffix eval query")
 _SETTERS: Final = words("__setitem__ insert setdefault update isetitem assign")
+#: Functions that take positions. Another call must not change those between their check and their use.
+_INDEXERS: Final = words(
+    "__getitem__ __setitem__ take put at choose place putmask take_along_axis put_along_axis delete insert reduceat"
+    " ravel_multi_index unravel_index bincount repeat compress gather scatter"
+)
+_POSITIONS: Final = words("ind indices indexer mask values v vals minlength obj repeats multi_index condition")
 _SPARSE: Final = re.compile(r"(csr|csc|bsr)_(array|matrix)")
 _OBJECTS: Final = re.compile(r"[|<>=]?O\d*|object_?0?", re.IGNORECASE)
 _BUFFERS: Final = words("array asarray asanyarray ones zeros full fromiter astype ones_like zeros_like full_like")
@@ -62,7 +70,7 @@ class Roots:
     def __init__(self, roots: Iterable[str | os.PathLike[str]] | None) -> None:
         if isinstance(roots, (str, bytes, os.PathLike)):
             raise UsageError(f"roots is {roots!r}; give a list of folders, such as ['data']")
-        given = [os.getcwd(), tempfile.gettempdir()] if roots is None else [os.fspath(root) for root in roots]
+        given = _usual_roots() if roots is None else [os.fspath(root) for root in roots]
         self.paths = tuple(os.path.realpath(os.path.expanduser(root)) for root in given)
 
     def check(self, path: Any, refuse: Refuse) -> None:
@@ -92,22 +100,41 @@ class Roots:
                 refuse(f"{text!r:.200} is no regular file")
 
 
+def _usual_roots() -> list[str]:
+    found = []
+    for folder in (os.getcwd, tempfile.gettempdir):
+        with contextlib.suppress(OSError):  # a worker without such a folder reads no files
+            found.append(folder())
+    return found
+
+
 def check_call(name: str, root: str, call: _Call, roots: Roots, refuse: Refuse) -> None:
     """Call `refuse` if a function must not be given these arguments. `root` is the package of the function."""
     args, kwargs = call
     _check_parameters([kwargs, *args], refuse)
     if name in _WRITERS and (args or _FILES & kwargs.keys() or "buf" in kwargs):
         refuse(f"{name!r} would write to a file: leave its path out and it returns text")
-    if root != "sklearn":
+    if root == "pandas" or root not in kinds.ROOTS:
         _check_names(name, args, kwargs, refuse)
     if _READERS.fullmatch(name):
-        _check_reading(name, args, kwargs, roots, refuse)
+        is_data = root == "polars" and bool(args) and isinstance(args[0], bytes)
+        _check_reading(name, args[1:] if is_data else args, kwargs, roots, refuse)
     if name in _LABELLERS and kwargs.get("inplace"):
         refuse(f"{name!r} makes labels from data, which are not checked with inplace=True: store its result instead")
     if name in _SETTERS:
         for value in (*args, *kwargs.values()):
             check_texts(value, refuse)
     _check_kinds(name, root, args, kwargs, refuse)
+
+
+def own_positions(name: str, call: _Call, *, is_method: bool) -> _Call:
+    """Give a function that takes positions arrays of its own, except for the array that it may change."""
+    args, kwargs = call
+    if name not in _INDEXERS:
+        return call
+    first = 0 if is_method and name != "at" else 1
+    mine = {key: with_own_arrays(value) if key in _POSITIONS else value for key, value in kwargs.items()}
+    return [*args[:first], *map(with_own_arrays, args[first:])], mine
 
 
 def _check_names(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], refuse: Refuse) -> None:

@@ -167,6 +167,7 @@ def _memory() -> Iterator[Call]:
     for key in ("__array_interface__", "__array_struct__", "__array__", "__dlpack__", "__arrow_c_stream__"):
         yield "dict", [[[key, 1]]], {}
         yield "dict", [], {key: interface}
+        yield "dict", [], {key: 1}
         yield "stored.iris.__setitem__", [key, 1], {}
         yield "stored.iris.update", [{key: 1}], {}
         yield "pandas.Series", [[1]], {"index": [key]}
@@ -210,6 +211,9 @@ def _settings() -> Iterator[Call]:
     yield "numpy.load", ["x"], {"allow_pickle": True}
     yield "numpy.load", ["x", "w+"], {}
     yield "numpy.loadtxt", ["x"], {"opener": 1}
+    yield "pandas.Timestamp", ["2024-01-01"], {"tz": "dateutil//etc/passwd"}
+    yield "pandas.date_range", ["2024-01-01"], {"periods": 1, "tz": "dateutil/../../etc/passwd"}
+    yield "pandas.Series", [[1]], {"dtype": "datetime64[ns, dateutil//etc/passwd]"}
     for text in (CODE, "@__import__('os').system('id')", "a + b"):
         yield "stored.df.eval", [text], {}
         yield "stored.df.query.__call__", [text], {}

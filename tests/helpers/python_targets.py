@@ -68,3 +68,10 @@ class Thing:
 def alive() -> int:
     """Things that there are in this process."""
     return Thing.alive
+
+
+def __getattr__(name: str) -> Any:
+    """Give what a careless lazy module gives."""
+    if name == "lazy_system":
+        return os.system
+    raise AttributeError(name)

@@ -21,9 +21,13 @@ from bridge_py.dynamic.dynamic_call import DynamicCall
 from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.stored_objects import ObjectStore, Placement
 from bridge_py.wire.errors import NotAllowed, UsageError
+from snakepit_trio._python import short_names
 from snakepit_trio.testing import InMemory
 from tests.helpers import python_attempts as attempts
 from tests.helpers.openai_server import serving
+
+# Polars keeps the descriptors of its threads from its first query on.
+pl.DataFrame({"a": [1]}).lazy().group_by("a").agg(pl.col("a").sum().alias("b")).collect()
 
 
 class Session:
@@ -248,6 +252,38 @@ def test_a_call_has_lists_and_frames_of_its_own(session: Session) -> None:
     assert list(session.dynamic().find("df").value.columns) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        ("stored.x.__setitem__", ["stored.where", 1.0]),
+        ("stored.x.put", ["stored.where", 1.0]),
+        ("numpy.put", ["stored.x", "stored.where", 1.0]),
+        ("numpy.add.at", ["stored.x", "stored.where", 1.0]),
+        ("stored.x.__getitem__", ["stored.where"]),
+        ("stored.x.take", ["stored.where"]),
+    ],
+)
+def test_positions_cannot_change_between_their_check_and_their_use(
+    session: Session, target: str, args: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has an array of its own; the array that the call changes is the stored one."""
+    where = np.zeros(2, np.int64)
+    session.store("where", where)
+    seen: list[Any] = []
+    prepared = AllowList.prepared
+
+    def watched(self: AllowList, *given: Any) -> Any:
+        seen.append(prepared(self, *given))
+        return seen[-1]
+
+    monkeypatch.setattr(AllowList, "prepared", watched)
+    session.call(target, *args)
+    passed = [value for value in seen[0][0] if isinstance(value, np.ndarray)]
+    assert not any(np.shares_memory(value, where) for value in passed)
+    if "put" in target or "at" in target.split("."):
+        assert session.dynamic().find("x").value[0] >= 1.0
+
+
 def test_labels_that_are_made_inside_of_a_call_are_found_in_its_result(session: Session) -> None:
     session.store("s", pd.Series([1], index=["__array_inter"]))
     for target, args in (
@@ -299,6 +335,92 @@ def test_an_owner_adds_exact_names() -> None:
             session.call(target, "a")
     with pytest.raises(UsageError, match="is no pattern"):
         AllowList(["pandas:DataFrame.query.x"])
+
+
+def test_a_wide_pattern_leaves_the_listed_modules_as_they_are() -> None:
+    session = Session("numpy.*", "pandas.*", "polars.*", "sklearn.*", "scipy.*")
+    for target in (
+        "numpy.frombuffer",
+        "numpy.empty",
+        "numpy.vectorize",
+        "sklearn.set_config",
+        "sklearn.metrics.get_scorer",
+        "scipy.stats.rv_histogram",
+        "polars.sql_expr",
+        "numpy.rec.array",
+        "pandas.eval",
+        "pandas.io.pickle.read_pickle",
+        "scipy.io.loadmat",
+    ):
+        with pytest.raises(NotAllowed):
+            session.call(target, b"12345678")
+
+
+@pytest.mark.parametrize("pattern", ["tests.helpers.python_targets", "tests.helpers.python_targets.*", "tests.*"])
+def test_what_an_owner_adds_gives_nothing_of_other_packages(pattern: str, tmp_path: Path) -> None:
+    session = Session(pattern)
+    for name in ("system", "lazy_system", "os.system", "time.sleep", "Path", "Path.cwd"):
+        with pytest.raises(NotAllowed):
+            session.call(f"tests.helpers.python_targets.{name}", f"touch {tmp_path}/canary")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_common_work_goes_through(session: Session) -> None:
+    session.store(
+        "sales", pd.DataFrame({"shop": ["x", "y", "x"], "sold": [1, 2, 3], "day": pd.date_range("2024", periods=3)})
+    )
+    session.store("table", pl.DataFrame({"a": [1, 2, 2], "b": [1.0, 2.0, 3.0]}))
+    session.call("polars.col", "b", store_as="column")
+    session.call("stored.table.group_by", "a", store_as="by")
+    for target, args, kwargs in (
+        ("stored.by.agg", ["stored.column"], {}),
+        ("stored.column.sum", [], {"store_as": "total"}),
+        ("stored.table.select", ["stored.total"], {}),
+        ("stored.table.with_columns", [], {"c": "stored.column"}),
+        ("stored.sales.groupby", ["shop"], {"store_as": "shops"}),
+        ("stored.shops.sold.sum", [], {}),
+        ("stored.shops.agg", [], {"most": ("sold", "max")}),
+        ("stored.sales.shop.str.upper", [], {}),
+        ("stored.sales.day.dt.year", [], {}),
+        ("stored.sales.sort_values", ["sold"], {}),
+        ("stored.sales.drop", [], {"columns": ["day"]}),
+        ("stored.sales.rename", [], {"columns": {"sold": "sales"}}),
+        ("stored.sales.pivot_table", [], {"index": "shop", "values": "sold", "aggfunc": "sum"}),
+        ("stored.sales.loc.__getitem__", [0], {}),
+        ("pandas.get_dummies", ["stored.sales.shop"], {}),
+        ("pandas.to_datetime", [["2024-01-01"]], {}),
+        ("sklearn.pipeline.Pipeline", [[("scale", "stored.scaler"), ("fit", "stored.model")]], {"store_as": "pipe"}),
+        ("stored.pipe.fit", [[[0.0], [1.0]], [0.0, 1.0]], {}),
+        ("stored.pipe.predict", [[[2.0]]], {}),
+        (
+            "sklearn.model_selection.GridSearchCV",
+            ["stored.model", {"fit_intercept": [True, False]}],
+            {"store_as": "grid"},
+        ),
+        ("stored.grid.fit", [[[0.0], [1.0], [2.0], [3.0]] * 5, [0.0, 1.0, 2.0, 3.0] * 5], {}),
+        ("stored.grid.best_params_", [], {}),
+        ("stored.grid.best_estimator_.coef_", [], {}),
+        ("sklearn.model_selection.cross_val_score", ["stored.model", [[0.0], [1.0]] * 10, [0.0, 1.0] * 10], {}),
+        ("numpy.linalg.solve", [[[2.0, 0.0], [0.0, 1.0]], [1.0, 1.0]], {}),
+        ("numpy.array", [["O", "object"]], {}),
+        ("scipy.stats.ttest_ind", [[1.0, 2.0, 3.0], [2.0, 3.0, 5.0]], {"store_as": "test"}),
+        ("stored.test.pvalue", [], {}),
+        ("scipy.sparse.csr_matrix", [([1, 2], ([0, 1], [0, 1]))], {"store_as": "m"}),
+        ("stored.m.toarray", [], {}),
+        ("collections.Counter", ["abca"], {"store_as": "counter"}),
+        ("stored.counter.most_common", [1], {}),
+        ("itertools.chain.from_iterable", [[[1], [2]]], {"store_as": "chain"}),
+        ("list", ["stored.chain"], {}),
+    ):
+        if target == "sklearn.pipeline.Pipeline":
+            session.call("sklearn.preprocessing.StandardScaler", store_as="scaler")
+        session.call(target, *args, **kwargs)
+
+
+def test_every_short_name_of_a_model_is_listed() -> None:
+    session = Session()
+    for kind in short_names._MODELS:
+        assert isinstance(session.call(short_names.model(kind), store_as="model"), snakepit.RemoteRef), kind
 
 
 @pytest.mark.parametrize("signature", attempts.SIGNATURES)
