@@ -25,6 +25,8 @@ import msgspec
 from .errors import CodecError
 from .registry import Decoder, Encoder, Refused, type_of
 
+_LONGEST_DTYPE: Final = 100  # characters
+
 
 def library(name: str) -> Any:
     """Import the library that a value needs to be decoded. Raises `CodecError` if the import fails."""
@@ -159,6 +161,9 @@ def _dtype_of(descr: Any) -> Any:
 def _with_tuples(descr: Any) -> Any:
     """Turn lists in a dtype's description back into tuples, as numpy wants it: MessagePack makes lists of tuples."""
     if not isinstance(descr, list):
+        # numpy parses a text that is no plain dtype as Python code.
+        if type(descr) is not str or len(descr) > _LONGEST_DTYPE:
+            raise ValueError(f"a dtype that is no text of up to {_LONGEST_DTYPE} characters: {descr!r:.50}")
         return descr
     if not descr or isinstance(descr[0], list):
         return [_field(field) for field in descr]
