@@ -36,13 +36,6 @@ def library(name: str) -> Any:
         raise CodecError(f"a value of {name} has come, and {name} cannot be imported here: {error}") from error
 
 
-def private_copy(data: bytes | memoryview) -> bytes:
-    """Copy a buffer whose content is checked and then relied on: its sender may still change it if it is shared."""
-    if not isinstance(data, (bytes, memoryview)):
-        raise TypeError(f"a {type(data).__name__} in place of bytes")
-    return bytes(data)
-
-
 def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
     """Encode a memoryview of any shape whose format is one native type."""
     if value.format not in memoryview(b"").cast("B").format + "bhilqnBHILQNefd?c":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from .arrays import library, private_copy
+from .arrays import library
 from .errors import CodecError
 from .extensions import to_zone, zone_of
 from .registry import Decoder, Encoder, Refused, hashable, type_of
@@ -65,7 +65,7 @@ def _numbers(found: Any) -> Any:
 
 
 def _cells(data: Any, decoder: Decoder) -> Any:
-    return decoder.whole(memoryview(private_copy(data)))
+    return decoder.whole(memoryview(decoder.own(data)))
 
 
 def _objects(cells: Any) -> Any:
@@ -215,17 +215,17 @@ def _arrow_strings(encoder: Encoder, value: Any) -> Any:
     return encoder.buffer(_arrow_stream(value)), _string_dtype(value.dtype)
 
 
-def _to_arrow_strings(parts: Any, _decoder: Decoder) -> Any:
+def _to_arrow_strings(parts: Any, decoder: Decoder) -> Any:
     data, dtype = parts
-    return _to_string_dtype(*dtype).__from_arrow__(_from_arrow(data))
+    return _to_string_dtype(*dtype).__from_arrow__(_from_arrow(decoder.own(data)))
 
 
 def _arrow(encoder: Encoder, value: Any) -> Any:
     return encoder.buffer(_arrow_stream(value))
 
 
-def _to_arrow(data: Any, _decoder: Decoder) -> Any:
-    return library("pandas").arrays.ArrowExtensionArray(_from_arrow(data))
+def _to_arrow(data: Any, decoder: Decoder) -> Any:
+    return library("pandas").arrays.ArrowExtensionArray(_from_arrow(decoder.own(data)))
 
 
 def _arrow_stream(value: Any) -> memoryview:
@@ -242,7 +242,7 @@ def _arrow_stream(value: Any) -> memoryview:
 def _from_arrow(data: Any) -> Any:
     from .tables import checked, read_stream
 
-    return checked(read_stream(data).read_all()).column(0)
+    return checked(read_stream(bytes(data)).read_all()).column(0)
 
 
 def _plain(encoder: Encoder, value: Any) -> Any:
