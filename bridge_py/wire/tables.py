@@ -119,7 +119,7 @@ def _polars_stream(frame: Any) -> memoryview:
     sink = io.BytesIO()
     try:
         with _without_panic():
-            frame.write_ipc_stream(sink)
+            frame.write_ipc_stream(sink, compression="uncompressed")
             few = io.BytesIO()
             frame.clear().write_ipc_stream(few)
             found = pl.read_ipc_stream(io.BytesIO(few.getvalue())).schema
