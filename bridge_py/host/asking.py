@@ -31,7 +31,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         """Decode the answer. Raises the error that the host raised, and `CodecError`."""
         if self.frame.kind == Kind.ERROR:
             raise error_of(codec.decode_fault(self.frame.body))
-        return codec.decode(self.frame.body, self.frame.attached)
+        return codec.decode(self.frame.body, self.frame.attached, trusted=True)
 
     @property
     def is_chunk(self) -> bool:

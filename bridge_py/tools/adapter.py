@@ -250,7 +250,7 @@ class Tool:
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
         """Decode the arguments of a call and `bind` them. Raises `InvalidArguments` and `CodecError`."""
         try:
-            given, is_special = codec.decode_marked(body, area)
+            given, is_special = codec.decode_marked(body, area, trusted=True)
         except CodecError as error:
             raise CodecError(f"{self.name}: {error}") from None
         except DecodeError as error:

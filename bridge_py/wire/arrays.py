@@ -25,6 +25,8 @@ import msgspec
 from .errors import CodecError
 from .registry import Decoder, Encoder, Refused, type_of
 
+_LONGEST_DTYPE: Final = 100  # characters
+
 
 def library(name: str) -> Any:
     """Import the library that a value needs to be decoded. Raises `CodecError` if the import fails."""
@@ -32,13 +34,6 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise CodecError(f"a value of {name} has come, and {name} cannot be imported here: {error}") from error
-
-
-def private_copy(data: bytes | memoryview) -> bytes:
-    """Copy a buffer whose content is checked and then relied on: its sender may still change it if it is shared."""
-    if not isinstance(data, (bytes, memoryview)):
-        raise TypeError(f"a {type(data).__name__} in place of bytes")
-    return bytes(data)
 
 
 def encode_memoryview(encoder: Encoder, value: memoryview) -> Any:
@@ -159,6 +154,9 @@ def _dtype_of(descr: Any) -> Any:
 def _with_tuples(descr: Any) -> Any:
     """Turn lists in a dtype's description back into tuples, as numpy wants it: MessagePack makes lists of tuples."""
     if not isinstance(descr, list):
+        # numpy parses a text that is no plain dtype as Python code.
+        if type(descr) is not str or len(descr) > _LONGEST_DTYPE:
+            raise ValueError(f"a dtype that is no text of up to {_LONGEST_DTYPE} characters: {descr!r:.50}")
         return descr
     if not descr or isinstance(descr[0], list):
         return [_field(field) for field in descr]

@@ -18,9 +18,9 @@ _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _PAIR: Final = struct.Struct("<qq")  # a buffer's offset and length, or a column's length and count of nulls
 
 
-def check_messages(data: bytes | memoryview) -> None:
+def check_messages(stream: bytes | memoryview) -> None:
     """Raise `ValueError` unless the messages of a stream are whole and hold all that they announce."""
-    at = 0
+    data, at = memoryview(stream), 0
     while at < len(data):
         if _number(data, at, 4) != _CONTINUATION:
             raise ValueError("it is no Arrow stream")
@@ -57,7 +57,7 @@ def _check_message(message: _Table, body: int) -> None:
 class _Table:
     """A table of a flatbuffer. Raises `ValueError` for places outside of the buffer."""
 
-    def __init__(self, data: bytes | memoryview, at: int) -> None:
+    def __init__(self, data: memoryview, at: int) -> None:
         self._data = data
         self._at = at
         self._fields = at - _number(data, at, 4, signed=True)
@@ -97,11 +97,11 @@ class _Table:
         return self._at + offset if offset else None
 
 
-def _number(data: bytes | memoryview, at: int, size: int, *, signed: bool = False) -> int:
+def _number(data: memoryview, at: int, size: int, *, signed: bool = False) -> int:
     return int.from_bytes(_part(data, at, size), "little", signed=signed)
 
 
-def _part(data: bytes | memoryview, at: int, size: int) -> bytes | memoryview:
+def _part(data: memoryview, at: int, size: int) -> memoryview:
     if not (at >= 0 and 0 <= size <= len(data) - at):
         raise ValueError("a message of an Arrow stream is cut off")
     return data[at : at + size]

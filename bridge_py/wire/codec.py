@@ -38,6 +38,7 @@ message says where in the area each of them is.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -94,23 +95,24 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> En
         raise EncodeError(f"{path}: {why}") from None
 
 
-def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False) -> Any:
+def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False, trusted: bool = False) -> Any:
     """Decode what `encode` wrote. Arrays refer to the memory of `area` and are read-only.
 
-    With `plain`, numpy's scalars become Python's numbers, for receivers that know no others. Raises `DecodeError` for
-    bytes that are no value; the error says where in the value they are, and what should be there. Raises `CodecError`
+    With `plain`, numpy's scalars become Python's numbers, for receivers that know no others. With `trusted`, the sender
+    is trusted not to write to an area in shared memory any more, which saves copies. Raises `DecodeError` for bytes
+    that are no value; the error says where in the value they are, and what should be there. Raises `CodecError`
     if decoding needs a library or a codec that is missing here.
     """
-    return _decode(body, ValueDecoder(area, plain))
+    return _decode(body, ValueDecoder(area, plain, trusted=trusted))
 
 
-def decode_marked(body: bytes, area: bytes | memoryview = b"") -> tuple[Any, bool]:
+def decode_marked(body: bytes, area: bytes | memoryview = b"", *, trusted: bool = False) -> tuple[Any, bool]:
     """Decode a value for a receiver with hints: enums and objects with fields are `Marked` with their classes' names.
 
     The second result says whether the value has a part that plain hints do not take: a `Marked` object, or a scalar of
-    numpy's. Raises the same errors as `decode`.
+    numpy's. `trusted` is that of `decode`. Raises the same errors as `decode`.
     """
-    decoder = ValueDecoder(area, marks=True)
+    decoder = ValueDecoder(area, marks=True, trusted=trusted)
     return _decode(body, decoder), decoder.is_special
 
 
@@ -367,8 +369,11 @@ class ValueDecoder:
     #: Whether a part has come that plain hints do not take.
     is_special = False
 
-    def __init__(self, area: bytes | memoryview, plain: bool = False, marks: bool = False) -> None:
+    def __init__(
+        self, area: bytes | memoryview, plain: bool = False, marks: bool = False, trusted: bool = False
+    ) -> None:
         self._area = memoryview(area)
+        self._trusted = trusted
         self.is_plain = plain
         self._marks = marks
 
@@ -386,6 +391,15 @@ class ValueDecoder:
             if not is_panic(error):
                 raise
             raise ValueError(f"a library panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
+
+    def own(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Return a buffer that nobody can change any more: a copy, if the sender still can."""
+        # bytes(n) would make n zeros.
+        if not isinstance(data, (bytes, memoryview)):
+            raise TypeError(f"a {type(data).__name__} in place of bytes")
+        # An area that came over the link is in memory of this process alone.
+        is_own = self._trusted or type(self._area.obj) in (bytes, mmap.mmap)
+        return data if is_own else bytes(data)
 
     def value(self, payload: memoryview) -> Any:
         """Decode the value that is an extension's payload."""

@@ -359,8 +359,9 @@ class Conversation:
         self._bulk.append((frame.loan, self._encode(frame)))
 
     def _next_piece(self) -> bytes:
-        loan, piece = self._bulk.popleft()
+        loan, piece = self._bulk[0]
         self.loans.piece_goes(loan)
+        self._bulk.popleft()  # if anything was raised, the piece is not lost
         return piece
 
     def _encode(self, frame: Frame) -> bytes:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from .arrays import library, private_copy
+from .arrays import library
 from .errors import CodecError
 from .extensions import to_zone, zone_of
 from .registry import Decoder, Encoder, Refused, hashable, type_of
 
 _PANDAS: Final = 22
+_LONGEST_FREQ: Final = 100  # characters
 Parts = Callable[["Encoder", Any], Any]  # gives the parts that a value is made from; raises `Refused`
 _INDEXES: Final = (
     "Index", "RangeIndex", "MultiIndex", "CategoricalIndex", "DatetimeIndex", "TimedeltaIndex", "PeriodIndex",
@@ -64,7 +65,7 @@ def _numbers(found: Any) -> Any:
 
 
 def _cells(data: Any, decoder: Decoder) -> Any:
-    return decoder.whole(memoryview(private_copy(data)))
+    return decoder.whole(memoryview(decoder.own(data)))
 
 
 def _objects(cells: Any) -> Any:
@@ -124,7 +125,16 @@ def _to_timedeltas(parts: Any, _decoder: Decoder) -> Any:
 
 
 def _with_freq(index: Any, freq: str | None) -> Any:
-    return index if freq is None else type(index)(index, freq=library("pandas").tseries.frequencies.to_offset(freq))
+    if freq is None:
+        return index
+    return type(index)(index, freq=library("pandas").tseries.frequencies.to_offset(_to_freq(freq)))
+
+
+def _to_freq(text: str) -> str:
+    # pandas reads it with a regular expression, which takes hours for 100,000 digits.
+    if type(text) is not str or len(text) > _LONGEST_FREQ:
+        raise ValueError(f"a frequency that is no text of up to {_LONGEST_FREQ} characters: {text!r:.50}")
+    return text
 
 
 def _freq_text(freq: Any) -> str | None:
@@ -162,7 +172,7 @@ def _periods(encoder: Encoder, value: Any) -> Any:
 def _to_periods(parts: Any, _decoder: Decoder) -> Any:
     pd = library("pandas")
     ordinals, freq = parts
-    return pd.PeriodIndex.from_ordinals(_numbers(ordinals).copy(), freq=freq).array
+    return pd.PeriodIndex.from_ordinals(_numbers(ordinals).copy(), freq=_to_freq(freq)).array
 
 
 def _intervals(encoder: Encoder, value: Any) -> Any:
@@ -205,17 +215,17 @@ def _arrow_strings(encoder: Encoder, value: Any) -> Any:
     return encoder.buffer(_arrow_stream(value)), _string_dtype(value.dtype)
 
 
-def _to_arrow_strings(parts: Any, _decoder: Decoder) -> Any:
+def _to_arrow_strings(parts: Any, decoder: Decoder) -> Any:
     data, dtype = parts
-    return _to_string_dtype(*dtype).__from_arrow__(_from_arrow(data))
+    return _to_string_dtype(*dtype).__from_arrow__(_from_arrow(decoder.own(data)))
 
 
 def _arrow(encoder: Encoder, value: Any) -> Any:
     return encoder.buffer(_arrow_stream(value))
 
 
-def _to_arrow(data: Any, _decoder: Decoder) -> Any:
-    return library("pandas").arrays.ArrowExtensionArray(_from_arrow(data))
+def _to_arrow(data: Any, decoder: Decoder) -> Any:
+    return library("pandas").arrays.ArrowExtensionArray(_from_arrow(decoder.own(data)))
 
 
 def _arrow_stream(value: Any) -> memoryview:
@@ -232,7 +242,7 @@ def _arrow_stream(value: Any) -> memoryview:
 def _from_arrow(data: Any) -> Any:
     from .tables import checked, read_stream
 
-    return checked(read_stream(data).read_all()).column(0)
+    return checked(read_stream(bytes(data)).read_all()).column(0)
 
 
 def _plain(encoder: Encoder, value: Any) -> Any:
@@ -385,7 +395,7 @@ def _to_timedelta(parts: Any, _decoder: Decoder) -> Any:
 
 
 def _to_period(parts: Any, _decoder: Decoder) -> Any:
-    return library("pandas").Period(ordinal=parts[0], freq=parts[1])
+    return library("pandas").Period(ordinal=parts[0], freq=_to_freq(parts[1]))
 
 
 def _interval(encoder: Encoder, value: Any) -> Any:

@@ -64,6 +64,10 @@ class Decoder(Protocol):
     is_plain: bool
     is_special: bool
 
+    def own(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Return a buffer that nobody can change any more: a copy, if the sender still can."""
+        ...
+
     def value(self, payload: memoryview) -> Any:
         """Decode the value that is an extension's payload."""
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .arrays import library, private_copy
+from .arrays import library
 from .arrow_streams import check_messages
 from .errors import CodecError
 from .registry import Decoder, Encoder, Refused, is_panic
@@ -79,13 +79,12 @@ def stream_of(schema: Any, parts: list[Any]) -> memoryview:
 
 
 def read_stream(data: bytes | memoryview) -> Any:
-    """Open the reader of a stream, of which it makes a copy if the peer could change it.
+    """Open the reader of a stream, which nobody can change any more.
 
     Raises `CodecError` for types that are not known here, and `ValueError` for a stream that announces what it does
     not hold.
     """
     pa = library("pyarrow")
-    data = private_copy(data)
     check_messages(data)
     reader = pa.ipc.open_stream(pa.py_buffer(data))
     for field in reader.schema:
@@ -120,7 +119,7 @@ def _polars_stream(frame: Any) -> memoryview:
     sink = io.BytesIO()
     try:
         with _without_panic():
-            frame.write_ipc_stream(sink)
+            frame.write_ipc_stream(sink, compression="uncompressed")
             few = io.BytesIO()
             frame.clear().write_ipc_stream(few)
             found = pl.read_ipc_stream(io.BytesIO(few.getvalue())).schema
@@ -152,6 +151,7 @@ def _has_objects(dtype: Any) -> bool:
 
 def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
     library_name, kind, name, data = decoder.value(payload)
+    data = decoder.own(data)
     if library_name == "polars":
         return _decode_polars(kind, name, data)
     if library_name != "pyarrow" or kind not in ("Table", "RecordBatch", "Array", "ChunkedArray"):
@@ -166,7 +166,6 @@ def _decode_table(decoder: Decoder, payload: memoryview) -> Any:
 
 def _decode_polars(kind: str, name: str, data: Any) -> Any:
     polars = library("polars")
-    data = private_copy(data)
     check_messages(data)
     with _without_panic():
         frame = polars.read_ipc_stream(io.BytesIO(data))

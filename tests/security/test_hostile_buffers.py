@@ -134,11 +134,6 @@ def _device(_folder: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def _terminal(_folder: Path) -> Iterator[tuple[int, str]]:
-    yield _path_only(Path("/dev/ptmx"))  # each opening makes a terminal
-
-
-@contextlib.contextmanager
 def _socket(_folder: Path) -> Iterator[tuple[int, str]]:
     ours, theirs = socket.socketpair()
     with ours:
@@ -185,7 +180,7 @@ def _path_only(path: Path) -> tuple[int, str]:
 
 Hostile = Callable[[Path], contextlib.AbstractContextManager[tuple[int, str]]]
 HOSTILE: list[Hostile] = [
-    *(_fifo, _file, _deleted_file, _folder, _device, _terminal, _socket),
+    *(_fifo, _file, _deleted_file, _folder, _device, _socket),
     *(_without_seals, _that_may_shrink, _that_may_grow, _too_small, _of_another_name, _with_holes),
 ]
 
