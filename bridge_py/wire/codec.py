@@ -38,17 +38,22 @@ message says where in the area each of them is.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
+from .readable import readable
 from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, name_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
+_LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
+_LOOK_INTO: Final = 128 * 1024
+_LONGEST_PROBLEM: Final = 2_000
 _AREA: Final = 13
 _TUPLE: Final = 24
 _UNREADABLE: Final = 25
@@ -125,7 +130,9 @@ def encode_unreadable(why: str) -> bytes:
 
 
 def decode_fault(data: bytes) -> Fault:
-    """Decode the body of an error frame. Raises `DecodeError`."""
+    """Decode the body of an error frame. Raises `DecodeError`. An error of more than 1 MiB is left out, with a mark."""
+    if len(data) > _LARGEST_FAULT:
+        return Fault("tool", f"(an error of {len(data)} bytes, of which {_LARGEST_FAULT} are read: it was left out)")
     try:
         return _decode_fault(data)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
@@ -157,13 +164,17 @@ def _decode(body: bytes, decoder: ValueDecoder) -> Any:
 
 
 def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError:
-    """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part."""
-    try:
-        path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
-    except Exception:
-        path = what = ""
+    """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part.
+
+    In a large message the place is not looked for, because that takes longer than decoding it.
+    """
+    path = what = ""
+    if len(body) <= _LOOK_INTO:
+        with contextlib.suppress(Exception):
+            path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
     kind = type(error) if isinstance(error, DecodeError) else DecodeError
     text = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+    text, path = readable(text, _LONGEST_PROBLEM), readable(path, _LONGEST_PROBLEM)
     if what:
         return kind(f"{path or 'it'} is no {what}: {text}")
     return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
