@@ -52,7 +52,8 @@ BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
 _LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
-_LOOK_INTO: Final = 128 * 1024
+_LOOK_INTO: Final = 32 * 1024
+_LOOK_DOWN: Final = 16  # extensions, one inside the other
 _LONGEST_PROBLEM: Final = 2_000
 _AREA: Final = 13
 _TUPLE: Final = 24
@@ -166,12 +167,13 @@ def _decode(body: bytes, decoder: ValueDecoder) -> Any:
 def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError:
     """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part.
 
-    In a large message the place is not looked for, because that takes longer than decoding it.
+    In a large message the place is not looked for, and in a deep one only so far, because that takes longer than
+    decoding it.
     """
     path = what = ""
-    if len(body) <= _LOOK_INTO:
+    if len(body) <= _LOOK_INTO and not isinstance(error, RecursionError):
         with contextlib.suppress(Exception):
-            path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
+            path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error, _LOOK_DOWN)
     kind = type(error) if isinstance(error, DecodeError) else DecodeError
     text = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
     text, path = readable(text, _LONGEST_PROBLEM), readable(path, _LONGEST_PROBLEM)
@@ -180,7 +182,9 @@ def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError
     return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
 
 
-def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
+def _find_broken(
+    raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception, levels: int
+) -> tuple[str, str, Exception]:
     """Find the extension that cannot be decoded, in a value whose extensions are not decoded yet.
 
     Returns its path, the name of its type, and the error; an empty name if there is no such extension.
@@ -192,9 +196,11 @@ def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: E
         except Exception as cause:
             what, error = name_of(raw.code), cause
         raw, named = _content_of(raw)
-        what = named or what
+        what, levels = named or what, levels - 1
+        if not levels:
+            return path, what, error
     for label, part in parts_of(raw):
-        found = _find_broken(part, decoder, path + label, "", error)
+        found = _find_broken(part, decoder, path + label, "", error, levels)
         if found[1]:
             return found
     return path, what, error

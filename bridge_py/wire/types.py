@@ -29,6 +29,7 @@ import msgspec
 
 from .errors import InvalidValue
 from .nested import SPECIAL, flatten, refold, shape_of, with_special, without_special
+from .patterns import check_given, finds
 
 _LONGEST: Final = 100  # characters of a value in a message
 _SAFE_DIGITS: Final = 4000  # int() and str() refuse longer ints, because they would take too long
@@ -93,6 +94,12 @@ class VariableType(ABC):
     def _refuse(self, value: Any, why: str) -> InvalidValue:
         what = f"an {self.name}" if self.name[0] in "aeiou" else f"a {self.name}"
         return InvalidValue(f"{_clip(value)} ({type(value).__name__}) {why}: it cannot be {what}", self.name)
+
+
+def check_given_constraints(constraints: object) -> None:
+    """Raise `InvalidValue` for constraints of others that would take endless time to check."""
+    if isinstance(constraints, Mapping) and "pattern" in constraints:
+        check_given(constraints["pattern"])
 
 
 def get_type(name: str) -> VariableType:
@@ -260,7 +267,7 @@ class StringType(VariableType):
         "pattern": Constraint(
             "a regular expression",
             _is_pattern,
-            lambda value, bound: re.search(bound, value) is not None,
+            lambda value, bound: finds(bound, value),
             "does not match the pattern",
         ),
         "enum": _CHOICES,

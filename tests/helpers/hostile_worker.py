@@ -57,7 +57,8 @@ def hello_of(how: str, secret: str) -> bytes:
         return b"\x91" * 100_000 + b"\xc0"
     if how == "hello_extension":
         return codec.encode({"protocol": PROTOCOL_VERSION, "secret": secret, "python": {1, 2}}).body
-    hello = {"protocol": PROTOCOL_VERSION, "secret": secret, "pid": os.getpid(), "tools": TOOLS, "lane": True}
+    hello = {"protocol": PROTOCOL_VERSION, "secret": secret, "pid": os.getpid(), "tools": TOOLS}
+    hello["lane"] = not how.startswith("channel_")
     return codec.encode_plain(hello | HELLOS.get(how, {}))
 
 
@@ -236,8 +237,27 @@ class HostileLink:
         CHANNEL.append(stream._stream._transport.get_extra_info("socket"))
         await stream.recv_message()
         await stream.send_message(encode_batch([Frame(Kind.HELLO, body=hello_of(self._how, self._secret))]))
+        if self._how.startswith("channel_"):
+            await self._attack_on_channel(stream)
         threading.Thread(target=self._read, daemon=True).start()
         await stream.recv_message()
+
+    async def _attack_on_channel(self, stream: Any) -> None:
+        call_id = 0
+        while not call_id:  # there may be pings first
+            call_id = decode_batch(await stream.recv_message())[0].call_id
+        if self._how == "channel_huge":
+            await stream._stream.send_data(b"\0\xff\xff\xff\xff" + bytes(1000))
+        elif self._how == "channel_compressed":
+            await stream._stream.send_data(b"\1\0\0\0\1x")
+        elif self._how == "channel_cut":
+            await stream._stream.send_data(b"\0\0\0\0\x09x", end_stream=True)
+        batch = encode_batch([ask(2, call_id, "list_variables", "*")])
+        await stream.send_message(batch)
+        message = encode_batch([Frame(Kind.CANCEL, 2)])
+        flood = (b"\0" + len(message).to_bytes(4, "big") + message) * 10_000
+        while True:
+            await stream._stream.send_data(flood)
 
     def _read(self) -> None:
         batches = BatchReader()

@@ -46,6 +46,9 @@ LONGEST = 0.4  # seconds of CPU time; on a quiet machine, without coverage, it i
         ("unknown_fields", "a batch of 5000 frames or more"),
         ("host_tools", r"was opened while 1000 others have no answer yet \(max_asks\)"),
         ("close_and_flood", "closed its link"),
+        ("channel_huge", "a batch of 4294967295 bytes is over the limit of 75497472 bytes"),
+        ("channel_compressed", "its channel is broken: Compression not implemented"),
+        ("channel_cut", "its channel is broken: Received less data than expected"),
     ],
 )
 async def test_a_flood_that_is_refused_costs_the_worker(how: str, message: str) -> None:
@@ -56,7 +59,7 @@ async def test_a_flood_that_is_refused_costs_the_worker(how: str, message: str) 
     assert turns.cpu < LONGEST
 
 
-@pytest.mark.parametrize("how", ["cancels", "empty_batches", "asks", "single_asks", "odd_asks"])
+@pytest.mark.parametrize("how", ["cancels", "empty_batches", "asks", "single_asks", "odd_asks", "channel_small"])
 async def test_a_flood_that_is_legal_slows_nobody(how: str) -> None:
     async with open_hostile(how) as pool, pool.session() as session, counted_turns() as turns:
         with pytest.raises(snakepit.CallTimeout):
