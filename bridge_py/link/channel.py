@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 LINK_METHOD: Final = "/snakepit.bridge.Link/Open"
 WINDOW_BYTES: Final = 16 * 1024 * 1024
-_HEAD_BYTES: Final = 5  # gRPC's own: whether the message is compressed, and its size
 
 
 class BatchCodec(CodecBase):
@@ -38,19 +37,16 @@ def link_configuration() -> Configuration:
     return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
 
 
-async def receive_batch(stream: grpclib.protocol.Stream, max_batch: int) -> bytes | None:
-    """Receive the next batch; None at the end.
+def bound_batches(stream: grpclib.protocol.Stream, max_batch: int) -> None:
+    """Have a stream raise `RemoteProtocolError` for a batch of more than `max_batch` bytes.
 
-    grpclib's own `recv_message` holds a message of any size before anybody can look at it. This one raises
-    `RemoteProtocolError` for a batch of more than `max_batch` bytes before its content is taken, and for a compressed
-    one.
+    grpclib itself would hold a message of any size before anybody could look at it.
     """
-    head = await stream.recv_data(_HEAD_BYTES)
-    if not head:
-        return None
-    size = int.from_bytes(head[1:], "big")
-    if head[0]:
-        raise RemoteProtocolError("a compressed batch")
-    if size > max_batch:
-        raise RemoteProtocolError(f"a batch of {size} bytes is over the limit of {max_batch} bytes")
-    return await stream.recv_data(size)
+    receive = stream.recv_data
+
+    async def receive_data(size: int) -> bytes:
+        if size > max_batch:
+            raise RemoteProtocolError(f"a batch of {size} bytes is over the limit of {max_batch} bytes")
+        return await receive(size)
+
+    stream.recv_data = receive_data  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from bridge_py.execution.executor import Executor
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
 
-from .channel import LINK_METHOD, BatchCodec, link_configuration, receive_batch
+from .channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration
 from .endpoint import LinkEndpoint
 from .lane import Lane
 
@@ -113,8 +113,9 @@ class LinkServer:
         await stream.send_message(self.end.data_to_send())
         writer = asyncio.create_task(self._write(stream))
         writer.add_done_callback(lambda _: self._close())
+        bound_batches(stream._stream, self.end.max_batch)
         try:
-            while (data := await receive_batch(stream._stream, self.end.max_batch)) is not None:
+            while (data := await stream.recv_message()) is not None:
                 self.end.receive(data)
         except (ProtocolError, DecodeError) as error:
             logger.error("the host broke the protocol: %s", error)

@@ -38,6 +38,7 @@ message says where in the area each of them is.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -45,11 +46,16 @@ from typing import Any, Final
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
+from .readable import readable
 from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, is_panic, name_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
+_LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
+_LOOK_INTO: Final = 32 * 1024
+_LOOK_DOWN: Final = 16  # extensions, one inside the other
+_LONGEST_PROBLEM: Final = 2_000
 _AREA: Final = 13
 _TUPLE: Final = 24
 _UNREADABLE: Final = 25
@@ -127,7 +133,9 @@ def encode_unreadable(why: str) -> bytes:
 
 
 def decode_fault(data: bytes) -> Fault:
-    """Decode the body of an error frame. Raises `DecodeError`."""
+    """Decode the body of an error frame. Raises `DecodeError`. An error of more than 1 MiB is left out, with a mark."""
+    if len(data) > _LARGEST_FAULT:
+        return Fault("tool", f"(an error of {len(data)} bytes, of which {_LARGEST_FAULT} are read: it was left out)")
     try:
         return _decode_fault(data)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
@@ -159,19 +167,26 @@ def _decode(body: bytes, decoder: ValueDecoder) -> Any:
 
 
 def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError:
-    """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part."""
-    try:
-        path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error)
-    except Exception:
-        path = what = ""
+    """Make the error for a value that cannot be decoded; it gives the place and the type of a broken part.
+
+    In a large message the place is not looked for, and in a deep one only so far, because that takes longer than
+    decoding it.
+    """
+    path = what = ""
+    if len(body) <= _LOOK_INTO and not isinstance(error, RecursionError):
+        with contextlib.suppress(Exception):
+            path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error, _LOOK_DOWN)
     kind = type(error) if isinstance(error, DecodeError) else DecodeError
     text = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+    text, path = readable(text, _LONGEST_PROBLEM), readable(path, _LONGEST_PROBLEM)
     if what:
         return kind(f"{path or 'it'} is no {what}: {text}")
     return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
 
 
-def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception) -> tuple[str, str, Exception]:
+def _find_broken(
+    raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception, levels: int
+) -> tuple[str, str, Exception]:
     """Find the extension that cannot be decoded, in a value whose extensions are not decoded yet.
 
     Returns its path, the name of its type, and the error; an empty name if there is no such extension.
@@ -183,9 +198,11 @@ def _find_broken(raw: Any, decoder: ValueDecoder, path: str, what: str, error: E
         except Exception as cause:
             what, error = name_of(raw.code), cause
         raw, named = _content_of(raw)
-        what = named or what
+        what, levels = named or what, levels - 1
+        if not levels:
+            return path, what, error
     for label, part in parts_of(raw):
-        found = _find_broken(part, decoder, path + label, "", error)
+        found = _find_broken(part, decoder, path + label, "", error, levels)
         if found[1]:
             return found
     return path, what, error

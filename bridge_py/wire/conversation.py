@@ -299,7 +299,9 @@ class Conversation:
         if self._heard_goodbye:
             raise RemoteProtocolError(f"call {call_id} was opened after goodbye")
         if len(self._served) == self._max_served:
-            raise RemoteProtocolError(f"call {call_id} was opened while {self._max_served} others have no answer yet")
+            raise RemoteProtocolError(
+                f"call {call_id} was opened while {self._max_served} others have no answer yet (max_asks)"
+            )
         self._last_peer_id = call_id
         self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
         return True

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from .errors import CodecError
-from .registry import Decoder, Encode, Encoder, Refused, hashable
+from .registry import Decoder, Encode, Encoder, Refused, items_of, keys_of
 
 _STANDARD: Final = 21
 _PATHS: Final = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
@@ -24,6 +24,7 @@ _FACTORIES: Final[dict[str, Any]] = {
     kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 }
 _DICTS: Final = ("OrderedDict", "Counter", "defaultdict")  # a hint of a dict must not turn these into plain dicts
+_FRACTION_BITS: Final = 1 << 16  # about 20,000 digits
 _TWO_FLOATS: Final = struct.Struct("<2d")
 
 
@@ -150,6 +151,12 @@ def _encode_defaultdict(encoder: Encoder, value: Any) -> Any:
     return encoder.wrap(_STANDARD, ("defaultdict", (name, encoder.prepare_pairs(value))))
 
 
+def _encode_fraction(encoder: Encoder, value: fractions.Fraction) -> Any:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _FRACTION_BITS:
+        raise Refused(f"a Fraction of ints of more than {_FRACTION_BITS} bits cannot be sent: send its two ints")
+    return _encode_standard("Fraction", lambda value: [value.numerator, value.denominator])(encoder, value)
+
+
 def _encode_pairs(name: str) -> Encode:
     return lambda encoder, value: encoder.wrap(_STANDARD, (name, encoder.prepare_pairs(value)))
 
@@ -163,15 +170,15 @@ def _decode_int(_decoder: Decoder, payload: memoryview) -> int:
 
 
 def _decode_set(decoder: Decoder, payload: memoryview) -> set[Any]:
-    return set(map(hashable, decoder.value(payload)))
+    return set(keys_of(decoder.value(payload)))
 
 
 def _decode_frozenset(decoder: Decoder, payload: memoryview) -> frozenset[Any]:
-    return frozenset(map(hashable, decoder.value(payload)))
+    return frozenset(keys_of(decoder.value(payload)))
 
 
 def _decode_dict(decoder: Decoder, payload: memoryview) -> dict[Any, Any]:
-    return {hashable(key): value for key, value in decoder.value(payload)}
+    return dict(_pairs_of(decoder.value(payload)))
 
 
 def _decode_timedelta(decoder: Decoder, payload: memoryview) -> dt.timedelta:
@@ -195,7 +202,11 @@ def _buffer_of(decoder: Decoder, payload: memoryview) -> bytes | memoryview:
 
 
 def _pairs_of(pairs: Any) -> Iterator[tuple[Any, Any]]:
-    return ((hashable(key), value) for key, value in pairs)
+    keys, values = [], []
+    for key, value in items_of(pairs):
+        keys.append(key)
+        values.append(value)
+    return zip(keys_of(keys), values, strict=True)
 
 
 def _decode_standard(decoder: Decoder, payload: memoryview) -> Any:
@@ -214,6 +225,21 @@ def _to_datetime(content: Any) -> dt.datetime:
 def _to_time(content: Any) -> dt.time:
     text, fold, zone = content
     return dt.time.fromisoformat(text).replace(fold=fold, tzinfo=to_zone(zone))
+
+
+def _to_fraction(content: Any) -> fractions.Fraction:
+    numerator, denominator = content
+    if type(numerator) is not int or type(denominator) is not int:
+        raise TypeError("a Fraction that is not made of two ints")
+    # The time to make one grows with the square of their size.
+    if max(numerator.bit_length(), denominator.bit_length()) > _FRACTION_BITS:
+        raise ValueError(f"a Fraction of ints of more than {_FRACTION_BITS} bits")
+    return fractions.Fraction(numerator, denominator)
+
+
+def _to_deque(content: Any) -> collections.deque[Any]:
+    items, most = content
+    return collections.deque(items_of(items), most)
 
 
 def _to_defaultdict(content: Any) -> Any:
@@ -239,7 +265,7 @@ def _decode_path(decoder: Decoder, payload: memoryview) -> pathlib.PurePath:
 
 
 def _decode_tuple(decoder: Decoder, payload: memoryview) -> tuple[Any, ...]:
-    return tuple(decoder.whole(payload))
+    return tuple(items_of(decoder.whole(payload)))
 
 
 def _text(payload: memoryview) -> str:
@@ -269,7 +295,7 @@ ENCODERS: Final = {
     "zoneinfo.ZoneInfo": lambda encoder, value: encoder.wrap(_STANDARD, ("zone", zone_of(value))),
     "decimal.Decimal": lambda _encoder, value: _ext(9, str(value).encode()),
     "uuid.UUID": lambda _encoder, value: _ext(10, value.bytes),
-    "fractions.Fraction": _encode_standard("Fraction", lambda value: [value.numerator, value.denominator]),
+    "fractions.Fraction": _encode_fraction,
     "collections.deque": _encode_standard("deque", lambda value: [list(value), value.maxlen]),
     "collections.OrderedDict": _encode_pairs("OrderedDict"),
     "collections.Counter": _encode_pairs("Counter"),
@@ -281,8 +307,8 @@ _STANDARD_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "time": _to_time,
     "zone": to_zone,
     "range": lambda content: range(*content),
-    "Fraction": lambda content: fractions.Fraction(*content),
-    "deque": lambda content: collections.deque(*content),
+    "Fraction": _to_fraction,
+    "deque": _to_deque,
     "OrderedDict": lambda content: collections.OrderedDict(_pairs_of(content)),
     "Counter": _to_counter,
     "defaultdict": _to_defaultdict,

@@ -11,14 +11,16 @@ import dataclasses
 import enum
 import importlib
 import types
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from .errors import CodecError, UsageError
+from .errors import CodecError, DecodeError, UsageError
 
 T = TypeVar("T")
+_MOST_OF_ONE_HASH: Final = 64
 
 
 class Encoder(Protocol):
@@ -209,6 +211,32 @@ def is_panic(error: BaseException) -> bool:
 def hashable(key: Any) -> Any:
     """Turn the lists in a key back into tuples: MessagePack makes lists of tuples."""
     return tuple(map(hashable, key)) if type(key) is list else key
+
+
+def items_of(found: Any) -> list[Any]:
+    """The list in an extension's payload. A range, which is as easy to send, could stand for endless work."""
+    if type(found) is not list:
+        raise TypeError(f"a {type(found).__name__} in place of a list")
+    return found
+
+
+def keys_of(found: Any) -> list[Any]:
+    """Make keys of the items in an extension's payload. Raises `DecodeError` if many of them have one hash.
+
+    Each key would be compared with all others of its hash. Numbers that have one hash are easy to find.
+    """
+    keys = [hashable(key) for key in items_of(found)]
+    check_hashes(keys)
+    return keys
+
+
+def check_hashes(keys: list[Any]) -> None:
+    """Raise `DecodeError` if many keys have one hash."""
+    if len(keys) <= _MOST_OF_ONE_HASH:
+        return
+    hashes = list(map(hash, keys))
+    if len(set(hashes)) < len(keys) and max(Counter(hashes).values()) > _MOST_OF_ONE_HASH:
+        raise DecodeError(f"more than {_MOST_OF_ONE_HASH} keys have the same hash")
 
 
 def name_of(code: int) -> str:

@@ -3,7 +3,7 @@
 type       value                                  constraints
 ----       -----                                  -----------
 float      float; an int becomes one              min, max
-integer    int of any size; 42.0 becomes 42       min, max
+integer    int of 10,000 digits; 42.0 becomes 42       min, max
 string     str                                    min_length, max_length, pattern, enum
 boolean    bool
 choice     str                                    choices
@@ -29,9 +29,12 @@ import msgspec
 
 from .errors import InvalidValue
 from .nested import SPECIAL, flatten, refold, shape_of, with_special, without_special
+from .patterns import check_given, finds
 
 _LONGEST: Final = 100  # characters of a value in a message
 _SAFE_DIGITS: Final = 4000  # int() and str() refuse longer ints, because they would take too long
+_MOST_DIGITS: Final = 10_000
+_SAFE_BITS: Final = 33_000  # ints of so many bits have fewer digits
 
 
 class Constraint(msgspec.Struct, frozen=True):
@@ -93,6 +96,12 @@ class VariableType(ABC):
         return InvalidValue(f"{_clip(value)} ({type(value).__name__}) {why}: it cannot be {what}", self.name)
 
 
+def check_given_constraints(constraints: object) -> None:
+    """Raise `InvalidValue` for constraints of others that would take endless time to check."""
+    if isinstance(constraints, Mapping) and "pattern" in constraints:
+        check_given(constraints["pattern"])
+
+
 def get_type(name: str) -> VariableType:
     """Return the type of that name. Raises `InvalidValue`, which lists all types."""
     found = _TYPES.get(name)
@@ -142,7 +151,11 @@ def load_json(data: bytes, what: str) -> Any:
 
 
 def _parse_int(text: str) -> int:
-    return int(text) if len(text) < _SAFE_DIGITS else int(Decimal(text))
+    if len(text) < _SAFE_DIGITS:
+        return int(text)
+    if (digits := len(text.removeprefix("-"))) > _MOST_DIGITS:
+        raise ValueError(f"a number of {digits} digits; it may have {_MOST_DIGITS}")
+    return int(Decimal(text))
 
 
 def _clip(value: Any) -> str:
@@ -225,14 +238,17 @@ class FloatType(VariableType):
 
 
 class IntegerType(VariableType):
-    """An int of any size. A float without a fraction becomes one."""
+    """An int of up to 10,000 digits. A float without a fraction becomes one."""
 
     name = "integer"
     constraints: ClassVar[Mapping[str, Constraint]] = _RANGE
 
     def validate(self, value: Any) -> int:
         if isinstance(value, Integral) and not isinstance(value, bool):
-            return value.__int__()
+            number = value.__int__()
+            if number.bit_length() > _SAFE_BITS and abs(number) >= 10**_MOST_DIGITS:
+                raise self._refuse(value, f"has more than {_MOST_DIGITS} digits")
+            return number
         if isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer():
             return int(float(value))
         raise self._refuse(value, "is no whole number")
@@ -251,7 +267,7 @@ class StringType(VariableType):
         "pattern": Constraint(
             "a regular expression",
             _is_pattern,
-            lambda value, bound: re.search(bound, value) is not None,
+            lambda value, bound: finds(bound, value),
             "does not match the pattern",
         ),
         "enum": _CHOICES,

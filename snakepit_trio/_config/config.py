@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 LANE_VARIABLE: Final = "SNAKEPIT_LANE"
-_ASKS: Final = 10_000
+_ASKS: Final = 1_000
 
 
 def _count(default: int, least: int = 1, most: int | None = None) -> Any:
@@ -289,7 +289,7 @@ class PoolConfig:
     host_threads: int = _count(40)
     #: Requests of one worker's code to the host (for state and host tools) that may be without an answer at a time. A
     #: worker that makes more is killed, because it broke the protocol. The default is ten for each call of
-    #: `concurrency`, and at least 10,000.
+    #: `concurrency`, and at least 1,000.
     max_asks: int = _asks()
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)

@@ -14,8 +14,8 @@ import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
-from bridge_py.link.channel import LINK_METHOD, BatchCodec, link_configuration, receive_batch
-from bridge_py.wire.errors import ProtocolError
+from bridge_py.link.channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration
+from bridge_py.wire.errors import ProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import MOST_FRAMES
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
@@ -40,6 +40,10 @@ _FOREIGN = (
     # grpclib deletes its transport when a connection is lost, even while it is about to use it.
     AttributeError,
 )
+
+
+# What grpclib raises for a compressed message, and for a stream that ends in the middle of one.
+_BROKEN = (NotImplementedError, AssertionError)
 
 
 class GrpcLink(LinkConnection):
@@ -98,6 +102,7 @@ class GrpcLink(LinkConnection):
             try:
                 async with channel.request(LINK_METHOD, cardinality, bytes, bytes) as stream:
                     await stream.send_request()
+                    bound_batches(stream._stream, self.max_batch)
                     await self._pump(channel, stream)
             finally:
                 channel.close()
@@ -109,9 +114,8 @@ class GrpcLink(LinkConnection):
         self._to_write.set()
         writer = asyncio.ensure_future(self._write(channel, stream, self._to_write))
         try:
-            await stream.recv_initial_metadata()
             taken = 0
-            while (data := await receive_batch(stream._stream, self.max_batch)) is not None:
+            while (data := await stream.recv_message()) is not None:
                 self.receive(data)
                 # Batches that have come already are read without a wait. Many of them must not keep the loop.
                 taken += _BATCH_COST + len(data)
@@ -154,5 +158,7 @@ class _TranslatedErrors:
             return
         if isinstance(error, AttributeError):
             logger.debug("the link was lost", exc_info=error)
+        if isinstance(error, _BROKEN):
+            raise RemoteProtocolError(f"its channel is broken: {error}") from error
         if isinstance(error, _FOREIGN) and not isinstance(error, ProtocolError):
             raise LinkLost(f"the link was lost: {error or type(error).__name__}") from error

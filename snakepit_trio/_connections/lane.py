@@ -135,7 +135,7 @@ class Lane:
         while True:
             await trio.lowlevel.wait_readable(self._pipes.reading)
             with contextlib.suppress(BlockingIOError):
-                self._read(_READ_BYTES)
+                self._read()
             while self._unread or self._link.is_late:
                 await trio.lowlevel.checkpoint()
                 if self._link.is_late:
@@ -162,7 +162,7 @@ class Lane:
         while self._unread:
             self._handle_batches()
 
-    def _read(self, most: int) -> int:
+    def _read(self, most: int = _READ_BYTES) -> int:
         data = os.read(self._pipes.reading, most)
         if not data:
             raise LinkLost("the worker closed the link")

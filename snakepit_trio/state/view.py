@@ -10,6 +10,7 @@ import attrs
 
 from bridge_py.wire.errors import EncodeError
 from bridge_py.wire.owning import own
+from bridge_py.wire.types import check_given_constraints
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable
 
 from . import exports
@@ -112,6 +113,8 @@ class SessionView(StateProvider):
         access_rules: AccessRules | None = None,
         source: Source = "host",
     ) -> Variable:
+        if source == "worker":
+            check_given_constraints(constraints)
         taken = self._as_now(value)
         return await self._store.update_session(
             self._id,

@@ -1,0 +1,205 @@
+"""Small values that would cost the other side endless time or memory: refused, or read in a bounded time."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge_py.wire import codec
+from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
+from bridge_py.wire.patterns import finds
+from bridge_py.wire.types import get_type, load_json
+from snakepit_trio.state.store import MemoryStore
+
+PRIME = (1 << 61) - 1  # all its multiples have the hash 0
+
+
+def _ext(code: int, value: Any) -> Any:
+    return msgspec.msgpack.Ext(code, msgspec.msgpack.encode(value))
+
+
+def _int(value: int) -> Any:
+    return msgspec.msgpack.Ext(1, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _standard(name: str, content: Any) -> Any:
+    return _ext(21, [name, content])
+
+
+ENDLESS = _standard("range", [0, 1 << 60, 1])
+COLLIDING = [_int(PRIME * number) for number in range(9, 20_000)]
+PAIRS = [[key, None] for key in COLLIDING]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (_ext(2, ENDLESS), "a range in place of a list"),
+        (_ext(3, ENDLESS), "a range in place of a list"),
+        (_ext(4, ENDLESS), "a range in place of a list"),
+        (_ext(24, ENDLESS), "a range in place of a list"),
+        (_standard("deque", [ENDLESS, None]), "a range in place of a list"),
+        (_standard("Counter", ENDLESS), "a range in place of a list"),
+        (_standard("OrderedDict", ENDLESS), "a range in place of a list"),
+        (_standard("defaultdict", [None, ENDLESS]), "a range in place of a list"),
+        (_standard("Fraction", ["1e9999999999"]), "ValueError"),
+        (_standard("Fraction", ["1e9999999999", 1]), "a Fraction that is not made of two ints"),
+        (_standard("Fraction", [_int((1 << 4_000_000) - 1), _int(3**2_000_000)]), "ints of more than 65536 bits"),
+        (_ext(2, COLLIDING), "more than 64 keys have the same hash"),
+        (_ext(3, COLLIDING), "more than 64 keys have the same hash"),
+        (_ext(4, PAIRS), "more than 64 keys have the same hash"),
+        (_standard("OrderedDict", PAIRS), "more than 64 keys have the same hash"),
+        (_standard("Counter", PAIRS), "more than 64 keys have the same hash"),
+        (_standard("defaultdict", [None, PAIRS]), "more than 64 keys have the same hash"),
+        (_ext(2, [[0, key] for key in COLLIDING]), "more than 64 keys have the same hash"),
+    ],
+)
+def test_a_value_that_would_cost_endless_time_is_refused(value: Any, message: str) -> None:
+    body = msgspec.msgpack.encode([value])
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match=message):
+        codec.decode(body)
+    assert time.thread_time() - began < 2
+
+
+def test_values_that_are_nested_too_deep_are_refused() -> None:
+    for body in (b"\x91" * 100_000 + b"\xc0", b"\x81\xa1a" * 100_000 + b"\xc0", b"\xdd\xff\xff\xff\xff" * 1000):
+        with pytest.raises(DecodeError):
+            codec.decode(body)
+    for depth, content in ((500, None), (90, [*[_int(1 << 70)] * 1_500, msgspec.msgpack.Ext(99, b"")])):
+        nested: Any = content
+        for _ in range(depth):
+            nested = _ext(24, [nested])
+        body = msgspec.msgpack.encode([nested, nested])
+        began = time.thread_time()
+        with pytest.raises(DecodeError):
+            codec.decode(body)
+        assert time.thread_time() - began < 0.4
+
+
+def test_the_error_about_a_giant_part_is_short() -> None:
+    body = msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"\x1b" * 10_000_000))
+    with pytest.raises(DecodeError) as caught:
+        codec.decode(body)
+    assert len(str(caught.value)) < 10_000
+    assert str(caught.value).isprintable()
+
+
+def test_numbers_of_more_than_10_000_digits_are_no_integers() -> None:
+    largest = 10**10_000 - 1
+    integer = get_type("integer")
+    assert integer.deserialize(integer.serialize(largest)) == largest
+    for number in (10**10_001, -(10**10_001)):
+        with pytest.raises(InvalidValue, match="has more than 10000 digits"):
+            integer.validate(number)
+    with pytest.raises(InvalidValue, match="a number of 1000000 digits; it may have 10000"):
+        load_json(b"9" * 1_000_000, "value")
+
+
+def test_large_fractions_are_refused_where_they_are_sent() -> None:
+    large = Fraction(1 << 70_000, 3)
+    with pytest.raises(EncodeError, match=r"value\[0\]: a Fraction of ints of more than 65536 bits"):
+        codec.encode([large])
+    small = Fraction(1 << 60_000, 3)
+    assert codec.decode(codec.encode(small).body) == small
+
+
+def test_keys_that_people_use_still_arrive() -> None:
+    values: list[Any] = [
+        set(range(100_000)),
+        {(a, b) for a in range(100) for b in range(100)},
+        {2**number for number in range(2_000)},
+        {(-1) ** number * number for number in range(1_000)},
+        {float(number) / 7 for number in range(1_000)} | {complex(number, 1) for number in range(1_000)},
+    ]
+    for value in values:
+        assert codec.decode(codec.encode(value).body) == value
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(a+)+$", "a" * 9_999 + "b"),
+        ("(a|a)*b", "a" * 10_000),
+        ("^(([a-z])+.)+[A-Z]([a-z])+$", "a" * 10_000),
+        ("a*a*a*a*a*a*a*b", "a" * 10_000),
+        ("(.*a){20}", "b" * 10_000),
+        ("(a?){30}a{30}b", "a" * 1_000),
+        (r"\d+x", "1" * 10_000),
+        ("(ab|ab){40}c", "ab" * 500),
+        ("^" + "(ab|ab)" * 100 + "c", "ab" * 5_000),
+        ("^(a{1,2}){1,40}b", "a" * 10_000),
+        ("^(?:a?){40}a{40}b", "a" * 40),
+    ],
+)
+def test_a_pattern_that_backtracks_is_searched_for_in_a_bounded_time(pattern: str, text: str) -> None:
+    began = time.thread_time()
+    assert not finds(pattern, text)
+    assert time.thread_time() - began < 1
+
+
+def test_a_text_that_takes_too_long_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="a text of 10001 characters takes too long to be compared"):
+        finds("(a+)+$", "a" * 10_001)
+    with pytest.raises(InvalidValue, match="a text of 9000 characters takes too long"):
+        finds(".{0,400}x.*", "a" * 9_000)
+    assert finds("^a.*$", "a" * 10_000_000), "a search that begins at one place takes no longer than the text"
+    assert not finds("abc", "a" * 10_000_000)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            r"^[a-z]+(-[a-z]+)*$",
+            r"(a+)+$",
+            r"(a|a)*b",
+            r"^\d{4}-\d\d$",
+            r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+            r"\bf+o*\b|bar$",
+        ),
+        *(
+            r"(?i)aB+c?",
+            r"^a{2,4}$",
+            r"(?m)^b.*c$",
+            r"a*?b",
+            r"",
+            r"x|",
+            r"(?s)a.b",
+            r"\w+\s\d*",
+            r"[^\W\d_]+",
+            r"(a*)*",
+        ),
+        *(r"(ab|a)(bc|c)?$", r"(?i:a)b*c*", r"(|a)+b", r"\Aa*b\Z", r"a+\B", r"(?:(?i:x)|y){2}", "(a{0,3}){2,}b$"),
+    ],
+)
+def test_a_search_finds_what_re_finds(pattern: str) -> None:
+    choices = random.Random(pattern)
+    for _ in range(300):
+        text = "".join(choices.choice("aAbBc-@. \n1foxyr\u00e9") for _ in range(choices.randrange(12)))
+        assert finds(pattern, text) == (re.search(pattern, text) is not None), text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"(?=(a+)+)b", "its time has no bound"),
+        (r"(a+)\1+$", "its time has no bound"),
+        ("((a{50}b?){50}){50}", "its time has no bound"),
+        ("a" * 1_001, "a pattern of 1001 characters: give 1000 at most"),
+    ],
+)
+async def test_others_may_give_no_pattern_without_a_bound(pattern: str, message: str) -> None:
+    view = MemoryStore().of("s")
+    with pytest.raises(InvalidValue, match=message):
+        await view.register_variable("v", "string", "a", constraints={"pattern": pattern}, source="worker")
+
+
+def test_the_hosts_own_code_may_give_any_pattern() -> None:
+    assert finds(r"^(?=.*\d)(?=.*[a-z]).{8,}$", "passw0rd")
