@@ -369,8 +369,8 @@ class AsyncioClient(ClientBase):
         while True:
             try:
                 await self._channel.__connect__()
-            except OSError:
-                if time.monotonic() > deadline:
+            except OSError as error:
+                if time.monotonic() > deadline or isinstance(error, PermissionError):
                     raise
                 await asyncio.sleep(_RETRY)
             else:

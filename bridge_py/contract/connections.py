@@ -26,7 +26,8 @@ MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 MAX_CONNECTIONS: Final = 256  # of one server
 MAX_UNREAD_FRAMES: Final = 20_000  # of one stream; its window of 4 MiB would take millions of tiny ones
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # answers to frames of a peer that does not read them
-#: Resets of unanswered requests, pings, settings, priorities and empty frames: so many at once, so many a second.
+MAX_SILENT_BYTES: Final = 5 * 1024 * 1024  # of frames that mean nothing; a reset leaves a window of 4 MiB on its way
+#: Resets of unanswered requests, pings, settings, priorities, empty and late frames: so many at once, so many a second.
 MAX_CONTROLS: Final = 1000
 CONTROLS_PER_SECOND: Final = 100
 _SLICE: Final = 8 * 1024  # bytes that are parsed at once: a thousand tiny frames
@@ -57,6 +58,10 @@ class Allowance:
 class _Buffer(grpclib.protocol.Buffer):
     """The unread bytes of one stream. Reading a message that is too large fails before its bytes are fetched."""
 
+    def add(self, data: bytes, ack_size: int) -> None:
+        if ack_size:  # reading would take an empty frame for the end
+            super().add(data, ack_size)
+
     async def read(self, size: int) -> bytes:
         if size > MAX_MESSAGE_BYTES:
             raise GRPCError(
@@ -76,6 +81,7 @@ class _Processor(grpclib.protocol.EventsProcessor):
     def __init__(self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection) -> None:
         super().__init__(handler, connection)
         self.abuse: str | None = None
+        self.silent_bytes = 0  # since the last event
         self._controls = Allowance(MAX_CONTROLS, CONTROLS_PER_SECOND)
 
     def register(self, stream: grpclib.protocol.Stream) -> Any:
@@ -84,6 +90,7 @@ class _Processor(grpclib.protocol.EventsProcessor):
         return super().register(stream)
 
     def process(self, event: Event) -> None:
+        self.silent_bytes = 0
         if isinstance(event, _CONTROLS):
             self._count(type(event).__name__)
         super().process(event)
@@ -96,10 +103,10 @@ class _Processor(grpclib.protocol.EventsProcessor):
 
     def process_data_received(self, event: DataReceived) -> None:
         super().process_data_received(event)
-        if not event.flow_controlled_length and event.stream_ended is None:
-            self._count("empty frames")
         stream = self.streams.get(event.stream_id)
-        if stream is not None and cast("_Buffer", stream.buffer).unread_frames > MAX_UNREAD_FRAMES:
+        if event.stream_ended is None and (stream is None or not event.flow_controlled_length):
+            self._count("frames that are empty, or of requests that are over")
+        elif stream is not None and cast("_Buffer", stream.buffer).unread_frames > MAX_UNREAD_FRAMES:
             self.abuse = f"more than {MAX_UNREAD_FRAMES} frames of a stream that nobody has read yet"
 
     def _count(self, kind: str) -> None:
@@ -111,14 +118,14 @@ class _Protocol(grpclib.protocol.H2Protocol):
     """One connection, whose peer holds up the loop for a few milliseconds at a time at most."""
 
     transport: asyncio.Transport
-    processor: _Processor
+    _bounded: _Processor
     _rest = b""  # came, and is not parsed yet
     _goes_on = False  # parses the rest in the loop's next turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         super().connection_made(transport)
-        self.processor = _Processor(self.handler, self.connection)
+        self.processor = self._bounded = _Processor(self.handler, self.connection)
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -129,6 +136,7 @@ class _Protocol(grpclib.protocol.H2Protocol):
         was_paused, self._goes_on = self._goes_on, False
         data, at, until = self._rest, 0, time.monotonic() + _TURN
         while at < len(data) and time.monotonic() < until and not self.transport.is_closing():
+            self._bounded.silent_bytes += min(_SLICE, len(data) - at)
             super().data_received(data[at : at + _SLICE])
             at += _SLICE
             self._check()
@@ -143,9 +151,11 @@ class _Protocol(grpclib.protocol.H2Protocol):
     def _check(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if unsent > MAX_UNSENT_BYTES:
-            self.processor.abuse = f"more than {MAX_UNSENT_BYTES} bytes of answers that the peer does not read"
-        if self.processor.abuse is not None:
-            self.complain(self.processor.abuse)
+            self._bounded.abuse = f"more than {MAX_UNSENT_BYTES} bytes of answers that the peer does not read"
+        if self._bounded.silent_bytes > MAX_SILENT_BYTES:
+            self._bounded.abuse = f"more than {MAX_SILENT_BYTES} bytes of frames that mean nothing"
+        if self._bounded.abuse is not None:
+            self.complain(self._bounded.abuse)
         elif not (unsent and self.transport.is_closing()):
             return
         # Closing would wait until the peer has read everything.
@@ -191,7 +201,7 @@ class BoundedServer(grpclib.server.Server):
     def __init__(self, service: Any, open_to: OpenTo) -> None:
         super().__init__([service])
         self.connections: set[_ServerProtocol] = set()
-        self._open_to = open_to
+        self._open_to: OpenTo = open_to
         self._warned = -_QUIET
 
     def _protocol_factory(self) -> grpclib.protocol.H2Protocol:

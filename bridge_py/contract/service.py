@@ -61,7 +61,7 @@ class ContractServer:
         self.text = json_text if modern else plain_text
         self.feeds: set[TelemetryFeed] = set()
         self._listener = listener
-        self._open_to = open_to
+        self._open_to: OpenTo = open_to
         self._host_address = host_address
         self._ready = ready
         self._numbers = itertools.count(1)

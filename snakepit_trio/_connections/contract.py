@@ -155,7 +155,11 @@ class ContractConnection(Connection):
         self._client = AsyncioClient(
             self._address, allow_pickle=self._allow_pickle, check_server=self._open_to == "user"
         )
-        await self._ask_whether_it_is_there()
+        try:
+            await self._ask_whether_it_is_there()
+        except LinkLost as error:
+            logger.warning("worker %s said that it is ready: %s", self._context.worker_id, error)
+            raise
         self._context.on_ready(Hello())
 
     async def _ask_whether_it_is_there(self) -> None:

@@ -466,7 +466,7 @@ class BridgeServer:
             raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._service = service
-        self._open_to = open_to
+        self._open_to: OpenTo = open_to
 
     async def run(  # noqa: ASYNC128 - started where it serves
         self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import mmap
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,10 +14,11 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
+from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import PROTOCOL_VERSION
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.hellos import PROTOCOL_VERSION
 from bridge_py.wire.loans import PIECE_BYTES
 
 SIZE = 200_000
@@ -136,7 +138,7 @@ async def main() -> None:
     parser.add_argument("--listen-fd", type=int)
     parser.add_argument("--ledger-fd", type=int)
     options, _ = parser.parse_known_args()
-    link = ForgedLink(os.environ["SNAKEPIT_LINK_SECRET"], options.ledger_fd)
+    link = ForgedLink(take_secret(mmap.mmap(options.ledger_fd, LEDGER_BYTES)), options.ledger_fd)
     server = grpclib.server.Server([link], codec=BatchCodec())
     await server.start(sock=socket.socket(fileno=options.listen_fd))
     await server.wait_closed()

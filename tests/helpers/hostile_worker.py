@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import mmap
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
+from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
 from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_batch, head_of
@@ -273,9 +275,10 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--how")
     parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--ledger-fd", type=int)
     parser.add_argument("--lane-fds", type=int, nargs=2)
     options, _ = parser.parse_known_args()
-    link = HostileLink(options.how, os.environ["SNAKEPIT_LINK_SECRET"], options.lane_fds)
+    link = HostileLink(options.how, take_secret(mmap.mmap(options.ledger_fd, LEDGER_BYTES)), options.lane_fds)
     server = grpclib.server.Server([link], codec=BatchCodec())
     await server.start(sock=socket.socket(fileno=options.listen_fd))
     await server.wait_closed()

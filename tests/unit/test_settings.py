@@ -66,6 +66,7 @@ class BadRepr:
         ({"allow_debugger": 1}, "allow_debugger=1: give True or False"),
         ({"bridge_server": 8000}, "bridge_server=8000: give True, False, or"),
         ({"bridge_server": "here"}, "bridge_server='here'"),
+        ({"open_to": "all"}, "open_to='all': give one of 'user', 'machine'"),
         ({"store": {}}, "store={}: give a snakepit_trio.SessionStore, or None"),
         ({"launcher": "ray"}, "launcher='ray': give a snakepit_trio.Launcher, or None"),
         ({"options": {"a": {1, 2}}}, "options: 'a' is no plain JSON value"),
