@@ -94,14 +94,14 @@ class _Shape(NamedTuple):
 def _shape(pattern: str) -> _Shape:
     tree = _parser.parse(pattern)
     ways, loops = _ways_and_loops(tree)
-    is_anchored = bool(tree) and str(tree[0][1]) in _BEGINNINGS and not tree.state.flags & re.MULTILINE
+    is_anchored = bool(tree) and getattr(tree[0][1], "name", "") in _BEGINNINGS and not tree.state.flags & re.MULTILINE
     return _Shape(ways, loops, int(tree.getwidth()[1]), is_anchored)
 
 
 def _ways_and_loops(items: Any) -> tuple[int, int]:
     ways, loops = 1, 0
     for kind, content in items:
-        more_ways, more_loops = _ways_and_loops_of(str(kind), content)
+        more_ways, more_loops = _ways_and_loops_of(kind.name, content)
         ways, loops = min(ways * more_ways, _MANY), loops + more_loops
     return ways, loops
 
@@ -196,7 +196,7 @@ class _Automaton:
     def _sequence(self, items: Any, flags: int, then: int) -> int:
         """Add the states of a sequence, which lead to `then`. Returns the first."""
         for kind, content in reversed(list(items)):
-            then = self._item(str(kind), kind, content, flags, then)
+            then = self._item(kind.name, kind, content, flags, then)
         return then
 
     def _item(self, name: str, kind: Any, content: Any, flags: int, then: int) -> int:

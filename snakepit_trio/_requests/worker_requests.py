@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import outcome
@@ -13,7 +13,15 @@ from bridge_py.buffers.buffer_sets import EncodedValue, copy_at_once
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import Conversation
-from bridge_py.wire.errors import Fault, SessionError, SnakepitError, WrongCallKind, fault_of
+from bridge_py.wire.errors import (
+    Fault,
+    InvalidArguments,
+    RemoteProtocolError,
+    SessionError,
+    SnakepitError,
+    WrongCallKind,
+    fault_of,
+)
 from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio._calls.call import Call
 from snakepit_trio._calls.shared_copies import copy
@@ -23,6 +31,8 @@ from snakepit_trio.state.session import Change, Session
 from .handlers import handle
 from .host_tool_runs import HostToolRuns
 from .services import HostServices
+
+_LONGEST_VERB: Final = 1_000
 
 logger = get_logger("snakepit.bridge")
 
@@ -75,9 +85,11 @@ class WorkerRequests:
                 self._services.store.hub.unsubscribe(session_id, self)
 
     def take(self, frame: Frame) -> None:
-        """Answer a question that has come, at once or in a task."""
+        """Answer a question that has come, at once or in a task. Raises `RemoteProtocolError`."""
         if self._nursery is None:
             return
+        if len(frame.name) > _LONGEST_VERB:
+            raise RemoteProtocolError(f"a request whose name has {len(frame.name)} characters")
         if frame.name == "call_host_tool":
             self._call_host_tool(frame, self._nursery)
             return
@@ -152,7 +164,10 @@ class WorkerRequests:
             self._reply(frame, found)
 
     async def _find(self, frame: Frame) -> EncodedValue:
-        call_id, *arguments = codec.decode(frame.body, frame.attached, plain=True)
+        asked = codec.decode(frame.body, frame.attached, plain=True)
+        if not isinstance(asked, list) or not asked:
+            raise InvalidArguments(f"{frame.name}: a request is a list that begins with the id of its call")
+        call_id, *arguments = asked
         call = self._record(call_id, frame.name)
         if frame.name == "list_host_tools":
             tools = self._services.tools.list_exposed_tools(call.session_id or None)

@@ -160,6 +160,15 @@ class Attacks:
             bodies = [codec.encode_plain(body) for body in (5, [], [[1]], {"a": 1}, [None], ["x"], [float("nan")])]
             self.say(*[Frame(Kind.CALL, next(self._asks), "get_variable", body=body) for body in bodies * 100])
 
+    def long_verb(self, call_id: int) -> None:
+        self.say(ask(2, call_id, "v" * 1_000_000))
+
+    def no_requests(self, call_id: int) -> None:
+        """Send what is no request, and then answer the call."""
+        for ask_id, body in enumerate((5, [], {"a": 1}, None, [[1]], "text"), 1):
+            self.say(Frame(Kind.CALL, 2 * ask_id, "get_variable", body=codec.encode_plain(body)))
+        self.say(Frame(Kind.RESULT, call_id, body=codec.encode_plain(None)))
+
     def host_tools(self, call_id: int) -> None:
         """Call a host tool that never ends, for ever."""
         while True:

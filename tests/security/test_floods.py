@@ -46,6 +46,7 @@ LONGEST = 0.4  # seconds of CPU time; on a quiet machine, without coverage, it i
         ("unknown_fields", "a batch of 5000 frames or more"),
         ("host_tools", r"was opened while 1000 others have no answer yet \(max_asks\)"),
         ("close_and_flood", "closed its link"),
+        ("long_verb", "a request whose name has 1000000 characters"),
         ("channel_huge", "a batch of 4294967295 bytes is over the limit of 75497472 bytes"),
         ("channel_compressed", "its channel is broken: Compression not implemented"),
         ("channel_cut", "its channel is broken: Received less data than expected"),
@@ -66,6 +67,12 @@ async def test_a_flood_that_is_legal_slows_nobody(how: str) -> None:
             await session.execute("attack", timeout=2)
     assert turns.cpu < LONGEST
     assert turns.count > 5
+
+
+async def test_what_is_no_request_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_hostile("no_requests") as pool:
+        await pool.execute("attack", timeout=20)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_a_worker_that_asks_more_than_the_owner_allows_is_ended() -> None:
