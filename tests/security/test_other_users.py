@@ -340,3 +340,23 @@ async def test_a_server_takes_so_many_connections(pool: snakepit.Pool) -> None:
     assert reached["held"] == connections.MAX_CONNECTIONS - 1
     async with snakepit.open_client(pool.bridge_address) as client:  # there is room again
         assert await client.ping("x") == "x"
+
+
+async def test_tiny_frames_that_wait_take_little_room() -> None:
+    acknowledged = 0
+
+    def acknowledge(size: int) -> None:
+        nonlocal acknowledged
+        acknowledged += size
+
+    buffer = connections._Buffer(acknowledge)
+    for number in range(1_000_000):
+        buffer.add(b"%d" % (number % 10), 1)
+    assert buffer._data.__sizeof__() < 2_000_000
+    assert buffer.unacked_size() == 1_000_000
+    assert await buffer.read(5) == b"01234"  # which needs no more bytes, so it does not wait
+    assert (acknowledged, buffer.unacked_size()) == (5, 999_995)
+    buffer.eof()
+    assert len(await buffer.read(999_995)) == 999_995
+    assert await buffer.read(5) == b""
+    assert acknowledged == 1_000_000
