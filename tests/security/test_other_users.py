@@ -251,6 +251,24 @@ async def test_a_stranger_reaches_no_port_of_a_foreign_worker_or_its_host(tmp_pa
         assert await pool.execute("add", {"a": 1, "b": 2}) == 3
 
 
+@pytest.fixture(params=["user", "machine"])
+def alone(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """A worker of ours that other hosts use: to whom it is open, and its address."""
+    words = [sys.executable, str(OWN), "--adapter", TOOLS, "--open-to", request.param]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None
+        yield request.param, f"127.0.0.1:{int(worker.stdout.readline().rpartition(b':')[2])}"
+        worker.kill()
+
+
+@as_root
+async def test_a_worker_of_other_hosts_is_open_to_its_user(alone: tuple[str, str]) -> None:
+    open_to, address = alone
+    assert (await run_attack("use", address, os.getuid()))["ping"] == "x"
+    reached = await run_attack("use", address, STRANGER)
+    assert refused(reached) if open_to == "user" else reached["ping"] == "x"
+
+
 @as_root
 async def test_a_stranger_cannot_pose_as_a_worker(
     impostor: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
