@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -24,7 +25,6 @@ from .peers import OpenTo, why_no_client, why_no_server
 
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 MAX_CONNECTIONS: Final = 256  # of one server
-MAX_UNREAD_FRAMES: Final = 20_000  # of one stream; its window of 4 MiB would take millions of tiny ones
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # answers to frames of a peer that does not read them
 MAX_SILENT_BYTES: Final = 5 * 1024 * 1024  # of frames that mean nothing; a reset leaves a window of 4 MiB on its way
 #: Resets of unanswered requests, pings, settings, priorities, empty and late frames: so many at once, so many a second.
@@ -56,23 +56,54 @@ class Allowance:
 
 
 class _Buffer(grpclib.protocol.Buffer):
-    """The unread bytes of one stream. Reading a message that is too large fails before its bytes are fetched."""
+    """The unread bytes of one stream, at most its window of 4 MiB, however tiny the frames are that they came in.
+
+    Reading a message that is too large fails before its bytes are fetched.
+    """
+
+    def __init__(self, acknowledge: Callable[[int], None]) -> None:
+        super().__init__(acknowledge)
+        self._acknowledge = acknowledge
+        self._data = bytearray()
+        self._fetched = 0  # bytes of the data that are acknowledged: the peer may send as many again
+        self._ended = False
+        self._more = asyncio.Event()
 
     def add(self, data: bytes, ack_size: int) -> None:
-        if ack_size:  # reading would take an empty frame for the end
-            super().add(data, ack_size)
+        self._data += data
+        if ack_size > len(data):
+            self._acknowledge(ack_size - len(data))  # padding
+        self._more.set()
+
+    def eof(self) -> None:
+        self._ended = True
+        self._more.set()
 
     async def read(self, size: int) -> bytes:
         if size > MAX_MESSAGE_BYTES:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED,
-                f"a message of {size} bytes; it may have {MAX_MESSAGE_BYTES}: send it in parts",
-            )
-        return await super().read(size)
+            text = f"a message of {size} bytes; it may have {MAX_MESSAGE_BYTES}: send it in parts"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
+        while True:
+            self._fetch(size)
+            if len(self._data) >= size or self._ended:
+                break
+            self._more.clear()
+            await self._more.wait()
+        if self._data and len(self._data) < size:
+            raise AssertionError("the stream ended in the middle of a message")
+        found = bytes(self._data[:size])
+        del self._data[:size]
+        self._fetched -= len(found)
+        return found
 
-    @property
-    def unread_frames(self) -> int:
-        return self._unacked.qsize()
+    def unacked_size(self) -> int:
+        return len(self._data) - self._fetched
+
+    def _fetch(self, size: int) -> None:
+        fresh = min(size, len(self._data)) - self._fetched
+        if fresh > 0:
+            self._fetched += fresh
+            self._acknowledge(fresh)
 
 
 class _Processor(grpclib.protocol.EventsProcessor):
@@ -106,8 +137,6 @@ class _Processor(grpclib.protocol.EventsProcessor):
         stream = self.streams.get(event.stream_id)
         if event.stream_ended is None and (stream is None or not event.flow_controlled_length):
             self._count("frames that are empty, or of requests that are over")
-        elif stream is not None and cast("_Buffer", stream.buffer).unread_frames > MAX_UNREAD_FRAMES:
-            self.abuse = f"more than {MAX_UNREAD_FRAMES} frames of a stream that nobody has read yet"
 
     def _count(self, kind: str) -> None:
         if not self._controls.take():

@@ -191,7 +191,7 @@ def late() -> Iterator[bytes]:
 
 
 def tinies() -> Iterator[bytes]:
-    """Frames of one byte: behind the message of a request, where nobody reads them."""
+    """Frames of one byte, of a request that has its answer."""
     yield request(Encoder(), 1) + message(1, b"", end=False)
     while True:
         yield DataFrame(1, b"x").serialize() * 100

@@ -251,6 +251,24 @@ async def test_a_stranger_reaches_no_port_of_a_foreign_worker_or_its_host(tmp_pa
         assert await pool.execute("add", {"a": 1, "b": 2}) == 3
 
 
+@pytest.fixture(params=["user", "machine"])
+def alone(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """A worker of ours that other hosts use: to whom it is open, and its address."""
+    words = [sys.executable, str(OWN), "--adapter", TOOLS, "--open-to", request.param]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None
+        yield request.param, f"127.0.0.1:{int(worker.stdout.readline().rpartition(b':')[2])}"
+        worker.kill()
+
+
+@as_root
+async def test_a_worker_of_other_hosts_is_open_to_its_user(alone: tuple[str, str]) -> None:
+    open_to, address = alone
+    assert (await run_attack("use", address, os.getuid()))["ping"] == "x"
+    reached = await run_attack("use", address, STRANGER)
+    assert refused(reached) if open_to == "user" else reached["ping"] == "x"
+
+
 @as_root
 async def test_a_stranger_cannot_pose_as_a_worker(
     impostor: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -340,3 +358,23 @@ async def test_a_server_takes_so_many_connections(pool: snakepit.Pool) -> None:
     assert reached["held"] == connections.MAX_CONNECTIONS - 1
     async with snakepit.open_client(pool.bridge_address) as client:  # there is room again
         assert await client.ping("x") == "x"
+
+
+async def test_tiny_frames_that_wait_take_little_room() -> None:
+    acknowledged = 0
+
+    def acknowledge(size: int) -> None:
+        nonlocal acknowledged
+        acknowledged += size
+
+    buffer = connections._Buffer(acknowledge)
+    for number in range(1_000_000):
+        buffer.add(b"%d" % (number % 10), 1)
+    assert buffer._data.__sizeof__() < 2_000_000
+    assert buffer.unacked_size() == 1_000_000
+    assert await buffer.read(5) == b"01234"  # which needs no more bytes, so it does not wait
+    assert (acknowledged, buffer.unacked_size()) == (5, 999_995)
+    buffer.eof()
+    assert len(await buffer.read(999_995)) == 999_995
+    assert await buffer.read(5) == b""
+    assert acknowledged == 1_000_000
