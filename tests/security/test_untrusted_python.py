@@ -298,6 +298,19 @@ def test_labels_that_are_made_inside_of_a_call_are_found_in_its_result(session: 
     assert "made" not in session.names()
 
 
+def test_arrays_of_objects_tell_no_addresses(session: Session) -> None:
+    session.store("objects", pd.Series([1, "a"], dtype=object))
+    session.call("stored.objects.to_numpy", store_as="array")
+    for target, args in (
+        ("stored.array.tobytes", []),
+        ("bytes", ["stored.array"]),
+        ("bytearray", ["stored.array"]),
+        ("numpy.ndarray.tobytes", ["stored.array"]),
+    ):
+        with pytest.raises(NotAllowed, match="addresses"):
+            session.call(target, *args)
+
+
 def test_what_a_model_has_learned_is_given_as_a_copy(session: Session) -> None:
     """Compiled code takes positions out of some of these arrays without a check."""
     session.call("sklearn.tree.DecisionTreeClassifier", store_as="tree")
