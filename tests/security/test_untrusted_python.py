@@ -445,6 +445,19 @@ def test_signatures_are_names_and_listed_types(kind: str, signature: str) -> Non
         assemble(recipe, trusted=False, tools=[])
 
 
+@pytest.mark.parametrize("signature", ["a: {0}): pass\ndef g(x -> b", "a: {0} -> b", "a -> b: {0}): pass\ndef g(x"])
+def test_a_signature_that_does_not_parse_imports_nothing(
+    signature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dspy")
+    name = "module_that_tells_of_its_import"
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe(id="p", kind="predict", params={"signature": signature.format(name)}, build="1")
+    with pytest.raises(UsageError):
+        assemble(recipe, trusted=False, tools=[])
+
+
 @pytest.mark.parametrize("state", attempts.STATES)
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_saved_state_names_no_other_model(state: dict[str, Any], nested: bool) -> None:
