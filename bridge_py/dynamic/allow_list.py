@@ -187,6 +187,7 @@ class AllowList(AllowAll):
         is_method = owner is not None and not isinstance(owner, types.ModuleType)
         if is_method:
             arguments.check_labels(owner, refuse)
+            rules.check_owner(owner, name, refuse)
         root = _root_of(found)
         is_strict = root not in self._own or root in kinds.ROOTS
         copies = [arguments.copied(value, refuse, is_strict=is_strict) for value in args]

@@ -199,6 +199,8 @@ def _check_parameters(given: Iterable[Any], refuse: Refuse) -> None:
 
 
 def _check_kinds(name: str, root: str, args: Sequence[Any], kwargs: Mapping[str, Any], refuse: Refuse) -> None:
+    if name in ("bytes", "bytearray", "tobytes") and any(map(_has_objects, args)):
+        refuse("the bytes of an array of objects are addresses")
     if (
         root == "scipy"
         and _SPARSE.fullmatch(name)
@@ -209,6 +211,16 @@ def _check_kinds(name: str, root: str, args: Sequence[Any], kwargs: Mapping[str,
         for value in (*args[name != "astype" : 3], kwargs.get("dtype")):
             if any(_OBJECTS.fullmatch(text.strip()) for whole in _plain_texts(value) for text in whole.split(",")):
                 refuse("arrays of objects are not made here")
+
+
+def check_owner(owner: Any, name: str, refuse: Refuse) -> None:
+    """Call `refuse` if a method would tell addresses in memory."""
+    if name == "tobytes" and _has_objects(owner):
+        refuse("the bytes of an array of objects are addresses")
+
+
+def _has_objects(value: Any) -> bool:
+    return bool(getattr(getattr(value, "dtype", None), "hasobject", False))
 
 
 def _dicts_in(given: Iterable[Any]) -> Iterable[Mapping[Any, Any]]:

@@ -236,6 +236,7 @@ def _functions_as_arguments() -> Iterator[Call]:
 
 
 SIGNATURES = [
+    *("a: this): pass\ndef g(x -> b", "a: str, b: this): return 1\nclass C(x -> b"),
     *(
         "a: os.system -> b",
         "a: os): pass\nx = (1 -> b",

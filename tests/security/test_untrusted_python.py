@@ -298,6 +298,19 @@ def test_labels_that_are_made_inside_of_a_call_are_found_in_its_result(session: 
     assert "made" not in session.names()
 
 
+def test_arrays_of_objects_tell_no_addresses(session: Session) -> None:
+    session.store("objects", pd.Series([1, "a"], dtype=object))
+    session.call("stored.objects.to_numpy", store_as="array")
+    for target, args in (
+        ("stored.array.tobytes", []),
+        ("bytes", ["stored.array"]),
+        ("bytearray", ["stored.array"]),
+        ("numpy.ndarray.tobytes", ["stored.array"]),
+    ):
+        with pytest.raises(NotAllowed, match="addresses"):
+            session.call(target, *args)
+
+
 def test_what_a_model_has_learned_is_given_as_a_copy(session: Session) -> None:
     """Compiled code takes positions out of some of these arrays without a check."""
     session.call("sklearn.tree.DecisionTreeClassifier", store_as="tree")
@@ -428,6 +441,19 @@ def test_every_short_name_of_a_model_is_listed() -> None:
 def test_signatures_are_names_and_listed_types(kind: str, signature: str) -> None:
     pytest.importorskip("dspy")
     recipe = Recipe(id="p", kind=kind, params={"signature": signature}, build="1")
+    with pytest.raises(UsageError):
+        assemble(recipe, trusted=False, tools=[])
+
+
+@pytest.mark.parametrize("signature", ["a: {0}): pass\ndef g(x -> b", "a: {0} -> b", "a -> b: {0}): pass\ndef g(x"])
+def test_a_signature_that_does_not_parse_imports_nothing(
+    signature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dspy")
+    name = "module_that_tells_of_its_import"
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe(id="p", kind="predict", params={"signature": signature.format(name)}, build="1")
     with pytest.raises(UsageError):
         assemble(recipe, trusted=False, tools=[])
 
