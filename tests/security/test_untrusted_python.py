@@ -22,7 +22,6 @@ from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.stored_objects import ObjectStore, Placement
 from bridge_py.wire.errors import NotAllowed, UsageError
 from snakepit_trio._python import short_names
-from snakepit_trio.testing import InMemory
 from tests.helpers import python_attempts as attempts
 from tests.helpers.openai_server import serving
 
@@ -492,9 +491,3 @@ async def test_the_worker_keeps_its_key_from_the_address_of_a_caller(engine: str
                 inputs = {"a": "x", "config": {"api_base": "http://127.0.0.1:9"}}
                 await python.execute_dspy("p", inputs, session=session)
         assert {request["key"] for request in server.requests} == {"no-key"}
-
-
-async def test_the_same_rules_hold_in_memory() -> None:
-    async with snakepit.open_pool(PythonCalls, workers=1, launcher=InMemory()) as pool:
-        with pytest.raises(NotAllowed):
-            await pool.python.call("numpy.frombuffer", args=[b"12345678"])
