@@ -224,12 +224,11 @@ class Conversation:
         if not self._out:
             return b""
         frames = self._out + self._along
+        end = 1 if len(frames) == 1 else _end_of_batch(frames)
+        data = b"".join(frames[:end])  # if anything was raised until here, no frame is lost
+        self._out[:] = frames[end:]
         self._along.clear()
-        self._out.clear()
-        if len(frames) > 1 and (end := _end_of_batch(frames)) < len(frames):
-            self._out += frames[end:]
-            del frames[end:]
-        return b"".join(frames)
+        return data
 
     @property
     def has_data_to_send(self) -> bool:
