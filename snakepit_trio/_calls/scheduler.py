@@ -283,7 +283,8 @@ class Scheduler(Generic[C]):
         group = self._next_group(slot) if self._sessions.queued else None
         call = self._queue.pop() if group is None or self._queue.head <= group.head else self._sessions.take(group)
         if call is not None:
-            self._count(call, -1)
+            self._queued -= 1  # not by a call of a function, at which memory may run out: the call would be lost
+            self._queued_bytes -= call.size
         return call
 
     def _count(self, call: C, change: int = 1) -> None:
