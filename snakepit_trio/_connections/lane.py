@@ -166,8 +166,12 @@ class Lane:
         data = os.read(self._pipes.reading, most)
         if not data:
             raise LinkLost("the worker closed the link")
-        self._unread += self._batches.feed(data)
-        self._handle_batches()
+        batches = self._batches.feed(data)
+        if len(batches) == 1 and not self._unread:  # as nearly always
+            self._link.receive(batches[0])
+        else:
+            self._unread += batches
+            self._handle_batches()
         return len(data)
 
     def _handle_batches(self) -> None:

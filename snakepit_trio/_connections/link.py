@@ -134,8 +134,15 @@ class LinkConnection(Connection):
         Raises `ProtocolError` and `DecodeError` if the worker broke the rules.
         """
         try:
-            self._late += self.conversation.receive(data)
-            self._handle_frames(self.seconds_per_turn)
+            frames = self.conversation.receive(data)
+            if self._late or len(frames) > _FRAMES_AT_ONCE:
+                self._late += frames
+                self._handle_some(self.seconds_per_turn)
+            else:
+                for frame in frames:
+                    self._route(frame)
+            if self.conversation.has_data_to_send:
+                self.flush()
         except (ProtocolError, DecodeError):
             raise
         except Exception as error:
@@ -157,17 +164,10 @@ class LinkConnection(Connection):
         self.seconds_per_turn = math.inf
         self.receive(b"")
 
-    def _handle_frames(self, seconds: float) -> None:
-        late = self._late
-        if len(late) <= _FRAMES_AT_ONCE or seconds == math.inf:
-            while late:
-                self._route(late.popleft())
-        else:
-            until = time.monotonic() + seconds
-            while late and time.monotonic() < until:
-                self._route(late.popleft())
-        if self.conversation.has_data_to_send:
-            self.flush()
+    def _handle_some(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._late and time.monotonic() < until:
+            self._route(self._late.popleft())
 
     def next_batch(self) -> bytes:
         """The next bytes to send; empty if there are none."""
