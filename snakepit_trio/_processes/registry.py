@@ -388,11 +388,14 @@ def _entry(path: Path, host: _Host) -> WorkerEntry | None:
 
 
 def _read_file(path: Path, kind: type[T]) -> T:
-    # A pipe in its place would block the opening.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        _check_ours(os.fstat(descriptor), stat.S_IFREG)
+    with open(path, "rb", opener=_open_unblocked) as file:
+        _check_ours(os.fstat(file.fileno()), stat.S_IFREG)
         return msgspec.json.decode(file.read(_LONGEST_FILE), type=kind)
+
+
+def _open_unblocked(path: str, flags: int) -> int:
+    # A pipe in its place would block the opening.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _check_ours(found: os.stat_result, kind: int) -> None:
@@ -449,9 +452,11 @@ def _claim(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(claim)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return claim
 
 
