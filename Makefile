@@ -7,8 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done)
-# Some machines tell Python to write no bytecode. Then each worker would compile the package anew, which takes as long
-# as the rest of its start; pip compiles what it installs, but not what is installed as editable.
+# Some machines tell Python to write no bytecode. Then each worker would compile the package anew, which adds a half to
+# its start. pip compiles what it installs, but not what is installed as editable.
 export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin

@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .figures import FIGURES
 from .peers import PEERS, Ours
-from .run_peer import FIGURES
 
 LIBRARIES = (
     "trio",

@@ -14,8 +14,8 @@ class RayWorker:
         return payload
 
     def count(self, n: int) -> Iterator[int]:
-        """Yield the numbers below `n`. Ray cannot pass on what has no `send`, as `yield from` would want it to."""
-        for number in range(n):  # noqa: UP028
+        """Yield the numbers below `n`."""
+        for number in range(n):  # noqa: UP028 - Ray wants a generator that has `send`
             yield number
 
     def increase(self, value: Any) -> Any:

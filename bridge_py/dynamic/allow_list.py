@@ -59,14 +59,14 @@ class AllowAll:
     def check_step(self, owner: Any, name: str, target: str) -> None:
         """Raise `NotAllowed` if a name of an object must not be used, before it is looked up."""
 
-    def field(self, owner: Any, name: str, target: str) -> Any:  # noqa: ARG002
+    def field(self, owner: Any, name: str, target: str) -> Any:  # noqa: ARG002 - see `AllowList`
         """Return a value that an object has as its data, or `fields.MISSING` if `name` is no such value."""
         return fields.MISSING
 
     def check_object(self, found: Any, step: str, target: str) -> None:
         """Raise `NotAllowed` if an object that a step has led to does not come from an allowed package."""
 
-    def is_curated(self, module: str, name: str) -> bool:  # noqa: ARG002
+    def is_curated(self, module: str, name: str) -> bool:  # noqa: ARG002 - see `AllowList`
         """Whether a name of a module is listed, so that what it leads to need not come from there."""
         return True
 
@@ -180,7 +180,7 @@ class AllowList(AllowAll):
     def prepared(
         self, found: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], target: str
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        if any(found is _named(each) for each in _NOT_CALLED):
+        if any(found is kinds.named(each) for each in _NOT_CALLED):
             raise self.refusal(target, "the class takes raw memory; its methods may be called")
         refuse = self._refuse(target)
         owner = getattr(found, "__self__", None)
@@ -254,7 +254,7 @@ class AllowList(AllowAll):
             if listed is not None and (name in listed or name in names.SPECIAL):
                 return True
         return any(
-            name == method and _named(f"{module}:{owner}") in kind.__mro__
+            name == method and kinds.named(f"{module}:{owner}") in kind.__mro__
             for module, each in self._added
             for owner, _, method in (each.partition("."),)
         )
@@ -294,12 +294,6 @@ def _patterns_of(patterns: Iterable[str]) -> tuple[str, ...]:
                 " 'module:Class.method' or 'default'"
             )
     return tuple(found)
-
-
-def _named(name: str) -> Any:
-    """Return the object that a "module:name" means, or None if its module is not imported."""
-    module, _, inner = name.partition(":")
-    return vars(sys.modules[module]).get(inner) if module in sys.modules else None
 
 
 def _root_of(found: Any) -> str:

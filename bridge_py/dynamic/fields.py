@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any, Final
+
+from . import kinds
 
 MISSING: Final = object()
 #: Classes whose objects are dicts with their keys as attributes.
@@ -50,6 +51,5 @@ def _copy(value: Any) -> Any:
 
 
 def _is_a(kind: type, name: str) -> bool:
-    module, _, inner = name.partition(":")
-    found = vars(sys.modules[module]).get(inner) if module in sys.modules else None
+    found = kinds.named(name)
     return isinstance(found, type) and issubclass(kind, found)

@@ -66,6 +66,12 @@ def names_of(kind: type) -> frozenset[str] | None:
     return found
 
 
+def named(key: str) -> Any:
+    """Return the object that a "module:name" means, or None if its module is not imported or has no such name."""
+    module, _, name = key.partition(":")
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
+
+
 def key_of(kind: type) -> str:
     """Return how owners name a class: "module:name"."""
     return f"{home_of(kind)}:{kind.__qualname__}"
@@ -103,9 +109,7 @@ def _look_up(kind: type) -> frozenset[str] | None:
 def _resolve(root: str) -> None:
     """Find the classes of a package that are listed and have been imported since the last time."""
     for key in [key for key in _pending if key.startswith((f"{root}.", f"{root}:"))]:
-        module, _, name = key.partition(":")
-        found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-        found = _BUILTIN.get(key, found)
+        found = _BUILTIN.get(key) or named(key)
         if isinstance(found, type):
             _classes[found] = _classes.get(found, frozenset()) | _pending.pop(key)
 

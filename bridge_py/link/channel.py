@@ -49,4 +49,4 @@ def bound_batches(stream: grpclib.protocol.Stream, max_batch: int) -> None:
             raise RemoteProtocolError(f"a batch of {size} bytes is over the limit of {max_batch} bytes")
         return await receive(size)
 
-    stream.recv_data = receive_data  # type: ignore[method-assign]
+    stream.recv_data = receive_data  # type: ignore[method-assign]  # of this stream alone

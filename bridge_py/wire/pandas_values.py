@@ -13,7 +13,7 @@ from typing import Any, Final
 from .arrays import library
 from .errors import CodecError
 from .extensions import to_zone, zone_of
-from .registry import Decoder, Encoder, Refused, hashable, type_of
+from .registry import Decoder, Encoder, Refused, hashable, items_of, type_of
 
 _PANDAS: Final = 22
 _LONGEST_FREQ: Final = 100  # characters
@@ -69,10 +69,8 @@ def _cells(data: Any, decoder: Decoder) -> Any:
 
 
 def _objects(cells: Any) -> Any:
-    np = library("numpy")
-    if type(cells) is not list:
-        raise TypeError(f"a {type(cells).__name__} in place of a list of cells")
-    return np.fromiter(cells, dtype=object, count=len(cells))
+    cells = items_of(cells)
+    return library("numpy").fromiter(cells, dtype=object, count=len(cells))
 
 
 def _categorical(encoder: Encoder, value: Any) -> Any:

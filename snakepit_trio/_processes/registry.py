@@ -46,15 +46,14 @@ logger = get_logger("snakepit.processes")
 _open_here: weakref.WeakSet[ProcessRegistry] = weakref.WeakSet()
 
 
-@attrs.frozen
-class WorkerEntry:
-    """What the registry knows of one worker process. `start_ticks` is clock ticks since boot."""
+class WorkerEntry(msgspec.Struct, frozen=True):
+    """What the registry knows of one worker process, as its file has it. `start_ticks` is clock ticks since boot."""
 
     id: str
     state: str
-    pid: int | None = None
+    pid: _Pid | None = None
     start_ticks: int | None = None
-    keeper: int | None = None
+    keeper: _Pid | None = None
     keeper_start_ticks: int | None = None
 
     @property
@@ -106,17 +105,6 @@ class _Host(msgspec.Struct):
         They do not if they are from before a restart of the machine, or from another container with the same folder.
         """
         return (self.boot, self.pid_namespace) == (_boot_id(), _pid_namespace())
-
-
-class _Recorded(msgspec.Struct):
-    """The file of a worker."""
-
-    id: str
-    state: str
-    pid: _Pid | None = None
-    start_ticks: int | None = None
-    keeper: _Pid | None = None
-    keeper_start_ticks: int | None = None
 
 
 class ProcessRegistry:
@@ -376,15 +364,13 @@ def _read(folder: Path) -> RunInfo | None:
 
 def _entry(path: Path, host: _Host) -> WorkerEntry | None:
     try:
-        entry = _read_file(path, _Recorded)
+        entry = _read_file(path, WorkerEntry)
     except FileNotFoundError:
         return None  # the worker has ended
     except (OSError, msgspec.MsgspecError) as error:
         logger.warning("%s names no worker, and is skipped: %s", path, error)
         return None
-    if not host.is_here:
-        return WorkerEntry(entry.id, entry.state)
-    return WorkerEntry(**msgspec.structs.asdict(entry))
+    return entry if host.is_here else WorkerEntry(entry.id, entry.state)
 
 
 def _read_file(path: Path, kind: type[T]) -> T:

@@ -74,7 +74,7 @@ class ForeignProcess(OwnProcess):
             self._loop,
             self._listener,
             self._folder / "ready",
-            worker_socket=self._folder / "work" if uses_unix_sockets(self._config) else None,
+            worker_socket=self._folder / "work" if _uses_unix_sockets(self._config) else None,
             open_to=self._config.open_to,
             allow_pickle=_bridge(self._config).allow_pickle,
         )
@@ -108,7 +108,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
     return process
 
 
-def uses_unix_sockets(config: PoolConfig) -> bool:
+def _uses_unix_sockets(config: PoolConfig) -> bool:
     """Whether host and worker use sockets in the run's folder, which is closed to other users: our own worker can."""
     script = _bridge(config).script_path()
     return config.open_to == "user" and os.path.realpath(script) == os.path.realpath(_OWN_WORKER)
@@ -116,7 +116,7 @@ def uses_unix_sockets(config: PoolConfig) -> bool:
 
 def _listen(config: PoolConfig, folder: Path) -> tuple[socket.socket, str, list[str]]:
     """The socket at which the host listens, its address, and the arguments that say where the worker listens."""
-    if uses_unix_sockets(config):
+    if _uses_unix_sockets(config):
         return listen_unix(folder / "host"), f"{UNIX}{folder / 'host'}", ["--listen", str(folder / "work")]
     listener = listen("127.0.0.1", 0)
     return listener, f"127.0.0.1:{listener.getsockname()[1]}", []

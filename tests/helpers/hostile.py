@@ -18,26 +18,37 @@ ROOT = Path(__file__).parents[2]
 
 
 @attrs.frozen
-class HostileAdapter(snakepit.Adapter):
-    """Runs tests/helpers/hostile_worker.py."""
+class HelperAdapter(snakepit.Adapter):
+    """Runs a script of tests/helpers as a worker."""
 
-    how: str
+    script: str
+    args: list[str]
 
     def executable_path(self, python: str) -> str:
         return python
 
     def script_path(self) -> str:
-        return str(ROOT / "tests" / "helpers" / "hostile_worker.py")
+        return str(ROOT / "tests" / "helpers" / self.script)
 
     def script_args(self) -> list[str]:
-        return ["--how", self.how]
+        return self.args
+
+
+def open_helper(script: str, *args: str, **options: Any) -> AbstractAsyncContextManager[snakepit.Pool]:
+    """Open a pool of workers that run a script of tests/helpers; one worker, unless `workers` says more."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    options = {"workers": 1, "shutdown_timeout": 1} | options
+    return snakepit.open_pool(HelperAdapter(script, list(args)), env={"PYTHONPATH": path}, **options)
 
 
 def open_hostile(how: str, **options: Any) -> AbstractAsyncContextManager[snakepit.Pool]:
     """Open a pool of one worker that attacks as `how` says."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    options = {"workers": 1, "shutdown_timeout": 1, "taint_after": 1000, "lane": True} | options
-    return snakepit.open_pool(HostileAdapter(how), env={"PYTHONPATH": path}, **options)
+    return open_helper("hostile_worker.py", "--how", how, **{"taint_after": 1000, "lane": True} | options)
+
+
+def open_forged(**options: Any) -> AbstractAsyncContextManager[snakepit.Pool]:
+    """Open a pool of workers that lend, and send, what they should not."""
+    return open_helper("forged_worker.py", **options)
 
 
 class Turns:

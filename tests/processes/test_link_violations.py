@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 
-import attrs
 import pytest
 import trio
 
 import snakepit_trio as snakepit
-
-ROOT = Path(__file__).parents[2]
-
-
-@attrs.frozen
-class BadAdapter(snakepit.Adapter):
-    """Runs tests/helpers/bad_worker.py."""
-
-    how: str
-
-    def executable_path(self, python: str) -> str:
-        return python
-
-    def script_path(self) -> str:
-        return str(ROOT / "tests" / "helpers" / "bad_worker.py")
-
-    def script_args(self) -> list[str]:
-        return ["--how", self.how]
+from tests.helpers.hostile import open_helper
 
 
-def _open(how: str) -> object:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return snakepit.open_pool(BadAdapter(how), env={"PYTHONPATH": path}, max_frame_bytes=100_000, shutdown_timeout=1)
+def _open(how: str) -> AbstractAsyncContextManager[snakepit.Pool]:
+    return open_helper("bad_worker.py", "--how", how, workers=2, max_frame_bytes=100_000)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +31,7 @@ def _open(how: str) -> object:
 async def test_a_broken_rule_ends_that_worker_and_never_the_pool(
     how: str, error: type[Exception], message: str
 ) -> None:
-    async with _open(how) as pool:  # type: ignore[attr-defined]
+    async with _open(how) as pool:
         pids = {worker.pid for worker in pool.list_workers()}
         with pytest.raises(error, match=message):
             await pool.execute("anything", timeout=20)
@@ -63,7 +43,7 @@ async def test_a_broken_rule_ends_that_worker_and_never_the_pool(
 
 
 async def test_a_result_that_cannot_be_read_fails_its_call_and_its_worker_lives() -> None:
-    async with _open("broken_result") as pool:  # type: ignore[attr-defined]
+    async with _open("broken_result") as pool:
         for _ in range(2):
             with pytest.raises(snakepit.DecodeError, match="'anything' sent back what cannot be read"):
                 await pool.execute("anything", timeout=20)
@@ -81,5 +61,5 @@ async def test_a_result_that_cannot_be_read_fails_its_call_and_its_worker_lives(
 )
 async def test_a_wrong_hello_is_a_failed_start(how: str, message: str) -> None:
     with pytest.raises(snakepit.WorkerStartError, match=message):
-        async with _open(how):  # type: ignore[attr-defined]
+        async with _open(how):
             pytest.fail("the block was entered")

@@ -24,8 +24,8 @@ from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire.conversation import Conversation, Side
 from bridge_py.wire.frames import Frame, Kind, encode_batch
 from bridge_py.wire.loans import MOST_ASKED, PIECE_BYTES
-from tests.helpers.forged_pools import open_forged
 from tests.helpers.forged_worker import ASKED, OURS, SEALS, SIZE, memory
+from tests.helpers.hostile import open_forged
 
 
 async def test_a_second_loan_that_is_larger_than_the_mapping_costs_the_worker_its_life() -> None:

@@ -71,8 +71,8 @@ async def test_descriptions_are_cut_and_readable() -> None:
 def test_a_worker_checks_its_host_likewise(part: dict[str, object], message: str) -> None:
     hello = {"protocol": 1, "secret": "s", "pid": 1, "zstd": False, "lane": False} | part
     endpoint = LinkEndpoint(_Adapter(), "s", Sizes(), _Driver(), lambda: None)
-    endpoint.begin(None)  # type: ignore[arg-type]
-    endpoint._executor = object()  # type: ignore[assignment]
+    endpoint.begin(None)  # type: ignore[arg-type]  # no call comes, so it needs no executor
+    endpoint._executor = object()  # type: ignore[assignment]  # the same
     with pytest.raises(RemoteProtocolError, match=message):
         endpoint.receive(encode_batch([Frame(Kind.HELLO, body=codec.encode_plain(hello))]))
 

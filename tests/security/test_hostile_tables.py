@@ -24,8 +24,8 @@ import snakepit_trio as snakepit
 from bridge_py.wire import codec
 from bridge_py.wire.arrow_streams import check_messages
 from tests.helpers.broken_tables import SEEDS
-from tests.helpers.forged_pools import ROOT, open_forged
 from tests.helpers.forged_worker import words
+from tests.helpers.hostile import ROOT, open_forged
 
 ROWS = 777_777
 HUGE = 1 << 40
@@ -173,7 +173,7 @@ BAD_ARRAYS = {
     "many_dimensions": array("|u1", [1] * 100, b"1"),
     "a_dtype_of_code": array("(" * 200, [1], bytes(8)),
     "a_shape_without_end": array("<i8", extension(21, "range", [0, 1 << 40, 1]), bytes(8)),
-    "no_bytes": array("<i8", [1], 8),  # type: ignore[arg-type]
+    "no_bytes": array("<i8", [1], 8),  # type: ignore[arg-type]  # a size in place of bytes is the attack
     "a_range_for_bytes": array("|u1", [8], extension(21, "range", [0, 8, 1])),
     "memoryview_of_objects": extension(17, "O", [1], bytes(8)),
     "negative_memoryview": extension(17, "b", [-8], bytes(8)),
