@@ -46,6 +46,7 @@ from typing import Any, Final
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
+from .keys import SMALL, SMALL_PART, check_maps, decode_texts, may_have_large_maps
 from .readable import readable
 from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, is_panic, name_of, parts_of, type_of
 
@@ -160,6 +161,12 @@ def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
 
 
 def _decode(body: bytes, decoder: ValueDecoder) -> Any:
+    if len(body) > SMALL:
+        if may_have_large_maps(body):
+            with contextlib.suppress(ValueError, RecursionError):  # other keys, bytes, extensions or many levels
+                return decode_texts(body)
+            check_maps(body)
+        decoder.small = SMALL_PART
     try:
         return msgspec.msgpack.decode(body, ext_hook=decoder.decode_extension)
     except Exception as error:
@@ -322,6 +329,7 @@ class ValueEncoder:
 def _content_of(extension: Any) -> tuple[Any, str]:
     """Return the parts of the value that an extension consists of, and the name of its class; None and "" for none."""
     try:
+        check_maps(extension.data)
         raw = msgspec.msgpack.decode(extension.data)
         if extension.code in _LISTS:
             return raw, ""
@@ -385,11 +393,15 @@ class ValueDecoder:
 
     #: Whether a part has come that plain hints do not take.
     is_special = False
+    #: The keys in a part of so many bytes need no check.
+    small = SMALL
 
     def __init__(
         self, area: bytes | memoryview, plain: bool = False, marks: bool = False, trusted: bool = False
     ) -> None:
         self._area = memoryview(area)
+        if area:
+            self.small = SMALL_PART
         self._trusted = trusted
         self.is_plain = plain
         self._marks = marks
@@ -420,6 +432,8 @@ class ValueDecoder:
 
     def value(self, payload: memoryview) -> Any:
         """Decode the value that is an extension's payload."""
+        if len(payload) > self.small:
+            check_maps(payload)
         return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)
 
     def whole(self, payload: memoryview) -> Any:

@@ -170,11 +170,11 @@ def _decode_int(_decoder: Decoder, payload: memoryview) -> int:
 
 
 def _decode_set(decoder: Decoder, payload: memoryview) -> set[Any]:
-    return set(keys_of(decoder.value(payload)))
+    return set(keys_of(decoder.value(payload), set))
 
 
 def _decode_frozenset(decoder: Decoder, payload: memoryview) -> frozenset[Any]:
-    return frozenset(keys_of(decoder.value(payload)))
+    return frozenset(keys_of(decoder.value(payload), set))
 
 
 def _decode_dict(decoder: Decoder, payload: memoryview) -> dict[Any, Any]:

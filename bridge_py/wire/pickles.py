@@ -19,6 +19,12 @@ from typing import Any, Final, Literal
 from .errors import DecodeError
 
 _NUMBERS: Final = re.compile(r"b1|i[1248]|u[1248]|f[248]|c(8|16)")
+# Keys that a pickle has chosen could take endless time; a value that is read has none.
+_HASHING: Final = {
+    **dict.fromkeys(("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"), "dict"),
+    **dict.fromkeys(("EMPTY_SET", "ADDITEMS"), "set"),
+    "FROZENSET": "frozenset",
+}
 _MEMO: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 # Lists that hold each other many times are small in a pickle, but reading them out would never end.
 _MAX_ITEMS: Final = 1 << 20
@@ -30,7 +36,7 @@ def load_arrays(data: bytes) -> Any:
     Raises `DecodeError`, also if the pickle names anything else.
     """
     try:
-        _check_memo(data)
+        _check_opcodes(data)
         return _Reader(max(_MAX_ITEMS, len(data))).read(_Unpickler(io.BytesIO(data)).load())
     except DecodeError:
         raise
@@ -38,9 +44,11 @@ def load_arrays(data: bytes) -> Any:
         raise DecodeError(f"{len(data)} bytes are no pickle of an array: {type(error).__name__}: {error}") from None
 
 
-def _check_memo(data: bytes) -> None:
-    # The unpickler in C makes room for as many entries as the highest number of an entry says.
+def _check_opcodes(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _HASHING:
+            raise DecodeError(f"a pickle of a {_HASHING[opcode.name]} is not read: only numpy arrays are")
+        # The unpickler in C makes room for as many entries as the highest number of an entry says.
         if opcode.name in _MEMO and argument is not None and argument > len(data):
             raise DecodeError(f"a pickle of {len(data)} bytes with a memo entry {argument}")
 

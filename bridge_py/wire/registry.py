@@ -11,16 +11,15 @@ import dataclasses
 import enum
 import importlib
 import types
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from .errors import CodecError, DecodeError, UsageError
+from .errors import CodecError, UsageError
+from .keys import check_hashes
 
 T = TypeVar("T")
-_MOST_OF_ONE_HASH: Final = 64
 
 
 class Encoder(Protocol):
@@ -220,23 +219,11 @@ def items_of(found: Any) -> list[Any]:
     return found
 
 
-def keys_of(found: Any) -> list[Any]:
-    """Make keys of the items in an extension's payload. Raises `DecodeError` if many of them have one hash.
-
-    Each key would be compared with all others of its hash. Numbers that have one hash are easy to find.
-    """
+def keys_of(found: Any, kind: type = dict) -> list[Any]:
+    """Make keys of the items in an extension's payload, for a dict or a set. Raises `DecodeError` if they take long."""
     keys = [hashable(key) for key in items_of(found)]
-    check_hashes(keys)
+    check_hashes(keys, kind)
     return keys
-
-
-def check_hashes(keys: list[Any]) -> None:
-    """Raise `DecodeError` if many keys have one hash."""
-    if len(keys) <= _MOST_OF_ONE_HASH:
-        return
-    hashes = list(map(hash, keys))
-    if len(set(hashes)) < len(keys) and max(Counter(hashes).values()) > _MOST_OF_ONE_HASH:
-        raise DecodeError(f"more than {_MOST_OF_ONE_HASH} keys have the same hash")
 
 
 def name_of(code: int) -> str:

@@ -16,6 +16,7 @@ from bridge_py.wire.errors import (
     EncodeError,
     UsageError,
 )
+from bridge_py.wire.keys import SMALL, check_maps
 from bridge_py.wire.registry import parts_of
 from snakepit_trio._util.validation import is_text, refuse
 
@@ -173,8 +174,12 @@ def _read_json(data: bytes) -> Any:
     return json.loads(data.decode(), parse_constant=_refuse_constant)
 
 
+def _read_msgpack(data: bytes) -> Any:
+    if len(data) > SMALL:
+        check_maps(data)
+    return msgspec.msgpack.decode(data)
+
+
 _JSON: Final = _Form("JSON", _LEAVES, {str}, _write_json, _read_json)
 _BINARY: Final = (*_LEAVES, bytes, bytearray)
-_MSGPACK: Final = _Form(
-    "MessagePack", _BINARY, {*_LEAVES, bytes}, msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
-)
+_MSGPACK: Final = _Form("MessagePack", _BINARY, {*_LEAVES, bytes}, msgspec.msgpack.Encoder().encode, _read_msgpack)

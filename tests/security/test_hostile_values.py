@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import re
 import time
+import uuid
 from fractions import Fraction
 from typing import Any
 
@@ -12,9 +14,11 @@ import msgspec
 import pytest
 
 from bridge_py.wire import codec
+from bridge_py.wire.any_values import PREFIX, decode_any
 from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
 from bridge_py.wire.patterns import finds
 from bridge_py.wire.types import get_type, load_json
+from snakepit_trio._config.stdio_adapters import StdioMsgpack
 from snakepit_trio.state.store import MemoryStore
 
 PRIME = (1 << 61) - 1  # all its multiples have the hash 0
@@ -68,6 +72,129 @@ def test_a_value_that_would_cost_endless_time_is_refused(value: Any, message: st
     assert time.thread_time() - began < 2
 
 
+def _pairs_of_one_hash(count: int) -> list[list[int]]:
+    """Pairs of ints whose tuples have one hash: the steps of the hash of a tuple, undone (xxHash)."""
+    mask, first, second, fifth = (1 << 64) - 1, 11400714785074694791, 14029467366897019727, 2870177450012600261
+    target, number = (hash((1, 2)) - (2 ^ fifth ^ 3527539)) & mask, 0
+    found: list[list[int]] = []
+    while len(found) < count:
+        number += 1
+        state = fifth + number * second & mask
+        state = (state << 31 | state >> 33) * first & mask
+        wanted = target * pow(first, -1, 1 << 64) & mask
+        wanted = (wanted >> 31 | wanted << 33) & mask
+        other = (wanted - state) * pow(second, -1, 1 << 64) & mask
+        other -= other >> 63 << 64
+        if -1 > other > -PRIME or 0 < other < PRIME:
+            found.append([number, other])
+    return found
+
+
+def _ints_that_lead_past_each_other(bits: int = 14) -> list[int]:
+    """Ints of different hashes for a table of that size: a long run of taken places, and ints that begin in it."""
+    size = 1 << bits
+    run = size * 2 // 3 * 11 // 20
+    places = [0]
+    while len(places) < size * 2 // 3 - 10:
+        places.append((5 * places[-1] + 1) % size)
+    begin, taken = {place: n for n, place in enumerate(places[:run])}, set(places[:run])
+    choices, chosen = random.Random(1), dict.fromkeys(places[:run])
+    while len(chosen) < len(places):
+        key = left = places[choices.randrange(run)] + choices.randrange(1, 32) * size
+        place = key % size
+        while left and place in taken:
+            left >>= 5
+            place = (5 * place + left + 1) % size
+        if not left and begin.get(place, run) < run // 3 and key not in chosen:
+            taken.add(places[len(chosen)])
+            chosen[key] = None
+    return list(chosen)
+
+
+def _map(keys: list[Any]) -> bytes:
+    """A map of MessagePack's own, with keys that our encoder would put into an extension."""
+    return b"\xdf" + len(keys).to_bytes(4, "big") + b"".join(msgspec.msgpack.encode(key) + b"\xc0" for key in keys)
+
+
+PAIRS_OF_ONE_HASH = _pairs_of_one_hash(20_000)
+LONG_WAY = _ints_that_lead_past_each_other()
+ARRAYS_OR_EXTENSIONS = "a map has more than 64 keys that are arrays or extensions"
+CHOSEN = "keys were chosen to take long: their hashes lead past each other"
+
+
+def test_the_attacks_are_what_they_say() -> None:
+    assert len({hash(tuple(pair)) for pair in PAIRS_OF_ONE_HASH}) == 1
+    assert len(set(map(hash, LONG_WAY))) == len(LONG_WAY)
+    began = time.thread_time()
+    dict.fromkeys(range(len(LONG_WAY)))
+    usual = time.thread_time() - began
+    began = time.thread_time()
+    dict.fromkeys(dict.fromkeys(LONG_WAY))
+    assert time.thread_time() - began > 10 * usual
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [(PAIRS_OF_ONE_HASH, ARRAYS_OR_EXTENSIONS), (COLLIDING, ARRAYS_OR_EXTENSIONS), (LONG_WAY, CHOSEN)],
+    ids=["arrays", "extensions", "ints"],
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda data: data,
+        lambda data: data[:-1],  # its last value is missing: the keys would be used all the same
+        lambda data: b"\x91" * 20 + data,
+        lambda data: b"\x81\xa1a" + data,
+        lambda data: b"\x92\xc4\x01\0" + data,  # behind bytes
+        lambda data: b"\x81\x91\xc0" + data,
+        lambda data: msgspec.msgpack.encode(_ext(24, [msgspec.Raw(data)])),
+        lambda data: msgspec.msgpack.encode([_ext(23, ["A", None, msgspec.Raw(data)])]),
+    ],
+    ids=["alone", "cut", "deep", "value", "behind", "behind a key", "tuple", "object"],
+)
+def test_a_map_whose_keys_take_long_is_refused(keys: list[Any], message: str, place: Any) -> None:
+    body = place(_map(keys))
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match=message):
+        codec.decode(body)
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _ext(4, [[key, None] for key in LONG_WAY]),
+        _standard("OrderedDict", [[key, None] for key in LONG_WAY]),
+        _standard("Counter", [[key, 1] for key in LONG_WAY]),
+        _standard("defaultdict", [None, [[key, None] for key in LONG_WAY]]),
+    ],
+)
+def test_pairs_whose_keys_take_long_are_refused(value: Any) -> None:
+    with pytest.raises(DecodeError, match=CHOSEN):
+        codec.decode(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize("keys", [PAIRS_OF_ONE_HASH, LONG_WAY], ids=["arrays", "ints"])
+def test_a_frame_of_a_foreign_worker_whose_keys_take_long_is_refused(keys: list[Any]) -> None:
+    adapter = StdioMsgpack("worker.py")
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match=f"{ARRAYS_OR_EXTENSIONS}|{CHOSEN}"):
+        adapter.decode(b"\x81\xa6result" + _map(keys))
+    assert time.thread_time() - began < 1
+    assert adapter.decode(b"\x81\xa6result" + _map(list(range(20_000))))["result"] == dict.fromkeys(range(20_000))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_of_keys_that_take_long_is_refused(protocol: int) -> None:
+    about = b'{"shape": [1], "dtype": "float64", "binary_format": "pickle", "type": "tensor"}'
+    for value in ([dict.fromkeys(LONG_WAY)], [set(LONG_WAY)], [frozenset([1])]):
+        data = pickle.dumps(value, protocol)
+        began = time.thread_time()
+        with pytest.raises(DecodeError, match="is not read: only numpy arrays are"):
+            decode_any(PREFIX + "snakepit.tensor.binary", about, data, allow_pickle=True)
+        assert time.thread_time() - began < 1
+
+
 def test_values_that_are_nested_too_deep_are_refused() -> None:
     for body in (b"\x91" * 100_000 + b"\xc0", b"\x81\xa1a" * 100_000 + b"\xc0", b"\xdd\xff\xff\xff\xff" * 1000):
         with pytest.raises(DecodeError):
@@ -117,6 +244,12 @@ def test_keys_that_people_use_still_arrive() -> None:
         {2**number for number in range(2_000)},
         {(-1) ** number * number for number in range(1_000)},
         {float(number) / 7 for number in range(1_000)} | {complex(number, 1) for number in range(1_000)},
+        {number << 40: number for number in range(100_000)},
+        {number * 1_000_003 % 2**63: {number: b"x", None: 1.5, -number: "y"} for number in range(10_000)},
+        {number / 7: str(number) for number in range(20_000)},
+        {(number, "x"): frozenset([number]) for number in range(20_000)},
+        {uuid.UUID(int=number): number for number in range(20_000)},
+        {"a": [{f"{number}": number, number: b"x", True: [{}] * 70} for number in range(5_000)]},
     ]
     for value in values:
         assert codec.decode(codec.encode(value).body) == value
