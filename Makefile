@@ -27,7 +27,7 @@ help:
 	@echo "make check                 the quick ones: format, lint, types, generated messages"
 	@echo "make bench [ARGS=--quick]  compare with trio-parallel, ProcessPoolExecutor and grpc.aio"
 	@echo "make chaos [ARGS='--only ends']  load while workers are killed and the host is in trouble, with a report"
-	@echo "make fuzz [ROUNDS=10]      run the property tests on new examples each time"
+	@echo "make fuzz [ROUNDS=10]      read INPUTS=1000000 broken inputs, then run the property tests on new examples"
 	@echo "make mutants               put faults into the code; the property tests must find each"
 	@echo "make messages | format | clean"
 
@@ -67,7 +67,9 @@ quick: $(VENV)/.dev
 	$(PYTEST) --quiet --hypothesis-profile=quick -m "not processes and not slow" tests/unit property_tests $(ARGS)
 
 ROUNDS ?= 10
+INPUTS ?= 1000000
 fuzz: $(VENV)/.dev
+	@$(BIN)/python -m property_tests.fuzz --inputs $(INPUTS)
 	@for round in $$(seq $(ROUNDS)); do $(PYTEST) --quiet --timeout=3600 --hypothesis-profile=fuzz property_tests $(ARGS); done
 
 # The benchmarks' peers are typed too, so their packages must be there.

@@ -15,6 +15,7 @@ from h2.exceptions import StreamClosedError
 
 from bridge_py.wire.errors import RemoteError, SnakepitError, ToolError, error_of
 from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.readable import readable
 from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import HistoryEntry, Variable
 
@@ -415,4 +416,4 @@ def _stream_failure(error: RemoteError) -> SnakepitError:
 def _check(found: Any) -> None:
     """Raise `ToolError` if an answer reports a failure."""
     if not found.success:
-        raise ToolError(found.error_message or "the peer refused, and did not say why")
+        raise ToolError(readable(found.error_message) or "the peer refused, and did not say why")

@@ -27,6 +27,7 @@ from bridge_py.wire.errors import (
     VersionConflict,
     fault_of,
 )
+from bridge_py.wire.readable import LONGEST, readable
 
 # The first class that an error is an instance of decides.
 _STATUSES: Final[list[tuple[type[SnakepitError], Status]]] = [
@@ -67,7 +68,8 @@ def status_of(error: BaseException) -> GRPCError:
 
 def error_of_status(error: GRPCError) -> SnakepitError:
     """Convert a gRPC error to the exception that its status stands for."""
-    message = error.message or ""
+    # A tool's failure may be in it as JSON, which is several times as long.
+    message = readable(error.message or "", 4 * LONGEST)
     kind = _ERRORS.get(error.status)
     if kind is None:
         return RemoteError(message, error.status.name)
@@ -90,10 +92,14 @@ def failure_of(text: str) -> Fault:
     """Read a tool's failure from a text of either version."""
     try:
         told: Any = json.loads(text)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict) or "message" not in told:
-        return Fault("tool", text or "it failed, and did not say why")
+        if isinstance(told, dict) and "message" in told:
+            return _failure_of(told)
+    except (ValueError, RecursionError):  # it is no JSON, or nested too deeply
+        pass
+    return Fault("tool", text or "it failed, and did not say why")
+
+
+def _failure_of(told: dict[str, Any]) -> Fault:
     trace = told.get("stacktrace") or ""
     lines = "\n".join(map(str, trace)) if isinstance(trace, list) else str(trace)
     return Fault("tool", str(told["message"]), str(told.get("type") or ""), lines)

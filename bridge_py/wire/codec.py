@@ -139,7 +139,7 @@ def decode_fault(data: bytes) -> Fault:
         return Fault("tool", f"(an error of {len(data)} bytes, of which {_LARGEST_FAULT} are read: it was left out)")
     try:
         return _decode_fault(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+    except (ValueError, RecursionError) as error:  # errors of msgspec's are ValueErrors
         raise DecodeError(f"the body of an error frame is broken: {error}") from None
 
 

@@ -7,7 +7,7 @@ from typing import Final
 LONGEST: Final = 40_000  # characters; a peer of ours cuts its error texts at half of that
 
 # Control characters move the cursor of a terminal or end a line, and so do the two separators of Unicode. The others
-# change the direction of the text around them.
+# change the direction of the text around them. Halves of surrogate pairs, which JSON may have, cannot be written.
 _ESCAPED: Final = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (
@@ -16,6 +16,7 @@ _ESCAPED: Final = {
         *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029),
         *range(0x202A, 0x202F),
         *range(0x2066, 0x206A),
+        *range(0xD800, 0xE000),
     )
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge_py.contract.statuses import failure_of
 from bridge_py.wire import codec
 from bridge_py.wire.any_values import PREFIX, decode_any
 from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
@@ -208,6 +209,17 @@ def test_values_that_are_nested_too_deep_are_refused() -> None:
         with pytest.raises(DecodeError):
             codec.decode(body)
         assert time.thread_time() - began < 0.4
+
+
+@pytest.mark.parametrize("body", [b"\x81\xa1z" + b"\x91" * 100_000, b"\x91" * 1_000_000])
+def test_the_body_of_an_error_that_is_nested_too_deep_is_refused(body: bytes) -> None:
+    with pytest.raises(DecodeError, match="the body of an error frame is broken"):
+        codec.decode_fault(body)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"message":' * 100_000, '{"message":' + "[" * 900 + "]" * 900 + "}"])
+def test_an_error_of_the_contract_that_is_nested_too_deep_is_a_text(text: str) -> None:
+    assert failure_of(text).code == "tool"
 
 
 def test_the_error_about_a_giant_part_is_short() -> None:

@@ -6,8 +6,11 @@ import logging
 import traceback
 
 import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 import snakepit_trio as snakepit
+from bridge_py.contract.statuses import error_of_status, failure_of
 from bridge_py.wire.errors import Fault, error_of, fault_of
 from bridge_py.wire.readable import readable
 from tests.helpers.hostile import open_hostile
@@ -79,11 +82,27 @@ async def test_the_last_lines_of_a_dead_worker_are_readable_and_short() -> None:
 
 @pytest.mark.parametrize(
     "char",
-    [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069"],
+    [
+        *map(chr, range(0x20)),
+        *map(chr, range(0x7F, 0xA0)),
+        *"\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800\udfff",
+    ],
 )
 def test_each_control_character_is_escaped(char: str) -> None:
     text = readable(f"a{char}b")
     assert text == f"a{char}b" if char in "\t\n" else text.isprintable()
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_status_of_the_contract_is_readable(status: Status) -> None:
+    error = error_of_status(GRPCError(status, EVIL + "\ud800" + "x" * 1_000_000))
+    assert _is_harmless("".join(traceback.format_exception(error)))
+    assert len(str(error)) < 200_000
+
+
+def test_half_a_surrogate_pair_in_an_error_can_be_written() -> None:
+    error = error_of(failure_of('{"type": "A", "message": "\\ud800", "stacktrace": ["\\udfff"]}'))
+    assert str(error).encode() == b"A: \\ud800"
 
 
 def test_readable_text_stays() -> None:
