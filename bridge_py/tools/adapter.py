@@ -22,7 +22,7 @@ from bridge_py.wire.errors import CodecError, DecodeError, InvalidArguments, Unk
 from bridge_py.wire.specs import Cancel, ParameterSpec, ToolSpec
 
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
-from .hints import Unenforceable, convert, enforced, hook, optional
+from .hints import Unenforceable, check_lists, convert, enforced, hook, optional
 from .misuse import check_adapter, check_markable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,6 +165,7 @@ class Tool:
         self.takes_any = False
         #: The hints that arguments are checked against, by parameter.
         self.hints: dict[str, Any] = {}
+        self._makes_sets = False
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
@@ -207,7 +208,9 @@ class Tool:
 
     def _enforced(self, parameter: str, hint: Any, *, special: bool = False) -> Any:
         try:
-            return enforced(hint, special=special)
+            found, makes_sets = enforced(hint, special=special)
+            self._makes_sets = self._makes_sets or makes_sets
+            return found
         except Unenforceable as error:
             raise UsageError(
                 f"tool {self.name!r}: the hint of parameter {parameter!r} cannot be enforced: {error}"
@@ -263,6 +266,8 @@ class Tool:
         `is_special` is the second result of `codec.decode_marked`; False is faster.
         """
         try:
+            if self._makes_sets:
+                check_lists(given)
             converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
             values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
             if self.takes_any:

@@ -46,9 +46,9 @@ from typing import Any, Final
 import msgspec
 
 from .errors import DecodeError, EncodeError, Fault
-from .keys import SMALL, SMALL_PART, check_maps, decode_texts, may_have_large_maps
+from .keys import SMALL, SMALL_PART, check_maps, decode_texts, hashable, may_have_large_maps
 from .readable import readable
-from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, hashable, is_panic, name_of, parts_of, type_of
+from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, is_panic, name_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200

@@ -32,6 +32,11 @@ _GRACE: Final = 0.002  # seconds
 _TIME_OF_A_KEY: Final = 0.000_001  # seconds; ten times what a key takes that was not chosen to take long
 
 
+def hashable(key: Any) -> Any:
+    """Turn the lists in a key back into tuples: MessagePack makes lists of tuples."""
+    return tuple(map(hashable, key)) if type(key) is list else key
+
+
 def check_hashes(keys: list[Any], kind: type = dict) -> None:
     """Raise `DecodeError` if a dict or a set (`kind`) of these keys would take far longer than others of its size."""
     if len(keys) <= _FEW:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from .arrays import library
 from .errors import CodecError
 from .extensions import to_zone, zone_of
-from .registry import Decoder, Encoder, Refused, hashable, items_of, type_of
+from .keys import hashable
+from .registry import Decoder, Encoder, Refused, items_of, type_of
 
 _PANDAS: Final = 22
 _LONGEST_FREQ: Final = 100  # characters

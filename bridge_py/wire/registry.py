@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from .errors import CodecError, UsageError
-from .keys import check_hashes
+from .keys import check_hashes, hashable
 
 T = TypeVar("T")
 
@@ -205,11 +205,6 @@ def decoder_of(code: int) -> Decode:
 def is_panic(error: BaseException) -> bool:
     """Whether an error is a panic of a library in Rust, which is no `Exception`. The operation is impossible."""
     return type(error).__name__ == "PanicException"
-
-
-def hashable(key: Any) -> Any:
-    """Turn the lists in a key back into tuples: MessagePack makes lists of tuples."""
-    return tuple(map(hashable, key)) if type(key) is list else key
 
 
 def items_of(found: Any) -> list[Any]:

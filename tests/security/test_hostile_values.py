@@ -7,16 +7,19 @@ import random
 import re
 import time
 import uuid
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 import pytest
 
 from bridge_py.contract.statuses import failure_of
+from bridge_py.tools.adapter import Tool
 from bridge_py.wire import codec
 from bridge_py.wire.any_values import PREFIX, decode_any
-from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
+from bridge_py.wire.errors import DecodeError, EncodeError, InvalidArguments, InvalidValue
 from bridge_py.wire.patterns import finds
 from bridge_py.wire.types import get_type, load_json
 from snakepit_trio._config.stdio_adapters import StdioMsgpack
@@ -117,6 +120,13 @@ def _map(keys: list[Any]) -> bytes:
     return b"\xdf" + len(keys).to_bytes(4, "big") + b"".join(msgspec.msgpack.encode(key) + b"\xc0" for key in keys)
 
 
+@dataclass
+class Bag:
+    """An object whose field becomes a set."""
+
+    items: set[tuple[int, int]]
+
+
 PAIRS_OF_ONE_HASH = _pairs_of_one_hash(20_000)
 LONG_WAY = _ints_that_lead_past_each_other()
 ARRAYS_OR_EXTENSIONS = "a map has more than 64 keys that are arrays or extensions"
@@ -183,6 +193,19 @@ def test_a_frame_of_a_foreign_worker_whose_keys_take_long_is_refused(keys: list[
         adapter.decode(b"\x81\xa6result" + _map(keys))
     assert time.thread_time() - began < 1
     assert adapter.decode(b"\x81\xa6result" + _map(list(range(20_000))))["result"] == dict.fromkeys(range(20_000))
+
+
+@pytest.mark.parametrize("hint", [set[tuple[int, int]], dict[str, list[frozenset[Any]]], AbstractSet[Any] | None, Bag])
+def test_a_list_of_which_a_hint_makes_a_set_that_takes_long_is_refused(hint: Any) -> None:
+    def take(value: Any) -> None: ...
+
+    take.__annotations__ = {"value": hint}
+    value: Any = {"a": [PAIRS_OF_ONE_HASH]} if get_origin(hint) is dict else PAIRS_OF_ONE_HASH
+    encoded = codec.encode({"value": Bag(value) if hint is Bag else value})
+    began = time.thread_time()
+    with pytest.raises(InvalidArguments, match="more than 64 keys have the same hash"):
+        Tool(take, "take").arguments(encoded.body, b"".join(encoded.buffers), None)  # type: ignore[arg-type]
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -2,6 +2,6 @@
 
 from . import objects, own
 from .builder import enforced
-from .own import Unenforceable, convert, hook, optional
+from .own import Unenforceable, check_lists, convert, hook, optional
 
-__all__ = ["Unenforceable", "convert", "enforced", "hook", "objects", "optional", "own"]
+__all__ = ["Unenforceable", "check_lists", "convert", "enforced", "hook", "objects", "optional", "own"]

@@ -34,9 +34,9 @@ from .own import (
 )
 
 _ALIAS: Final = getattr(typing, "TypeAliasType", None)
+_SETS: Final = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 _LISTS: Final = (
-    list, set, frozenset, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection,
-    collections.abc.Set, collections.abc.MutableSet,
+    list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection, *_SETS,
 )  # fmt: skip
 _ITERABLES: Final = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
 _DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -48,14 +48,16 @@ _WRAPPERS: Final = tuple(
 )
 
 
-def enforced(hint: Any, *, special: bool) -> Any:
-    """Translate a hint to terms of msgspec and `hook`. Raises `Unenforceable`.
+def enforced(hint: Any, *, special: bool) -> tuple[Any, bool]:
+    """Translate a hint to terms of msgspec and `hook`; the second result says whether it makes sets of lists.
 
     With `special` the outcome is for values that hold `Marked` objects or numpy's scalars. Checking then takes longer.
+    Raises `Unenforceable`.
     """
-    found = Builder(special).of(hint)
+    builder = Builder(special)
+    found = builder.of(hint)
     check_known(found, hint)
-    return found
+    return found, builder.makes_sets
 
 
 class Builder:
@@ -63,6 +65,8 @@ class Builder:
 
     def __init__(self, special: bool) -> None:
         self.special = special
+        #: Whether a hint, or a part of one, takes a list and makes a set of it.
+        self.makes_sets = False
         self._made: dict[Any, Any] = {}
 
     def of(self, hint: Any) -> Any:
@@ -193,6 +197,7 @@ class Builder:
         return of_parts(tuple, [each if each is ... else self.of(each) for each in args])
 
     def _container(self, hint: Any, kind: Any, args: tuple[Any, ...], count: int) -> Any:
+        self.makes_sets = self.makes_sets or kind in _SETS
         if not args and not self.special:
             return hint
         parts = [self.of(each) for each in args or (Any,) * count]

@@ -7,6 +7,7 @@ msgspec calls `hook`. msgspec itself converts everything around that part, such 
 from __future__ import annotations
 
 import collections
+import contextlib
 import re
 import types
 import typing
@@ -15,6 +16,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
+from bridge_py.wire.keys import check_hashes, hashable
 from bridge_py.wire.registry import Marked
 
 _CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
@@ -68,6 +70,24 @@ def convert(value: Any, hint: Any) -> Any:
         return msgspec.convert(value, hint, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+
+
+def check_lists(value: Any) -> None:
+    """Raise `DecodeError` if a set of the items of a list in a value would take far longer than others of its size.
+
+    This is for values whose lists may become sets, as a hint of a tool asks for.
+    """
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, Marked):
+            left.append(value.content)
+        elif isinstance(value, dict):
+            left += value.values()
+        elif type(value) in (list, tuple):
+            with contextlib.suppress(TypeError):  # an item cannot be hashed, and so be in no set
+                check_hashes(list(map(hashable, value)), set)
+            left += value
 
 
 def optional(hint: Any) -> Any:

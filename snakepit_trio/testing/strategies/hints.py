@@ -74,7 +74,7 @@ def not_fitting(hint: Any) -> list[Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     try:
-        convert(codec.decode(codec.encode(value).body), enforced(hint, special=True))
+        convert(codec.decode(codec.encode(value).body), enforced(hint, special=True)[0])
     except ValueError:
         return False
     return True
