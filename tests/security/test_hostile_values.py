@@ -127,6 +127,14 @@ class Bag:
     items: set[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Place:
+    """An object whose hash is that of its fields."""
+
+    x: int
+    y: int
+
+
 PAIRS_OF_ONE_HASH = _pairs_of_one_hash(20_000)
 LONG_WAY = _ints_that_lead_past_each_other()
 ARRAYS_OR_EXTENSIONS = "a map has more than 64 keys that are arrays or extensions"
@@ -195,12 +203,16 @@ def test_a_frame_of_a_foreign_worker_whose_keys_take_long_is_refused(keys: list[
     assert adapter.decode(b"\x81\xa6result" + _map(list(range(20_000))))["result"] == dict.fromkeys(range(20_000))
 
 
-@pytest.mark.parametrize("hint", [set[tuple[int, int]], dict[str, list[frozenset[Any]]], AbstractSet[Any] | None, Bag])
+@pytest.mark.parametrize(
+    "hint", [set[tuple[int, int]], dict[str, list[frozenset[Any]]], AbstractSet[Any] | None, Bag, set[Place]]
+)
 def test_a_list_of_which_a_hint_makes_a_set_that_takes_long_is_refused(hint: Any) -> None:
     def take(value: Any) -> None: ...
 
     take.__annotations__ = {"value": hint}
     value: Any = {"a": [PAIRS_OF_ONE_HASH]} if get_origin(hint) is dict else PAIRS_OF_ONE_HASH
+    if hint == set[Place]:
+        value = [{"y": y, "x": x} for x, y in PAIRS_OF_ONE_HASH]
     encoded = codec.encode({"value": Bag(value) if hint is Bag else value})
     began = time.thread_time()
     with pytest.raises(InvalidArguments, match="more than 64 keys have the same hash"):

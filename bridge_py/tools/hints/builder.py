@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from bridge_py.wire.keys import check_hashes
 from bridge_py.wire.registry import Marked
 
 from . import objects
@@ -205,6 +206,8 @@ class Builder:
             for part in parts:
                 check_known(part, hint)
             return objects.dict_of(*parts)
+        if kind in _SETS and is_own(parts[0]):
+            return own("set", lambda value: _set_of(kind, convert(value, of_parts(list, parts))))
         return of_parts(kind, parts)
 
     def _other(self, hint: Any, kind: type, args: tuple[Any, ...]) -> Any:
@@ -224,6 +227,12 @@ class Builder:
         if _is_known(kind):
             return own(kind.__name__, lambda value: convert(scalar(value), kind)) if self.special else kind
         return own(kind.__qualname__, lambda value: check_instance(kind, value))
+
+
+def _set_of(kind: Any, items: list[Any]) -> Any:
+    """Make a set of converted items. Raises `DecodeError` if they were chosen to take long."""
+    check_hashes(items, set)
+    return frozenset(items) if kind is frozenset else set(items)
 
 
 def _is_known(hint: Any) -> bool:
