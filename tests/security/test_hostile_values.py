@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, get_origin
+from typing import Any, NamedTuple, get_origin
 
 import msgspec
 import pytest
@@ -218,6 +218,27 @@ def test_a_list_of_which_a_hint_makes_a_set_that_takes_long_is_refused(hint: Any
     with pytest.raises(InvalidArguments, match="more than 64 keys have the same hash"):
         Tool(take, "take").arguments(encoded.body, b"".join(encoded.buffers), None)  # type: ignore[arg-type]
     assert time.thread_time() - began < 1
+
+
+class Pair(NamedTuple):
+    """A key that arrives as an object."""
+
+    x: int
+    y: int
+
+
+@pytest.mark.parametrize("hint", [dict[Pair, None], Any, set[Pair], frozenset[Any]])
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_objects_as_keys_that_take_long_are_refused(hint: Any, code: int) -> None:
+    def take(value: Any) -> None: ...
+
+    take.__annotations__ = {"value": hint}
+    objects = [_ext(23, ["Pair", None, pair]) for pair in PAIRS_OF_ONE_HASH]
+    body = msgspec.msgpack.encode({"value": _ext(code, [[key, None] for key in objects] if code == 4 else objects)})
+    began = time.thread_time()
+    with pytest.raises(InvalidArguments):
+        Tool(take, "take").arguments(body, b"", None)  # type: ignore[arg-type]
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, get_args, get_origin
 import msgspec
 
 from bridge_py.wire import codec
+from bridge_py.wire.keys import check_hashes
 from bridge_py.wire.registry import Marked
 
 from .own import (
@@ -280,6 +281,7 @@ def dict_of(key_hint: Any, value_hint: Any) -> Any:
             raise ValueError(f"Expected `object`, got `{type_of(value)}`")
         keys = [_key_of(key, key_hint) for key in value]
         values = convert(dict(enumerate(value.values())), of_parts(dict, [int, value_hint]))
+        check_hashes(keys)
         found = dict(zip(keys, values.values(), strict=True))
         if len(found) < len(value):
             raise ValueError("Two of its keys are equal")

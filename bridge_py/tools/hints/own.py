@@ -139,8 +139,8 @@ def plain(value: Any) -> Any:
     if type(value) is collections.deque:
         return collections.deque(map(plain, value), value.maxlen)
     if isinstance(value, dict):
-        return of_kind(value, {_plain_key(key): plain(item) for key, item in value.items()})
-    return type(value)(map(_plain_key, value)) if type(value) in (set, frozenset) else value
+        return of_kind(value, dict(zip(_plain_keys(value), map(plain, value.values()), strict=True)))
+    return type(value)(_plain_keys(value, set)) if type(value) in (set, frozenset) else value
 
 
 def of_kind(value: Any, found: dict[Any, Any]) -> Any:
@@ -150,9 +150,11 @@ def of_kind(value: Any, found: dict[Any, Any]) -> Any:
     return type(value)(found) if isinstance(value, (collections.OrderedDict, collections.Counter)) else found
 
 
-def _plain_key(key: Any) -> Any:
-    found = plain(key)
-    return tuple(found) if isinstance(found, list) else found
+def _plain_keys(keys: Iterable[Any], kind: type = dict) -> list[Any]:
+    """Remove the marks from keys, for a dict or a set. Raises `DecodeError` if they were chosen to take long."""
+    found = [tuple(key) if isinstance(key, list) else key for key in map(plain, keys)]
+    check_hashes(found, kind)
+    return found
 
 
 def same(one: Any, other: Any) -> bool:
