@@ -57,6 +57,7 @@ class Joined(RuleBasedStateMachine):
             self.credit[sender, frame.call_id] += frame.number
         elif frame.kind == Kind.CHUNK:
             assert int(frame.body) == self.received[side, frame.call_id]
+            assert frame.number == -(-len(frame.body) // 4096)
             self.received[side, frame.call_id] += 1
         elif frame.kind in TERMINAL:
             self.ended[side, frame.call_id] += 1
@@ -70,16 +71,17 @@ class Joined(RuleBasedStateMachine):
         self.credit[key] = self.sent[key] = self.received[key] = self.ended[key] = 0
 
     @precondition(lambda self: self.serving)
-    @rule(data=st.data(), how=st.sampled_from(["end", "error", "chunk"]))
-    def serve(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["end", "error", "chunk"]), size=st.sampled_from([1, 4096, 4097, 20_000]))
+    def serve(self, data: st.DataObject, how: str, size: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.serving, key=lambda key: (key[0].value, key[1]))))
         opener, call_id = key
         conversation = self.sides[Side.WORKER if opener is Side.HOST else Side.HOST]
         stream = self.serving[key] is Kind.STREAM
         if how == "chunk":
-            if stream and self.credit[key]:
-                conversation.chunk(call_id, str(self.sent[key]).encode())
-                self.credit[key] -= 1
+            if stream and self.credit[key] > 0:
+                body = str(self.sent[key]).encode().rjust(size)
+                conversation.chunk(call_id, body)
+                self.credit[key] -= -(-len(body) // 4096)
                 self.sent[key] += 1
             else:
                 with pytest.raises(LocalProtocolError):

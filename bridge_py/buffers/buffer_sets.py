@@ -16,6 +16,7 @@ import msgspec
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import EncodeError
+from bridge_py.wire.frames import credit_for
 from bridge_py.wire.loans import PIECE_BYTES
 
 from .shared_memory import Buffer, Segment, Segments
@@ -176,6 +177,14 @@ def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
     except BaseException:
         buffers.release()
         raise
+
+
+def cost_of(encoded: object) -> int:
+    """The credit that a value costs as a chunk. A value that no `Packer` has encoded costs 1."""
+    if not isinstance(encoded, EncodedValue):
+        return 1
+    body, buffers = encoded
+    return credit_for(len(body) if buffers is None else len(body) + buffers.size)
 
 
 def drop(encoded: object) -> None:

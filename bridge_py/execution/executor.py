@@ -20,11 +20,12 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from mmap import mmap
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
-from bridge_py.buffers.buffer_sets import EncodedValue, drop
+from bridge_py.buffers.buffer_sets import EncodedValue, cost_of, drop
 from bridge_py.tools.adapter import Tool
 from bridge_py.tools.context import StateHost
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
@@ -64,7 +65,8 @@ class ToolCall:
     """One call in the worker."""
 
     __slots__ = (
-        "area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "loop", "stop", "tool",
+        "area", "attempts", "body", "cancelled", "context", "credit", "has_run", "id", "interrupted", "loop", "stop",
+        "tool",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +90,7 @@ class ToolCall:
         if tool.streaming:
             queue = SimpleQueue() if host is None else host.make_queue()
             self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
+        self.has_run = False  # whether some of its code has run
         self.cancelled = False
         self.interrupted = False  # whether the running code has been told
         self.attempts = 0  # attempts to tell it
@@ -176,11 +179,11 @@ class Executor:
         """Give a call back to the host if it has not started."""
         self._withdraw(call_id, NOT_STARTED)
 
-    def grant(self, call_id: int, chunks: int) -> None:
+    def grant(self, call_id: int, credit: int) -> None:
         """Give a stream more credit."""
         call = self._calls.get(call_id)
         if call is not None and call.credit is not None:
-            call.credit.grant(chunks)
+            call.credit.grant(credit)
 
     def run(self) -> None:
         """Run calls on the main thread until `stop`."""
@@ -254,19 +257,25 @@ class Executor:
         del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: ToolCall, run: Run, generator: Generator[Any, None, None]) -> None:
-        """Send the chunks that a generator yields, one for each credit."""
+        """Send the chunks that a generator yields, as far as there is credit."""
         # Interrupts may hit only code that runs inside `run`: an interrupt in the middle of posting a chunk would leave
         # the outbox half-done.
-        assert isinstance(call.credit, SyncCredit)
+        credit = call.credit
+        assert isinstance(credit, SyncCredit)
+        step = partial(self._call_here, next, generator, _END)
         with contextlib.closing(generator):
-            while (value := run(call, self._call_here, next, generator, _END)) is not _END:
+            while (value := run(call, step)) is not _END:
                 # Encoding comes first: while this waits for credit, other calls and threads may change the value.
                 encoded = self._pack(value, "chunk")
-                try:
-                    run(call, call.credit.take)
-                except BaseException:
-                    drop(encoded)
-                    raise
+                cost = cost_of(encoded)
+                if credit.is_left:
+                    credit.take(cost)
+                else:
+                    try:
+                        run(call, credit.take, cost)
+                    except BaseException:
+                        drop(encoded)
+                        raise
                 self._replies.chunk(call.id, encoded)
 
     def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -326,7 +335,7 @@ class Executor:
                 end_forked(self._pid)
                 encoded = self._pack(value, "chunk")
                 try:
-                    await call.credit.take()
+                    await call.credit.take(cost_of(encoded))
                 except BaseException:
                     drop(encoded)
                     raise

@@ -22,7 +22,7 @@ from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import Conversation, Side
+from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
@@ -228,7 +228,7 @@ class LinkEndpoint:
     ) -> PendingRequest:
         """Ask the host on behalf of a call; the link's thread calls `deliver` with the answer.
 
-        With `credit` (in chunks) the answer is a stream: `deliver` gets each chunk and then the end. Raises
+        With `credit` the answer is a stream: `deliver` gets each chunk and then the end. Raises
         `EncodeError`, and `SessionError` in a process that a tool has forked.
         """
         check_process(self._pid)
@@ -237,9 +237,9 @@ class LinkEndpoint:
         self._post(("ask", call_id, (asked, session_id, verb, encoded, deliver, credit)))
         return asked
 
-    def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Let the host send that many more chunks of a stream."""
-        self._post(("grant", 0, (asked, chunks)))
+    def grant(self, asked: PendingRequest, credit: int) -> None:
+        """Give the host more credit for a stream."""
+        self._post(("grant", 0, (asked, credit)))
 
     def drop(self, asked: PendingRequest) -> None:
         """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
@@ -261,7 +261,13 @@ class LinkEndpoint:
 
     def _reply(self, kind: str, call_id: int, content: Any) -> None:
         conversation = self._conversation
-        if kind == "end":
+        if kind == "chunk" or kind == "result":
+            body, buffers = content
+            send = conversation.chunk if kind == "chunk" else conversation.result
+            send(call_id, body, NO_AREA if buffers is None else self._transfers.ref(buffers))
+            if buffers is not None:
+                buffers.release()
+        elif kind == "end":
             conversation.end(call_id)
         elif kind == "error":
             conversation.error(call_id, codec.encode_plain(content))
@@ -269,15 +275,8 @@ class LinkEndpoint:
             self._ask(*content)
         elif kind == "grant":
             self._grant(*content)
-        elif kind == "drop":
-            if conversation.is_open(content.id):
-                conversation.cancel(content.id)
-        else:
-            body, buffers = content
-            send = conversation.result if kind == "result" else conversation.chunk
-            send(call_id, body, self._transfers.ref(buffers))
-            if buffers is not None:
-                buffers.release()
+        elif kind == "drop" and conversation.is_open(content.id):
+            conversation.cancel(content.id)
 
     def _ask(
         self,
@@ -295,6 +294,6 @@ class LinkEndpoint:
             buffers.release()
         self._asked[asked.id] = session_id, deliver
 
-    def _grant(self, asked: PendingRequest, chunks: int) -> None:
+    def _grant(self, asked: PendingRequest, credit: int) -> None:
         if self._conversation.is_open(asked.id):
-            self._conversation.grant(asked.id, chunks)
+            self._conversation.grant(asked.id, credit)

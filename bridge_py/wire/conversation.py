@@ -10,9 +10,12 @@ The life of a call, seen from the side that opened it (the other side's view is 
     state        may send                may receive                  next state
     -----        --------                -----------                  ----------
     plain        CANCEL, RECALL          RESULT, ERROR                over
-    streaming    CANCEL, RECALL, CREDIT  CHUNK (one credit each)      streaming
+    streaming    CANCEL, RECALL, CREDIT  CHUNK (if credit is left)    streaming
                                          END, ERROR                   over
     over         nothing                 nothing
+
+Each chunk costs its sender credit according to its size (`credit_of`). A chunk may be sent while any credit is left, so
+that one of any size can go; it then leaves a debt.
 
 Only the serving side ends a call, exactly once, cancelled or not: the frame that ends it proves that no
 code of the call runs any more. CANCEL, RECALL and CREDIT may cross that frame on the wire, so the
@@ -30,11 +33,21 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import BATCH_BYTES, BATCH_FRAMES, Frame, Kind, decode_batch, encode_frame
+from .frames import (
+    BATCH_BYTES,
+    BATCH_FRAMES,
+    Frame,
+    Kind,
+    credit_for,
+    credit_of,
+    decode_batch,
+    encode_chunk,
+    encode_frame,
+)
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-_PLAIN: Final = -1
+_PLAIN: Final = -(1 << 64)  # no debt is that large
 
 
 class Side(Enum):
@@ -86,8 +99,8 @@ class Conversation:
         self._next_id: int = side.value
         self._peer_parity = 1 - side.value % 2
         self._last_peer_id = 0
-        self._opened: dict[int, int] = {}  # call id -> chunks the peer may still send, or _PLAIN
-        self._served: dict[int, int] = {}  # call id -> chunks we may still send, or _PLAIN
+        self._opened: dict[int, int] = {}  # call id -> credit that the peer has, or _PLAIN
+        self._served: dict[int, int] = {}  # call id -> credit that we have, or _PLAIN
         self._said_hello = self._heard_hello = False
         self._said_goodbye = self._heard_goodbye = False
         self._out: list[bytes] = []
@@ -134,7 +147,7 @@ class Conversation:
         credit: int | None = None,
         area: BufferRef = NO_AREA,
     ) -> int:
-        """Open a call and return its id: a plain one, or a stream if `credit` (chunks) is given.
+        """Open a call and return its id: a plain one, or a stream if `credit` is given.
 
         Raises `FrameTooLarge` if the arguments do not fit into a frame.
         """
@@ -153,14 +166,14 @@ class Conversation:
         self._opened[call_id] = _PLAIN if credit is None else credit
         return call_id
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        """Allow the peer that many more chunks of a stream we opened."""
+    def grant(self, call_id: int, credit: int) -> None:
+        """Give the peer that much more credit for a stream we opened."""
         allowance = self._opened.get(call_id, _PLAIN)
-        if allowance == _PLAIN or chunks < 0:
-            raise LocalProtocolError(f"call {call_id} is no open stream of ours, or {chunks} is negative")
-        if chunks:
-            self._send(Frame(Kind.CREDIT, call_id, number=chunks))
-            self._opened[call_id] = allowance + chunks
+        if allowance == _PLAIN or credit < 0:
+            raise LocalProtocolError(f"call {call_id} is no open stream of ours, or {credit} is negative")
+        if credit:
+            self._send(Frame(Kind.CREDIT, call_id, number=credit))
+            self._opened[call_id] = allowance + credit
 
     def cancel(self, call_id: int) -> None:
         """Ask the peer to stop a call we opened; it still ends the call itself."""
@@ -185,12 +198,17 @@ class Conversation:
         del self._served[call_id]
 
     def chunk(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
-        """Send a chunk of a stream; costs one credit."""
+        """Send a chunk of a stream, which costs credit."""
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
-        self._send(_loaded(Frame(Kind.CHUNK, call_id, body=body), area))
-        self._served[call_id] = credit - 1
+        if area is NO_AREA:
+            self._out.append(self._checked(encode_chunk(call_id, body)))
+            self._served[call_id] = credit - credit_for(len(body))
+        else:
+            chunk = _loaded(Frame(Kind.CHUNK, call_id, body=body), area)
+            self._send(chunk)
+            self._served[call_id] = credit - credit_of(chunk)
 
     def end(self, call_id: int) -> None:
         """End a stream."""
@@ -238,6 +256,10 @@ class Conversation:
     def is_open(self, call_id: int) -> bool:
         """Whether a call that this side opened has not been ended by the peer."""
         return call_id in self._opened
+
+    def has_credit(self, call_id: int) -> bool:
+        """Whether the peer takes another chunk of a stream that it opened."""
+        return self._served.get(call_id, _PLAIN) > 0
 
     @property
     def open_calls(self) -> int:
@@ -324,7 +346,8 @@ class Conversation:
         allowance = self._opened.get(frame.call_id, _PLAIN)
         if allowance <= 0:
             raise RemoteProtocolError(f"a chunk for call {frame.call_id}, which is no open stream with credit left")
-        self._opened[frame.call_id] = allowance - 1
+        frame.number = cost = credit_of(frame)
+        self._opened[frame.call_id] = allowance - cost
         return True
 
     def _peer_granted(self, frame: Frame) -> bool:
@@ -368,7 +391,9 @@ class Conversation:
     def _encode(self, frame: Frame) -> bytes:
         if frame.kind != Kind.HELLO and not self._said_hello:
             raise LocalProtocolError("hello comes first")
-        data = encode_frame(frame)
+        return self._checked(encode_frame(frame))
+
+    def _checked(self, data: bytes) -> bytes:
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
         return data

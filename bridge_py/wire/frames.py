@@ -20,6 +20,7 @@ _HEAD_BYTES: Final = 4
 BATCH_BYTES: Final = 4 * 1024 * 1024
 BATCH_FRAMES: Final = 1_000
 MOST_FRAMES: Final = 5_000
+_CREDIT_BYTES: Final = 4096
 
 
 class Kind(IntEnum):
@@ -50,10 +51,10 @@ class Frame(msgspec.Struct, gc=False):
     """One step of a conversation.
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
-    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the chunks granted
-    on CREDIT, the pieces asked for on FETCH, and an opaque number on PING and PONG. The large buffers of a
-    value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes, and `descriptor` (plus
-    one; 0 for none) and `segment` say where the area is in shared memory.
+    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the credit that CREDIT grants, the
+    pieces asked for on FETCH, and an opaque number on PING and PONG. On a CHUNK that has come it is the credit that it
+    has cost. The large buffers of a value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes,
+    and `descriptor` (plus one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
     kind: int
@@ -135,6 +136,25 @@ def _encode_loan(frame: Frame) -> list[bytes]:
         segment = frame.segment.encode()
         parts += (b"\x5a", _varint(len(segment)), segment)
     return parts
+
+
+def encode_chunk(call_id: int, body: bytes) -> bytes:
+    """Encode a chunk with a body and no area, as `encode_frame` does, in a third of the time."""
+    content = b"\x08%b\x10\x06\x32%b%b" % (_varint(call_id), _varint(len(body)), body)
+    return b"\x0a%b%b" % (_varint(len(content)), content)
+
+
+def credit_for(size: int) -> int:
+    """The credit that a chunk of that many bytes costs: one for each 4 KiB that it has begun, and one at least."""
+    return -(-size // _CREDIT_BYTES) or 1
+
+
+def credit_of(chunk: Frame) -> int:
+    """The credit that a chunk costs."""
+    size = len(chunk.body)
+    if chunk.size or chunk.attached:
+        size += max(chunk.size, len(chunk.attached))  # a hostile sender may give both
+    return -(-size // _CREDIT_BYTES) or 1
 
 
 def encode_batch(frames: list[Frame]) -> bytes:

@@ -91,7 +91,7 @@ class Call:
         self.is_late = False  # its deadline has passed, or it is unwanted
         self.is_unwanted = False  # the call that it was made for has been stopped
         self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
-        self.credit = credit  # of a stream: chunks granted at the start
+        self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.parent = parent  # the call whose host tool made this one
         self.order = 0  # its position among all calls, given by the scheduler
@@ -239,8 +239,8 @@ class CallWorker(Protocol):
     def recall(self, call: Call) -> None:
         """Ask the worker to give back a call if it has not started it."""
 
-    def grant(self, call: Call, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def grant(self, call: Call, credit: int) -> None:
+        """Give a stream more credit."""
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Cancel the host's work for a call that has ended in this worker, and call `then` when that work is over."""

@@ -166,8 +166,11 @@ class LinkConnection(Connection):
 
     def _handle_some(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self._late and time.monotonic() < until:
-            self._route(self._late.popleft())
+        while self._late:
+            for _ in range(min(_FRAMES_AT_ONCE, len(self._late))):
+                self._route(self._late.popleft())
+            if time.monotonic() >= until:
+                break
 
     def next_batch(self) -> bytes:
         """The next bytes to send; empty if there are none."""
@@ -209,8 +212,8 @@ class LinkConnection(Connection):
         self.conversation.recall(call_id)
         self.flush()
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        self.conversation.grant(call_id, chunks)
+    def grant(self, call_id: int, credit: int) -> None:
+        self.conversation.grant(call_id, credit)
         self.flush()
 
     def is_open(self, call_id: int) -> bool:
@@ -241,7 +244,7 @@ class LinkConnection(Connection):
             case Kind.CANCEL:
                 self._requests.cancel(frame.call_id)
             case Kind.CREDIT:
-                self._requests.grant(frame.call_id, frame.number)
+                self._requests.granted(frame.call_id)
             case Kind.RECALL:
                 raise RemoteProtocolError("a worker does not call anything back")
             case Kind.HELLO:

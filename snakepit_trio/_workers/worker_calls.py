@@ -154,10 +154,10 @@ class WorkerCalls(ABC):
         if self._connection is not None and self._is_open(call):
             self._connection.recall(call.id)
 
-    def grant(self, call: Call, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def grant(self, call: Call, credit: int) -> None:
+        """Give a stream more credit."""
         if self._connection is not None and self._is_open(call):
-            self._connection.grant(call.id, chunks)
+            self._connection.grant(call.id, credit)
 
     def _is_open(self, call: Call) -> bool:
         return self._connection is not None and call.id in self.calls and self._connection.is_open(call.id)
@@ -186,13 +186,13 @@ class WorkerCalls(ABC):
 
     def _take(self, frame: Frame) -> None:
         match frame.kind:
-            case Kind.RESULT | Kind.END | Kind.ERROR:
-                self._ends(frame)
             case Kind.CHUNK:
                 call = self.calls.get(frame.call_id)
                 if call is not None and not call.abandoned:
                     call.chunks.append(frame)
                     call.wake()
+            case Kind.RESULT | Kind.END | Kind.ERROR:
+                self._ends(frame)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:

@@ -117,7 +117,7 @@ class Attacks:
             batch = encode_batch([frame])
             data = head_of(batch) + batch
             while True:
-                self.write(data * (65_536 // len(data)))
+                self.write(data * max(1, 65_536 // len(data)))
 
     def pongs(self, _call_id: int) -> None:
         self._flood(iter([Frame(Kind.PONG, number=1)]))
@@ -194,6 +194,15 @@ class Attacks:
         self.say(ask(2, call_id, "list_variables", "*"))
         threading.Thread(target=self._flood, args=[iter([Frame(Kind.CANCEL, 2)])]).start()
         CHANNEL[0].shutdown(socket.SHUT_RDWR)
+
+    def many_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, body=b"\xc0")]))
+
+    def large_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, body=codec.encode_plain("x" * 400_000))]))
+
+    def attached_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, number=1, body=b"\xc0", attached=bytes(400_000))]))
 
     def evil_error(self, call_id: int) -> None:
         trace = f"Traceback:\n\tline 1\n{EVIL}\n"
