@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_py.wire.errors import RemoteProtocolError
-from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch, encode_chunk, encode_frame
+from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 from bridge_py.wire.messages.snakepit import bridge
 
 _numbers = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1))
@@ -62,11 +62,6 @@ def test_the_bytes_are_those_of_betterproto2(batch: list[Frame]) -> None:
     assert ours == bytes(theirs)
     assert decode_batch(bytes(theirs)) == batch
     assert bridge.Batch.parse(ours) == theirs
-
-
-@given(st.integers(1, 2**64 - 1), st.integers(1, 70_000).map(bytes) | st.binary(min_size=1, max_size=400))
-def test_chunks_are_encoded_like_other_frames(call_id: int, body: bytes) -> None:
-    assert encode_chunk(call_id, body) == encode_frame(Frame(Kind.CHUNK, call_id, body=body))
 
 
 @given(frames, st.integers(13, 500), st.binary(max_size=50))

@@ -33,17 +33,7 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import (
-    BATCH_BYTES,
-    BATCH_FRAMES,
-    Frame,
-    Kind,
-    credit_for,
-    credit_of,
-    decode_batch,
-    encode_chunk,
-    encode_frame,
-)
+from .frames import BATCH_BYTES, BATCH_FRAMES, CHUNK, Frame, Kind, credit_of, decode_batch, encode_frame
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -202,13 +192,9 @@ class Conversation:
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
-        if area is NO_AREA:
-            self._out.append(self._checked(encode_chunk(call_id, body)))
-            self._served[call_id] = credit - credit_for(len(body))
-        else:
-            chunk = _loaded(Frame(Kind.CHUNK, call_id, body=body), area)
-            self._send(chunk)
-            self._served[call_id] = credit - credit_of(chunk)
+        chunk = Frame(CHUNK, call_id, body=body)
+        self._out.append(self._encode(chunk if area is NO_AREA else _loaded(chunk, area)))
+        self._served[call_id] = credit - credit_of(chunk)
 
     def end(self, call_id: int) -> None:
         """End a stream."""
@@ -391,9 +377,7 @@ class Conversation:
     def _encode(self, frame: Frame) -> bytes:
         if frame.kind != Kind.HELLO and not self._said_hello:
             raise LocalProtocolError("hello comes first")
-        return self._checked(encode_frame(frame))
-
-    def _checked(self, data: bytes) -> bytes:
+        data = encode_frame(frame)
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
         return data

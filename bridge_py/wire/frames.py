@@ -47,6 +47,10 @@ class Kind(IntEnum):
     RETURNED = 19
 
 
+# Python 3.11 takes as long to look up an enum's member as to call a function.
+CHUNK: Final = int(Kind.CHUNK)
+
+
 class Frame(msgspec.Struct, gc=False):
     """One step of a conversation.
 
@@ -136,12 +140,6 @@ def _encode_loan(frame: Frame) -> list[bytes]:
         segment = frame.segment.encode()
         parts += (b"\x5a", _varint(len(segment)), segment)
     return parts
-
-
-def encode_chunk(call_id: int, body: bytes) -> bytes:
-    """Encode a chunk with a body and no area, as `encode_frame` does, in a third of the time."""
-    content = b"\x08%b\x10\x06\x32%b%b" % (_varint(call_id), _varint(len(body)), body)
-    return b"\x0a%b%b" % (_varint(len(content)), content)
 
 
 def credit_for(size: int) -> int:
