@@ -26,6 +26,7 @@ from bridge_py.wire.conversation import Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from bridge_py.wire.frames import Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
+from bridge_py.wire.packed import PACKED
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
@@ -161,6 +162,7 @@ class LinkEndpoint:
         self._transfers.peer_decompresses = hello.zstd and is_available()
         if self.open_lane is not None and hello.lane:
             self._use(self.open_lane())
+            self._conversation.format = PACKED
 
     def _withdraw(self, frame: Frame) -> None:
         self._transfers.discard(frame.call_id)

@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import BATCH_BYTES, BATCH_FRAMES, Frame, Kind, decode_batch, encode_frame
+from .frames import BATCH_BYTES, BATCH_FRAMES, PROTOBUF, Format, Frame, Kind
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -79,6 +79,8 @@ class Conversation:
         max_served: int | None = None,
     ) -> None:
         self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
+        #: How frames become bytes, on this carrier.
+        self.format: Format = PROTOBUF
         self._max_frame = max_frame
         self._max_frames = max_frames
         self._max_served = max_served
@@ -213,7 +215,7 @@ class Conversation:
             self._send(Frame(Kind.GOODBYE))
 
     def data_to_send(self) -> bytes:
-        """Return the frames since the last time, as one `Batch`; empty bytes if there are none.
+        """Return the frames since the last time, as one batch; empty bytes if there are none.
 
         The batch has at most one piece of a lent area, behind all urgent frames, so that no frame waits for many
         pieces. Frames that are not urgent wait for a batch with other frames. If there is more than a batch may hold,
@@ -225,7 +227,7 @@ class Conversation:
             return b""
         frames = self._out + self._along
         end = 1 if len(frames) == 1 else _end_of_batch(frames)
-        data = b"".join(frames[:end])  # if anything was raised until here, no frame is lost
+        data = self.format.join(frames[:end])  # if anything was raised until here, no frame is lost
         self._out[:] = frames[end:]
         self._along.clear()
         return data
@@ -247,13 +249,13 @@ class Conversation:
     # Frames from the peer.
 
     def receive(self, data: bytes) -> list[Frame]:
-        """Take a `Batch` from the peer and return its frames, checked, in order.
+        """Take a batch from the peer and return its frames, checked, in order.
 
         Raises `RemoteProtocolError` at the first frame that breaks a rule; do not use the conversation
         after that.
         """
         frames = []
-        for frame in decode_batch(data, self._max_frame, self._max_frames):
+        for frame in self.format.decode(data, self._max_frame, self._max_frames):
             receiver = self._receivers.get(frame.kind)
             if receiver is None:
                 raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
@@ -368,7 +370,7 @@ class Conversation:
     def _encode(self, frame: Frame) -> bytes:
         if frame.kind != Kind.HELLO and not self._said_hello:
             raise LocalProtocolError("hello comes first")
-        data = encode_frame(frame)
+        data = self.format.encode(frame)
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
         return data

@@ -8,12 +8,18 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
 from .errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    _Area = bytes | memoryview
+else:
+    _Area = bytes  # of the two, msgspec decodes one
 
 _HEAD_BYTES: Final = 4
 # A side sends no larger batch, unless a single frame is larger. It takes batches that are somewhat larger.
@@ -46,7 +52,10 @@ class Kind(IntEnum):
     RETURNED = 19
 
 
-class Frame(msgspec.Struct, gc=False):
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Frame(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
     """One step of a conversation.
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
@@ -56,16 +65,16 @@ class Frame(msgspec.Struct, gc=False):
     one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
-    kind: int
-    call_id: int = 0
+    kind: _Number
+    call_id: _Number = 0
     name: str = ""
     session_id: str = ""
-    number: int = 0
+    number: _Number = 0
     body: bytes = b""
-    attached: bytes | memoryview = b""
-    loan: int = 0
-    size: int = 0
-    descriptor: int = 0
+    attached: _Area = b""
+    loan: _Number = 0
+    size: _Number = 0
+    descriptor: _Number = 0
     segment: str = ""
 
 
@@ -241,6 +250,17 @@ def _skip(data: bytes, at: int, tag: int) -> int:
     if at + size > len(data):
         raise RemoteProtocolError("a field runs over the end of its batch")
     return at + size
+
+
+class Format(NamedTuple):
+    """How frames become bytes: one frame, a batch of encoded frames, and back, as `decode_batch` does."""
+
+    encode: Callable[[Frame], bytes]
+    join: Callable[[Sequence[bytes]], bytes]
+    decode: Callable[[bytes, int | None, int | None], list[Frame]]
+
+
+PROTOBUF: Final = Format(encode_frame, b"".join, decode_batch)
 
 
 # On a lane, four bytes before each batch say its size, the least significant byte first.

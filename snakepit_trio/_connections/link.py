@@ -19,6 +19,7 @@ from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
+from bridge_py.wire.packed import PACKED
 from bridge_py.wire.readable import readable
 from snakepit_trio._calls.call import Call
 from snakepit_trio._requests.worker_requests import WorkerRequests
@@ -256,6 +257,7 @@ class LinkConnection(Connection):
         tools = tools_of(hello)
         if self.has_lane and hello.lane:
             self.open_lane()
+            self.conversation.format = PACKED
         self._on_ready(Hello(tools, readable(hello.python)))
 
     def _route(self, frame: Frame) -> None:
