@@ -247,7 +247,7 @@ class Executor:
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                encoded = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
+                encoded = self._pack(run(call, self._call_here, call.tool.function, (), kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, encoded)
@@ -259,7 +259,7 @@ class Executor:
         # the outbox half-done.
         assert isinstance(call.credit, SyncCredit)
         with contextlib.closing(generator):
-            while (value := run(call, self._call_here, next, generator, _END)) is not _END:
+            while (value := run(call, self._call_here, next, (generator, _END), {})) is not _END:
                 # Encoding comes first: while this waits for credit, other calls and threads may change the value.
                 encoded = self._pack(value, "chunk")
                 try:
@@ -269,7 +269,7 @@ class Executor:
                     raise
                 self._replies.chunk(call.id, encoded)
 
-    def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _call_here(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of user code. A child process that it forks ends with it, and runs no later code of ours."""
         try:
             return function(*args, **kwargs)

@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import BATCH_BYTES, BATCH_FRAMES, PROTOBUF, Format, Frame, Kind
+from .frames import BATCH_BYTES, BATCH_FRAMES, CALL, PROTOBUF, RESULT, STREAM, Format, Frame, Kind
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -145,8 +145,9 @@ class Conversation:
         if credit is not None and credit < 0:
             raise LocalProtocolError(f"a stream cannot begin with a credit of {credit}")
         call_id = self._next_id
-        kind = Kind.CALL if credit is None else Kind.STREAM
-        said = [self._encode(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))]
+        kind = CALL if credit is None else STREAM
+        frame = Frame(kind, call_id, name, session_id, timeout_us, body)
+        said = [self._encode(frame if area is NO_AREA else _loaded(frame, area))]
         if credit:
             said.append(self._encode(Frame(Kind.CREDIT, call_id, number=credit)))
         # From here on nothing can fail: a call is opened whole, or not at all.
@@ -176,7 +177,8 @@ class Conversation:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
-        self._send(_loaded(Frame(Kind.RESULT, call_id, body=body), area))
+        frame = Frame(RESULT, call_id, body=body)
+        self._out.append(self._encode(frame if area is NO_AREA else _loaded(frame, area)))
         del self._served[call_id]
 
     def error(self, call_id: int, body: bytes) -> None:
@@ -304,7 +306,7 @@ class Conversation:
                 f"call {call_id} was opened while {self._max_served} others have no answer yet (max_asks)"
             )
         self._last_peer_id = call_id
-        self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
+        self._served[call_id] = _PLAIN if frame.kind == CALL else 0
         return True
 
     def _peer_ended_plain(self, frame: Frame) -> bool:
@@ -368,7 +370,7 @@ class Conversation:
         return piece
 
     def _encode(self, frame: Frame) -> bytes:
-        if frame.kind != Kind.HELLO and not self._said_hello:
+        if not self._said_hello and frame.kind != Kind.HELLO:
             raise LocalProtocolError("hello comes first")
         data = self.format.encode(frame)
         if len(data) > self._max_frame:
@@ -377,9 +379,8 @@ class Conversation:
 
 
 def _loaded(frame: Frame, area: BufferRef) -> Frame:
-    if area is not NO_AREA:
-        frame.attached, frame.loan = area.attached, area.loan
-        frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
+    frame.attached, frame.loan = area.attached, area.loan
+    frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
     return frame
 
 

@@ -52,6 +52,12 @@ class Kind(IntEnum):
     RETURNED = 19
 
 
+# The kinds that each call needs. Python 3.11 takes as long to look up an enum's member as to call a function.
+CALL: Final = int(Kind.CALL)
+STREAM: Final = int(Kind.STREAM)
+RESULT: Final = int(Kind.RESULT)
+ERROR: Final = int(Kind.ERROR)
+
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
 

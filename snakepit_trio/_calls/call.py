@@ -80,7 +80,7 @@ class Call:
     ) -> None:
         self.name = name
         self.affinity: Affinity = affinity  # how it keeps to the worker of its session
-        self.body, self.buffers = encoded
+        self.body, self.buffers = encoded.body, encoded.buffers
         self.size = len(self.body)  # bytes; `SharedCopies` bounds its large buffers
         self.session_id = session_id
         now = trio.current_time()

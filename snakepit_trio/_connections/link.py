@@ -256,8 +256,8 @@ class LinkConnection(Connection):
         self.transfers.peer_decompresses = hello.zstd and is_available()
         tools = tools_of(hello)
         if self.has_lane and hello.lane:
-            self.open_lane()
             self.conversation.format = PACKED
+            self.open_lane()
         self._on_ready(Hello(tools, readable(hello.python)))
 
     def _route(self, frame: Frame) -> None:
