@@ -250,7 +250,7 @@ class Executor:
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                encoded = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
+                encoded = self._pack(run(call, self._call_here, call.tool.function, (), kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, encoded)
@@ -262,7 +262,7 @@ class Executor:
         # the outbox half-done.
         credit = call.credit
         assert isinstance(credit, SyncCredit)
-        step = partial(self._call_here, next, generator, _END)
+        step = partial(self._call_here, next, (generator, _END), {})
         with contextlib.closing(generator):
             while (value := run(call, step)) is not _END:
                 # Encoding comes first: while this waits for credit, other calls and threads may change the value.
@@ -278,7 +278,7 @@ class Executor:
                         raise
                 self._replies.chunk(call.id, encoded)
 
-    def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _call_here(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of user code. A child process that it forks ends with it, and runs no later code of ours."""
         try:
             return function(*args, **kwargs)

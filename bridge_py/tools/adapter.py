@@ -264,7 +264,9 @@ class Tool:
         """
         try:
             converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
-            values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
+            values = msgspec.structs.asdict(converted)
+            if self._optional:
+                values = {name: value for name, value in values.items() if value is not msgspec.UNSET}
             if self.takes_any:
                 values.update(self._convert_rest(given, is_special))
         except InvalidArguments:

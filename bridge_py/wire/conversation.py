@@ -33,7 +33,7 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import BATCH_BYTES, BATCH_FRAMES, CHUNK, Frame, Kind, credit_of, decode_batch, encode_frame
+from .frames import BATCH_BYTES, BATCH_FRAMES, CALL, CHUNK, PROTOBUF, RESULT, STREAM, Format, Frame, Kind, credit_of
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -82,6 +82,8 @@ class Conversation:
         max_served: int | None = None,
     ) -> None:
         self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
+        #: How frames become bytes, on this carrier.
+        self.format: Format = PROTOBUF
         self._max_frame = max_frame
         self._max_frames = max_frames
         self._max_served = max_served
@@ -146,8 +148,9 @@ class Conversation:
         if credit is not None and credit < 0:
             raise LocalProtocolError(f"a stream cannot begin with a credit of {credit}")
         call_id = self._next_id
-        kind = Kind.CALL if credit is None else Kind.STREAM
-        said = [self._encode(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))]
+        kind = CALL if credit is None else STREAM
+        frame = Frame(kind, call_id, name, session_id, timeout_us, body)
+        said = [self._encode(frame if area is NO_AREA else _loaded(frame, area))]
         if credit:
             said.append(self._encode(Frame(Kind.CREDIT, call_id, number=credit)))
         # From here on nothing can fail: a call is opened whole, or not at all.
@@ -177,7 +180,8 @@ class Conversation:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
-        self._send(_loaded(Frame(Kind.RESULT, call_id, body=body), area))
+        frame = Frame(RESULT, call_id, body=body)
+        self._out.append(self._encode(frame if area is NO_AREA else _loaded(frame, area)))
         del self._served[call_id]
 
     def error(self, call_id: int, body: bytes) -> None:
@@ -217,7 +221,7 @@ class Conversation:
             self._send(Frame(Kind.GOODBYE))
 
     def data_to_send(self) -> bytes:
-        """Return the frames since the last time, as one `Batch`; empty bytes if there are none.
+        """Return the frames since the last time, as one batch; empty bytes if there are none.
 
         The batch has at most one piece of a lent area, behind all urgent frames, so that no frame waits for many
         pieces. Frames that are not urgent wait for a batch with other frames. If there is more than a batch may hold,
@@ -229,7 +233,7 @@ class Conversation:
             return b""
         frames = self._out + self._along
         end = 1 if len(frames) == 1 else _end_of_batch(frames)
-        data = b"".join(frames[:end])  # if anything was raised until here, no frame is lost
+        data = self.format.join(frames[:end])  # if anything was raised until here, no frame is lost
         self._out[:] = frames[end:]
         self._along.clear()
         return data
@@ -255,13 +259,13 @@ class Conversation:
     # Frames from the peer.
 
     def receive(self, data: bytes) -> list[Frame]:
-        """Take a `Batch` from the peer and return its frames, checked, in order.
+        """Take a batch from the peer and return its frames, checked, in order.
 
         Raises `RemoteProtocolError` at the first frame that breaks a rule; do not use the conversation
         after that.
         """
         frames = []
-        for frame in decode_batch(data, self._max_frame, self._max_frames):
+        for frame in self.format.decode(data, self._max_frame, self._max_frames):
             receiver = self._receivers.get(frame.kind)
             if receiver is None:
                 raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
@@ -310,7 +314,7 @@ class Conversation:
                 f"call {call_id} was opened while {self._max_served} others have no answer yet (max_asks)"
             )
         self._last_peer_id = call_id
-        self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
+        self._served[call_id] = _PLAIN if frame.kind == CALL else 0
         return True
 
     def _peer_ended_plain(self, frame: Frame) -> bool:
@@ -375,18 +379,17 @@ class Conversation:
         return piece
 
     def _encode(self, frame: Frame) -> bytes:
-        if frame.kind != Kind.HELLO and not self._said_hello:
+        if not self._said_hello and frame.kind != Kind.HELLO:
             raise LocalProtocolError("hello comes first")
-        data = encode_frame(frame)
+        data = self.format.encode(frame)
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
         return data
 
 
 def _loaded(frame: Frame, area: BufferRef) -> Frame:
-    if area is not NO_AREA:
-        frame.attached, frame.loan = area.attached, area.loan
-        frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
+    frame.attached, frame.loan = area.attached, area.loan
+    frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
     return frame
 
 

@@ -8,12 +8,18 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
 from .errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    _Area = bytes | memoryview
+else:
+    _Area = bytes  # of the two, msgspec decodes one
 
 _HEAD_BYTES: Final = 4
 # A side sends no larger batch, unless a single frame is larger. It takes batches that are somewhat larger.
@@ -47,11 +53,17 @@ class Kind(IntEnum):
     RETURNED = 19
 
 
-# Python 3.11 takes as long to look up an enum's member as to call a function.
+# The kinds that each call needs. Python 3.11 takes as long to look up an enum's member as to call a function.
+CALL: Final = int(Kind.CALL)
+STREAM: Final = int(Kind.STREAM)
+RESULT: Final = int(Kind.RESULT)
+ERROR: Final = int(Kind.ERROR)
 CHUNK: Final = int(Kind.CHUNK)
 
+_Number = Annotated[int, msgspec.Meta(ge=0)]
 
-class Frame(msgspec.Struct, gc=False):
+
+class Frame(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
     """One step of a conversation.
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
@@ -61,16 +73,16 @@ class Frame(msgspec.Struct, gc=False):
     and `descriptor` (plus one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
-    kind: int
-    call_id: int = 0
+    kind: _Number
+    call_id: _Number = 0
     name: str = ""
     session_id: str = ""
-    number: int = 0
+    number: _Number = 0
     body: bytes = b""
-    attached: bytes | memoryview = b""
-    loan: int = 0
-    size: int = 0
-    descriptor: int = 0
+    attached: _Area = b""
+    loan: _Number = 0
+    size: _Number = 0
+    descriptor: _Number = 0
     segment: str = ""
 
 
@@ -259,6 +271,17 @@ def _skip(data: bytes, at: int, tag: int) -> int:
     if at + size > len(data):
         raise RemoteProtocolError("a field runs over the end of its batch")
     return at + size
+
+
+class Format(NamedTuple):
+    """How frames become bytes: one frame, a batch of encoded frames, and back, as `decode_batch` does."""
+
+    encode: Callable[[Frame], bytes]
+    join: Callable[[Sequence[bytes]], bytes]
+    decode: Callable[[bytes, int | None, int | None], list[Frame]]
+
+
+PROTOBUF: Final = Format(encode_frame, b"".join, decode_batch)
 
 
 # On a lane, four bytes before each batch say its size, the least significant byte first.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -80,9 +79,14 @@ class Dispatcher:
         """Calls that workers have."""
         return sum(len(worker.calls) for worker in self._workers.values())
 
+    @property
+    def has_suspects(self) -> bool:
+        """Whether the last call of any command, or of any session, killed its worker."""
+        return bool(self._taint.deaths)
+
     def is_suspect(self, call: Call) -> bool:
         """Whether the last call of its command, or of its session, killed its worker."""
-        return bool(self._taint.deaths) and any(self._taint.suspects(key) for key in _keys(call))
+        return any(self._taint.suspects(key) for key in _keys(call))
 
     def check_taint(self, call: Call) -> None:
         """Raise `Tainted` if calls of its command, or of its session, are refused."""
@@ -296,9 +300,9 @@ class Dispatcher:
         self._carry_out([(slot, call) for slot, call in self._scheduler.held() if not _is_sent(call)])
 
     def _carry_out(self, assignments: Assignments) -> None:
-        waiting = deque(assignments)
-        while waiting:
-            waiting.extend(self._start(*waiting.popleft()))
+        waiting = list(assignments)
+        for slot, call in waiting:  # and what comes in place of those that fail
+            waiting += self._start(slot, call)
 
     def _start(self, slot: Slot[Call], call: Call) -> Assignments:
         """Send a call. If that fails, returns the assignments that take its place."""
@@ -313,7 +317,7 @@ class Dispatcher:
             if not _is_sent(call):
                 call.finish(None, _failure(call, error))
                 return self._scheduler.unassign(slot, call, trio.current_time())
-        if self._scheduler.is_ahead(slot):
+        if len(slot.calls) > self._concurrency:
             self.stalls.note()
         return ()
 

@@ -103,7 +103,8 @@ class CallRunner:
             if call.failure is not None:
                 call = await self._retry(call, retries)
         finally:
-            self._unload(call)
+            if call.buffers is not None:
+                self._unload(call)
         assert call.final is not None
         response = self._decode(call, call.final)
         return self._adapter.process_response(name, response) if self._has_say else response
@@ -124,7 +125,6 @@ class CallRunner:
         call.claim = claim
         try:
             await self._submit(call)
-            call.join_parent()
             chunks = Chunks(call, window, self._decode, self._time_out)
             try:
                 yield chunks
@@ -138,7 +138,8 @@ class CallRunner:
                 await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             finally:
                 self._forget(call)
-                self._unload(call)
+                if call.buffers is not None:
+                    self._unload(call)
 
     def _new_call(
         self,
@@ -154,7 +155,7 @@ class CallRunner:
             self._run.refuse()
         check_call(name, args, retries)
         args = args or {}
-        session_id = session_id_of(session, name) or ""
+        session_id = "" if session is None else session_id_of(session, name) or ""
         budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
@@ -163,10 +164,12 @@ class CallRunner:
             encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session_id)))
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
-        affinity = self.affinities.get(session_id, self._config.affinity)
-        if session_id and affinity == "hint" and self._dispatcher.keeps_session(session_id):
-            affinity = "strict"
+        affinity: Affinity = self._affinity_of(session_id) if session_id else "hint"
         return Call(name, encoded, session_id, budget, credit, affinity, parent_of_new_calls())
+
+    def _affinity_of(self, session_id: str) -> Affinity:
+        affinity = self.affinities.get(session_id, self._config.affinity)
+        return "strict" if affinity == "hint" and self._dispatcher.keeps_session(session_id) else affinity
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""
@@ -180,6 +183,14 @@ class CallRunner:
         return seconds_of(timeout, repr(name))
 
     async def _submit(self, call: Call) -> None:
+        if call.buffers is not None or self._dispatcher.has_suspects:
+            await self._prepare(call)
+        self._dispatcher.submit(call)
+        self._deadlines.add(call)
+        if call.parent is not None:
+            call.join_parent()
+
+    async def _prepare(self, call: Call) -> None:
         is_suspect = self._dispatcher.is_suspect(call)
         if is_suspect:
             self._dispatcher.check_taint(call)
@@ -187,8 +198,6 @@ class CallRunner:
             await self._copy(call)  # before any wait: the arguments are sent as they were at the call
         if is_suspect:
             await self._until_whole(call)
-        self._dispatcher.submit(call)
-        self._deadlines.add(call)
 
     async def _copy(self, call: Call) -> None:
         assert call.buffers is not None
@@ -198,13 +207,12 @@ class CallRunner:
             await self._time_out(call)
 
     def _unload(self, call: Call) -> None:
-        if call.buffers is not None:
-            self._shared_copies.give_back(call.buffers)
+        assert call.buffers is not None
+        self._shared_copies.give_back(call.buffers)
 
     async def _finish(self, call: Call) -> None:
         try:
             await self._submit(call)
-            call.join_parent()
             while not call.is_over and not call.is_late:
                 await call.wait()
             if not call.is_over:

@@ -17,8 +17,9 @@ from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import Frame, Kind, most_bytes
+from bridge_py.wire.frames import RESULT, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
+from bridge_py.wire.packed import PACKED
 from bridge_py.wire.readable import readable
 from snakepit_trio._calls.call import Call
 from snakepit_trio._requests.worker_requests import WorkerRequests
@@ -140,7 +141,10 @@ class LinkConnection(Connection):
                 self._handle_some(self.seconds_per_turn)
             else:
                 for frame in frames:
-                    self._route(frame)
+                    if frame.kind == RESULT and not frame.loan:  # the only frame of its call, and it is whole
+                        self._on_frame(frame)
+                    else:
+                        self._route(frame)
             if self.conversation.has_data_to_send:
                 self.flush()
         except (ProtocolError, DecodeError):
@@ -258,6 +262,7 @@ class LinkConnection(Connection):
         self.transfers.peer_decompresses = hello.zstd and is_available()
         tools = tools_of(hello)
         if self.has_lane and hello.lane:
+            self.conversation.format = PACKED
             self.open_lane()
         self._on_ready(Hello(tools, readable(hello.python)))
 

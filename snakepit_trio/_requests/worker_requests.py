@@ -250,7 +250,7 @@ class WorkerRequests:
         self._link.flush()
 
     def _say(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
-        body, buffers = encoded
+        body, buffers = encoded.body, encoded.buffers
         say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
         say(frame.call_id, body, self._link.transfers.ref(buffers))
         self._link.flush()
