@@ -183,8 +183,8 @@ def cost_of(encoded: object) -> int:
     """The credit that a value costs as a chunk. A value that no `Packer` has encoded costs 1."""
     if not isinstance(encoded, EncodedValue):
         return 1
-    body, buffers = encoded
-    return credit_for(len(body) if buffers is None else len(body) + buffers.size)
+    size = len(encoded.body)
+    return credit_for(size if encoded.buffers is None else size + encoded.buffers.size)
 
 
 def drop(encoded: object) -> None:
