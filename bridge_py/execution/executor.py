@@ -65,8 +65,7 @@ class ToolCall:
     """One call in the worker."""
 
     __slots__ = (
-        "area", "attempts", "body", "cancelled", "context", "credit", "has_run", "id", "interrupted", "loop", "stop",
-        "tool",
+        "area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "loop", "stop", "tool",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +89,6 @@ class ToolCall:
         if tool.streaming:
             queue = SimpleQueue() if host is None else host.make_queue()
             self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
-        self.has_run = False  # whether some of its code has run
         self.cancelled = False
         self.interrupted = False  # whether the running code has been told
         self.attempts = 0  # attempts to tell it

@@ -49,7 +49,6 @@ class Interruptible(Protocol):
     interrupted: bool
     attempts: int  # how many attempts to interrupt it there were
     loop: RunningLoop | None  # the loop that was asked to cancel it
-    has_run: bool  # whether some of its code has run
 
 
 class MainThreadInterrupts:
@@ -67,9 +66,7 @@ class MainThreadInterrupts:
 
     def run(self, call: Interruptible, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run user code on the main thread; raises `ToolCancelled` if it is interrupted."""
-        if not call.has_run:  # once for all steps of a stream: it costs as much as a step
-            call.has_run = True
-            self._listen()
+        self._listen()
         self._current = call
         try:
             if call.cancelled and not call.interrupted:
