@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 
 from bridge_py.buffers.buffer_sets import EncodedValue, cost_of, drop
 from bridge_py.tools.adapter import Tool
-from bridge_py.tools.context import StateHost
+from bridge_py.tools.context import CallContext, StateHost
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
 from .credit import AsyncCredit, SyncCredit
@@ -82,9 +82,11 @@ class ToolCall:
         self.tool = tool
         self.body = body
         self.area = area
-        clock = time.monotonic if host is None else host.clock
-        deadline = clock() + timeout_us / 1e6 if timeout_us else None
-        self.context = tool.context_class(id, session_id or None, deadline, host)
+        self.context: CallContext | None = None  # if its tool wants one
+        if tool.takes_context:
+            clock = time.monotonic if host is None else host.clock
+            deadline = clock() + timeout_us / 1e6 if timeout_us else None
+            self.context = tool.context_class(id, session_id or None, deadline, host)
         self.credit: SyncCredit | AsyncCredit | None = None
         if tool.streaming:
             queue = SimpleQueue() if host is None else host.make_queue()
@@ -103,13 +105,16 @@ class ToolCall:
 
     def cancel(self) -> None:
         """Mark the call as cancelled, and stop its code if it runs. Only the link's thread may call this."""
-        self.cancelled = self.context._cancelled = True
+        self.cancelled = True
+        context = self.context
+        if context is not None:
+            context._cancelled = True
         # This comes first. While an asynchronous exception is pending for a thread that waits in C, a traced thread of
         # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
-        if self.tool.spec.cancel == "interrupt":
-            self.context._give_up()
+        if context is not None and self.tool.spec.cancel == "interrupt":
+            context._give_up()
         if self.stop is not None and not self.interrupted:
             self.stop()
 

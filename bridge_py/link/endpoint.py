@@ -208,7 +208,8 @@ class LinkEndpoint:
 
     def result(self, call_id: int, encoded: EncodedValue) -> None:
         """Send the result of a call that returned."""
-        self._post(("result", call_id, encoded))
+        self._outbox.append(("result", call_id, encoded))
+        self._driver.post("result")
 
     def error(self, call_id: int, fault: Fault) -> None:
         """Send the error of a call that raised, was cancelled or never started."""

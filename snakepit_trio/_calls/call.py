@@ -40,6 +40,7 @@ class CallState(Enum):
 # Python 3.11 takes as long to look up an enum's member as to call a function.
 _NEW: Final = CallState.NEW
 _OVER: Final = CallState.OVER
+_NO_CHUNKS: Final[deque[Frame]] = deque(maxlen=0)  # of all calls that are no streams
 
 
 class Call:
@@ -61,6 +62,7 @@ class Call:
         "final",
         "id",
         "is_late",
+        "is_over",
         "is_unwanted",
         "name",
         "order",
@@ -95,7 +97,8 @@ class Call:
         self.timeout = timeout
         self.is_late = False  # its deadline has passed, or it is unwanted
         self.is_unwanted = False  # the call that it was made for has been stopped
-        self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
+        self.is_over = False  # it has its outcome: none of its code runs any more
+        self.children: dict[Call, None] | None = None  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.parent = parent  # the call whose host tool made this one
@@ -106,15 +109,10 @@ class Call:
         self.worker: CallWorker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
         self.returns = 0  # how many workers died before they had started it
-        self.chunks: deque[Frame] = deque()
+        self.chunks: deque[Frame] = _NO_CHUNKS if credit is None else deque()
         self.final: Frame | None = None  # the frame that ended it
         self.failure: Exception | None = None  # the error that its caller gets, if it failed
         self._waiter: trio.lowlevel.Task | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the call has its outcome. Then none of its code runs any more."""
-        return self.state is _OVER
 
     def ancestors(self) -> Iterator[Call]:
         """The calls above this one, the nearest first. The host tool of each waits for the call below it."""
@@ -126,19 +124,22 @@ class Call:
     def join_parent(self) -> None:
         """Note the call at its parent: a host tool of the parent waits for it."""
         assert self.parent is not None
+        if self.parent.children is None:
+            self.parent.children = {}
         self.parent.children[self] = None
 
     def leave_parent(self) -> None:
         """Remove the call from its parent: no host tool of the parent waits for it any more."""
         assert self.parent is not None
-        self.parent.children.pop(self, None)
+        if self.parent.children is not None:
+            self.parent.children.pop(self, None)
 
     def stop_children(self) -> None:
         """Stop the calls that its host tools wait for, because these tools are stopped.
 
         No cancellation reaches a host tool that waits in a thread.
         """
-        for child in list(self.children):
+        for child in list(self.children or ()):
             child.is_unwanted = child.is_late = True
             child.wake()
 
@@ -162,6 +163,7 @@ class Call:
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
         """Set the outcome, once, and wake the task that waits."""
         self.state = _OVER
+        self.is_over = True
         self.final = final
         self.failure = failure
         self.wake()
