@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from bridge_py.buffers import buffer_sets, compression, shared_memory, transfers
-from bridge_py.wire import codec, conversation, frames, loans, owning
+from bridge_py.wire import codec, conversation, frames, loans, owning, packed
 from snakepit_trio._calls import (
     abandonment,
     call,
@@ -36,7 +36,7 @@ WAY: Final = frozenset(
         *(shared_copies, streams, ownership),
         *(link, worker_calls),
         *(buffer_sets, transfers, shared_memory, compression),
-        *(codec, conversation, loans, owning, frames),
+        *(codec, conversation, loans, owning, frames, packed),
     )
 )
 # What others do for a call: they start it when a place is free, and hear of its end.

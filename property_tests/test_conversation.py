@@ -16,17 +16,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bridge_py.wire.conversation import Conversation, Side
 from bridge_py.wire.errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.frames import PROTOBUF, Format, Frame, Kind, decode_batch, encode_batch
+from bridge_py.wire.packed import PACKED
 
 TERMINAL = {Kind.RESULT, Kind.ERROR, Kind.END}
+
+
+def _batch_of(frames: list[Frame], format: Format) -> bytes:
+    return format.join([format.encode(frame) for frame in frames])
 
 
 class Joined(RuleBasedStateMachine):
     """A host and a worker, with a line of delayed batches each way."""
 
+    format = PROTOBUF
+
     def __init__(self) -> None:
         super().__init__()
         self.sides = {side: Conversation(side) for side in Side}
+        for conversation in self.sides.values():
+            conversation.format = self.format
         self.lines: dict[Side, deque[bytes]] = {side: deque() for side in Side}
         self.opened: dict[tuple[Side, int], Kind] = {}
         self.credit: dict[tuple[Side, int], int] = {}
@@ -57,6 +66,7 @@ class Joined(RuleBasedStateMachine):
             self.credit[sender, frame.call_id] += frame.number
         elif frame.kind == Kind.CHUNK:
             assert int(frame.body) == self.received[side, frame.call_id]
+            assert frame.number == -(-len(frame.body) // 4096)
             self.received[side, frame.call_id] += 1
         elif frame.kind in TERMINAL:
             self.ended[side, frame.call_id] += 1
@@ -70,16 +80,17 @@ class Joined(RuleBasedStateMachine):
         self.credit[key] = self.sent[key] = self.received[key] = self.ended[key] = 0
 
     @precondition(lambda self: self.serving)
-    @rule(data=st.data(), how=st.sampled_from(["end", "error", "chunk"]))
-    def serve(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["end", "error", "chunk"]), size=st.sampled_from([1, 4096, 4097, 20_000]))
+    def serve(self, data: st.DataObject, how: str, size: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.serving, key=lambda key: (key[0].value, key[1]))))
         opener, call_id = key
         conversation = self.sides[Side.WORKER if opener is Side.HOST else Side.HOST]
         stream = self.serving[key] is Kind.STREAM
         if how == "chunk":
-            if stream and self.credit[key]:
-                conversation.chunk(call_id, str(self.sent[key]).encode())
-                self.credit[key] -= 1
+            if stream and self.credit[key] > 0:
+                body = str(self.sent[key]).encode().rjust(size)
+                conversation.chunk(call_id, body)
+                self.credit[key] -= -(-len(body) // 4096)
                 self.sent[key] += 1
             else:
                 with pytest.raises(LocalProtocolError):
@@ -117,9 +128,9 @@ class Joined(RuleBasedStateMachine):
     def take(self, side: Side, cut: int) -> None:
         if not self.lines[side]:
             return
-        frames = decode_batch(self.lines[side].popleft())
+        frames = self.format.decode(self.lines[side].popleft(), None, None)
         parts = [frames[:cut], frames[cut:]]
-        self.lines[side].extendleft(encode_batch(part) for part in reversed(parts) if part)
+        self.lines[side].extendleft(_batch_of(part, self.format) for part in reversed(parts) if part)
         self._take(side)
 
     @invariant()
@@ -146,8 +157,16 @@ class Joined(RuleBasedStateMachine):
                 self._take(side)
 
 
+class JoinedByALane(Joined):
+    """The same over the frames of a lane."""
+
+    format = PACKED
+
+
 TestJoined = Joined.TestCase
-TestJoined.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestJoinedByALane = JoinedByALane.TestCase
+for _case in (TestJoined, TestJoinedByALane):
+    _case.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 _frames = st.builds(
     Frame,
@@ -176,17 +195,18 @@ def test_any_input_in_any_state_is_taken_or_a_remote_protocol_error(
     assert set(ends) <= {1 + 2 * number for number in range(calls)}
 
 
-@given(st.lists(_frames, min_size=1, max_size=5), st.data())
+@given(st.lists(_frames, min_size=1, max_size=5), st.sampled_from([PROTOBUF, PACKED]), st.data())
 def test_a_batch_that_is_cut_anywhere_is_taken_in_part_or_a_remote_protocol_error(
-    batch: list[Frame], data: st.DataObject
+    batch: list[Frame], format: Format, data: st.DataObject
 ) -> None:
-    whole = encode_batch(batch)
+    whole = _batch_of(batch, format)
     damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
     for _ in range(data.draw(st.integers(0, 2)) if damaged else 0):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     conversation = Conversation(Side.WORKER)
     conversation.hello(b"")
     conversation.receive(encode_batch([Frame(Kind.HELLO)]))
+    conversation.format = format
     with contextlib.suppress(RemoteProtocolError):
         conversation.receive(bytes(damaged))
 

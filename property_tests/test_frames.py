@@ -1,6 +1,11 @@
-"""Property: our frames are, byte for byte, what betterproto2 writes and reads; broken bytes are a protocol error."""
+"""Property: our frames are, byte for byte, what betterproto2 writes and reads; broken bytes are a protocol error.
+
+The frames of a lane arrive as they were sent, and their broken bytes are protocol errors too.
+"""
 
 from __future__ import annotations
+
+import contextlib
 
 import msgspec
 import pytest
@@ -10,6 +15,7 @@ from hypothesis import strategies as st
 from bridge_py.wire.errors import RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 from bridge_py.wire.messages.snakepit import bridge
+from bridge_py.wire.packed import PACKED, decode_packed, join_packed
 
 _numbers = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1))
 _texts = st.text(max_size=200)
@@ -92,6 +98,30 @@ def test_broken_bytes_raise_nothing_else(case: object) -> None:
     except RemoteProtocolError:
         return
     assert all(isinstance(frame, Frame) for frame in decoded)
+
+
+@given(st.lists(frames, max_size=5))
+def test_packed_frames_arrive_as_they_were(batch: list[Frame]) -> None:
+    packed = join_packed([PACKED.encode(frame) for frame in batch])
+    assert decode_packed(packed, 10_000, 6) == batch
+    views = [msgspec.structs.replace(frame, attached=memoryview(frame.attached)) for frame in batch]
+    assert join_packed([PACKED.encode(frame) for frame in views]) == packed
+    assert decode_packed(b"") == []
+
+
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(b"\xdd\0\0\0\1".__add__)))
+def test_bytes_that_are_no_packed_batch_raise_nothing_else(data: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        assert all(isinstance(frame, Frame) for frame in decode_packed(data, 100, 10))
+
+
+def test_packed_frames_over_the_limits_are_refused_before_they_are_read() -> None:
+    three = join_packed([PACKED.encode(Frame(Kind.CALL, 1, body=bytes(70)))] * 3)
+    assert len(decode_packed(three, max_frame=90, max_frames=4)) == 3
+    with pytest.raises(RemoteProtocolError, match=r"a frame of 84 bytes is over the limit of 83 bytes"):
+        decode_packed(three, max_frame=83)
+    with pytest.raises(RemoteProtocolError, match="a batch of 3 frames or more"):
+        decode_packed(three + b"rest", max_frames=3)
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_read() -> None:

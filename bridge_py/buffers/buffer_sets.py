@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import EncodeError
+from bridge_py.wire.frames import credit_for
 from bridge_py.wire.loans import PIECE_BYTES
 
 from .shared_memory import Buffer, Segment, Segments
@@ -143,7 +144,7 @@ def _pieces_of_segment(segment: Segment, size: int) -> Iterator[bytes]:
         yield os.pread(segment.descriptor, min(PIECE_BYTES, size - at), at)
 
 
-class EncodedValue(NamedTuple):
+class EncodedValue(msgspec.Struct, frozen=True, gc=False):
     """A value that is ready to be sent."""
 
     body: bytes
@@ -157,15 +158,23 @@ def encode_value(value: Any, what: str, sizes: Sizes, overhead: int = 0) -> Enco
     they are the value's own buffers.
     """
     encoded = codec.encode(value, what, beside=sizes.beside)
-    buffers = BufferSet(encoded.buffers, encoded.size) if encoded.size else None
-    size = len(encoded.body) + overhead + (0 if buffers is None else buffers.attached_size)
+    size = len(encoded.body) + overhead
+    if encoded.size:
+        return EncodedValue(encoded.body, _buffers_of(encoded, what, size, sizes))
+    if size > sizes.max_frame - FRAME_OVERHEAD:
+        raise _too_large(what, size, 0, sizes)
+    return EncodedValue(encoded.body, None)
+
+
+def _buffers_of(encoded: codec.Encoded, what: str, size: int, sizes: Sizes) -> BufferSet:
+    buffers = BufferSet(encoded.buffers, encoded.size)
+    size += buffers.attached_size
     if size > sizes.max_frame - FRAME_OVERHEAD or encoded.size > sizes.max_area:
-        if buffers is not None:
-            buffers.release()
+        buffers.release()
         raise _too_large(what, size, encoded.size, sizes)
-    if buffers is not None and not buffers.is_large:
+    if not buffers.is_large:
         copy_at_once(buffers, None)
-    return EncodedValue(encoded.body, buffers)
+    return buffers
 
 
 def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
@@ -176,6 +185,14 @@ def copy_at_once(buffers: BufferSet, segments: Segments | None) -> None:
     except BaseException:
         buffers.release()
         raise
+
+
+def cost_of(encoded: object) -> int:
+    """The credit that a value costs as a chunk. A value that no `Packer` has encoded costs 1."""
+    if not isinstance(encoded, EncodedValue):
+        return 1
+    size = len(encoded.body)
+    return credit_for(size if encoded.buffers is None else size + encoded.buffers.size)
 
 
 def drop(encoded: object) -> None:

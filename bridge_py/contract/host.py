@@ -80,7 +80,7 @@ class ContractHost:
         self._loop.call_soon_threadsafe(self._start, asked, session_id, verb, arguments, deliver, credit)
         return asked
 
-    def grant(self, asked: PendingRequest, chunks: int) -> None:
+    def grant(self, asked: PendingRequest, credit: int) -> None:
         """Do nothing: the contract has no streams from the host."""
 
     def drop(self, asked: PendingRequest) -> None:

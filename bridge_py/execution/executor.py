@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from mmap import mmap
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
-from bridge_py.buffers.buffer_sets import EncodedValue, drop
+from bridge_py.buffers.buffer_sets import EncodedValue, cost_of, drop
 from bridge_py.tools.adapter import Tool
-from bridge_py.tools.context import StateHost
+from bridge_py.tools.context import CallContext, StateHost
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled, fault_of
 
 from .credit import AsyncCredit, SyncCredit
@@ -81,9 +82,11 @@ class ToolCall:
         self.tool = tool
         self.body = body
         self.area = area
-        clock = time.monotonic if host is None else host.clock
-        deadline = clock() + timeout_us / 1e6 if timeout_us else None
-        self.context = tool.context_class(id, session_id or None, deadline, host)
+        self.context: CallContext | None = None  # if its tool wants one
+        if tool.takes_context:
+            clock = time.monotonic if host is None else host.clock
+            deadline = clock() + timeout_us / 1e6 if timeout_us else None
+            self.context = tool.context_class(id, session_id or None, deadline, host)
         self.credit: SyncCredit | AsyncCredit | None = None
         if tool.streaming:
             queue = SimpleQueue() if host is None else host.make_queue()
@@ -102,13 +105,16 @@ class ToolCall:
 
     def cancel(self) -> None:
         """Mark the call as cancelled, and stop its code if it runs. Only the link's thread may call this."""
-        self.cancelled = self.context._cancelled = True
+        self.cancelled = True
+        context = self.context
+        if context is not None:
+            context._cancelled = True
         # This comes first. While an asynchronous exception is pending for a thread that waits in C, a traced thread of
         # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
         if isinstance(self.credit, SyncCredit):
             self.credit.close()
-        if self.tool.spec.cancel == "interrupt":
-            self.context._give_up()
+        if context is not None and self.tool.spec.cancel == "interrupt":
+            context._give_up()
         if self.stop is not None and not self.interrupted:
             self.stop()
 
@@ -176,11 +182,11 @@ class Executor:
         """Give a call back to the host if it has not started."""
         self._withdraw(call_id, NOT_STARTED)
 
-    def grant(self, call_id: int, chunks: int) -> None:
+    def grant(self, call_id: int, credit: int) -> None:
         """Give a stream more credit."""
         call = self._calls.get(call_id)
         if call is not None and call.credit is not None:
-            call.credit.grant(chunks)
+            call.credit.grant(credit)
 
     def run(self) -> None:
         """Run calls on the main thread until `stop`."""
@@ -247,29 +253,35 @@ class Executor:
             if call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                encoded = self._pack(run(call, self._call_here, call.tool.function, **kwargs), "result")
+                encoded = self._pack(run(call, self._call_here, call.tool.function, (), kwargs), "result")
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, encoded)
         del error  # its traceback refers to this frame, and to shared memory that the host wants back
 
     def _drain(self, call: ToolCall, run: Run, generator: Generator[Any, None, None]) -> None:
-        """Send the chunks that a generator yields, one for each credit."""
+        """Send the chunks that a generator yields, as far as there is credit."""
         # Interrupts may hit only code that runs inside `run`: an interrupt in the middle of posting a chunk would leave
         # the outbox half-done.
-        assert isinstance(call.credit, SyncCredit)
+        credit = call.credit
+        assert isinstance(credit, SyncCredit)
+        step = partial(self._call_here, next, (generator, _END), {})
         with contextlib.closing(generator):
-            while (value := run(call, self._call_here, next, generator, _END)) is not _END:
+            while (value := run(call, step)) is not _END:
                 # Encoding comes first: while this waits for credit, other calls and threads may change the value.
                 encoded = self._pack(value, "chunk")
-                try:
-                    run(call, call.credit.take)
-                except BaseException:
-                    drop(encoded)
-                    raise
+                cost = cost_of(encoded)
+                if credit.is_left:
+                    credit.take(cost)
+                else:
+                    try:
+                        run(call, credit.take, cost)
+                    except BaseException:
+                        drop(encoded)
+                        raise
                 self._replies.chunk(call.id, encoded)
 
-    def _call_here(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _call_here(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of user code. A child process that it forks ends with it, and runs no later code of ours."""
         try:
             return function(*args, **kwargs)
@@ -326,7 +338,7 @@ class Executor:
                 end_forked(self._pid)
                 encoded = self._pack(value, "chunk")
                 try:
-                    await call.credit.take()
+                    await call.credit.take(cost_of(encoded))
                 except BaseException:
                     drop(encoded)
                     raise

@@ -18,7 +18,7 @@ T = TypeVar("T")
 #: Code that asks the host, for a thread or for a coroutine: it yields (verb, arguments) and is sent an `Answer`.
 Questions = Generator[tuple[str, tuple[Any, ...]], "Answer", T]
 Deliver = Callable[["Answer | None"], None]
-_WINDOW: Final = 16  # chunks of a stream that may be under way
+_WINDOW: Final = 64  # the credit of a stream: chunks of up to 4 KiB that may be under way
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -68,13 +68,13 @@ class Host(Protocol):
     ) -> PendingRequest:
         """Ask the host on behalf of a call; the thread of the connection calls `deliver` with the answer.
 
-        With `credit` (in chunks) the answer is a stream: `deliver` gets each chunk and then the end. Raises
+        With `credit` the answer is a stream: `deliver` gets each chunk and then the end. Raises
         `EncodeError`, and `SessionError` in a process that a tool has forked.
         """
         ...
 
-    def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Let the host send that many more chunks of a stream."""
+    def grant(self, asked: PendingRequest, credit: int) -> None:
+        """Give the host more credit for a stream."""
 
     def drop(self, asked: PendingRequest) -> None:
         """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
@@ -130,7 +130,7 @@ class HostClient:
             asked = self._host.ask(self._call_id, self._session_id, verb, arguments, answers.put, _WINDOW)
             taken = 0
             while (answer := answers.get()) is not None and answer.is_chunk:
-                taken = self._took(asked, taken)
+                taken = self._took(asked, taken + answer.frame.number)
                 yield answer.value()
             if answer is None:
                 raise ToolCancelled
@@ -157,7 +157,7 @@ class HostClient:
         try:
             while (answer := await answers.get()).is_chunk:
                 assert asked is not None
-                taken = self._took(asked, taken)
+                taken = self._took(asked, taken + answer.frame.number)
                 yield answer.value()
             asked = None
             _check_end(answer)
@@ -166,9 +166,9 @@ class HostClient:
                 self._host.drop(asked)
 
     def _took(self, asked: PendingRequest, taken: int) -> int:
-        if taken + 1 < _WINDOW // 2:
-            return taken + 1
-        self._host.grant(asked, taken + 1)
+        if taken < _WINDOW // 2:
+            return taken
+        self._host.grant(asked, taken)
         return 0
 
     def close(self) -> None:

@@ -22,10 +22,11 @@ from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
-from bridge_py.wire.conversation import Conversation, Side
+from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
-from bridge_py.wire.frames import Frame, Kind, most_bytes
+from bridge_py.wire.frames import CALL, STREAM, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
+from bridge_py.wire.packed import PACKED
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
@@ -100,8 +101,13 @@ class LinkEndpoint:
 
     def receive(self, data: bytes) -> None:
         """Handle bytes from the host. Raises `ProtocolError` or `DecodeError` if the host broke the rules."""
+        executor = self._executor
+        assert executor is not None
         for frame in self._conversation.receive(data):
-            self._handle(frame)
+            if frame.kind == CALL and not frame.loan:  # a new call, which waits for nothing
+                self._opened(frame, executor)
+            else:
+                self._handle(frame, executor)
         if self._conversation.has_data_to_send:
             self._driver.flush()
 
@@ -123,9 +129,7 @@ class LinkEndpoint:
 
     # Frames from the host.
 
-    def _handle(self, frame: Frame) -> None:
-        executor = self._executor
-        assert executor is not None
+    def _handle(self, frame: Frame, executor: Executor) -> None:
         match frame.kind:
             case Kind.CALL | Kind.STREAM | Kind.CREDIT | Kind.RESULT | Kind.ERROR | Kind.CHUNK | Kind.END:
                 self._transfers.receive(frame)
@@ -160,6 +164,7 @@ class LinkEndpoint:
         self._transfers.peer_pid = hello.pid
         self._transfers.peer_decompresses = hello.zstd and is_available()
         if self.open_lane is not None and hello.lane:
+            self._conversation.format = PACKED  # first: other threads read the lane as soon as it is open
             self._use(self.open_lane())
 
     def _withdraw(self, frame: Frame) -> None:
@@ -184,7 +189,7 @@ class LinkEndpoint:
         tool = self._tools.get(frame.name)
         if tool is None:
             self._refuse(frame.call_id, fault_of(unknown_tool(frame.name, self._tools)))
-        elif tool.streaming != (frame.kind == Kind.STREAM):
+        elif tool.streaming != (frame.kind == STREAM):
             verb, kind = ("stream", "a stream") if tool.streaming else ("execute", "no stream")
             error = WrongCallKind(f"tool {tool.name!r} is {kind}: call it with pool.{verb}")
             self._refuse(frame.call_id, fault_of(error))
@@ -203,7 +208,8 @@ class LinkEndpoint:
 
     def result(self, call_id: int, encoded: EncodedValue) -> None:
         """Send the result of a call that returned."""
-        self._post(("result", call_id, encoded))
+        self._outbox.append(("result", call_id, encoded))
+        self._driver.post("result")
 
     def error(self, call_id: int, fault: Fault) -> None:
         """Send the error of a call that raised, was cancelled or never started."""
@@ -228,7 +234,7 @@ class LinkEndpoint:
     ) -> PendingRequest:
         """Ask the host on behalf of a call; the link's thread calls `deliver` with the answer.
 
-        With `credit` (in chunks) the answer is a stream: `deliver` gets each chunk and then the end. Raises
+        With `credit` the answer is a stream: `deliver` gets each chunk and then the end. Raises
         `EncodeError`, and `SessionError` in a process that a tool has forked.
         """
         check_process(self._pid)
@@ -237,9 +243,9 @@ class LinkEndpoint:
         self._post(("ask", call_id, (asked, session_id, verb, encoded, deliver, credit)))
         return asked
 
-    def grant(self, asked: PendingRequest, chunks: int) -> None:
-        """Let the host send that many more chunks of a stream."""
-        self._post(("grant", 0, (asked, chunks)))
+    def grant(self, asked: PendingRequest, credit: int) -> None:
+        """Give the host more credit for a stream."""
+        self._post(("grant", 0, (asked, credit)))
 
     def drop(self, asked: PendingRequest) -> None:
         """Give up a request whose answer nobody needs any more, so that the host may stop its work on it."""
@@ -261,7 +267,13 @@ class LinkEndpoint:
 
     def _reply(self, kind: str, call_id: int, content: Any) -> None:
         conversation = self._conversation
-        if kind == "end":
+        if kind in ("result", "chunk"):
+            send = conversation.result if kind == "result" else conversation.chunk
+            buffers = content.buffers
+            send(call_id, content.body, NO_AREA if buffers is None else self._transfers.ref(buffers))
+            if buffers is not None:
+                buffers.release()
+        elif kind == "end":
             conversation.end(call_id)
         elif kind == "error":
             conversation.error(call_id, codec.encode_plain(content))
@@ -269,15 +281,8 @@ class LinkEndpoint:
             self._ask(*content)
         elif kind == "grant":
             self._grant(*content)
-        elif kind == "drop":
-            if conversation.is_open(content.id):
-                conversation.cancel(content.id)
-        else:
-            body, buffers = content
-            send = conversation.result if kind == "result" else conversation.chunk
-            send(call_id, body, self._transfers.ref(buffers))
-            if buffers is not None:
-                buffers.release()
+        elif kind == "drop" and conversation.is_open(content.id):
+            conversation.cancel(content.id)
 
     def _ask(
         self,
@@ -288,13 +293,13 @@ class LinkEndpoint:
         deliver: Deliver,
         credit: int | None,
     ) -> None:
-        body, buffers = encoded
+        body, buffers = encoded.body, encoded.buffers
         self.caches.trim()
         asked.id = self._conversation.open(verb, body, credit=credit, area=self._transfers.ref(buffers))
         if buffers is not None:
             buffers.release()
         self._asked[asked.id] = session_id, deliver
 
-    def _grant(self, asked: PendingRequest, chunks: int) -> None:
+    def _grant(self, asked: PendingRequest, credit: int) -> None:
         if self._conversation.is_open(asked.id):
-            self._conversation.grant(asked.id, chunks)
+            self._conversation.grant(asked.id, credit)

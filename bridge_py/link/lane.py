@@ -111,12 +111,18 @@ class Lane:
         while calls.empty():
             self._speak()
             if self._is_closed or not self._ears.acquire(blocking=False):
-                return self._begin(self._wait_for(calls))
+                call_id = self._wait_for(calls)
+                break
             try:
                 self._read()
             finally:
                 self._ears.release()
-        return self._begin(calls.get())
+        else:
+            call_id = calls.get()
+        self._turns += 1
+        if self._sleeps:
+            self._bell.ring()
+        return call_id
 
     def _wait_for(self, calls: SimpleQueue[int | None]) -> int | None:
         self._main_waits = True
@@ -124,12 +130,6 @@ class Lane:
             return calls.get()
         finally:
             self._main_waits = False
-
-    def _begin(self, call_id: int | None) -> int | None:
-        self._turns += 1
-        if self._sleeps:
-            self._bell.ring()
-        return call_id
 
     def leave(self) -> None:
         """Read in place of the main thread from now on, which waits for no more calls."""

@@ -158,6 +158,8 @@ class Tool:
         _check_cancel(name, cancel, self.is_async)
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
+        #: Whether a parameter of it gets the context.
+        self.takes_context = False
         self.context_class: type[CallContext] = CallContext
         #: Whether its last call took less than a millisecond.
         self.is_quick = False
@@ -189,6 +191,7 @@ class Tool:
                 raise UsageError(f"tool {self.name!r}: parameter {parameter} can be given by position only")
             elif (hint := hints.get(parameter.name)) in self._context_types:
                 self._context_parameter = parameter.name
+                self.takes_context = True
                 self.context_class = self._context_class(hint)
             else:
                 hint = _hint_of(parameter, hints)
@@ -250,7 +253,7 @@ class Tool:
             raise UsageError(f"tool {self.name!r} is no coroutine: annotate SessionContext, not AsyncSessionContext")
         return BlockedContext if hint is SessionContext and self.is_async else hint
 
-    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext) -> dict[str, Any]:
+    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:
         """Decode the arguments of a call and `bind` them. Raises `InvalidArguments` and `CodecError`."""
         try:
             given, is_special = codec.decode_marked(body, area, trusted=True)
@@ -269,7 +272,9 @@ class Tool:
             if self._makes_sets:
                 check_lists(given)
             converted: Any = msgspec.convert(given, self._special_shape if is_special else self._shape, dec_hook=hook)
-            values = {f: v for f in self._fields if (v := getattr(converted, f)) is not msgspec.UNSET}
+            values = msgspec.structs.asdict(converted)
+            if self._optional:
+                values = {name: value for name, value in values.items() if value is not msgspec.UNSET}
             if self.takes_any:
                 values.update(self._convert_rest(given, is_special))
         except InvalidArguments:

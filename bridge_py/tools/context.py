@@ -242,9 +242,10 @@ class SessionContext(CallContext):
         return self._questions.block(call_host_tool(name, arguments))
 
     def stream_host_tool(self, name: str, /, **arguments: Any) -> Generator[Any, None, None]:
-        """Call a generator of the host, and yield its items as they come. The host is at most 16 items ahead.
+        """Call a generator of the host, and yield its items as they come.
 
-        Closing the returned generator stops the host's. Iterating it raises the same errors as `call_host_tool`.
+        The host is at most 64 items ahead; an item counts once for each 4 KiB that it has begun. Closing the returned
+        generator stops the host's. Iterating it raises the same errors as `call_host_tool`.
         """
         return self._questions.stream("call_host_tool", (name, arguments))
 

@@ -57,6 +57,7 @@ _LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
 _LOOK_INTO: Final = 32 * 1024
 _LOOK_DOWN: Final = 16  # extensions, one inside the other
 _LONGEST_PROBLEM: Final = 2_000
+_SHORT: Final = 4096  # bytes: a shorter message may be decoded twice
 _AREA: Final = 13
 _TUPLE: Final = 24
 _UNREADABLE: Final = 25
@@ -71,6 +72,7 @@ _KEYS: Final = _LEAVES | {bytes}
 _SURE_KEYS: Final = _SURE_LEAVES | {bytes}
 
 _pack = msgspec.msgpack.Encoder().encode
+_NOT_PLAIN: Final = object()
 _decode_fault = msgspec.msgpack.Decoder(Fault).decode
 
 
@@ -89,7 +91,7 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> En
     cannot be sent.
     """
     try:
-        return _encode(value, _LEAVES, beside)
+        return Encoded(_pack(value)) if _is_plain(value) else _encode(value, _LEAVES, beside)
     except Exception:  # noqa: S110 - classes of others run their own code here, and may raise anything
         pass
     try:
@@ -110,6 +112,8 @@ def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False, 
     that are no value; the error says where in the value they are, and what should be there. Raises `CodecError`
     if decoding needs a library or a codec that is missing here.
     """
+    if (value := _decode_plain(body)) is not _NOT_PLAIN:
+        return value
     return _decode(body, ValueDecoder(area, plain, trusted=trusted))
 
 
@@ -119,6 +123,8 @@ def decode_marked(body: bytes, area: bytes | memoryview = b"", *, trusted: bool 
     The second result says whether the value has a part that plain hints do not take: a `Marked` object, or a scalar of
     numpy's. `trusted` is that of `decode`. Raises the same errors as `decode`.
     """
+    if (value := _decode_plain(body)) is not _NOT_PLAIN:
+        return value, False
     decoder = ValueDecoder(area, marks=True, trusted=trusted)
     return _decode(body, decoder), decoder.is_special
 
@@ -150,6 +156,17 @@ def let_go(buffers: Iterable[memoryview | bytes]) -> None:
             buffer.release()
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether msgspec encodes a value as it is: a leaf, or a dict of leaves, as most arguments and results are.
+
+    They need no `ValueEncoder`.
+    """
+    kind = type(value)
+    if kind is dict:
+        return _KEYS.issuperset(map(type, value)) and _LEAVES.issuperset(map(type, value.values()))
+    return kind in _LEAVES
+
+
 def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
     encoder = ValueEncoder(leaves, beside)
     try:
@@ -158,6 +175,23 @@ def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
         let_go(encoder.buffers)
         raise
     return Encoded(body, encoder.buffers, encoder.size) if encoder.size else Encoded(body)
+
+
+def _decode_plain(body: bytes) -> Any:
+    """Decode a short message without extensions, which needs no `ValueDecoder`; `_NOT_PLAIN` for any other."""
+    if len(body) > _SHORT:
+        return _NOT_PLAIN
+    try:
+        return _decode_without_extensions(body)
+    except Exception:  # it is broken, or has an extension: `_decode` knows
+        return _NOT_PLAIN
+
+
+def _refuse_extension(_code: int, _payload: memoryview) -> Any:
+    raise NotImplementedError
+
+
+_decode_without_extensions = msgspec.msgpack.Decoder(ext_hook=_refuse_extension).decode
 
 
 def _decode(body: bytes, decoder: ValueDecoder) -> Any:

@@ -10,9 +10,12 @@ The life of a call, seen from the side that opened it (the other side's view is 
     state        may send                may receive                  next state
     -----        --------                -----------                  ----------
     plain        CANCEL, RECALL          RESULT, ERROR                over
-    streaming    CANCEL, RECALL, CREDIT  CHUNK (one credit each)      streaming
+    streaming    CANCEL, RECALL, CREDIT  CHUNK (if credit is left)    streaming
                                          END, ERROR                   over
     over         nothing                 nothing
+
+Each chunk costs its sender credit according to its size (`credit_of`). A chunk may be sent while any credit is left, so
+that one of any size can go; it then leaves a debt.
 
 Only the serving side ends a call, exactly once, cancelled or not: the frame that ends it proves that no
 code of the call runs any more. CANCEL, RECALL and CREDIT may cross that frame on the wire, so the
@@ -30,11 +33,11 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
-from .frames import BATCH_BYTES, BATCH_FRAMES, Frame, Kind, decode_batch, encode_frame
+from .frames import BATCH_BYTES, BATCH_FRAMES, CALL, CHUNK, PROTOBUF, RESULT, STREAM, Format, Frame, Kind, credit_of
 from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-_PLAIN: Final = -1
+_PLAIN: Final = -(1 << 64)  # no debt is that large
 
 
 class Side(Enum):
@@ -79,6 +82,8 @@ class Conversation:
         max_served: int | None = None,
     ) -> None:
         self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
+        #: How frames become bytes, on this carrier.
+        self.format: Format = PROTOBUF
         self._max_frame = max_frame
         self._max_frames = max_frames
         self._max_served = max_served
@@ -86,8 +91,8 @@ class Conversation:
         self._next_id: int = side.value
         self._peer_parity = 1 - side.value % 2
         self._last_peer_id = 0
-        self._opened: dict[int, int] = {}  # call id -> chunks the peer may still send, or _PLAIN
-        self._served: dict[int, int] = {}  # call id -> chunks we may still send, or _PLAIN
+        self._opened: dict[int, int] = {}  # call id -> credit that the peer has, or _PLAIN
+        self._served: dict[int, int] = {}  # call id -> credit that we have, or _PLAIN
         self._said_hello = self._heard_hello = False
         self._said_goodbye = self._heard_goodbye = False
         self._out: list[bytes] = []
@@ -134,7 +139,7 @@ class Conversation:
         credit: int | None = None,
         area: BufferRef = NO_AREA,
     ) -> int:
-        """Open a call and return its id: a plain one, or a stream if `credit` (chunks) is given.
+        """Open a call and return its id: a plain one, or a stream if `credit` is given.
 
         Raises `FrameTooLarge` if the arguments do not fit into a frame.
         """
@@ -143,8 +148,9 @@ class Conversation:
         if credit is not None and credit < 0:
             raise LocalProtocolError(f"a stream cannot begin with a credit of {credit}")
         call_id = self._next_id
-        kind = Kind.CALL if credit is None else Kind.STREAM
-        said = [self._encode(_loaded(Frame(kind, call_id, name, session_id, timeout_us, body), area))]
+        kind = CALL if credit is None else STREAM
+        frame = Frame(kind, call_id, name, session_id, timeout_us, body)
+        said = [self._encode(frame if area is NO_AREA else _loaded(frame, area))]
         if credit:
             said.append(self._encode(Frame(Kind.CREDIT, call_id, number=credit)))
         # From here on nothing can fail: a call is opened whole, or not at all.
@@ -153,14 +159,14 @@ class Conversation:
         self._opened[call_id] = _PLAIN if credit is None else credit
         return call_id
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        """Allow the peer that many more chunks of a stream we opened."""
+    def grant(self, call_id: int, credit: int) -> None:
+        """Give the peer that much more credit for a stream we opened."""
         allowance = self._opened.get(call_id, _PLAIN)
-        if allowance == _PLAIN or chunks < 0:
-            raise LocalProtocolError(f"call {call_id} is no open stream of ours, or {chunks} is negative")
-        if chunks:
-            self._send(Frame(Kind.CREDIT, call_id, number=chunks))
-            self._opened[call_id] = allowance + chunks
+        if allowance == _PLAIN or credit < 0:
+            raise LocalProtocolError(f"call {call_id} is no open stream of ours, or {credit} is negative")
+        if credit:
+            self._send(Frame(Kind.CREDIT, call_id, number=credit))
+            self._opened[call_id] = allowance + credit
 
     def cancel(self, call_id: int) -> None:
         """Ask the peer to stop a call we opened; it still ends the call itself."""
@@ -174,7 +180,8 @@ class Conversation:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
-        self._send(_loaded(Frame(Kind.RESULT, call_id, body=body), area))
+        frame = Frame(RESULT, call_id, body=body)
+        self._out.append(self._encode(frame if area is NO_AREA else _loaded(frame, area)))
         del self._served[call_id]
 
     def error(self, call_id: int, body: bytes) -> None:
@@ -185,12 +192,13 @@ class Conversation:
         del self._served[call_id]
 
     def chunk(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
-        """Send a chunk of a stream; costs one credit."""
+        """Send a chunk of a stream, which costs credit."""
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
-        self._send(_loaded(Frame(Kind.CHUNK, call_id, body=body), area))
-        self._served[call_id] = credit - 1
+        chunk = Frame(CHUNK, call_id, body=body)
+        self._out.append(self._encode(chunk if area is NO_AREA else _loaded(chunk, area)))
+        self._served[call_id] = credit - credit_of(chunk)
 
     def end(self, call_id: int) -> None:
         """End a stream."""
@@ -213,7 +221,7 @@ class Conversation:
             self._send(Frame(Kind.GOODBYE))
 
     def data_to_send(self) -> bytes:
-        """Return the frames since the last time, as one `Batch`; empty bytes if there are none.
+        """Return the frames since the last time, as one batch; empty bytes if there are none.
 
         The batch has at most one piece of a lent area, behind all urgent frames, so that no frame waits for many
         pieces. Frames that are not urgent wait for a batch with other frames. If there is more than a batch may hold,
@@ -225,7 +233,7 @@ class Conversation:
             return b""
         frames = self._out + self._along
         end = 1 if len(frames) == 1 else _end_of_batch(frames)
-        data = b"".join(frames[:end])  # if anything was raised until here, no frame is lost
+        data = self.format.join(frames[:end])  # if anything was raised until here, no frame is lost
         self._out[:] = frames[end:]
         self._along.clear()
         return data
@@ -239,6 +247,10 @@ class Conversation:
         """Whether a call that this side opened has not been ended by the peer."""
         return call_id in self._opened
 
+    def has_credit(self, call_id: int) -> bool:
+        """Whether the peer takes another chunk of a stream that it opened."""
+        return self._served.get(call_id, _PLAIN) > 0
+
     @property
     def open_calls(self) -> int:
         """How many calls are not over yet, of both sides together."""
@@ -247,13 +259,13 @@ class Conversation:
     # Frames from the peer.
 
     def receive(self, data: bytes) -> list[Frame]:
-        """Take a `Batch` from the peer and return its frames, checked, in order.
+        """Take a batch from the peer and return its frames, checked, in order.
 
         Raises `RemoteProtocolError` at the first frame that breaks a rule; do not use the conversation
         after that.
         """
         frames = []
-        for frame in decode_batch(data, self._max_frame, self._max_frames):
+        for frame in self.format.decode(data, self._max_frame, self._max_frames):
             receiver = self._receivers.get(frame.kind)
             if receiver is None:
                 raise RemoteProtocolError(f"a frame of the unknown kind {frame.kind}")
@@ -302,7 +314,7 @@ class Conversation:
                 f"call {call_id} was opened while {self._max_served} others have no answer yet (max_asks)"
             )
         self._last_peer_id = call_id
-        self._served[call_id] = _PLAIN if frame.kind == Kind.CALL else 0
+        self._served[call_id] = _PLAIN if frame.kind == CALL else 0
         return True
 
     def _peer_ended_plain(self, frame: Frame) -> bool:
@@ -324,7 +336,8 @@ class Conversation:
         allowance = self._opened.get(frame.call_id, _PLAIN)
         if allowance <= 0:
             raise RemoteProtocolError(f"a chunk for call {frame.call_id}, which is no open stream with credit left")
-        self._opened[frame.call_id] = allowance - 1
+        frame.number = cost = credit_of(frame)
+        self._opened[frame.call_id] = allowance - cost
         return True
 
     def _peer_granted(self, frame: Frame) -> bool:
@@ -366,18 +379,17 @@ class Conversation:
         return piece
 
     def _encode(self, frame: Frame) -> bytes:
-        if frame.kind != Kind.HELLO and not self._said_hello:
+        if not self._said_hello and frame.kind != Kind.HELLO:
             raise LocalProtocolError("hello comes first")
-        data = encode_frame(frame)
+        data = self.format.encode(frame)
         if len(data) > self._max_frame:
             raise FrameTooLarge(f"a frame of {len(data)} bytes is over the limit of {self._max_frame} bytes")
         return data
 
 
 def _loaded(frame: Frame, area: BufferRef) -> Frame:
-    if area is not NO_AREA:
-        frame.attached, frame.loan = area.attached, area.loan
-        frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
+    frame.attached, frame.loan = area.attached, area.loan
+    frame.size, frame.descriptor, frame.segment = area.size, area.descriptor, area.segment
     return frame
 
 

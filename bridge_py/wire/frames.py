@@ -8,18 +8,25 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
 from .errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    _Area = bytes | memoryview
+else:
+    _Area = bytes  # of the two, msgspec decodes one
 
 _HEAD_BYTES: Final = 4
 # A side sends no larger batch, unless a single frame is larger. It takes batches that are somewhat larger.
 BATCH_BYTES: Final = 4 * 1024 * 1024
 BATCH_FRAMES: Final = 1_000
 MOST_FRAMES: Final = 5_000
+_CREDIT_BYTES: Final = 4096
 
 
 class Kind(IntEnum):
@@ -46,26 +53,36 @@ class Kind(IntEnum):
     RETURNED = 19
 
 
-class Frame(msgspec.Struct, gc=False):
+# The kinds that each call needs. Python 3.11 takes as long to look up an enum's member as to call a function.
+CALL: Final = int(Kind.CALL)
+STREAM: Final = int(Kind.STREAM)
+RESULT: Final = int(Kind.RESULT)
+ERROR: Final = int(Kind.ERROR)
+CHUNK: Final = int(Kind.CHUNK)
+
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Frame(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
     """One step of a conversation.
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
-    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the chunks granted
-    on CREDIT, the pieces asked for on FETCH, and an opaque number on PING and PONG. The large buffers of a
-    value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes, and `descriptor` (plus
-    one; 0 for none) and `segment` say where the area is in shared memory.
+    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the credit that CREDIT grants, the
+    pieces asked for on FETCH, and an opaque number on PING and PONG. On a CHUNK that has come it is the credit that it
+    has cost. The large buffers of a value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes,
+    and `descriptor` (plus one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
-    kind: int
-    call_id: int = 0
+    kind: _Number
+    call_id: _Number = 0
     name: str = ""
     session_id: str = ""
-    number: int = 0
+    number: _Number = 0
     body: bytes = b""
-    attached: bytes | memoryview = b""
-    loan: int = 0
-    size: int = 0
-    descriptor: int = 0
+    attached: _Area = b""
+    loan: _Number = 0
+    size: _Number = 0
+    descriptor: _Number = 0
     segment: str = ""
 
 
@@ -135,6 +152,19 @@ def _encode_loan(frame: Frame) -> list[bytes]:
         segment = frame.segment.encode()
         parts += (b"\x5a", _varint(len(segment)), segment)
     return parts
+
+
+def credit_for(size: int) -> int:
+    """The credit that a chunk of that many bytes costs: one for each 4 KiB that it has begun, and one at least."""
+    return -(-size // _CREDIT_BYTES) or 1
+
+
+def credit_of(chunk: Frame) -> int:
+    """The credit that a chunk costs."""
+    size = len(chunk.body)
+    if chunk.size or chunk.attached:
+        size += max(chunk.size, len(chunk.attached))  # a hostile sender may give both
+    return -(-size // _CREDIT_BYTES) or 1
 
 
 def encode_batch(frames: list[Frame]) -> bytes:
@@ -241,6 +271,17 @@ def _skip(data: bytes, at: int, tag: int) -> int:
     if at + size > len(data):
         raise RemoteProtocolError("a field runs over the end of its batch")
     return at + size
+
+
+class Format(NamedTuple):
+    """How frames become bytes: one frame, a batch of encoded frames, and back, as `decode_batch` does."""
+
+    encode: Callable[[Frame], bytes]
+    join: Callable[[Sequence[bytes]], bytes]
+    decode: Callable[[bytes, int | None, int | None], list[Frame]]
+
+
+PROTOBUF: Final = Format(encode_frame, b"".join, decode_batch)
 
 
 # On a lane, four bytes before each batch say its size, the least significant byte first.

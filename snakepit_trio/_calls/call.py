@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
@@ -37,6 +37,12 @@ class CallState(Enum):
     OVER = "over"
 
 
+# Python 3.11 takes as long to look up an enum's member as to call a function.
+_NEW: Final = CallState.NEW
+_OVER: Final = CallState.OVER
+_NO_CHUNKS: Final[deque[Frame]] = deque(maxlen=0)  # of all calls that are no streams
+
+
 class Call:
     """A call from submission to outcome. One task at a time may wait on it."""
 
@@ -56,6 +62,7 @@ class Call:
         "final",
         "id",
         "is_late",
+        "is_over",
         "is_unwanted",
         "name",
         "order",
@@ -80,7 +87,7 @@ class Call:
     ) -> None:
         self.name = name
         self.affinity: Affinity = affinity  # how it keeps to the worker of its session
-        self.body, self.buffers = encoded
+        self.body, self.buffers = encoded.body, encoded.buffers
         self.size = len(self.body)  # bytes; `SharedCopies` bounds its large buffers
         self.session_id = session_id
         now = trio.current_time()
@@ -90,26 +97,22 @@ class Call:
         self.timeout = timeout
         self.is_late = False  # its deadline has passed, or it is unwanted
         self.is_unwanted = False  # the call that it was made for has been stopped
-        self.children: dict[Call, None] = {}  # calls that host tools of this one wait for
-        self.credit = credit  # of a stream: chunks granted at the start
+        self.is_over = False  # it has its outcome: none of its code runs any more
+        self.children: dict[Call, None] | None = None  # calls that host tools of this one wait for
+        self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.parent = parent  # the call whose host tool made this one
         self.order = 0  # its position among all calls, given by the scheduler
         self.assigned_at = 0.0
         self.id = 0  # on its worker's connection; 0 until it is sent
-        self.state = CallState.NEW
+        self.state = _NEW
         self.worker: CallWorker | None = None
         self.abandoned = False  # the caller has given up and only waits for the end
         self.returns = 0  # how many workers died before they had started it
-        self.chunks: deque[Frame] = deque()
+        self.chunks: deque[Frame] = _NO_CHUNKS if credit is None else deque()
         self.final: Frame | None = None  # the frame that ended it
         self.failure: Exception | None = None  # the error that its caller gets, if it failed
         self._waiter: trio.lowlevel.Task | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the call has its outcome. Then none of its code runs any more."""
-        return self.state is CallState.OVER
 
     def ancestors(self) -> Iterator[Call]:
         """The calls above this one, the nearest first. The host tool of each waits for the call below it."""
@@ -119,21 +122,24 @@ class Call:
             call = call.parent
 
     def join_parent(self) -> None:
-        """Note the call at its parent, if it has one: a host tool of the parent waits for it."""
-        if self.parent is not None:
-            self.parent.children[self] = None
+        """Note the call at its parent: a host tool of the parent waits for it."""
+        assert self.parent is not None
+        if self.parent.children is None:
+            self.parent.children = {}
+        self.parent.children[self] = None
 
     def leave_parent(self) -> None:
         """Remove the call from its parent: no host tool of the parent waits for it any more."""
         assert self.parent is not None
-        self.parent.children.pop(self, None)
+        if self.parent.children is not None:
+            self.parent.children.pop(self, None)
 
     def stop_children(self) -> None:
         """Stop the calls that its host tools wait for, because these tools are stopped.
 
         No cancellation reaches a host tool that waits in a thread.
         """
-        for child in list(self.children):
+        for child in list(self.children or ()):
             child.is_unwanted = child.is_late = True
             child.wake()
 
@@ -142,8 +148,8 @@ class Call:
         return self.deadline - trio.current_time()
 
     def microseconds_left(self) -> int:
-        """Microseconds until its deadline, at least 1; 0 without a limit, or if the wire's field cannot hold it."""
-        left = self.time_left()
+        """Microseconds from its assignment to its deadline, at least 1; 0 without a limit, or if it is far away."""
+        left = self.deadline - self.assigned_at
         return 0 if left > _LONGEST_LIMIT else max(1, int(left * 1e6))
 
     def again(self) -> Call:
@@ -156,7 +162,8 @@ class Call:
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
         """Set the outcome, once, and wake the task that waits."""
-        self.state = CallState.OVER
+        self.state = _OVER
+        self.is_over = True
         self.final = final
         self.failure = failure
         self.wake()
@@ -167,10 +174,10 @@ class Call:
             waiter, self._waiter = self._waiter, None
             trio.lowlevel.reschedule(waiter)
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[object]:
         """Wait until the next `wake`. Do not call this if the call is over, or while chunks are left."""
         self._waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+        return trio.lowlevel.wait_task_rescheduled(self._stop_waiting)  # noqa: ASYNC105 - its caller awaits it
 
     def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None
@@ -239,8 +246,8 @@ class CallWorker(Protocol):
     def recall(self, call: Call) -> None:
         """Ask the worker to give back a call if it has not started it."""
 
-    def grant(self, call: Call, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def grant(self, call: Call, credit: int) -> None:
+        """Give a stream more credit."""
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         """Cancel the host's work for a call that has ended in this worker, and call `then` when that work is over."""
@@ -284,9 +291,10 @@ def check_call(name: object, args: object, retries: object) -> None:
         _check_retries(retries)
     if not isinstance(name, str):
         _refuse_name(name)
-    _check_text(name, "the tool's name")
+    if not name.isascii():
+        _check_text(name, "the tool's name")
     if args is not None:
-        if not isinstance(args, Mapping):
+        if type(args) is not dict and not isinstance(args, Mapping):
             raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
         for key in args:
             if not isinstance(key, str):

@@ -27,10 +27,9 @@ class Deadlocks:
         self._nested_wait = trio.Event()
 
     def note(self, call: Call) -> None:
-        """Note a call that has just been queued. Only calls of host tools matter here."""
-        if call.parent is not None:
-            self._nested[call] = None
-            self._nested_wait.set()
+        """Note a call of a host tool that has just been queued."""
+        self._nested[call] = None
+        self._nested_wait.set()
 
     async def watch(self, missing: Callable[[], int]) -> None:
         """Fail deadlocked calls, until cancelled. `missing` says how many workers should be ready and are not."""

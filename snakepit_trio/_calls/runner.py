@@ -34,6 +34,7 @@ from .call import (
     check_call,
     parent_of_new_calls,
     seconds_of,
+    serving,
     session_id_of,
 )
 from .dispatcher import Dispatcher
@@ -103,7 +104,8 @@ class CallRunner:
             if call.failure is not None:
                 call = await self._retry(call, retries)
         finally:
-            self._unload(call)
+            if call.buffers is not None:
+                self._unload(call)
         assert call.final is not None
         response = self._decode(call, call.final)
         return self._adapter.process_response(name, response) if self._has_say else response
@@ -123,8 +125,9 @@ class CallRunner:
         call = self._new_call(name, args, timeout, session, window)
         call.claim = claim
         try:
-            await self._submit(call)
-            call.join_parent()
+            if call.buffers is not None or self._dispatcher.has_suspects:
+                await self._prepare(call)
+            self._submit(call)
             chunks = Chunks(call, window, self._decode, self._time_out)
             try:
                 yield chunks
@@ -138,7 +141,8 @@ class CallRunner:
                 await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             finally:
                 self._forget(call)
-                self._unload(call)
+                if call.buffers is not None:
+                    self._unload(call)
 
     def _new_call(
         self,
@@ -154,7 +158,7 @@ class CallRunner:
             self._run.refuse()
         check_call(name, args, retries)
         args = args or {}
-        session_id = session_id_of(session, name) or ""
+        session_id = "" if session is None else session_id_of(session, name) or ""
         budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
@@ -163,10 +167,13 @@ class CallRunner:
             encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session_id)))
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
+        affinity: Affinity = self._affinity_of(session_id) if session_id else "hint"
+        parent = parent_of_new_calls() if serving.get() is not None else None
+        return Call(name, encoded, session_id, budget, credit, affinity, parent)
+
+    def _affinity_of(self, session_id: str) -> Affinity:
         affinity = self.affinities.get(session_id, self._config.affinity)
-        if session_id and affinity == "hint" and self._dispatcher.keeps_session(session_id):
-            affinity = "strict"
-        return Call(name, encoded, session_id, budget, credit, affinity, parent_of_new_calls())
+        return "strict" if affinity == "hint" and self._dispatcher.keeps_session(session_id) else affinity
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""
@@ -179,7 +186,13 @@ class CallRunner:
                 return _TIMEOUT if credit is None else _STREAM_TIMEOUT
         return seconds_of(timeout, repr(name))
 
-    async def _submit(self, call: Call) -> None:
+    def _submit(self, call: Call) -> None:
+        self._dispatcher.submit(call)
+        self._deadlines.add(call)
+        if call.parent is not None:
+            call.join_parent()
+
+    async def _prepare(self, call: Call) -> None:
         is_suspect = self._dispatcher.is_suspect(call)
         if is_suspect:
             self._dispatcher.check_taint(call)
@@ -187,8 +200,6 @@ class CallRunner:
             await self._copy(call)  # before any wait: the arguments are sent as they were at the call
         if is_suspect:
             await self._until_whole(call)
-        self._dispatcher.submit(call)
-        self._deadlines.add(call)
 
     async def _copy(self, call: Call) -> None:
         assert call.buffers is not None
@@ -198,13 +209,14 @@ class CallRunner:
             await self._time_out(call)
 
     def _unload(self, call: Call) -> None:
-        if call.buffers is not None:
-            self._shared_copies.give_back(call.buffers)
+        assert call.buffers is not None
+        self._shared_copies.give_back(call.buffers)
 
     async def _finish(self, call: Call) -> None:
         try:
-            await self._submit(call)
-            call.join_parent()
+            if call.buffers is not None or self._dispatcher.has_suspects:
+                await self._prepare(call)
+            self._submit(call)
             while not call.is_over and not call.is_late:
                 await call.wait()
             if not call.is_over:
@@ -218,11 +230,9 @@ class CallRunner:
 
     def _forget(self, call: Call) -> None:
         """Note that nobody waits for the call any more."""
-        try:
-            self._deadlines.remove(call)
-        finally:
-            if call.parent is not None:
-                call.leave_parent()
+        self._deadlines.calls.pop(call.order, None)
+        if call.parent is not None:
+            call.leave_parent()
 
     async def _retry(self, call: Call, retries: int | RetryPolicy | None) -> Call:
         """Run a crashed call again, as often as its policy and its deadline allow. Returns the run that succeeded.
@@ -318,27 +328,27 @@ class Deadlines:
     """Wakes callers whose time is used up, as exactly as trio would.
 
     A cancel scope for each call would cost much more. Adding and removing a call is O(1), except for the heap.
+
+    `calls` are the calls that it watches, by `order`. To stop watching a call, because nobody waits for it any more,
+    take it out.
     """
 
     def __init__(self) -> None:
-        self._calls: dict[int, Call] = {}
+        self.calls: dict[int, Call] = {}
         self._heap: list[tuple[float, int]] = []  # deadline and `order`; may have calls that are over
         self._nap = trio.CancelScope()
 
     def add(self, call: Call) -> None:
         """Watch a call: at its deadline, set `call.is_late` and wake its caller."""
-        if call.deadline == math.inf:
+        deadline, order, heap = call.deadline, call.order, self._heap
+        if deadline == math.inf:
             return
-        self._calls[call.order] = call
-        heapq.heappush(self._heap, (call.deadline, call.order))
-        if self._heap[0][1] == call.order:
-            self._nap.deadline = call.deadline
-        if len(self._heap) > 2 * len(self._calls) + _SLACK:
-            self._heap = sorted((other.deadline, order) for order, other in self._calls.items())
-
-    def remove(self, call: Call) -> None:
-        """Stop watching a call, because nobody waits for it any more."""
-        self._calls.pop(call.order, None)
+        self.calls[order] = call
+        heapq.heappush(heap, (deadline, order))
+        if heap[0][1] == order:
+            self._nap.deadline = deadline
+        if len(heap) > 2 * len(self.calls) + _SLACK:
+            self._heap = sorted((other.deadline, order) for order, other in self.calls.items())
 
     async def run(self) -> None:
         """Watch the deadlines, until cancelled."""
@@ -348,8 +358,8 @@ class Deadlines:
                 await trio.sleep_forever()
 
     def _end_those_before(self, now: float) -> None:
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self._calls):
-            call = self._calls.pop(heapq.heappop(self._heap)[1], None)
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self.calls):
+            call = self.calls.pop(heapq.heappop(self._heap)[1], None)
             if call is not None:
                 call.is_late = True
                 call.wake()

@@ -82,7 +82,6 @@ class Scheduler(Generic[C]):
         """Add a worker, which is ready for calls."""
         self._slots[slot] = None
         slot.last_progress = now
-        self._place(slot)
         return self._fill(slot, now)
 
     def remove(self, slot: Slot[C], now: float) -> tuple[list[C], list[tuple[Slot[C], C]]]:
@@ -108,6 +107,7 @@ class Scheduler(Generic[C]):
         slot = self._choose_for(call) if call.session_id else self._choose()
         if slot is not None:
             self._assign(slot, call, now)
+            self._place(slot)
             return slot
         if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
             raise QueueFull
@@ -182,17 +182,12 @@ class Scheduler(Generic[C]):
         self._queued = len(self._queue) + self._sessions.queued
         self._queued_bytes = sum(call.size for call in (*self._queue, *self._sessions))
         for slot in self._slots:
-            self._place(slot)
             self._fill(slot, now)
         self._spread(now)
 
     def held(self) -> list[tuple[Slot[C], C]]:
         """All calls that workers hold."""
         return [(slot, call) for slot in self._slots for call in slot.calls.values()]
-
-    def is_ahead(self, slot: Slot[C]) -> bool:
-        """Whether a worker holds more calls than it has places."""
-        return len(slot.calls) > self._concurrency
 
     def clear(self) -> list[C]:
         """Empty the queue. Returns the calls that waited, oldest first."""
@@ -249,22 +244,20 @@ class Scheduler(Generic[C]):
         if len(slot.calls) == 1:
             slot.last_progress = now
         call.assigned_at = now
-        self._place(slot)
         if call.session_id:
             self._sessions.bind(call.session_id, slot)
 
     def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
-        if slot not in self._slots:
-            return []
-        self._place(slot)
-        return self._fill(slot, now)
+        return self._fill(slot, now) if slot in self._slots else []
 
     def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
+        """Give a worker the calls that it has room for, and note what room is left."""
         assigned = []
         while self._queued and self._has_room(slot) and (call := self._take_for(slot)) is not None:
             slot.calls[call.order] = call  # at once, so that no error from here on loses the call
             self._assign(slot, call, now)
             assigned.append((slot, call))
+        self._place(slot)
         return assigned
 
     def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
@@ -274,6 +267,7 @@ class Scheduler(Generic[C]):
             assert call is not None
             slot.calls[call.order] = call
             self._assign(slot, call, now)
+            self._place(slot)
             assigned.append((slot, call))
             if slot.group:  # the session's other waiting calls may go to no other worker now
                 assigned += self._fill(slot, now)
@@ -301,14 +295,15 @@ class Scheduler(Generic[C]):
 
     def _place(self, slot: Slot[C]) -> None:
         load = len(slot.calls)
+        place: OrderedDict[Slot[C], None] | None = None
         if load < self._concurrency:
-            self._put(slot, self._by_load[load])
-        else:
-            self._put(slot, self._quick if self._has_room(slot) else None)
+            place = self._by_load[load]
+        elif self._has_room(slot):
+            place = self._quick
+        if place is not slot.place:
+            self._put(slot, place)
 
     def _put(self, slot: Slot[C], place: OrderedDict[Slot[C], None] | None) -> None:
-        if place is slot.place:
-            return
         if slot.place is not None:
             del slot.place[slot]
         if place is not None:

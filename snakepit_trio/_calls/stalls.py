@@ -22,10 +22,12 @@ class Stalls:
         self._scheduler = scheduler
         self._workers = workers
         self._sent_ahead = trio.Event()
+        self._is_noted = False
 
     def note(self) -> None:
         """Note that a call was sent ahead."""
-        if not self._sent_ahead.is_set():
+        if not self._is_noted:
+            self._is_noted = True
             self._sent_ahead.set()
 
     async def watch(self) -> None:
@@ -39,3 +41,4 @@ class Stalls:
                         for call in calls:
                             self._workers[slot].recall(call)
             self._sent_ahead = trio.Event()
+            self._is_noted = False

@@ -39,7 +39,7 @@ class Chunks(AsyncIterator[Any]):
     ) -> None:
         self._call = call
         self._refill_at = max(1, window // 2)
-        self._taken = 0
+        self._taken = 0  # the credit that the chunks cost which were taken since the last grant
         self._decode = decode
         self._time_out = time_out
         self._taker = OneTaker("stream")
@@ -51,11 +51,19 @@ class Chunks(AsyncIterator[Any]):
         self._call.wake()
 
     async def __anext__(self) -> Any:
-        with self._taker:
-            return await self._take()
-
-    async def _take(self) -> Any:
         call = self._call
+        if not call.chunks or self._is_left or self._taker.is_taken:
+            with self._taker:
+                await self._until_there_is_one(call)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        chunk = call.chunks.popleft()
+        self._taken += chunk.number
+        if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
+            call.worker.grant(call, self._taken)
+            self._taken = 0
+        return self._decode(call, chunk)
+
+    async def _until_there_is_one(self, call: Call) -> None:
         while self._is_left or not call.chunks:
             if self._is_left:
                 raise UsageError(f"the block of this stream of {call.name!r} has been left: take its chunks inside it")
@@ -66,13 +74,6 @@ class Chunks(AsyncIterator[Any]):
             if call.is_late:
                 await self._time_out(call)
             await call.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        chunk = call.chunks.popleft()
-        self._taken += 1
-        if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
-            call.worker.grant(call, self._taken)
-            self._taken = 0
-        return self._decode(call, chunk)
 
 
 class Results(AsyncIterator[R], Generic[T, R]):

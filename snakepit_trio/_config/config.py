@@ -222,8 +222,9 @@ class PoolConfig:
     #: fast. Without them, all calls go through the channel. The environment variable SNAKEPIT_LANE=0 switches the
     #: default to False.
     lane: bool = attrs.field(factory=_has_lane, validator=instance(bool, remedy="give True or False"))
-    #: Chunks of a stream that may be under way before the consumer takes them.
-    stream_window: int = _count(64)
+    #: Chunks of a stream that may be under way before the consumer takes them. A chunk counts once for each 4 KiB that
+    #: it has begun, so the default stands for 256 small chunks, or 1 MiB. One chunk may go beyond that, of any size.
+    stream_window: int = _count(256)
     #: Calls beyond `concurrency` that are sent to a busy worker, if it has lately answered within milliseconds.
     send_ahead: int = _count(32, 0)
     #: The time between two pings, which ask a worker whether it still answers.

@@ -93,8 +93,8 @@ class Connection(ABC):
         """Ask the worker to give back a call if it has not started it."""
 
     @abstractmethod
-    def grant(self, call_id: int, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def grant(self, call_id: int, credit: int) -> None:
+        """Give a stream more credit."""
 
     @abstractmethod
     def is_open(self, call_id: int) -> bool:

@@ -19,7 +19,7 @@ from bridge_py.contract.listening import UNIX
 from bridge_py.contract.peers import OpenTo
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
-from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.frames import Frame, Kind, credit_of
 from snakepit_trio._calls.call import Call
 from snakepit_trio._contract.access import WorkerAccess
 from snakepit_trio._contract.server import BridgeService, ContractServer
@@ -45,15 +45,15 @@ class _Served:
         self.credit = call.credit or 0
         self.granted = asyncio.Event()
 
-    def grant(self, chunks: int) -> None:
-        self.credit += chunks
+    def grant(self, credit: int) -> None:
+        self.credit += credit
         self.granted.set()
 
-    async def take_credit(self) -> None:
-        while not self.credit:
+    async def take_credit(self, cost: int) -> None:
+        while self.credit <= 0:
             self.granted.clear()
             await self.granted.wait()
-        self.credit -= 1
+        self.credit -= cost
 
 
 class ContractConnection(Connection):
@@ -213,8 +213,10 @@ class ContractConnection(Connection):
         stream = self._client.execute_streaming_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         async with contextlib.aclosing(stream) as chunks:
             async for chunk in chunks:
-                await served.take_credit()
-                self._context.on_frame(_frame(Kind.CHUNK, call_id, chunk, call.name))
+                frame = _frame(Kind.CHUNK, call_id, chunk, call.name)
+                frame.number = credit_of(frame)
+                await served.take_credit(frame.number)
+                self._context.on_frame(frame)
         return Frame(Kind.END, call_id)
 
     def cancel(self, _call_id: int) -> list[Frame]:
@@ -224,8 +226,8 @@ class ContractConnection(Connection):
     def recall(self, _call_id: int) -> None:
         """Do nothing: a call that was sent has started."""
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        self._served[call_id].grant(chunks)
+    def grant(self, call_id: int, credit: int) -> None:
+        self._served[call_id].grant(credit)
 
     def is_open(self, call_id: int) -> bool:
         return call_id in self._served

@@ -78,6 +78,8 @@ class Lane:
 
     def flush(self) -> None:
         """Write what the link has to say: now, or in the next turn of trio if the worker has other calls."""
+        if self._has_work:
+            return  # in the next turn, with what is written then
         if self._link.conversation.open_calls > 1:
             self._write_soon()
         else:

@@ -17,8 +17,9 @@ from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import Frame, Kind, most_bytes
+from bridge_py.wire.frames import RESULT, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
+from bridge_py.wire.packed import PACKED
 from bridge_py.wire.readable import readable
 from snakepit_trio._calls.call import Call
 from snakepit_trio._requests.worker_requests import WorkerRequests
@@ -140,7 +141,10 @@ class LinkConnection(Connection):
                 self._handle_some(self.seconds_per_turn)
             else:
                 for frame in frames:
-                    self._route(frame)
+                    if frame.kind == RESULT and not frame.loan:  # the only frame of its call, and it is whole
+                        self._on_frame(frame)
+                    else:
+                        self._route(frame)
             if self.conversation.has_data_to_send:
                 self.flush()
         except (ProtocolError, DecodeError):
@@ -166,8 +170,11 @@ class LinkConnection(Connection):
 
     def _handle_some(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self._late and time.monotonic() < until:
-            self._route(self._late.popleft())
+        while self._late:
+            for _ in range(min(_FRAMES_AT_ONCE, len(self._late))):
+                self._route(self._late.popleft())
+            if time.monotonic() >= until:
+                break
 
     def next_batch(self) -> bytes:
         """The next bytes to send; empty if there are none."""
@@ -209,8 +216,8 @@ class LinkConnection(Connection):
         self.conversation.recall(call_id)
         self.flush()
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        self.conversation.grant(call_id, chunks)
+    def grant(self, call_id: int, credit: int) -> None:
+        self.conversation.grant(call_id, credit)
         self.flush()
 
     def is_open(self, call_id: int) -> bool:
@@ -241,7 +248,7 @@ class LinkConnection(Connection):
             case Kind.CANCEL:
                 self._requests.cancel(frame.call_id)
             case Kind.CREDIT:
-                self._requests.grant(frame.call_id, frame.number)
+                self._requests.granted(frame.call_id)
             case Kind.RECALL:
                 raise RemoteProtocolError("a worker does not call anything back")
             case Kind.HELLO:
@@ -255,6 +262,7 @@ class LinkConnection(Connection):
         self.transfers.peer_decompresses = hello.zstd and is_available()
         tools = tools_of(hello)
         if self.has_lane and hello.lane:
+            self.conversation.format = PACKED
             self.open_lane()
         self._on_ready(Hello(tools, readable(hello.python)))
 

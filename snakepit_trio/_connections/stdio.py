@@ -17,7 +17,7 @@ from bridge_py.wire.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.frames import Frame, Kind, credit_for
 from bridge_py.wire.hellos import check_tools
 from bridge_py.wire.readable import readable
 from bridge_py.wire.specs import ToolSpec
@@ -47,20 +47,20 @@ class _Opened:
         self.is_cancelled = False
         self._moved = trio.Event()
 
-    def grant(self, chunks: int) -> None:
-        self.credit += chunks
+    def grant(self, credit: int) -> None:
+        self.credit += credit
         self._moved.set()
 
     def cancel(self) -> None:
         self.is_cancelled = True
         self._moved.set()
 
-    async def takes_chunk(self) -> bool:
+    async def takes_chunk(self, cost: int) -> bool:
         """Wait for credit, and use it. Returns False if the call was cancelled: nobody wants chunks any more."""
-        while not self.credit and not self.is_cancelled:
+        while self.credit <= 0 and not self.is_cancelled:
             self._moved = trio.Event()
             await self._moved.wait()
-        self.credit -= 1
+        self.credit -= cost
         return not self.is_cancelled
 
 
@@ -175,8 +175,8 @@ class StdioConnection(Connection):
         del self._opened[call_id]
         return True
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        self._opened[call_id].grant(chunks)
+    def grant(self, call_id: int, credit: int) -> None:
+        self._opened[call_id].grant(credit)
 
     def is_open(self, call_id: int) -> bool:
         return call_id in self._opened
@@ -249,8 +249,9 @@ class StdioConnection(Connection):
             body = codec.encode(value, f"{opened.call.name}: chunk", beside=INSIDE).body
         except EncodeError as error:
             body = codec.encode_unreadable(str(error))  # the stream's own failure; the worker is not at fault
-        if await opened.takes_chunk():
-            self._on_frame(Frame(Kind.CHUNK, call_id, body=body))
+        cost = credit_for(len(body))
+        if await opened.takes_chunk(cost):
+            self._on_frame(Frame(Kind.CHUNK, call_id, number=cost, body=body))
 
     def _answer(self, ask: int, answer: dict[str, Any]) -> None:
         try:

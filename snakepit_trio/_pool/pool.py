@@ -224,9 +224,9 @@ class Pool:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
         `timeout` is as for `execute`, but 300 if neither the tool nor the adapter says otherwise. The tool is never
-        more than `stream_window` chunks ahead of the consumer. Leaving the block early stops the tool, in the same way
-        as cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`, `PoolSaturated` and
-        `WorkerBusy` on entering the block.
+        more than `stream_window` chunks ahead of the consumer; a chunk counts once for each 4 KiB that it has begun.
+        Leaving the block early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
+        chunks are taken, but `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering the block.
         """
         return self._runner.stream(name, args, timeout, session)
 

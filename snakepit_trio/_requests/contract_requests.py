@@ -157,6 +157,10 @@ class ContractRequests:
     def drop(self, encoded: Any) -> None:
         """Let go of an encoded value that will not be sent."""
 
+    def has_credit(self, _frame: Frame) -> bool:
+        """Return True: these workers ask for no streams."""
+        return True
+
     def end_stream(self, frame: Frame) -> None:
         """Report that the stream has ended."""
         self._settle(frame, outcome.Value(None))

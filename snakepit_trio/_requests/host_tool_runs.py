@@ -47,6 +47,10 @@ class Replies(Protocol):
     def drop(self, encoded: Any) -> None:
         """Let go of an encoded value that will not be sent."""
 
+    def has_credit(self, frame: Frame) -> bool:
+        """Whether the worker takes another chunk of the stream."""
+        ...
+
     def end_stream(self, frame: Frame) -> None:
         """Report that the stream has ended."""
 
@@ -61,22 +65,11 @@ class _Running:
         self.frame = frame
         self.call = call
         self.scope = trio.CancelScope()
-        self.credit = 0
         self.granted = trio.Event()
 
     def cancel(self) -> None:
         self.scope.cancel()
         self.call.stop_children()
-
-    def grant(self, chunks: int) -> None:
-        self.credit += chunks
-        self.granted.set()
-
-    async def take_credit(self) -> None:
-        while not self.credit:
-            self.granted = trio.Event()
-            await self.granted.wait()
-        self.credit -= 1
 
 
 class _Kept:
@@ -110,10 +103,10 @@ class HostToolRuns:
         if (running := self._running.get(ask_id)) is not None:
             running.cancel()
 
-    def grant(self, ask_id: int, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def granted(self, ask_id: int) -> None:
+        """Note that a stream has got more credit."""
         if (running := self._running.get(ask_id)) is not None:
-            running.grant(chunks)
+            running.granted.set()
 
     def cancel_for(self, call: Call) -> None:
         """Cancel all host tools that run for a call."""
@@ -176,7 +169,9 @@ class HostToolRuns:
                 # Encode first: while this task waits for credit, other tasks may change the item.
                 encoded = await self._encode(item, what)
                 try:
-                    await running.take_credit()
+                    while not self._replies.has_credit(running.frame):
+                        running.granted = trio.Event()
+                        await running.granted.wait()
                 except BaseException:
                     self._replies.drop(encoded)
                     raise

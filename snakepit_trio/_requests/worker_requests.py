@@ -107,9 +107,9 @@ class WorkerRequests:
         """
         self.host_tool_runs.cancel(ask_id)
 
-    def grant(self, ask_id: int, chunks: int) -> None:
-        """Give a stream credit for more chunks, which the worker takes."""
-        self.host_tool_runs.grant(ask_id, chunks)
+    def granted(self, ask_id: int) -> None:
+        """Note that the worker takes more chunks of a stream."""
+        self.host_tool_runs.granted(ask_id)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
         try:
@@ -225,6 +225,10 @@ class WorkerRequests:
             copy_at_once(encoded.buffers, self._services.segments)
         return encoded
 
+    def has_credit(self, frame: Frame) -> bool:
+        """Whether the worker takes another chunk of the stream."""
+        return self._link.conversation.has_credit(frame.call_id)
+
     def send(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
         """Send an encoded result or chunk."""
         self._say(frame, kind, encoded)
@@ -246,7 +250,7 @@ class WorkerRequests:
         self._link.flush()
 
     def _say(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
-        body, buffers = encoded
+        body, buffers = encoded.body, encoded.buffers
         say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
         say(frame.call_id, body, self._link.transfers.ref(buffers))
         self._link.flush()

@@ -13,21 +13,21 @@ from bridge_py.wire.errors import UsageError
 class OneTaker:
     """Lets one task at a time into a `with` block. A second one gets `trio.BusyResourceError`."""
 
-    __slots__ = ("_is_taken", "_what")
+    __slots__ = ("_what", "is_taken")
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._is_taken = False
+        self.is_taken = False
 
     def __enter__(self) -> None:
-        if self._is_taken:
+        if self.is_taken:
             raise trio.BusyResourceError(f"another task takes from this {self._what}: give each task one of its own")
-        self._is_taken = True
+        self.is_taken = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_taken = False
+        self.is_taken = False
 
 
 class OneRun:

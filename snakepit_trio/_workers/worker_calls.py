@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import trio
 
@@ -19,7 +20,7 @@ from bridge_py.wire.errors import (
     error_of,
     raised_by,
 )
-from bridge_py.wire.frames import Frame, Kind
+from bridge_py.wire.frames import ERROR, RESULT, Frame, Kind
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call, CallWorker, stopped
 from snakepit_trio._calls.queues import Slot
@@ -31,6 +32,10 @@ from snakepit_trio.errors import WorkerCrashed
 from .due import Due
 from .health import Heartbeat
 from .life import Life, Phase
+
+# Python 3.11 takes as long to look up an enum's member as to call a function.
+_DRAINING: Final = Phase.DRAINING
+_STOPPED: Final = Phase.STOPPED
 
 
 class WorkerEvents(Protocol):
@@ -154,10 +159,10 @@ class WorkerCalls(ABC):
         if self._connection is not None and self._is_open(call):
             self._connection.recall(call.id)
 
-    def grant(self, call: Call, chunks: int) -> None:
-        """Give a stream credit for more chunks."""
+    def grant(self, call: Call, credit: int) -> None:
+        """Give a stream more credit."""
         if self._connection is not None and self._is_open(call):
-            self._connection.grant(call.id, chunks)
+            self._connection.grant(call.id, credit)
 
     def _is_open(self, call: Call) -> bool:
         return self._connection is not None and call.id in self.calls and self._connection.is_open(call.id)
@@ -170,10 +175,13 @@ class WorkerCalls(ABC):
             self._connection.host_work.when_over(call, then)
 
     def _handle(self, frame: Frame) -> None:
-        if self._life.phase is Phase.STOPPED:
+        if self._life.phase is _STOPPED:
             return  # its calls have been settled
         try:
-            self._take(frame)
+            if frame.kind == RESULT:
+                self._ends(frame)
+            else:
+                self._take(frame)
         except (ProtocolError, DecodeError):
             raise
         except Exception as error:
@@ -186,13 +194,13 @@ class WorkerCalls(ABC):
 
     def _take(self, frame: Frame) -> None:
         match frame.kind:
-            case Kind.RESULT | Kind.END | Kind.ERROR:
-                self._ends(frame)
             case Kind.CHUNK:
                 call = self.calls.get(frame.call_id)
                 if call is not None and not call.abandoned:
                     call.chunks.append(frame)
                     call.wake()
+            case Kind.END | Kind.ERROR:
+                self._ends(frame)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:
@@ -203,7 +211,7 @@ class WorkerCalls(ABC):
         if call is None:
             return
         try:
-            if frame.kind == Kind.ERROR:
+            if frame.kind == ERROR:
                 self._ends_by(call, frame, codec.decode_fault(frame.body))
             else:
                 self._call_ended(call, frame, None)
@@ -226,7 +234,7 @@ class WorkerCalls(ABC):
     def _call_ended(self, call: Call, frame: Frame, failure: Exception | None) -> None:
         # The host's work for the call, such as for a thread that the tool has left behind, is its code too.
         if self._connection is not None and call.id in self._connection.host_work.serving:
-            self._connection.host_work.when_over(call, lambda: self._call_over(call, frame, failure))
+            self._connection.host_work.when_over(call, partial(self._call_over, call, frame, failure))
         else:
             self._call_over(call, frame, failure)
 
@@ -238,7 +246,7 @@ class WorkerCalls(ABC):
             self._reports.call_failed(call, error)
         if self.calls_served >= self.due.most_calls:
             self._check_due()
-        if self._life.phase is Phase.DRAINING:
+        if self._life.phase is _DRAINING:
             self._stop_if_drained()
 
     def _stop_if_drained(self) -> None:

@@ -75,8 +75,8 @@ class FakeConnection(Connection):
     def recall(self, call_id: int) -> None:
         self._told.append(f"recall {call_id}")
 
-    def grant(self, call_id: int, chunks: int) -> None:
-        self._told.append(f"grant {call_id} {chunks}")
+    def grant(self, call_id: int, credit: int) -> None:
+        self._told.append(f"grant {call_id} {credit}")
 
     def is_open(self, call_id: int) -> bool:
         return call_id in self._open

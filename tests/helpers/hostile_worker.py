@@ -24,6 +24,7 @@ from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
 from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_batch, head_of
 from bridge_py.wire.hellos import PROTOCOL_VERSION
+from bridge_py.wire.packed import PACKED, decode_packed
 
 TOOLS = [{"name": "attack"}, {"name": "stream", "streaming": True}]
 EVIL = "a\x1b[2Jb\x07\u2028c\u202ed\x9be\x00\r<"
@@ -75,6 +76,11 @@ def ask(ask_id: int, call_id: int, verb: str = "get_variable", *arguments: Any) 
     return Frame(Kind.CALL, ask_id, verb, body=codec.encode_plain([call_id, *arguments]))
 
 
+def packed(*frames: Frame) -> bytes:
+    """A batch for the lane."""
+    return PACKED.join([PACKED.encode(frame) for frame in frames])
+
+
 class Attacks:
     """What the worker writes to its lane."""
 
@@ -96,7 +102,7 @@ class Attacks:
 
     def say(self, *frames: Frame) -> None:
         """Write frames as one batch."""
-        batch = encode_batch(list(frames))
+        batch = packed(*frames)
         self.write(head_of(batch) + batch)
 
     def on(self, frame: Frame) -> None:
@@ -114,10 +120,10 @@ class Attacks:
 
     def _flood(self, frames: Iterator[Frame]) -> None:
         for frame in frames:
-            batch = encode_batch([frame])
+            batch = packed(frame)
             data = head_of(batch) + batch
             while True:
-                self.write(data * (65_536 // len(data)))
+                self.write(data * max(1, 65_536 // len(data)))
 
     def pongs(self, _call_id: int) -> None:
         self._flood(iter([Frame(Kind.PONG, number=1)]))
@@ -140,8 +146,23 @@ class Attacks:
         self.say(*[Frame(Kind.CREDIT, call_id, number=1) for _ in range(1_000_000)])
 
     def unknown_fields(self, _call_id: int) -> None:
-        batch = b"\x10\x01" * 2_000_000
+        fields = PACKED.encode(Frame(Kind.PONG))[1:]
+        batch = b"\xdd\0\0\0\1\xdd\0\x20\0\0" + fields + b"\1" * (0x200000 - 11)
         self.write(head_of(batch) + batch)
+
+    def more_than_said(self, _call_id: int) -> None:
+        batch = b"\xdd\0\0\0\1" + b"\x91\x0b" * 2_000_000
+        self.write(head_of(batch) + batch)
+
+    def short_array(self, _call_id: int) -> None:
+        batch = b"\x9f" + b"\x91\x0b" * 15
+        self.write(head_of(batch) + batch)
+
+    def negative(self, call_id: int) -> None:
+        self.say(Frame(Kind.RESULT, -call_id))
+
+    def large_frame(self, call_id: int) -> None:
+        self.say(Frame(Kind.PONG), Frame(Kind.RESULT, call_id, body=bytes(65 << 20)))
 
     def asks(self, call_id: int) -> None:
         """Ask for ever, in batches of many frames, for what cannot be answered."""
@@ -151,7 +172,7 @@ class Attacks:
     def single_asks(self, call_id: int) -> None:
         """Ask for ever, each in a batch of its own."""
         while True:
-            batches = [encode_batch([ask(next(self._asks), call_id, "has_variable", "x")]) for _ in range(1000)]
+            batches = [packed(ask(next(self._asks), call_id, "has_variable", "x")) for _ in range(1000)]
             self.write(b"".join(head_of(batch) + batch for batch in batches))
 
     def odd_asks(self, _call_id: int) -> None:
@@ -194,6 +215,15 @@ class Attacks:
         self.say(ask(2, call_id, "list_variables", "*"))
         threading.Thread(target=self._flood, args=[iter([Frame(Kind.CANCEL, 2)])]).start()
         CHANNEL[0].shutdown(socket.SHUT_RDWR)
+
+    def many_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, body=b"\xc0")]))
+
+    def large_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, body=codec.encode_plain("x" * 400_000))]))
+
+    def attached_chunks(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.CHUNK, call_id, number=1, body=b"\xc0", attached=bytes(400_000))]))
 
     def evil_error(self, call_id: int) -> None:
         trace = f"Traceback:\n\tline 1\n{EVIL}\n"
@@ -263,6 +293,8 @@ class HostileLink:
             await stream._stream.send_data(b"\1\0\0\0\1x")
         elif self._how == "channel_cut":
             await stream._stream.send_data(b"\0\0\0\0\x09x", end_stream=True)
+        elif self._how == "channel_fields":
+            await stream.send_message(b"\x10\x01" * 2_000_000)
         batch = encode_batch([ask(2, call_id, "list_variables", "*")])
         await stream.send_message(batch)
         message = encode_batch([Frame(Kind.CANCEL, 2)])
@@ -274,7 +306,7 @@ class HostileLink:
         batches = BatchReader()
         while data := os.read(self._reading, 65_536):
             for batch in batches.feed(data):
-                for frame in decode_batch(batch):
+                for frame in decode_packed(batch):
                     self._attacks.on(frame)
         os._exit(0)
 

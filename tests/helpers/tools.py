@@ -179,6 +179,28 @@ class Tools(BaseAdapter):
             _mark(path, f"stopped at {number}")
 
     @tool
+    def blobs(self, n: int, size: int, path: str = "") -> Iterator[bytes]:
+        """Yield as many bytes, `n` times; writes how often it did."""
+        number = 0
+        try:
+            while number < n:
+                yield bytes(size)
+                number += 1
+        finally:
+            _mark(path, f"stopped at {number}")
+
+    @tool
+    async def blobs_async(self, n: int, size: int, path: str = "") -> AsyncIterator[bytes]:
+        """Yield as many bytes, `n` times, from an async generator."""
+        number = 0
+        try:
+            while number < n:
+                yield bytes(size)
+                number += 1
+        finally:
+            _mark(path, f"stopped at {number}")
+
+    @tool
     def sleep_and_count(self, seconds: float) -> Iterator[int]:
         """Sleep, then yield."""
         time.sleep(seconds)

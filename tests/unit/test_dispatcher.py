@@ -65,8 +65,8 @@ class FakeWorker:
     def recall(self, call: Call) -> None:
         self.told.append(("recall", call.name))
 
-    def grant(self, call: Call, chunks: int) -> None:
-        self.told.append(("grant", chunks))
+    def grant(self, call: Call, credit: int) -> None:
+        self.told.append(("grant", credit))
 
     def when_over(self, call: Call, then: Callable[[], None]) -> None:
         then()

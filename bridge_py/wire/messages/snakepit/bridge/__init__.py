@@ -116,7 +116,8 @@ class Kind(betterproto2.Enum):
 
     CHUNK = 6
     """
-    Costs its sender one credit.
+    Costs its sender one credit for each 4096 bytes of its body and its area, rounded up, and at least one. It may be
+    sent while any credit is left, so credit can fall below zero.
     """
 
     END = 7
@@ -480,7 +481,7 @@ class Frame(betterproto2.Message):
 
     number: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
     """
-    Microseconds left on CALL and STREAM (0: no limit), chunks granted on CREDIT, pieces asked for on FETCH, the size
+    Microseconds left on CALL and STREAM (0: no limit), credit granted on CREDIT, pieces asked for on FETCH, the size
     in bytes before compression on BUFFER (0: not compressed), any number on PING and PONG.
     """
 
