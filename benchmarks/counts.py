@@ -1,8 +1,9 @@
 """`python -m benchmarks.counts`: what Python executes for one call, in the host and in a worker.
 
 64 callers call an empty tool on two workers. The table has the CPU time of a call, and how many functions of Python,
-functions of C and instructions of Python run for it. The counts are of the threads that run trio, and the tools. Below
-it is what a function and an instruction cost at least on this machine.
+functions of C and instructions of Python run for it, and in which folders. The counts are of the threads that run trio,
+and the tools. Below it is what a function and an instruction cost at least on this machine. Counting slows a process
+down, and then fewer calls share a read and a write: the counts are somewhat too high.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import sys
 import time
 import timeit
+from collections import Counter as Tally
 from collections.abc import Callable
-from types import FrameType
+from pathlib import PurePath
+from types import CodeType, FrameType
 from typing import Any, Final
 
 import trio
@@ -29,7 +32,8 @@ class Counter:
     """Counts what the thread executes that begins and ends it."""
 
     def __init__(self) -> None:
-        self._counts: Counts = {"call": 0, "c_call": 0, "opcode": 0}
+        self._functions = Tally[str]()
+        self._instructions = Tally[CodeType]()
 
     def begin(self, *, instructions: bool) -> None:
         """Count instructions, or functions: they are counted one after the other, as one would count the other."""
@@ -46,17 +50,22 @@ class Counter:
         """Return the counts since `begin`."""
         sys.settrace(None)
         sys.setprofile(None)
-        counts, self._counts = self._counts, dict.fromkeys(self._counts, 0)
-        return counts
+        found = dict[str, float](self._functions)
+        for code, count in self._instructions.items():
+            folder = PurePath(code.co_filename).parent.name
+            found[folder] = found.get(folder, 0) + count
+        self._functions.clear()
+        self._instructions.clear()
+        return found
 
     def _profile(self, _frame: FrameType, event: str, _argument: object) -> None:
-        if event in self._counts:
-            self._counts[event] += 1
+        if event in ("call", "c_call"):
+            self._functions[event] += 1
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
-            self._counts["opcode"] += 1
+            self._instructions[frame.f_code] += 1
         return self._trace
 
 
@@ -128,7 +137,12 @@ async def counts() -> tuple[Counts, Counts]:
 
 
 def _summed(one: Counts, other: Counts) -> Counts:
-    return {name: one.get(name, 0) + count / COUNTED for name, count in other.items()}
+    return {name: one.get(name, 0) + other.get(name, 0) / COUNTED for name in {**one, **other}}
+
+
+def _shares(found: Counts, total: float) -> list[str]:
+    largest = sorted(found.items(), key=lambda item: -item[1])[:10]
+    return [f"{name or 'generated'} {100 * count / total:.0f} %" for name, count in largest]
 
 
 def _nanoseconds(statement: str, names: dict[str, Callable[[], object]] | None = None) -> float:
@@ -140,10 +154,10 @@ def main() -> None:
     """Measure, and print the table."""
     cpu = trio.run(times)
     for side, microseconds, found in zip(("host", "worker"), cpu, trio.run(counts), strict=True):
-        print(
-            f"{side:<7} {microseconds:5.1f} us of CPU time, {found['call']:.0f} functions of Python,"
-            f" {found['c_call']:.0f} of C, {found['opcode']:.0f} instructions"
-        )
+        functions, of_c = found.pop("call"), found.pop("c_call")
+        total = sum(found.values())
+        print(f"{side}: {microseconds:.1f} us of CPU time, {functions:.0f} functions of Python, {of_c:.0f} of C")
+        print(f"  {total:.0f} instructions: {', '.join(_shares(found, total))}")
 
     def function() -> None:
         pass

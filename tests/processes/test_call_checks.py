@@ -151,14 +151,16 @@ async def test_a_fault_of_the_host_when_a_call_ends_fails_that_call_alone(
 
 
 @pytest.mark.parametrize(
-    "where",
+    ("where", "call"),
     [
-        "snakepit_trio._workers.worker_calls.WorkerCalls._ends",
-        "snakepit_trio._connections.link.LinkConnection._route",
-        "bridge_py.wire.conversation.Conversation.receive",
+        ("snakepit_trio._workers.worker_calls.WorkerCalls._ends", ADD),
+        ("snakepit_trio._connections.link.LinkConnection._route", {"name": "fail", "args": {"text": "x"}}),
+        ("bridge_py.wire.conversation.Conversation.receive", ADD),
     ],
 )
-async def test_a_fault_of_the_host_is_blamed_on_no_command(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_host_is_blamed_on_no_command(
+    where: str, call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with snakepit.open_pool(TOOLS, workers=1, taint_after=1) as pool:
         pid = pool.list_workers()[0].pid
         assert pid is not None
@@ -174,5 +176,5 @@ async def test_a_fault_of_the_host_is_blamed_on_no_command(where: str, monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(where, starve_after_its_death)
             with pytest.raises(snakepit.WorkerCrashed, match="lost its link by a fault of the host: MemoryError"):
-                await pool.execute(**ADD)
+                await pool.execute(**call)
         assert await pool.execute(**ADD) == 2
