@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 
 from bridge_py.wire.conversation import BufferRef, Conversation, Side
 from bridge_py.wire.errors import LocalProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_frame, head_of
+from bridge_py.wire.frames import PROTOBUF, BatchReader, Format, Frame, Kind, head_of
 from bridge_py.wire.hellos import HostHello, WorkerHello, read_hello, tools_of
+from bridge_py.wire.packed import PACKED
 from snakepit_trio.testing.strategies import tool_specs
 
 from .fuzz_target import Parts, Target, drawn
 
 
 class Frames(Target):
-    """Batches of frames, both ways: as a batch alone, and as the bytes of a lane in pieces."""
+    """Batches of frames of the channel, both ways: as a batch alone, and as bytes in pieces."""
 
+    format: ClassVar[Format] = PROTOBUF
     errors = (RemoteProtocolError,)
     tokens: ClassVar = [
         *(bytes((tag,)) for tag in (0x0A, 0x08, 0x10, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x40, 0x48, 0x50, 0x5A)),
@@ -52,7 +54,7 @@ class Frames(Target):
             *(self._hello(tools) for tools in drawn(tools, count // 4 + 1, number)),
             Frame(Kind.HELLO, body=msgspec.msgpack.encode(HostHello(protocol=1, secret=self._SECRET, pid=1))),
         ]
-        return [(encode_frame(frame),) for frame in [*hellos, *drawn(frames, count, number)]]
+        return [(self.format.encode(frame),) for frame in [*hellos, *drawn(frames, count, number)]]
 
     def _hello(self, tools: bytes) -> Frame:
         hello = {"protocol": 1, "secret": self._SECRET, "pid": 2, "python": "3.11", "tools": tools}
@@ -64,15 +66,16 @@ class Frames(Target):
         if chance.random() < 0.6:
             data = self._legal(side, chance)
         else:
-            data = b"".join(chance.choice(self._valid)[0] for _ in range(chance.choice((1, 1, 2, 3, 8))))
+            data = self.format.join([chance.choice(self._valid)[0] for _ in range(chance.choice((1, 1, 2, 3, 8)))])
         for _ in range(chance.choice((0, 1, 1, 2))):
             data = self._mutations.changed(chance, data)
         return data, b"host" if side is Side.HOST else b"worker"
 
     def _legal(self, side: Side, chance: random.Random) -> bytes:
         peer = Conversation(Side.WORKER if side is Side.HOST else Side.HOST)
+        peer.format = self.format
         peer.hello(b"")
-        peer.receive(_begun(side).data_to_send())
+        peer.receive(_begun(side, self.format).data_to_send())
         peer.data_to_send()
         for _ in range(chance.randrange(1, 12)):
             with contextlib.suppress(LocalProtocolError):
@@ -81,10 +84,11 @@ class Frames(Target):
 
     def read(self, parts: Parts, chance: random.Random) -> None:
         side = Side.HOST if parts[1] == b"host" else Side.WORKER
-        if parts[0].startswith(_HELLO[:1]) and chance.random() < 0.1:
+        if chance.random() < 0.1:
             conversation = Conversation(side, max_frame=4_000)
+            conversation.format = self.format
         else:
-            conversation = _begun(side)
+            conversation = _begun(side, self.format)
         for frame in self._frames_of(parts[0], conversation, chance):
             self._use(frame, side)
         conversation.data_to_send()
@@ -99,7 +103,7 @@ class Frames(Target):
         for at in range(0, len(lane), step):
             for batch in reader.feed(lane[at : at + step]):
                 frames += conversation.receive(batch)
-        decode_batch(data)
+        self.format.decode(data, None, None)
         return frames
 
     def _use(self, frame: Frame, side: Side) -> None:
@@ -110,14 +114,24 @@ class Frames(Target):
                 read_hello(frame.body, HostHello, self._SECRET)
 
 
-_HELLO: Final = encode_frame(Frame(Kind.HELLO))
+class LaneFrames(Frames):
+    """Batches of frames of a lane, likewise."""
+
+    format: ClassVar[Format] = PACKED
+    tokens: ClassVar = [
+        *(b"\xdd\x00\x00\x00\x01", b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\x9b", b"\x90", b"\xc0", b"\xc1"),
+        *(bytes((0x9B, kind)) for kind in Kind),
+        *(b"\xcf" + b"\xff" * 8, b"\xd3" + b"\x80" + b"\x00" * 7, b"\xcb" + b"\x7f" * 8, b"\xc6\xff\xff\xff\xff"),
+        *(b"\xdb\x00\x00\x00\x02\xff\xfe", b"\x91" * 40, b"\x81\xc0\xc0", b"\xc7\x01\x05\x00"),
+    ]
 
 
-def _begun(side: Side) -> Conversation:
+def _begun(side: Side, format: Format) -> Conversation:
     """One side of a link, with two calls and a loan."""
     conversation = Conversation(side, max_frame=4_000, max_area=1 << 20, max_frames=50, max_served=4)
+    conversation.format = format
     conversation.hello(b"")
-    conversation.receive(_HELLO)
+    conversation.receive(format.join([format.encode(Frame(Kind.HELLO))]))
     conversation.open("a", b"")
     conversation.open("b", b"", credit=2, area=BufferRef(loan=conversation.loans.lend(2_000), size=2_000))
     return conversation

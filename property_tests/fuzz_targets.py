@@ -37,7 +37,7 @@ from bridge_py.wire.errors import (
 from snakepit_trio._config.stdio_adapters import StdioJson, StdioMsgpack
 from snakepit_trio.testing.strategies import arrays, plain_values, values, variables
 
-from .fuzz_frames import Frames
+from .fuzz_frames import Frames, LaneFrames
 from .fuzz_target import Parts, Target, drawn
 
 _LONGEST_ERROR: Final = 500_000  # characters
@@ -306,10 +306,11 @@ def _errors(draw: st.DrawFn, depth: int = 2) -> BaseException:
 
 TARGETS: Final[dict[str, type[Target]]] = {
     "frames": Frames,
+    "lane": LaneFrames,
     "values": Values,
     "tables": Tables,
     "pickles": Pickles,
     "faults": Faults,
 }
 #: How many inputs each target gets of a million.
-SHARES: Final = {"frames": 330_000, "values": 330_000, "tables": 100_000, "pickles": 100_000, "faults": 140_000}
+SHARES: Final = {"frames": 190_000, "lane": 190_000, "values": 280_000, "tables": 100_000, "pickles": 100_000, "faults": 140_000}

@@ -17,7 +17,7 @@ from .fuzz_target import Parts, Target
 from .mutations import Mutations
 
 # `make fuzz` reads a million.
-INPUTS = {"frames": 3_000, "values": 3_000, "tables": 1_500, "pickles": 2_000, "faults": 2_000}
+INPUTS = {"frames": 2_000, "lane": 2_000, "values": 3_000, "tables": 1_500, "pickles": 2_000, "faults": 2_000}
 
 
 @pytest.mark.processes
