@@ -19,7 +19,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
-from bridge_py.contract.connections import BoundedServer
+from bridge_py.contract.connections import GuardedServer
 from bridge_py.contract.listening import listen
 from bridge_py.contract.peers import OpenTo
 from bridge_py.contract.serving import ContractService
@@ -432,7 +432,7 @@ def _update_message(update: Update) -> messages.VariableUpdate:
     )
 
 
-class ContractServer(BoundedServer):
+class ContractServer(GuardedServer):
     """A server that also closes its connections when it ends."""
 
     async def end(self) -> None:

@@ -22,7 +22,8 @@ import trio
 
 import bridge_py
 import snakepit_trio as snakepit
-from bridge_py.contract import connections, listening, peers
+from bridge_py import http2
+from bridge_py.contract import listening, peers
 from tests.helpers.stranger import FLOODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -355,7 +356,7 @@ async def test_a_giant_answer_is_refused_before_it_is_there(liar: int) -> None:
 async def test_a_server_takes_so_many_connections(pool: snakepit.Pool) -> None:
     async with others_go_on(pool):
         reached = await run_attack("at_once", pool.bridge_address)
-    assert reached["held"] == connections.MAX_CONNECTIONS - 1
+    assert reached["held"] == http2.MAX_CONNECTIONS - 1
     async with snakepit.open_client(pool.bridge_address) as client:  # there is room again
         assert await client.ping("x") == "x"
 
@@ -367,7 +368,7 @@ async def test_tiny_frames_that_wait_take_little_room() -> None:
         nonlocal acknowledged
         acknowledged += size
 
-    buffer = connections._Buffer(acknowledge)
+    buffer = http2._Buffer(acknowledge)
     for number in range(1_000_000):
         buffer.add(b"%d" % (number % 10), 1)
     assert buffer._data.__sizeof__() < 2_000_000
