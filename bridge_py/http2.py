@@ -95,7 +95,7 @@ class _Buffer(grpclib.protocol.Buffer):
             self._more.clear()
             await self._more.wait()
         if self._data and len(self._data) < size:
-            raise AssertionError("the stream ended in the middle of a message")
+            raise AssertionError("Received less data than expected")  # as grpclib says it
         found = bytes(self._data[:size])
         del self._data[:size]
         self._fetched -= len(found)
