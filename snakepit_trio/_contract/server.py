@@ -83,7 +83,7 @@ class Access(Protocol):
         """Call a host tool, and return its result. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
-        """Note tools that the client has."""
+        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
 
     async def execute(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
         """Run a tool of the pool, and return its result. Raises `AccessDenied` if the client may not run tools."""
