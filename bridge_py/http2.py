@@ -285,3 +285,8 @@ class BoundedChannel(grpclib.client.Channel):
     def abuse(self) -> str | None:
         """What the peer sent on the latest connection that has cost it the connection; None if that was nothing."""
         return None if self._latest is None else self._latest.abuse
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the peer does not read: all that is sent now waits for it."""
+        return self._latest is not None and not self._latest.connection.write_ready.is_set()

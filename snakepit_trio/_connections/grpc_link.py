@@ -132,7 +132,10 @@ class GrpcLink(LinkConnection):
             self._to_write = None
             writer.cancel()
             # Without this, leaving the stream would wait for ever for the worker's last message.
-            await stream.cancel()  # noqa: ASYNC102 - asyncio code: it sends one frame
+            if channel.is_stuck:
+                stream._cancel_done = True  # the frame that says so would wait for ever too
+            else:
+                await stream.cancel()  # noqa: ASYNC102 - asyncio code: it sends one frame
 
     async def _write(
         self, channel: BoundedChannel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event

@@ -73,6 +73,8 @@ class _Running:
         self.granted.set()
 
     async def take_credit(self) -> None:
+        # A worker may give credit without end to a host tool that never waits. Other tasks must have their turns.
+        await trio.lowlevel.checkpoint()
         while not self.credit:
             self.granted = trio.Event()
             await self.granted.wait()

@@ -158,6 +158,7 @@ class Attacks:
         self._asks = iter(range(2, 1 << 40, 2))
         self._lock = threading.Lock()
         self._waiting: list[int] = []
+        self.is_deaf = False
 
     def write(self, data: bytes) -> None:
         """Write all of it, or stop when the host has gone."""
@@ -247,6 +248,18 @@ class Attacks:
         """Call a host tool that never ends, for ever."""
         while True:
             self.say(*[ask(next(self._asks), call_id, "call_host_tool", "wait", {}) for _ in range(500)])
+
+    def unread(self, call_id: int) -> None:
+        """Ask for a variable for ever, and read nothing any more."""
+        self.is_deaf = True
+        while True:
+            self.say(*[ask(next(self._asks), call_id, "get_variable", "large") for _ in range(100)])
+
+    def unread_stream(self, call_id: int) -> None:
+        """Have a host tool stream, with credit without end, and read nothing any more."""
+        self.is_deaf = True
+        body = codec.encode_plain([call_id, "pour", {}])
+        self.say(Frame(Kind.STREAM, 2, "call_host_tool", body=body), Frame(Kind.CREDIT, 2, number=1 << 40))
 
     def _behind(self, frame: Frame) -> None:
         """Read the session of the call that stands behind the one that runs, and return what the host answers."""
@@ -348,6 +361,11 @@ class HostileLink:
         call_id = 0
         while not call_id:  # there may be pings first
             call_id = decode_batch(await stream.recv_message())[0].call_id
+        if self._how == "channel_deaf":
+            CHANNEL[2].pause_reading()
+            await asyncio.sleep(2)
+            await stream._stream.send_data(b"\1\0\0\0\1x")
+            await asyncio.sleep(1000)
         if self._how == "channel_huge":
             await stream._stream.send_data(b"\0\xff\xff\xff\xff" + bytes(1000))
         elif self._how == "channel_compressed":
@@ -363,11 +381,12 @@ class HostileLink:
 
     def _read(self) -> None:
         batches = BatchReader()
-        while data := os.read(self._reading, 65_536):
+        while not self._attacks.is_deaf and (data := os.read(self._reading, 65_536)):
             for batch in batches.feed(data):
                 for frame in decode_batch(batch):
                     self._attacks.on(frame)
-        os._exit(0)
+        if not self._attacks.is_deaf:
+            os._exit(0)
 
 
 async def main() -> None:

@@ -10,7 +10,9 @@ import itertools
 import logging
 import os
 from collections import deque
+from collections.abc import AsyncIterator
 
+import psutil
 import pytest
 import trio
 
@@ -107,6 +109,48 @@ async def test_a_call_reads_no_session_of_a_call_that_stands_behind_it() -> None
 
     assert await asked_for("behind") == ["get_variable: the call has not started: the worker runs 1 at a time"] * 2
     assert await asked_for("first") == ["its value"] * 2
+
+
+@pytest.mark.parametrize("how", ["unread", "unread_stream"])
+async def test_a_worker_that_reads_no_answers_is_ended(how: str) -> None:
+    async def pour() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 100_000
+
+    resident = psutil.Process().memory_info().rss
+    async with open_hostile(how, max_unread_bytes=30_000_000, missed_pings=1000) as pool, pool.session() as session:
+        pool.expose(pour)
+        await session.register_variable("large", "string", "x" * 100_000)
+        message = r"it leaves more than 30000000 bytes of answers unread \(max_unread_bytes\)"
+        with trio.fail_after(60), pytest.raises(snakepit.WorkerCrashed, match=message):
+            await session.execute("attack", timeout=50)
+        assert psutil.Process().memory_info().rss - resident < 150_000_000
+        assert await session.get_variable_value("large") == "x" * 100_000
+
+
+def test_only_what_is_unread_counts() -> None:
+    host, worker = Conversation(Side.HOST, max_unread=100_000), Conversation(Side.WORKER)
+    host.hello(b"")
+    worker.hello(b"")
+    worker.receive(host.data_to_send())
+    host.receive(worker.data_to_send())
+    for _ in range(100):  # read soon
+        host.open("calls do not count", bytes(50_000))
+        host.receive(encode_batch([Frame(Kind.CALL, ask := 2 * host._gone, "x")]))
+        host.result(ask, bytes(50_000))
+        assert not host.is_overdue
+        host.data_to_send()
+    for number in range(1, 1000):  # not read
+        host.receive(encode_batch([Frame(Kind.CALL, ask + 2 * number, "x")]))
+        host.result(ask + 2 * number, b"x")
+        if host.is_overdue:
+            break
+    assert 300 < number < 500
+    while host.data_to_send():
+        pass
+    host.receive(encode_batch([Frame(Kind.CALL, ask + 5000, "x")]))
+    host.result(ask + 5000, bytes(1_000_000))  # more than the limit, and alone
+    assert not host.is_overdue
 
 
 def test_a_batch_is_refused_as_soon_as_its_size_has_come() -> None:

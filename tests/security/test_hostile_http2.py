@@ -96,3 +96,17 @@ async def test_answers_that_a_peer_does_not_read_are_bounded(monkeypatch: pytest
         with trio.fail_after(120), pytest.raises(snakepit.WorkerCrashed, match=message):
             await pool.execute("attack", timeout=100, retries=0)
     assert psutil.Process().memory_info().rss - resident < MOST
+
+
+async def test_a_worker_that_breaks_a_rule_and_does_not_read_is_ended() -> None:
+    """Its channel is full, so that nothing more can be sent: not even that the link ends."""
+    async with open_hostile("channel_deaf", missed_pings=1000, concurrency=2) as pool:
+
+        async def call(text: str) -> None:
+            with trio.fail_after(60), pytest.raises(snakepit.WorkerCrashed, match="its channel is broken"):
+                await pool.execute("attack", {"text": text}, timeout=50)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, "")
+            await trio.sleep(0.5)
+            nursery.start_soon(call, "x" * 30_000_000)
