@@ -313,4 +313,11 @@ TARGETS: Final[dict[str, type[Target]]] = {
     "faults": Faults,
 }
 #: How many inputs each target gets of a million.
-SHARES: Final = {"frames": 190_000, "lane": 190_000, "values": 280_000, "tables": 100_000, "pickles": 100_000, "faults": 140_000}
+SHARES: Final = {
+    "frames": 190_000,
+    "lane": 190_000,
+    "values": 280_000,
+    "tables": 100_000,
+    "pickles": 100_000,
+    "faults": 140_000,
+}

@@ -15,6 +15,7 @@ from bridge_py.dynamic.allow_list import AllowAll
 from bridge_py.dynamic.dspy_programs import Recipe
 from bridge_py.dynamic.dynamic_call import DynamicCall
 from bridge_py.dynamic.language_models import Model, hiding
+from bridge_py.dynamic.stored_objects import ObjectStore
 from bridge_py.tools.adapter import tool
 from bridge_py.tools.context import AsyncSessionContext, CallContext, SessionContext
 
@@ -30,40 +31,43 @@ class _Kept:
 
 
 class DspyPrograms:
-    """The language models and programs that have been built for sessions. They go when their session ends.
+    """The language models and programs that have been built for sessions.
 
-    A call that still runs may build and keep some for an ended session.
+    They are kept beside the objects of their session, which a call holds from its beginning. So they go with the
+    session, and a call that still runs keeps nothing for a session that has ended. A call without stored objects
+    keeps nothing at all.
     """
 
-    def __init__(self) -> None:
-        self._sessions: dict[str, _Kept] = {}
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return self._store.kept_beside
 
-    def end(self, session_id: str) -> None:
-        """Forget all that was built for a session, because the session has ended."""
-        self._sessions.pop(session_id, None)
-
-    def model(self, session_id: str | None, model: Model, *, trusted: bool) -> Any:
-        """Return the language model of a session; make it if it is not made yet. Raises the errors of `Model.make`."""
-        kept = self._of(session_id)
+    def model(self, call: DynamicCall, model: Model, *, trusted: bool) -> Any:
+        """Return the language model of a call's session; make it if need be. Raises the errors of `Model.make`."""
+        kept = _kept_for(call)
         if kept.model is None or kept.model[0].number != model.number:
             kept.model = (model, model.make(trusted=trusted))
         return kept.model[1]
 
-    def find(self, session_id: str | None, recipe: Recipe) -> Any:
+    def find(self, call: DynamicCall, recipe: Recipe) -> Any:
         """Return the program of a recipe, or None if it must be built."""
-        build, program = self._of(session_id).programs.get(recipe.id, ("", None))
+        build, program = _kept_for(call).programs.get(recipe.id, ("", None))
         return program if build == recipe.build else None
 
-    def keep(self, session_id: str | None, recipe: Recipe, program: Any) -> Any:
+    def keep(self, call: DynamicCall, recipe: Recipe, program: Any) -> Any:
         """Keep a program that was built, and return it."""
-        self._of(session_id).programs[recipe.id] = (recipe.build, program)
+        _kept_for(call).programs[recipe.id] = (recipe.build, program)
         return program
 
-    def _of(self, session_id: str | None) -> _Kept:
-        return _Kept() if session_id is None else self._sessions.setdefault(session_id, _Kept())
+
+def _kept_for(call: DynamicCall) -> _Kept:
+    objects = call.known_objects
+    if objects is None:
+        return _Kept()
+    kept: _Kept = objects.beside.setdefault("dspy", _Kept())
+    return kept
 
 
 class DspyTools:
@@ -83,7 +87,7 @@ class DspyTools:
         """Make a language model, and return its name."""
         dynamic = self.dynamic_call(context, placement)
         with hiding(model):
-            self._model(context, model)
+            self._model(dynamic, model)
         return dynamic.reply(model.name)
 
     @tool(timeout=_TIMEOUT)
@@ -93,7 +97,7 @@ class DspyTools:
         """Build a program, and return the description of its inputs and outputs."""
         dynamic = self.dynamic_call(context, placement)
         built = await dspy_programs.build(program, context, self.allow_list.trusted)
-        self.dspy_programs.keep(context.session_id, program, built)
+        self.dspy_programs.keep(dynamic, program, built)
         return dynamic.reply(dspy_programs.describe(built))
 
     @tool(timeout=_TIMEOUT)
@@ -108,8 +112,8 @@ class DspyTools:
         """Run a program, and return its outputs."""
         dynamic = self.dynamic_call(context, placement)
         with hiding(model):
-            found = await self._find(context, program)
-            with dspy_programs.running(self._model(context, model), context):
+            found = await self._find(dynamic, context, program)
+            with dspy_programs.running(self._model(dynamic, model), context):
                 dspy_programs.check_inputs(found, inputs)
                 return dynamic.reply(dspy_programs.plain(await found.acall(**inputs)))
 
@@ -125,11 +129,11 @@ class DspyTools:
         """Run a program that has no coroutine, and return its outputs. Such programs have no host tools."""
         dynamic = self.dynamic_call(context, placement)
         with hiding(model):
-            found = self.dspy_programs.find(context.session_id, program)
+            found = self.dspy_programs.find(dynamic, program)
             if found is None:
                 found = dspy_programs.assemble(program, self.allow_list.trusted)
-                self.dspy_programs.keep(context.session_id, program, found)
-            with dspy_programs.running(self._model(context, model)):
+                self.dspy_programs.keep(dynamic, program, found)
+            with dspy_programs.running(self._model(dynamic, model)):
                 dspy_programs.check_inputs(found, inputs)
                 return dynamic.reply(dspy_programs.plain(found(**inputs)))
 
@@ -143,10 +147,11 @@ class DspyTools:
         placement: dict[str, Any] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Run a program; yields a reply, and then its outputs in pieces."""
-        yield self.dynamic_call(context, placement).reply(None)
+        dynamic = self.dynamic_call(context, placement)
+        yield dynamic.reply(None)
         with hiding(model):
-            found = await self._find(context, program)
-            with dspy_programs.running(self._model(context, model), context):
+            found = await self._find(dynamic, context, program)
+            with dspy_programs.running(self._model(dynamic, model), context):
                 dspy_programs.check_inputs(found, inputs)
                 async with aclosing(dspy_programs.stream(found, inputs)) as pieces:
                     async for piece in pieces:
@@ -158,14 +163,14 @@ class DspyTools:
     ) -> dict[str, Any]:
         """Return the state of a program: demonstrations, instructions, and all else that it has learned."""
         dynamic = self.dynamic_call(context, placement)
-        return dynamic.reply((await self._find(context, program)).dump_state())
+        return dynamic.reply((await self._find(dynamic, context, program)).dump_state())
 
-    def _model(self, context: CallContext, model: Model) -> Any:
-        return self.dspy_programs.model(context.session_id, model, trusted=self.allow_list.trusted)
+    def _model(self, dynamic: DynamicCall, model: Model) -> Any:
+        return self.dspy_programs.model(dynamic, model, trusted=self.allow_list.trusted)
 
-    async def _find(self, context: AsyncSessionContext, recipe: Recipe) -> Any:
-        found = self.dspy_programs.find(context.session_id, recipe)
+    async def _find(self, dynamic: DynamicCall, context: AsyncSessionContext, recipe: Recipe) -> Any:
+        found = self.dspy_programs.find(dynamic, recipe)
         if found is not None:
             return found
         built = await dspy_programs.build(recipe, context, self.allow_list.trusted)
-        return self.dspy_programs.keep(context.session_id, recipe, built)
+        return self.dspy_programs.keep(dynamic, recipe, built)

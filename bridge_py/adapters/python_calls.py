@@ -64,11 +64,10 @@ class PythonCalls(DspyTools, BaseAdapter):
             raise UsageError(f"stored_bytes is {stored_bytes!r}; give a number of bytes")
         self.allow_list = AllowAll() if trusted else AllowList(allow, roots)
         self.store = ObjectStore(stored_bytes)
-        self.dspy_programs = DspyPrograms()
+        self.dspy_programs = DspyPrograms(self.store)
 
     def session_ended(self, session_id: str) -> None:
         self.store.end(session_id)
-        self.dspy_programs.end(session_id)
 
     def dynamic_call(
         self, context: CallContext, placement: dict[str, Any] | None, *, is_pipeline: bool = False

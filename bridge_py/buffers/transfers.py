@@ -66,7 +66,10 @@ class Transfers:
         self._deliver = deliver
         self._lent: dict[int, _Lent] = {}
         self._shared_bytes = 0
-        self._arriving: dict[int, tuple[Frame, mmap.mmap]] = {}  # by loan
+        self._max_area = sizes.max_area
+        self._arriving: dict[int, tuple[Frame, mmap.mmap | None]] = {}  # by loan; without memory until it is fetched
+        self._unfetched: deque[int] = deque()  # loans that wait until others have come
+        self._fetched_bytes = 0  # of all areas that are being fetched
         #: By call: frames that wait for an area, their own or that of an earlier frame. A frame without a loan need not
         #: go through `receive`, unless its call is in here.
         self.waiting: dict[int, deque[Frame]] = {}
@@ -122,8 +125,7 @@ class Transfers:
         frames = self.waiting.pop(call_id, ())
         for frame in frames:
             if frame.loan in self._arriving:
-                del self._arriving[frame.loan]
-                self._loans.give_back(frame.loan)
+                self._end_fetch(frame.loan)
             frame.attached = b""
         return list(frames)
 
@@ -163,6 +165,7 @@ class Transfers:
         self._is_closed = True
         self._mappings.close()
         self._arriving.clear()
+        self._unfetched.clear()
         self.waiting.clear()
         for loan, lent in list(self._lent.items()):
             if lent.segment is not None:
@@ -198,9 +201,31 @@ class Transfers:
             return False
         if frame.descriptor and self._map(frame):
             return False
-        self._arriving[loan] = frame, mmap.mmap(-1, frame.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._loans.fetch(loan, _WINDOW)
+        self._arriving[loan] = frame, None
+        self._unfetched.append(loan)
+        self._begin_fetches()
         return True
+
+    def _begin_fetches(self) -> None:
+        """Fetch the next areas. All that are fetched at a time have as many bytes as one area may have."""
+        while self._unfetched:
+            loan = self._unfetched[0]
+            if loan in self._arriving:  # else its call has been discarded
+                frame, _ = self._arriving[loan]
+                if self._fetched_bytes and self._fetched_bytes + frame.size > self._max_area:
+                    return
+                area = mmap.mmap(-1, frame.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                self._arriving[loan] = frame, area
+                self._fetched_bytes += frame.size
+                self._loans.fetch(loan, _WINDOW)
+            self._unfetched.popleft()
+
+    def _end_fetch(self, loan: int) -> None:
+        frame, area = self._arriving.pop(loan)
+        if area is not None:
+            self._fetched_bytes -= frame.size
+        self._loans.give_back(loan)
+        self._begin_fetches()
 
     def _map(self, frame: Frame) -> bool:
         loan = frame.loan
@@ -224,10 +249,10 @@ class Transfers:
         if piece.loan not in self._arriving:
             return  # an earlier frame of the same batch has made us give the loan back
         frame, area = self._arriving[piece.loan]
+        assert area is not None  # nobody has asked for pieces of others
         area.write(decompress(piece.body, piece.number) if piece.number else piece.body)
         if area.tell() == frame.size:
-            del self._arriving[piece.loan]
-            self._loans.give_back(piece.loan)
+            self._end_fetch(piece.loan)
             frame.attached = memoryview(area).toreadonly()
             self._deliver_waiting(frame.call_id)
         elif area.tell() // PIECE_BYTES % (_WINDOW // 2) == 0:

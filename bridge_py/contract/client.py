@@ -20,7 +20,7 @@ from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import HistoryEntry, Variable
 
 from . import values
-from .connections import BoundedChannel
+from .connections import GuardedChannel
 from .listening import parse_address
 from .statuses import error_of_status, failure_of
 
@@ -327,7 +327,7 @@ class AsyncioClient(ClientBase):
         self, address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False, check_server: bool = False
     ) -> None:
         self.allow_pickle = allow_pickle
-        self._channel = BoundedChannel(*parse_address(address), check_server=check_server)
+        self._channel = GuardedChannel(*parse_address(address), check_server=check_server)
         self._connect_timeout = connect_timeout
 
     def close(self) -> None:

@@ -1,286 +1,55 @@
-"""grpclib's servers and channels, for peers that may be hostile: it is checked who connects, and all has limits.
-
-h2 limits the open streams of a connection (100), the size of a frame (16 KiB) and the headers of a message (64 KiB).
-grpclib lets all else grow as the peer likes. So here are limits of the rest, and each connection that exceeds one is
-closed at once. Bytes are parsed for a few milliseconds at a time, so that no peer stops the loop with tiny frames.
-"""
+"""Servers and channels that look who is at the other end, beside the limits that all have."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import grpclib.client
-import grpclib.protocol
-import grpclib.server
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
-from h2.events import DataReceived, Event, PingReceived, PriorityUpdated, RemoteSettingsChanged, StreamReset
+from bridge_py.http2 import BoundedChannel, BoundedServer
 
 from .peers import OpenTo, why_no_client, why_no_server
 
-MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
-MAX_CONNECTIONS: Final = 256  # of one server
-MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # answers to frames of a peer that does not read them
-MAX_SILENT_BYTES: Final = 5 * 1024 * 1024  # of frames that mean nothing; a reset leaves a window of 4 MiB on its way
-#: Resets of unanswered requests, pings, settings, priorities, empty and late frames: so many at once, so many a second.
-MAX_CONTROLS: Final = 1000
-CONTROLS_PER_SECOND: Final = 100
-_SLICE: Final = 8 * 1024  # bytes that are parsed at once: a thousand tiny frames
-_TURN: Final = 0.005  # seconds that one connection may parse before the loop goes on with other things
-_QUIET: Final = 10.0  # seconds between two warnings of one server
-_CONTROLS: Final = (PingReceived, RemoteSettingsChanged, PriorityUpdated)
-
-logger = logging.getLogger("snakepit.contract")
+if TYPE_CHECKING:
+    import grpclib.protocol
 
 
-class Allowance:
-    """How many things may still come: some at once, and some more each second."""
-
-    def __init__(self, most: int, each_second: float) -> None:
-        self._most = most
-        self._each_second = each_second
-        self._left = float(most)
-        self._since = time.monotonic()
-
-    def take(self) -> bool:
-        """Take one; returns whether there was one."""
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._since) * self._each_second) - 1
-        self._since = now
-        return self._left >= 0
-
-
-class _Buffer(grpclib.protocol.Buffer):
-    """The unread bytes of one stream, at most its window of 4 MiB, however tiny the frames are that they came in.
-
-    Reading a message that is too large fails before its bytes are fetched.
-    """
-
-    def __init__(self, acknowledge: Callable[[int], None]) -> None:
-        super().__init__(acknowledge)
-        self._acknowledge = acknowledge
-        self._data = bytearray()
-        self._fetched = 0  # bytes of the data that are acknowledged: the peer may send as many again
-        self._ended = False
-        self._more = asyncio.Event()
-
-    def add(self, data: bytes, ack_size: int) -> None:
-        self._data += data
-        if ack_size > len(data):
-            self._acknowledge(ack_size - len(data))  # padding
-        self._more.set()
-
-    def eof(self) -> None:
-        self._ended = True
-        self._more.set()
-
-    async def read(self, size: int) -> bytes:
-        if size > MAX_MESSAGE_BYTES:
-            text = f"a message of {size} bytes; it may have {MAX_MESSAGE_BYTES}: send it in parts"
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
-        while True:
-            self._fetch(size)
-            if len(self._data) >= size or self._ended:
-                break
-            self._more.clear()
-            await self._more.wait()
-        if self._data and len(self._data) < size:
-            raise AssertionError("the stream ended in the middle of a message")
-        found = bytes(self._data[:size])
-        del self._data[:size]
-        self._fetched -= len(found)
-        return found
-
-    def unacked_size(self) -> int:
-        return len(self._data) - self._fetched
-
-    def _fetch(self, size: int) -> None:
-        fresh = min(size, len(self._data)) - self._fetched
-        if fresh > 0:
-            self._fetched += fresh
-            self._acknowledge(fresh)
-
-
-class _Processor(grpclib.protocol.EventsProcessor):
-    """Handles what h2 has read; notes in `abuse` which limit the peer has exceeded."""
-
-    def __init__(self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection) -> None:
-        super().__init__(handler, connection)
-        self.abuse: str | None = None
-        self.silent_bytes = 0  # since the last event
-        self._controls = Allowance(MAX_CONTROLS, CONTROLS_PER_SECOND)
-
-    def register(self, stream: grpclib.protocol.Stream) -> Any:
-        assert stream.id is not None
-        stream.buffer = _Buffer(partial(self.connection.ack, stream.id))
-        return super().register(stream)
-
-    def process(self, event: Event) -> None:
-        self.silent_bytes = 0
-        if isinstance(event, _CONTROLS):
-            self._count(type(event).__name__)
-        super().process(event)
-
-    def process_stream_reset(self, event: StreamReset) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None and not stream.data_sent:
-            self._count("resets of requests without an answer")
-        super().process_stream_reset(event)
-
-    def process_data_received(self, event: DataReceived) -> None:
-        super().process_data_received(event)
-        stream = self.streams.get(event.stream_id)
-        if event.stream_ended is None and (stream is None or not event.flow_controlled_length):
-            self._count("frames that are empty, or of requests that are over")
-
-    def _count(self, kind: str) -> None:
-        if not self._controls.take():
-            self.abuse = f"more than {MAX_CONTROLS} {kind} and the like, at more than {CONTROLS_PER_SECOND} a second"
-
-
-class _Protocol(grpclib.protocol.H2Protocol):
-    """One connection, whose peer holds up the loop for a few milliseconds at a time at most."""
-
-    transport: asyncio.Transport
-    _bounded: _Processor
-    _rest = b""  # came, and is not parsed yet
-    _goes_on = False  # parses the rest in the loop's next turn
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        super().connection_made(transport)
-        self.processor = self._bounded = _Processor(self.handler, self.connection)
-
-    def data_received(self, data: bytes) -> None:
-        self._rest += data
-        if not self._goes_on:
-            self._parse()
-
-    def _parse(self) -> None:
-        was_paused, self._goes_on = self._goes_on, False
-        data, at, until = self._rest, 0, time.monotonic() + _TURN
-        while at < len(data) and time.monotonic() < until and not self.transport.is_closing():
-            self._bounded.silent_bytes += min(_SLICE, len(data) - at)
-            super().data_received(data[at : at + _SLICE])
-            at += _SLICE
-            self._check()
-        self._rest = b"" if self.transport.is_closing() else data[at:]
-        if self._rest:
-            self._goes_on = True
-            self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._parse)
-        elif was_paused:
-            self.transport.resume_reading()
-
-    def _check(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent > MAX_UNSENT_BYTES:
-            self._bounded.abuse = f"more than {MAX_UNSENT_BYTES} bytes of answers that the peer does not read"
-        if self._bounded.silent_bytes > MAX_SILENT_BYTES:
-            self._bounded.abuse = f"more than {MAX_SILENT_BYTES} bytes of frames that mean nothing"
-        if self._bounded.abuse is not None:
-            self.complain(self._bounded.abuse)
-        elif not (unsent and self.transport.is_closing()):
-            return
-        # Closing would wait until the peer has read everything.
-        self.transport.abort()
-
-    def complain(self, abuse: str) -> None:
-        """Say why the connection is closed."""
-        logger.warning("a connection is closed: its peer sent %s", abuse)
-
-
-class _ServerProtocol(_Protocol):
-    """A connection of a server, if the server takes it."""
-
-    def __init__(self, server: BoundedServer, made: grpclib.protocol.H2Protocol) -> None:
-        super().__init__(made.handler, made.config, made.h2_config)
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if (why := self._server.why_not(transport)) is not None:
-            self._server.warn(why)
-            self.handler.close()
-            cast("asyncio.Transport", transport).abort()
-            return
-        self._server.connections.add(self)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self in self._server.connections:
-            self._server.connections.remove(self)
-            super().connection_lost(exc)
-
-    def complain(self, abuse: str) -> None:
-        self._server.warn(f"a connection is closed: its peer sent {abuse}")
-
-
-class BoundedServer(grpclib.server.Server):
-    """grpclib's server for one service, with the limits of this module.
+class GuardedServer(BoundedServer):
+    """A server for one service, with limits.
 
     `open_to` says who may connect: "user" for programs of this user and of root, "machine" for all of this machine.
     All other connections are closed at once.
     """
 
     def __init__(self, service: Any, open_to: OpenTo) -> None:
-        super().__init__([service])
-        self.connections: set[_ServerProtocol] = set()
+        super().__init__(service)
         self._open_to: OpenTo = open_to
-        self._warned = -_QUIET
-
-    def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
-        return _ServerProtocol(self, super()._protocol_factory())
 
     def why_not(self, transport: asyncio.BaseTransport) -> str | None:
         """Why a new connection is refused; None if it is taken."""
         if self._open_to == "user" and (why := why_no_client(transport.get_extra_info("socket"))) is not None:
             return f'{why}: it is refused, because only this user and root may connect (open_to="user")'
-        if len(self.connections) >= MAX_CONNECTIONS:
-            return f"a connection is refused: there are {MAX_CONNECTIONS} already"
-        return None
-
-    def warn(self, text: str) -> None:
-        """Log a warning. Strangers may cause many: so only some are logged, and the others are debug records."""
-        now = time.monotonic()
-        is_due = now - self._warned >= _QUIET
-        logger.log(logging.WARNING if is_due else logging.DEBUG, "%s", text)
-        if is_due:
-            self._warned = now
-
-    def abort(self) -> None:
-        """Close all connections, whatever their peers have not read yet."""
-        for protocol in list(self.connections):
-            protocol.transport.abort()
+        return super().why_not(transport)
 
 
-class BoundedChannel(grpclib.client.Channel):
-    """grpclib's channel, with the limits of this module.
+class GuardedChannel(BoundedChannel):
+    """A channel with limits, to a Unix socket (`path`) or to a TCP port.
 
-    It connects to a Unix socket (`path`) or to a TCP port. With `check_server` it uses a port only if it is served by
-    this user or by root: connecting raises `PermissionError` otherwise.
+    With `check_server` it uses a port only if it is served by this user or by root: connecting raises
+    `PermissionError` otherwise.
     """
 
     def __init__(self, host: str | None, port: int | None, path: str | None, *, check_server: bool) -> None:
         super().__init__(host, port, path=path)
         self._checks = check_server and path is None
 
-    def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
-        made = super()._protocol_factory()
-        return _Protocol(made.handler, made.config, made.h2_config)
-
     async def _create_connection(self) -> grpclib.protocol.H2Protocol:
-        protocol = cast("_Protocol", await super()._create_connection())
+        protocol = await super()._create_connection()
         try:
             # The port may be another program's by now. So this looks after connecting: a program that has the
             # connection, and that served the port before, still serves it.
             if self._checks and (why := why_no_server(self._host, self._port)) is not None:
                 raise PermissionError(f"{why}: it is not used")
         except BaseException:
-            protocol.transport.abort()
+            cast("Any", protocol).transport.abort()
             raise
         return protocol

@@ -25,7 +25,7 @@ from bridge_py.wire.messages.snakepit import bridge as messages
 
 from . import values
 from .client import AsyncioClient
-from .connections import BoundedServer
+from .connections import GuardedServer
 from .host import ContractHost
 from .peers import OpenTo
 from .serving import ContractService
@@ -87,7 +87,7 @@ class ContractServer:
         if self._host_address:
             self.client = AsyncioClient(self._host_address)
         self.host.begin(self.client)
-        server = BoundedServer(WorkerService(self), self._open_to)
+        server = GuardedServer(WorkerService(self), self._open_to)
         parent = os.getppid()
         with self._listener:
             await server.start(sock=self._listener)

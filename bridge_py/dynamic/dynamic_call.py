@@ -53,6 +53,11 @@ class DynamicCall:
             self._objects = self._open(session_id, placement)
 
     @property
+    def known_objects(self) -> SessionObjects | None:
+        """The objects of its session; None without a session."""
+        return self._objects
+
+    @property
     def objects(self) -> SessionObjects:
         """The objects of its session. Raises `InvalidCall` without a session."""
         if self._objects is None:

@@ -48,14 +48,15 @@ class SessionObjects:
     """The objects of one session, since this worker has had its placement.
 
     `version` counts the changes. `names` has all names that the session has ever had here, and `seen` the ids of all
-    copies.
+    copies. `beside` is for what tools keep for the session until it ends, whatever its placements are.
     """
 
-    __slots__ = ("entries", "is_over", "names", "number", "seen", "session_id", "version")
+    __slots__ = ("beside", "entries", "is_over", "names", "number", "seen", "session_id", "version")
 
-    def __init__(self, session_id: str, number: int) -> None:
+    def __init__(self, session_id: str, number: int, beside: dict[str, Any]) -> None:
         self.session_id = session_id
         self.number = number
+        self.beside = beside
         self.entries: dict[str, Entry] = {}
         self.names: set[str] = set()
         self.seen: set[int] = set()
@@ -85,6 +86,11 @@ class ObjectStore:
         return sum(len(objects.entries) for objects in tuple(self._sessions.values()))
 
     @property
+    def kept_beside(self) -> int:
+        """For how many sessions tools keep something beside the objects."""
+        return sum(bool(objects.beside) for objects in tuple(self._sessions.values()))
+
+    @property
     def bytes(self) -> int:
         """The sum of the estimated sizes of all objects."""
         return sum(objects.bytes for objects in tuple(self._sessions.values()))
@@ -100,7 +106,8 @@ class ObjectStore:
             if objects is None or objects.number < placement.number:
                 if not placement.first:
                     raise _has_ended(session_id)
-                objects = self._sessions[session_id] = SessionObjects(session_id, placement.number)
+                beside = {} if objects is None else objects.beside
+                objects = self._sessions[session_id] = SessionObjects(session_id, placement.number, beside)
             return objects
 
     def restore(self, objects: SessionObjects, entries: Mapping[str, Entry]) -> None:

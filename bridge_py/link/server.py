@@ -21,6 +21,7 @@ from grpclib.exceptions import GRPCError
 
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.execution.executor import Executor
+from bridge_py.http2 import BoundedServer
 from bridge_py.tools.adapter import BaseAdapter
 from bridge_py.wire.errors import DecodeError, ProtocolError
 
@@ -93,7 +94,7 @@ class LinkServer:
         self._loop = asyncio.get_running_loop()
         # If a reply could not be posted and the worker went on, its caller would wait forever.
         self._loop.set_exception_handler(self._fail)
-        server = grpclib.server.Server([self], codec=BatchCodec(), config=link_configuration())
+        server = BoundedServer(self, BatchCodec(), link_configuration())
         await server.start(sock=self._listener)
         await self._closed.wait()
 

@@ -38,6 +38,7 @@ from .loans import MAX_AREA_BYTES, Loans
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _PLAIN: Final = -(1 << 64)  # no debt is that large
+_FRAME_COST: Final = 200  # bytes that a frame takes in memory beside its own
 
 
 class Side(Enum):
@@ -69,7 +70,8 @@ class Conversation:
 
     `max_frame` limits a frame's encoded size in bytes, in both directions, and `max_area` the size of a lent area.
     `max_frames` limits the frames of a batch that comes, and `max_served` the peer's calls that are open at a time;
-    None stands for no limit.
+    None stands for no limit. `max_unread` is how many bytes may wait for the peer to read them, without the calls that
+    this side opens: `is_overdue` tells when there are more. None has nothing counted.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Conversation:
         max_area: int = MAX_AREA_BYTES,
         max_frames: int | None = None,
         max_served: int | None = None,
+        max_unread: int | None = None,
     ) -> None:
         self.loans = Loans(self._send, self._send_along, self._send_bulk, max_area)
         #: How frames become bytes, on this carrier.
@@ -98,6 +101,12 @@ class Conversation:
         self._out: list[bytes] = []
         self._along: list[bytes] = []
         self._bulk: deque[tuple[int, bytes]] = deque()  # pieces of areas, each with its loan
+        #: Whether more waits for the peer than it may leave unread.
+        self.is_overdue = False
+        self._max_unread = max_unread
+        self._unread: deque[tuple[int, int]] = deque()  # how many frames have gone when this one has, and its bytes
+        self._unread_bytes = 0
+        self._gone = 0  # frames that `data_to_send` has returned
         self._receivers: dict[int, Callable[[Frame], bool]] = {
             Kind.HELLO: self._heard_hello_frame,
             Kind.CALL: self._peer_opened,
@@ -181,7 +190,7 @@ class Conversation:
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
         frame = Frame(RESULT, call_id, body=body)
-        self._out.append(self._encode(frame if area is NO_AREA else _loaded(frame, area)))
+        self._send(frame if area is NO_AREA else _loaded(frame, area))
         del self._served[call_id]
 
     def error(self, call_id: int, body: bytes) -> None:
@@ -197,7 +206,7 @@ class Conversation:
         if credit <= 0:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's with credit left")
         chunk = Frame(CHUNK, call_id, body=body)
-        self._out.append(self._encode(chunk if area is NO_AREA else _loaded(chunk, area)))
+        self._send(chunk if area is NO_AREA else _loaded(chunk, area))
         self._served[call_id] = credit - credit_of(chunk)
 
     def end(self, call_id: int) -> None:
@@ -231,11 +240,13 @@ class Conversation:
             self._out.append(self._next_piece())
         if not self._out:
             return b""
-        frames = self._out + self._along
-        end = 1 if len(frames) == 1 else _end_of_batch(frames)
-        data = self.format.join(frames[:end])  # if anything was raised until here, no frame is lost
-        self._out[:] = frames[end:]
-        self._along.clear()
+        if self._along:
+            self._out += self._along
+            self._along.clear()
+        end = 1 if len(self._out) == 1 else _end_of_batch(self._out)
+        data = self.format.join(self._out[:end])  # if anything was raised until here, no frame is lost
+        del self._out[:end]
+        self._gone += end
         return data
 
     @property
@@ -364,7 +375,18 @@ class Conversation:
         self._send(Frame(kind, call_id))
 
     def _send(self, frame: Frame) -> None:
-        self._out.append(self._encode(frame))
+        data = self._encode(frame)
+        if self._max_unread is not None:
+            self._count_unread(len(data) + _FRAME_COST, self._max_unread)
+        self._out.append(data)
+
+    def _count_unread(self, size: int, most: int) -> None:
+        while self._unread and self._unread[0][0] <= self._gone:
+            self._unread_bytes -= self._unread.popleft()[1]
+        # Without this frame: it may be larger than the limit.
+        self.is_overdue = self._unread_bytes > most
+        self._unread.append((self._gone + len(self._out) + 1, size))
+        self._unread_bytes += size
 
     def _send_along(self, frame: Frame) -> None:
         self._along.append(self._encode(frame))

@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from .errors import RemoteProtocolError
+from .errors import RemoteProtocolError, UsageError
 from .readable import readable
 from .specs import ParameterSpec, ToolSpec
 
@@ -23,6 +23,7 @@ _MOST_BYTES: Final = 16 * 1024 * 1024
 _LONGEST_NAME: Final = 1_000
 _LONGEST_TEXT: Final = 100_000
 _LONGEST_PROBLEM: Final = 500
+_WRONG: Final = "its hello describes its tools wrongly"
 
 _Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
@@ -61,7 +62,7 @@ def read_hello(body: bytes, kind: type[Hello], secret: str) -> Hello:
 
 def tools_of(hello: WorkerHello) -> list[ToolSpec]:
     """The tools in a worker's hello, checked by `check_tools`. Raises `RemoteProtocolError`."""
-    tools = _decoded(bytes(hello.tools), list[ToolSpec], "its hello describes its tools wrongly")
+    tools = _decoded(bytes(hello.tools), list[ToolSpec], _WRONG)
     return check_tools(tools)
 
 
@@ -75,6 +76,31 @@ def check_tools(tools: Sequence[ToolSpec]) -> list[ToolSpec]:
         raise _wrong(f"{len(tools)} tools; a worker may have {MOST_TOOLS}")
     _check_names((tool.name for tool in tools), "a tool")
     return [_checked(tool) for tool in tools]
+
+
+class Announced:
+    """The tools that a peer without a hello has told of. All together they are bounded as those of a hello are."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}  # by name
+
+    def add(self, tools: Sequence[ToolSpec]) -> list[ToolSpec]:
+        """Check more tools as `check_tools` does. A tool takes the place of an earlier one of its name.
+
+        Raises `UsageError`, also for more than 10,000 tools, or 16 MiB of them, with the earlier ones.
+        """
+        try:
+            found = check_tools(tools)
+        except RemoteProtocolError as error:
+            raise UsageError(str(error).replace(_WRONG, "these tools are described wrongly", 1)) from None
+        sizes = self._sizes | {tool.name: len(msgspec.msgpack.encode(tool)) for tool in found}
+        if len(sizes) > MOST_TOOLS or sum(sizes.values()) > _MOST_BYTES:
+            had = f"{len(sizes)} tools of {sum(sizes.values())} bytes"
+            raise UsageError(
+                f"a worker may have {MOST_TOOLS} tools of {_MOST_BYTES} bytes together; this one has {had}"
+            )
+        self._sizes = sizes
+        return found
 
 
 def _checked(tool: ToolSpec) -> ToolSpec:
@@ -104,7 +130,7 @@ def _check_names(names: Iterable[str], what: str) -> None:
 
 
 def _wrong(problem: str) -> RemoteProtocolError:
-    return RemoteProtocolError(f"its hello describes its tools wrongly: {problem}")
+    return RemoteProtocolError(f"{_WRONG}: {problem}")
 
 
 _T = TypeVar("_T")

@@ -292,6 +292,9 @@ class PoolConfig:
     #: worker that makes more is killed, because it broke the protocol. The default is ten for each call of
     #: `concurrency`, and at least 1,000.
     max_asks: int = _asks()
+    #: Bytes of answers to such requests, and of news of variables, that may wait for one worker to read them, without
+    #: large buffers. A worker that leaves more unread is killed, because it broke the protocol.
+    max_unread_bytes: int = _count(1 << 30)
     #: Lines of a worker's stderr that are kept for error messages.
     stderr_lines: int = _count(20)
 

@@ -67,6 +67,7 @@ class FurtherOptions(TypedDict, total=False):
     open_to: Literal["user", "machine"]
     host_threads: int
     max_asks: int
+    max_unread_bytes: int
     stderr_lines: int
 
 

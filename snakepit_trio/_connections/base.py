@@ -35,8 +35,8 @@ class ConnectionContext:
     frame that concerns a call or answers a ping. Neither may block, and neither should raise anything but
     `RemoteProtocolError`. `on_fault` is called with an exception of the host itself, raised while it read the worker's
     data. The call comes before this exception ends the connection, so that the worker is not blamed for the end.
-    `concurrency` is how many calls the worker runs at a time. `max_asks` bounds its requests that have no answer yet;
-    None stands for no bound.
+    `concurrency` is how many calls the worker runs at a time. `max_asks` bounds its requests that have no answer yet,
+    and `max_unread_bytes` the answers that it has not read; None stands for no bound.
     """
 
     worker_id: str
@@ -48,6 +48,7 @@ class ConnectionContext:
     on_fault: Callable[[Exception], None]
     concurrency: int = 1
     max_asks: int | None = None
+    max_unread_bytes: int | None = None
 
 
 class HostWork(Protocol):

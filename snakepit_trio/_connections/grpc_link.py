@@ -14,6 +14,7 @@ import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
+from bridge_py.http2 import BoundedChannel
 from bridge_py.link.channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration
 from bridge_py.wire.errors import ProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import MOST_FRAMES
@@ -96,7 +97,7 @@ class GrpcLink(LinkConnection):
             self._to_write.set()
 
     async def _converse(self) -> None:
-        channel = grpclib.client.Channel(path=self._path, codec=BatchCodec(), config=link_configuration())
+        channel = BoundedChannel(path=self._path, codec=BatchCodec(), config=link_configuration())
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
         with _TranslatedErrors():
             try:
@@ -104,10 +105,14 @@ class GrpcLink(LinkConnection):
                     await stream.send_request()
                     bound_batches(stream._stream, self.max_batch)
                     await self._pump(channel, stream)
+            except Exception as error:
+                if channel.abuse is not None:
+                    raise RemoteProtocolError(f"its channel is closed: it sent {channel.abuse}") from error
+                raise
             finally:
                 channel.close()
 
-    async def _pump(self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
+    async def _pump(self, channel: BoundedChannel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
         # Reading the worker's hello opens the lane, and our own hello does not belong there: so it is sent first.
         await stream.send_message(self.next_batch())
         self._to_write = asyncio.Event()
@@ -127,10 +132,13 @@ class GrpcLink(LinkConnection):
             self._to_write = None
             writer.cancel()
             # Without this, leaving the stream would wait for ever for the worker's last message.
-            await stream.cancel()  # noqa: ASYNC102 - asyncio code: it sends one frame
+            if channel.is_stuck:
+                stream._cancel_done = True  # the frame that says so would wait for ever too
+            else:
+                await stream.cancel()  # noqa: ASYNC102 - asyncio code: it sends one frame
 
     async def _write(
-        self, channel: grpclib.client.Channel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
+        self, channel: BoundedChannel, stream: grpclib.client.Stream[bytes, bytes], ready: asyncio.Event
     ) -> None:
         try:
             while True:

@@ -59,6 +59,7 @@ class LinkConnection(Connection):
             max_area=sizes.max_area,
             max_frames=self.max_frames,
             max_served=context.max_asks,
+            max_unread=context.max_unread_bytes,
         )
         #: The largest batch that is taken from the worker, in bytes.
         self.max_batch = most_bytes(sizes.max_frame)
@@ -73,10 +74,20 @@ class LinkConnection(Connection):
         self._late: deque[Frame] = deque()  # frames that have come and are not handled yet
         self._is_lost = False
         self._secret = secret
+        self._max_unread = context.max_unread_bytes
         self._connected = connected
         self._on_ready = context.on_ready
         self._on_frame = context.on_frame
         self._on_fault = context.on_fault
+
+    def check_unread(self) -> None:
+        """End the link if the worker leaves too much of what it is sent unread."""
+        if self.conversation.is_overdue:
+            self._problem = self._problem or RemoteProtocolError(
+                f"it leaves more than {self._max_unread} bytes of answers unread (max_unread_bytes)"
+            )
+            if self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
 
     async def run(self) -> None:
         hello = {

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from bridge_py.wire.errors import AccessDenied
+from bridge_py.wire.hellos import Announced
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._requests.services import HostServices
@@ -90,8 +91,9 @@ class PoolAccess:
         return await self._services.tools.run(tool, args, HostCall(session_id or None))
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str) -> None:
-        """Note tools that the client has."""
-        self._services.tools.register_tools(session_id or None, specs, worker_id=worker_id or None)
+        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
+        found = Announced().add(list(specs))
+        self._services.tools.register_tools(session_id or None, found, worker_id=worker_id or None)
 
     async def execute(self, name: str, args: dict[str, Any], session_id: str) -> Any:
         """Run a tool of the pool, and return its result."""
@@ -116,6 +118,7 @@ class WorkerAccess:
         self._services = services
         self._requests = requests
         self._has_tools = has_tools
+        self._announced = Announced()
         self.ttl = ttl
         self.allow_pickle = allow_pickle
 
@@ -148,8 +151,8 @@ class WorkerAccess:
         return await self._requests.call_host_tool(self._requests.call_of(session_id), name, args)
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], _worker_id: str) -> None:
-        """Note tools that the client has."""
-        call, found = self._requests.call_of(session_id), list(specs)
+        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
+        call, found = self._requests.call_of(session_id), self._announced.add(list(specs))
         if call.session_id:
             self._services.tools.register_tools(call.session_id, found, worker_id=self._requests.worker_id)
         self._has_tools(found)

@@ -19,7 +19,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
-from bridge_py.contract.connections import BoundedServer
+from bridge_py.contract.connections import GuardedServer
 from bridge_py.contract.listening import listen
 from bridge_py.contract.peers import OpenTo
 from bridge_py.contract.serving import ContractService
@@ -83,7 +83,7 @@ class Access(Protocol):
         """Call a host tool, and return its result. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
-        """Note tools that the client has."""
+        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
 
     async def execute(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
         """Run a tool of the pool, and return its result. Raises `AccessDenied` if the client may not run tools."""
@@ -432,7 +432,7 @@ def _update_message(update: Update) -> messages.VariableUpdate:
     )
 
 
-class ContractServer(BoundedServer):
+class ContractServer(GuardedServer):
     """A server that also closes its connections when it ends."""
 
     async def end(self) -> None:

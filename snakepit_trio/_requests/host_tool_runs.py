@@ -169,6 +169,8 @@ class HostToolRuns:
                 # Encode first: while this task waits for credit, other tasks may change the item.
                 encoded = await self._encode(item, what)
                 try:
+                    # A worker may give endless credit to a host tool that never waits. Others must have their turns.
+                    await trio.lowlevel.checkpoint()
                     while not self._replies.has_credit(running.frame):
                         running.granted = trio.Event()
                         await running.granted.wait()

@@ -46,6 +46,9 @@ class SendsAnswers(Protocol):
     def flush(self) -> None:
         """Have the link send what the conversation holds."""
 
+    def check_unread(self) -> None:
+        """End the link if the worker leaves too much of what it is sent unread."""
+
 
 class WorkerRequests:
     """The requests of one worker.
@@ -198,7 +201,7 @@ class WorkerRequests:
             return
         body = codec.encode_plain(names)
         self._link.conversation.link(Kind.INVALIDATE, Frame(Kind.INVALIDATE, session_id=session_id, body=body))
-        self._link.flush()
+        self._flush()
 
     def _reply(self, frame: Frame, found: outcome.Maybe[EncodedValue]) -> None:
         if isinstance(found, outcome.Value):
@@ -242,18 +245,22 @@ class WorkerRequests:
     def end_stream(self, frame: Frame) -> None:
         """Report that the stream has ended."""
         self._link.conversation.end(frame.call_id)
-        self._link.flush()
+        self._flush()
 
     def fail(self, frame: Frame, fault: Fault) -> None:
         """Report that the host tool raised an error, or was stopped."""
         self._link.conversation.error(frame.call_id, codec.encode_plain(fault))
-        self._link.flush()
+        self._flush()
 
     def _say(self, frame: Frame, kind: Kind, encoded: EncodedValue) -> None:
         body, buffers = encoded.body, encoded.buffers
         say = self._link.conversation.result if kind == Kind.RESULT else self._link.conversation.chunk
         say(frame.call_id, body, self._link.transfers.ref(buffers))
+        self._flush()
+
+    def _flush(self) -> None:
         self._link.flush()
+        self._link.check_unread()
 
     async def _send_large(self, frame: Frame, encoded: EncodedValue) -> None:
         self.send(frame, Kind.RESULT, await self._copied(encoded))

@@ -164,6 +164,7 @@ class Worker(WorkerCalls):
                         on_fault=self._fail,
                         concurrency=self._config.concurrency,
                         max_asks=self._config.max_asks,
+                        max_unread_bytes=self._config.max_unread_bytes,
                     )
                     self._connection = process.connect(here)
                     for stream in process.outputs:

@@ -83,5 +83,12 @@ class ContractTools(BaseAdapter):
         return os.getpid()
 
 
+class SecretTools(ContractTools):
+    """The same tools, with a secret among their options."""
+
+    def __init__(self, password: str) -> None:
+        self.password = password
+
+
 def _sum(value: Any) -> float:
     return sum(map(_sum, value)) if isinstance(value, list) else value

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import mmap
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,15 @@ from typing import Any
 
 import grpclib.const
 import grpclib.server
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    HeadersFrame,
+    PushPromiseFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
 
 from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
@@ -25,6 +35,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_batch, head_of
 from bridge_py.wire.hellos import PROTOCOL_VERSION
 from bridge_py.wire.packed import PACKED, decode_packed
+from tests.helpers import stranger
 
 TOOLS = [{"name": "attack"}, {"name": "stream", "streaming": True}]
 EVIL = "a\x1b[2Jb\x07\u2028c\u202ed\x9be\x00\r<"
@@ -81,6 +92,69 @@ def packed(*frames: Frame) -> bytes:
     return PACKED.join([PACKED.encode(frame) for frame in frames])
 
 
+def empties() -> Iterator[bytes]:
+    """Empty frames of the one stream."""
+    while True:
+        yield DataFrame(1, b"").serialize() * 100
+
+
+def tinies() -> Iterator[bytes]:
+    """A large batch in frames of one byte, which never ends."""
+    yield DataFrame(1, b"\0" + (70 * 1024 * 1024).to_bytes(4, "big")).serialize()
+    while True:
+        yield DataFrame(1, b"x").serialize() * 100
+
+
+def resets() -> Iterator[bytes]:
+    """The end of the one stream, again and again."""
+    while True:
+        yield RstStreamFrame(1, error_code=8).serialize() * 100
+
+
+def endless_trailers() -> Iterator[bytes]:
+    """Trailers that never end."""
+    yield HeadersFrame(1, Encoder().encode([("grpc-status", "0")]), flags=["END_STREAM"]).serialize()
+    while True:
+        yield ContinuationFrame(1, b"").serialize() * 100
+
+
+def large_trailers() -> Iterator[bytes]:
+    """Trailers that are small on their way and grow when they are read."""
+    encoder = Encoder()
+    block = encoder.encode([("x", "y" * 3000)]) + encoder.encode([("x", "y" * 3000)]) * 10_000
+    while True:
+        yield HeadersFrame(1, block, flags=["END_STREAM", "END_HEADERS"]).serialize()
+
+
+def odd_trailers() -> Iterator[bytes]:
+    """Trailers that are not ASCII, behind frames that take a while."""
+    odd = HeadersFrame(1, Encoder().encode([("x", b"\xff")]), flags=["END_STREAM", "END_HEADERS"])
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1).serialize() * 20_000 + odd.serialize()
+
+
+def pushes() -> Iterator[bytes]:
+    """Streams that nobody asked for."""
+    encoder = Encoder()
+    for stream in range(2, 2**31, 2):
+        yield PushPromiseFrame(1, stream, encoder.encode(stranger.HEADERS), flags=["END_HEADERS"]).serialize()
+
+
+def windows() -> Iterator[bytes]:
+    """More room, byte by byte."""
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1).serialize() * 100
+
+
+HTTP2 = {
+    each.__name__: each
+    for each in (
+        *(stranger.pings, stranger.settings, stranger.priorities, stranger.unknowns, stranger.unknowns_late),
+        *(stranger.goaways, empties, tinies, resets, endless_trailers, large_trailers, odd_trailers, pushes, windows),
+    )
+}
+
+
 class Attacks:
     """What the worker writes to its lane."""
 
@@ -90,6 +164,7 @@ class Attacks:
         self._asks = iter(range(2, 1 << 40, 2))
         self._lock = threading.Lock()
         self._waiting: list[int] = []
+        self.is_deaf = False
 
     def write(self, data: bytes) -> None:
         """Write all of it, or stop when the host has gone."""
@@ -112,7 +187,7 @@ class Attacks:
         elif self._how in ("behind", "first"):
             self._behind(frame)
         elif frame.kind in (Kind.CALL, Kind.STREAM):
-            attack = getattr(self, self._how, None)
+            attack = self._flood_channel if self._how.startswith("http2_") else getattr(self, self._how, None)
             if attack is None:
                 self.say(Frame(Kind.RESULT, frame.call_id, body=codec.encode_plain(frame.call_id)))
             else:
@@ -195,6 +270,18 @@ class Attacks:
         while True:
             self.say(*[ask(next(self._asks), call_id, "call_host_tool", "wait", {}) for _ in range(500)])
 
+    def unread(self, call_id: int) -> None:
+        """Ask for a variable for ever, and read nothing any more."""
+        self.is_deaf = True
+        while True:
+            self.say(*[ask(next(self._asks), call_id, "get_variable", "large") for _ in range(100)])
+
+    def unread_stream(self, call_id: int) -> None:
+        """Have a host tool stream, with credit without end, and read nothing any more."""
+        self.is_deaf = True
+        body = codec.encode_plain([call_id, "pour", {}])
+        self.say(Frame(Kind.STREAM, 2, "call_host_tool", body=body), Frame(Kind.CREDIT, 2, number=1 << 40))
+
     def _behind(self, frame: Frame) -> None:
         """Read the session of the call that stands behind the one that runs, and return what the host answers."""
         if frame.kind in (Kind.RESULT, Kind.ERROR):
@@ -224,6 +311,22 @@ class Attacks:
 
     def attached_chunks(self, call_id: int) -> None:
         self._flood(iter([Frame(Kind.CHUNK, call_id, number=1, body=b"\xc0", attached=bytes(400_000))]))
+
+    def _flood_channel(self, _call_id: int) -> None:
+        """Write frames of HTTP/2 to the channel, for ever, and read nothing there any more."""
+        loop, transport = CHANNEL[1:]
+        loop.call_soon_threadsafe(transport.pause_reading)
+        channel = os.dup(CHANNEL[0].fileno())
+        for data in HTTP2[self._how.removeprefix("http2_")]():
+            view = memoryview(data)
+            while view:
+                select.select([], [channel], [])
+                try:
+                    view = view[os.write(channel, view) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return  # the host has closed it
 
     def evil_error(self, call_id: int) -> None:
         trace = f"Traceback:\n\tline 1\n{EVIL}\n"
@@ -258,7 +361,7 @@ class Attacks:
         os._exit(3)
 
 
-CHANNEL: list[Any] = []
+CHANNEL: list[Any] = []  # its socket, its loop and its transport
 
 
 class HostileLink:
@@ -275,7 +378,8 @@ class HostileLink:
         return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
 
     async def _open(self, stream: Any) -> None:
-        CHANNEL.append(stream._stream._transport.get_extra_info("socket"))
+        transport = stream._stream._transport
+        CHANNEL.extend([transport.get_extra_info("socket"), asyncio.get_running_loop(), transport])
         await stream.recv_message()
         await stream.send_message(encode_batch([Frame(Kind.HELLO, body=hello_of(self._how, self._secret))]))
         if self._how.startswith("channel_"):
@@ -287,6 +391,11 @@ class HostileLink:
         call_id = 0
         while not call_id:  # there may be pings first
             call_id = decode_batch(await stream.recv_message())[0].call_id
+        if self._how == "channel_deaf":
+            CHANNEL[2].pause_reading()
+            await asyncio.sleep(2)
+            await stream._stream.send_data(b"\1\0\0\0\1x")
+            await asyncio.sleep(1000)
         if self._how == "channel_huge":
             await stream._stream.send_data(b"\0\xff\xff\xff\xff" + bytes(1000))
         elif self._how == "channel_compressed":
@@ -304,11 +413,12 @@ class HostileLink:
 
     def _read(self) -> None:
         batches = BatchReader()
-        while data := os.read(self._reading, 65_536):
+        while not self._attacks.is_deaf and (data := os.read(self._reading, 65_536)):
             for batch in batches.feed(data):
                 for frame in decode_packed(batch):
                     self._attacks.on(frame)
-        os._exit(0)
+        if not self._attacks.is_deaf:
+            os._exit(0)
 
 
 async def main() -> None:

@@ -21,13 +21,24 @@ import h2.config
 import h2.connection
 import h2.events
 from hpack import Encoder
-from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from bridge_py.contract.client import AsyncioClient
 from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.messages.snakepit import bridge as messages
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+UNKNOWN: Final = b"\0\0\1\x42\0\0\0\0\0x"  # a frame of the kind 0x42, which there is not
 LONGEST: Final = 60.0  # seconds that an attack goes on
 HEADERS: Final = [
     (":method", "POST"),
@@ -197,6 +208,46 @@ def tinies() -> Iterator[bytes]:
         yield DataFrame(1, b"x").serialize() * 100
 
 
+def unknowns() -> Iterator[bytes]:
+    """Frames of a kind that HTTP/2 does not know, which everybody should ignore."""
+    while True:
+        yield UNKNOWN * 100
+
+
+def unknowns_late() -> Iterator[bytes]:
+    """The same behind so many others that they are parsed in a later turn."""
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1).serialize() * 20_000 + UNKNOWN * 5_000
+
+
+def continuations() -> Iterator[bytes]:
+    """Headers that never end."""
+    yield HeadersFrame(1, Encoder().encode(HEADERS)).serialize()
+    while True:
+        yield ContinuationFrame(1, b"").serialize() * 100
+
+
+def header_lists() -> Iterator[bytes]:
+    """Headers that are small on their way and grow when they are read."""
+    encoder = Encoder()
+    block = encoder.encode([*HEADERS, ("x", "y" * 3000)]) + encoder.encode([("x", "y" * 3000)]) * 10_000
+    for stream in range(1, 2**31, 2):
+        yield HeadersFrame(stream, block, flags=["END_HEADERS"]).serialize()
+
+
+def odd_headers() -> Iterator[bytes]:
+    """Headers that are not ASCII, behind frames that take a while."""
+    odd = HeadersFrame(1, Encoder().encode([*HEADERS, ("x", b"\xff")]), flags=["END_HEADERS"]).serialize()
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1).serialize() * 20_000 + odd
+
+
+def goaways() -> Iterator[bytes]:
+    """The end of the connection, again and again."""
+    while True:
+        yield GoAwayFrame(0, last_stream_id=0, error_code=0).serialize() * 100
+
+
 def flood(address: str, frames: Iterator[bytes]) -> dict[str, Any]:
     """Send frames until the connection is closed, and read nothing; how long that took, and the bytes sent."""
     sent = 0
@@ -256,7 +307,13 @@ def answer(address: str) -> dict[str, Any]:
                     server.send_data(1, struct.pack(">?I", False, 2**32 - 1))
 
 
-FLOODS: Final = {each.__name__: each for each in (resets, streams, pings, settings, priorities, empties, late, tinies)}
+FLOODS: Final = {
+    each.__name__: each
+    for each in (
+        *(resets, streams, pings, settings, priorities, empties, late, tinies),
+        *(unknowns, unknowns_late, odd_headers, continuations, header_lists, goaways),
+    )
+}
 ATTACKS: Final = {each.__name__: each for each in (use, in_passing, often, at_once, serve, giant, answer)}
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,51 @@ async def test_calls_side_by_side_use_the_model_of_their_session(server: Server)
             assert await pool.execute("kept") == 0
             nursery.cancel_scope.cancel()
         assert await pool.execute("kept") == 0
+
+
+async def test_a_call_keeps_nothing_for_a_session_that_has_ended(tmp_path: Path) -> None:
+    """It builds its program, and makes its model, after the end of its session, and then goes on."""
+    definition = f"""
+import pathlib, time
+
+def wait(name):
+    while (pathlib.Path({str(tmp_path)!r}) / name).exists():
+        (pathlib.Path({str(tmp_path)!r}) / (name + "_begun")).touch()
+        time.sleep(0.01)
+
+class Slow(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        wait("build")
+
+    def forward(self):
+        wait("run")
+        return {{}}
+"""
+
+    async def until(name: str) -> None:
+        with trio.fail_after(60):
+            while not (tmp_path / name).exists():
+                await trio.sleep(0.01)
+
+    async with _pool(Looking, concurrency=4, options=TRUSTED) as pool:
+        python = pool.python
+        session_id = await python.create_session()
+        await python.configure_dspy("dummy", SKY, session=session_id)
+        params = {"class_definition": definition}
+        await python.create_dspy_program("module", params, store_as="slow", session=session_id)
+        await python.save_dspy("slow", session=session_id)  # so that it is built again
+        (tmp_path / "build").touch()
+        (tmp_path / "run").touch()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(python.execute_dspy, "slow", {}, session=session_id))
+            await until("build_begun")
+            await pool.sessions.delete_session(session_id)
+            assert await pool.execute("kept") == 0
+            (tmp_path / "build").unlink()
+            await until("run_begun")
+            assert await pool.execute("kept") == 0
+            (tmp_path / "run").unlink()
 
 
 async def _ask(python: snakepit.PythonAPI, session: snakepit.SessionHandle) -> None:

@@ -1,7 +1,8 @@
 """Floods of frames, batches, requests and output: each is bounded, and other tasks of the host have their turns.
 
-What the host's loop spends without a turn for others is measured as CPU time of its thread, which other processes of
-the machine do not change. Without the bounds, most of these floods would keep the loop for seconds, or for ever.
+What the host's loop spends without a turn for others is measured without the time in which other processes had the
+processor, so that a busy machine does not change it. Without the bounds, most of these floods would keep the loop for
+seconds, or for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import itertools
 import logging
 import os
 from collections import deque
+from collections.abc import AsyncIterator
 
+import psutil
 import pytest
 import trio
 
@@ -31,9 +34,7 @@ from bridge_py.wire.frames import (
 from snakepit_trio._connections.base import Output
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._workers.output import log_lines
-from tests.helpers.hostile import counted_turns, open_hostile
-
-LONGEST = 0.4  # seconds of CPU time; on a quiet machine, without coverage, it is below 0.05
+from tests.helpers.hostile import LONGEST, counted_turns, open_hostile
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,8 @@ async def test_a_flood_that_is_refused_costs_the_worker(how: str, message: str) 
         pool.expose(trio.sleep_forever, name="wait")
         with trio.fail_after(60), pytest.raises(snakepit.WorkerCrashed, match=message):
             await pool.execute("attack", timeout=50)
-    assert turns.cpu < LONGEST
+    turns.tell(how)
+    assert turns.own < LONGEST
 
 
 @pytest.mark.parametrize("how", ["cancels", "empty_batches", "asks", "single_asks", "odd_asks", "channel_small"])
@@ -70,7 +72,8 @@ async def test_a_flood_that_is_legal_slows_nobody(how: str) -> None:
     async with open_hostile(how) as pool, pool.session() as session, counted_turns() as turns:
         with pytest.raises(snakepit.CallTimeout):
             await session.execute("attack", timeout=2)
-    assert turns.cpu < LONGEST
+    turns.tell(how)
+    assert turns.own < LONGEST
     assert turns.count > 5
 
 
@@ -112,6 +115,48 @@ async def test_a_call_reads_no_session_of_a_call_that_stands_behind_it() -> None
 
     assert await asked_for("behind") == ["get_variable: the call has not started: the worker runs 1 at a time"] * 2
     assert await asked_for("first") == ["its value"] * 2
+
+
+@pytest.mark.parametrize("how", ["unread", "unread_stream"])
+async def test_a_worker_that_reads_no_answers_is_ended(how: str) -> None:
+    async def pour() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 100_000
+
+    resident = psutil.Process().memory_info().rss
+    async with open_hostile(how, max_unread_bytes=30_000_000, missed_pings=1000) as pool, pool.session() as session:
+        pool.expose(pour)
+        await session.register_variable("large", "string", "x" * 100_000)
+        message = r"it leaves more than 30000000 bytes of answers unread \(max_unread_bytes\)"
+        with trio.fail_after(60), pytest.raises(snakepit.WorkerCrashed, match=message):
+            await session.execute("attack", timeout=50)
+        assert psutil.Process().memory_info().rss - resident < 150_000_000
+        assert await session.get_variable_value("large") == "x" * 100_000
+
+
+def test_only_what_is_unread_counts() -> None:
+    host, worker = Conversation(Side.HOST, max_unread=100_000), Conversation(Side.WORKER)
+    host.hello(b"")
+    worker.hello(b"")
+    worker.receive(host.data_to_send())
+    host.receive(worker.data_to_send())
+    for _ in range(100):  # read soon
+        host.open("calls do not count", bytes(50_000))
+        host.receive(encode_batch([Frame(Kind.CALL, ask := 2 * host._gone, "x")]))
+        host.result(ask, bytes(50_000))
+        assert not host.is_overdue
+        host.data_to_send()
+    for number in range(1, 1000):  # not read
+        host.receive(encode_batch([Frame(Kind.CALL, ask + 2 * number, "x")]))
+        host.result(ask + 2 * number, b"x")
+        if host.is_overdue:
+            break
+    assert 300 < number < 500
+    while host.data_to_send():
+        pass
+    host.receive(encode_batch([Frame(Kind.CALL, ask + 5000, "x")]))
+    host.result(ask + 5000, bytes(1_000_000))  # more than the limit, and alone
+    assert not host.is_overdue
 
 
 def test_a_batch_is_refused_as_soon_as_its_size_has_come() -> None:
@@ -157,7 +202,8 @@ async def test_a_flood_of_output_slows_nobody(how: str) -> None:
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
-    assert turns.cpu < LONGEST
+    turns.tell(how)
+    assert turns.own < LONGEST
     assert turns.count > 5
 
 

@@ -22,7 +22,7 @@ from bridge_py.buffers.buffer_sets import BufferSet, Sizes
 from bridge_py.buffers.shared_memory import Mappings, Segments, fix_size, make_memory
 from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire.conversation import Conversation, Side
-from bridge_py.wire.frames import Frame, Kind, encode_batch
+from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 from bridge_py.wire.loans import MOST_ASKED, PIECE_BYTES
 from tests.helpers.forged_worker import ASKED, OURS, SEALS, SIZE, memory
 from tests.helpers.hostile import open_forged
@@ -101,6 +101,43 @@ def test_who_reads_may_ask_for_more_pieces() -> None:
         while conversation.data_to_send():
             pass
     conversation.receive(encode_batch([Frame(Kind.RETURNED, loan=1)]))
+
+
+def test_areas_that_come_in_pieces_are_fetched_one_after_another() -> None:
+    """However many there are, the host has memory for as many bytes as one value may have."""
+    conversation = Conversation(Side.HOST)
+    conversation.hello(b"")
+    conversation.receive(encode_batch([Frame(Kind.HELLO)]))
+    came: list[Frame] = []
+    borrowing = Transfers(conversation, Sizes(max_area=3 * PIECE_BYTES), came.append)
+    sizes = [2 * PIECE_BYTES, PIECE_BYTES, PIECE_BYTES, 3 * PIECE_BYTES, PIECE_BYTES]
+    calls = [conversation.open("tool", b"") for _ in sizes]
+    conversation.data_to_send()
+    for loan, (call_id, size) in enumerate(zip(calls, sizes, strict=True), 1):
+        for frame in conversation.receive(encode_batch([Frame(Kind.RESULT, call_id, loan=loan, size=size)])):
+            borrowing.receive(frame)
+
+    def fetched() -> list[int]:
+        return [frame.loan for frame in decode_batch(conversation.data_to_send()) if frame.kind == Kind.FETCH]
+
+    def send(loan: int) -> None:
+        for _ in range(sizes[loan - 1] // PIECE_BYTES):
+            piece = Frame(Kind.BUFFER, loan=loan, body=bytes(PIECE_BYTES))
+            for frame in conversation.receive(encode_batch([piece])):
+                borrowing.handle(frame)
+
+    assert fetched() == [1, 2]
+    send(2)
+    assert fetched() == [3]
+    borrowing.discard(calls[3])
+    send(1)
+    assert fetched() == [5]
+    send(3)
+    send(5)
+    assert [frame.call_id for frame in came] == [calls[1], calls[0], calls[2], calls[4]]
+    assert [len(frame.attached) for frame in came] == [sizes[1], sizes[0], sizes[2], sizes[4]]
+    assert borrowing._fetched_bytes == 0
+    assert not conversation.loans.open_loans
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import snakepit_trio as snakepit
@@ -11,7 +13,7 @@ from bridge_py.link.endpoint import LinkEndpoint
 from bridge_py.wire import codec
 from bridge_py.wire.errors import RemoteProtocolError
 from bridge_py.wire.frames import Frame, Kind, encode_batch
-from tests.helpers.hostile import open_hostile
+from tests.helpers.hostile import ROOT, open_hostile
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,29 @@ class _Driver:
         return 0.0
 
     def make_queue(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("how", "answer"),
+    [
+        ("many", "10001 tools; a worker may have 10000"),
+        ("many_by_and_by", "a worker may have 10000 tools of 16777216 bytes together; this one has 10001 tools of"),
+        ("large_by_and_by", "a worker may have 10000 tools of 16777216 bytes together; this one has 201 tools of"),
+        ("same_name", "a tool has the name 't', and so has another one"),
+        ("no_name", "a tool has the name '': it is printable"),
+        ("long_name", "a tool has the name 't+: it is printable"),
+        ("evil_name", r"a tool has the name 'a\\x1b\[2J"),
+        ("many_parameters", "tool 't' has 1001 parameters; it may have 1000"),
+        ("evil_parameter", r"a parameter of tool 't' has the name 'a\\x1b\[2J"),
+        ("evil_description", "taken"),
+        ("again", "taken"),
+    ],
+)
+async def test_tools_that_a_foreign_worker_tells_of_are_checked_likewise(how: str, answer: str) -> None:
+    script = ROOT / "tests" / "helpers" / "announcing_worker.py"
+    adapter = snakepit.GrpcBridge(script=script, adapter="tests.helpers.announcing_worker:Announcing")
+    async with snakepit.open_pool(adapter, workers=1, env={"PYTHONPATH": str(ROOT)}) as pool, pool.session() as session:
+        assert re.search(answer, await session.execute("announce", {"how": how}, timeout=60))
+        known = pool.tools.list_tools(session.id)
+        assert len(known) <= 10_001
+        assert all(tool.name.isprintable() and tool.spec.description.isprintable() for tool in known)

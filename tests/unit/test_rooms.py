@@ -19,7 +19,19 @@ ROOMS = {
         *("errors", "variables"),
     ],
     "bridge_py": [
-        *("__main__", "main", "contract", "link", "adapters", "dynamic", "__init__", "execution", "tools", "host"),
+        *(
+            "__main__",
+            "main",
+            "contract",
+            "link",
+            "http2",
+            "adapters",
+            "dynamic",
+            "__init__",
+            "execution",
+            "tools",
+            "host",
+        ),
         *("buffers", "wire", "script"),
     ],
 }
