@@ -102,7 +102,7 @@ class WorkerStarter:
             raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
 
     async def _restart(self, nursery: trio.Nursery) -> None:
-        if self.failure is not None:
+        if self.failure is not None or self._stopping.is_set():
             return
         pause = self._policy.ended(trio.current_time(), served=self.worker.has_served)
         if self._policy.circuit is Circuit.OPEN:

@@ -88,6 +88,7 @@ class _MemorySite(Site):
         self._config = config
         self._processes = processes
         self._adapter = adapter
+        self._options = json.dumps(dict(config.options))  # as a process would get them
         self._faults = faults
         self._asyncio = AsyncioLoop()
         self._nursery: trio.Nursery | None = None
@@ -133,7 +134,7 @@ class _MemorySite(Site):
 
     def _make_adapter(self) -> BaseAdapter:
         made = self._adapter.adapter_class
-        options = json.loads(json.dumps(dict(self._config.options)))  # as a process would get them
+        options = json.loads(self._options)
         return load_adapter(self._adapter.target, options) if made is None else make_adapter(made, options)
 
     def close(self) -> None:
