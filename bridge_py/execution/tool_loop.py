@@ -106,7 +106,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
             try:
                 self.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                call = _call_of(error.__traceback__)
+                call = call_that_raised(error.__traceback__)
                 if call is None:
                     raise
                 call.fail(error)
@@ -146,8 +146,8 @@ def _run_here(function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
 
 
-def _call_of(traceback: TracebackType | None) -> CallTasks | None:
-    """Find the call whose code has raised an exception, from the handle that the loop ran."""
+def call_that_raised(traceback: TracebackType | None) -> CallTasks | None:
+    """Find the call whose code has raised an exception that left the loop, from the handle that the loop ran."""
     while traceback is not None:
         ran = traceback.tb_frame.f_locals.get("self")
         if isinstance(ran, asyncio.Handle):

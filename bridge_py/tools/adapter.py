@@ -6,7 +6,6 @@ docstring. msgspec decodes arguments into the hinted types before the tool runs.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import re
@@ -175,8 +174,8 @@ class Tool:
 
     def of(self, function: Callable[..., Any]) -> Tool:
         """Copy this tool with another function of the same signature."""
-        tool = copy.copy(self)
-        tool.function = function
+        tool = Tool.__new__(Tool)  # not `copy.copy`, which takes three times as long
+        vars(tool).update(vars(self), function=function)
         return tool
 
     def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
@@ -306,11 +305,12 @@ def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
     known = _read.get(marked)
     if known is None or known.name != name:
         known = Tool(function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout)
-        _read[marked] = known.of(_unbound)
+        _read[marked] = known.of(unbound)
     return known.of(function)
 
 
-def _unbound() -> None:
+def unbound() -> None:
+    """Stand in for the function of a tool that is known by its signature only."""
     raise AssertionError("a tool of no adapter")
 
 

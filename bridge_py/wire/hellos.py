@@ -74,7 +74,7 @@ def check_tools(tools: Sequence[ToolSpec]) -> list[ToolSpec]:
     """
     if len(tools) > MOST_TOOLS:
         raise _wrong(f"{len(tools)} tools; a worker may have {MOST_TOOLS}")
-    _check_names((tool.name for tool in tools), "a tool")
+    _check_names(tool.name for tool in tools)
     return [_checked(tool) for tool in tools]
 
 
@@ -108,25 +108,42 @@ def _checked(tool: ToolSpec) -> ToolSpec:
         raise _wrong(f"tool {tool.name!r:.100} has {len(tool.parameters)} parameters; it may have {MOST_PARAMETERS}")
     if tool.timeout is not None and not tool.timeout >= 0:
         raise _wrong(f"tool {tool.name!r:.100} has the timeout {tool.timeout}")
-    _check_names((parameter.name for parameter in tool.parameters), f"a parameter of tool {tool.name!r:.100}")
+    _check_names((parameter.name for parameter in tool.parameters), tool)
+    if _is_plain([tool.description, *(text for each in tool.parameters for text in _texts(each))]):
+        return tool
     parameters = [_readable_parameter(parameter) for parameter in tool.parameters]
     description = readable(tool.description, _LONGEST_TEXT)
     return msgspec.structs.replace(tool, description=description, parameters=parameters)
 
 
+def _is_plain(texts: Sequence[str]) -> bool:
+    # One test for them all: most tools have many short texts.
+    together = "".join(texts)
+    return len(together) <= _LONGEST_TEXT and together.isprintable()
+
+
+def _texts(parameter: ParameterSpec) -> tuple[str, ...]:
+    return parameter.type, parameter.description, parameter.default
+
+
 def _readable_parameter(parameter: ParameterSpec) -> ParameterSpec:
-    texts = {name: getattr(parameter, name) for name in ("type", "description", "default")}
-    return msgspec.structs.replace(parameter, **{name: readable(text, _LONGEST_TEXT) for name, text in texts.items()})
+    kind, description, default = (readable(text, _LONGEST_TEXT) for text in _texts(parameter))
+    return msgspec.structs.replace(parameter, type=kind, description=description, default=default)
 
 
-def _check_names(names: Iterable[str], what: str) -> None:
+def _check_names(names: Iterable[str], tool: ToolSpec | None = None) -> None:
     seen = set[str]()
     for name in names:
         if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-            raise _wrong(f"{what} has the name {name!r:.100}: it is printable, with 1 to {_LONGEST_NAME} characters")
+            raise _misnamed(name, tool, f": it is printable, with 1 to {_LONGEST_NAME} characters")
         if name in seen:
-            raise _wrong(f"{what} has the name {name!r:.100}, and so has another one")
+            raise _misnamed(name, tool, ", and so has another one")
         seen.add(name)
+
+
+def _misnamed(name: str, tool: ToolSpec | None, problem: str) -> RemoteProtocolError:
+    what = "a tool" if tool is None else f"a parameter of tool {tool.name!r:.100}"
+    return _wrong(f"{what} has the name {name!r:.100}{problem}")
 
 
 def _wrong(problem: str) -> RemoteProtocolError:

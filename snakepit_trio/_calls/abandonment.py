@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -35,8 +34,7 @@ async def abandon(call: Call, withdraw: Callable[[Call], bool], grace: float) ->
         await comes_within(grace, partial(_until_over_or_to_be_killed, call, worker))
     if not call.is_over and call.id in worker.calls:  # else it has ended there, and only the host works for it
         worker.kill(f"was killed: {_why_killed(call, worker, grace)}", for_a_call=True)
-    while not call.is_over:
-        await call.wait()
+    await _until_over(call)
 
 
 def _why_killed(call: Call, worker: CallWorker, grace: float) -> str:
@@ -48,8 +46,15 @@ def _why_killed(call: Call, worker: CallWorker, grace: float) -> str:
 
 
 async def _until_over_or_to_be_killed(call: Call, worker: CallWorker) -> None:
+    if not worker.is_killed_to_stop(call):
+        await _until_over(call)
+        return
     # The call may start while its cancellation is on the way to the worker. Only the ledger shows that.
-    look_again = _LOOK_AGAIN if worker.is_killed_to_stop(call) else math.inf
     while not call.is_over and not worker.must_be_killed_to_stop(call):
-        with trio.move_on_after(look_again):
+        with trio.move_on_after(_LOOK_AGAIN):
             await call.wait()
+
+
+async def _until_over(call: Call) -> None:
+    while not call.is_over:
+        await call.wait()

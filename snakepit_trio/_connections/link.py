@@ -98,12 +98,15 @@ class LinkConnection(Connection):
             "lane": self.has_lane,
         }
         self.conversation.hello(codec.encode_plain(hello))
-        async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._requests.run)
-            try:
-                await self._carry(self.carry)
-            finally:
-                self.transfers.close()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._requests.begin(self._nursery)
+                try:
+                    await self._carry(self.carry)
+                finally:
+                    self.transfers.close()
+        finally:
+            self._requests.end()
         assert self._problem is not None
         raise self._problem
 

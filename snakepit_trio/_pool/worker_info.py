@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
-import trio
 
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.config import Site
@@ -95,16 +94,7 @@ class Workers:
         """
         check_whole("number", number, 0)
         self._site.check_room(self._supervisor.target + number)
-        starters: list[WorkerStarter] = []
-        places = trio.Semaphore(self._site.starts_at_once)
-        async with trio.open_nursery() as nursery:
-            for _ in range(number):
-                await places.acquire()
-                starters.append(self._supervisor.add())
-                nursery.start_soon(_until_up, starters[-1], places, nursery.cancel_scope)
-        for starter in starters:
-            if starter.failure is not None:
-                raise starter.failure
+        starters = await self._supervisor.start(number, self._site.starts_at_once)
         return tuple(starter.id for starter in starters)
 
     async def stop(self, worker_id: str) -> None:
@@ -131,13 +121,6 @@ class Workers:
 
     def _find(self, worker_id: object) -> WorkerStarter | None:
         return self._supervisor.starters.get(worker_id) if isinstance(worker_id, str) else None
-
-
-async def _until_up(starter: WorkerStarter, places: trio.Semaphore, scope: trio.CancelScope) -> None:
-    await starter.up.wait()
-    places.release()
-    if starter.failure is not None:
-        scope.cancel()
 
 
 def _describe(starter: WorkerStarter) -> list[WorkerInfo]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 import trio
 
-from bridge_py.tools.adapter import Tool, unknown_tool
+from bridge_py.tools.adapter import Tool, unbound, unknown_tool
 from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from snakepit_trio._calls.call import DEFAULT, Timeout
@@ -23,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Execute = Callable[..., Awaitable[Any]]
 _END: Final = object()
 _NOTHING: Final[Mapping[str, Any]] = {}
+# Each session may expose the same methods anew, and reading a signature takes 0.1 ms.
+_read: Final[WeakKeyDictionary[Any, Tool]] = WeakKeyDictionary()  # by the function of a method; bound to no object
 
 
 @attrs.frozen
@@ -109,7 +113,7 @@ class ToolRegistry:
         tools = self._scope(session_id)
         if name in tools and tools[name].kind == "host":
             raise UsageError(f"there is a host tool {name!r} in {_place(session_id)} already: give another name=")
-        tool = Tool(function, name, description, context_type=HostCall)
+        tool = _tool_of(function, name, description)
         tools[name] = RegisteredTool(
             tool.spec, "host", session_id, exposed=exposed, metadata=dict(metadata), function=tool
         )
@@ -317,6 +321,15 @@ class _Place:
     def release_on_behalf_of(self, borrower: object) -> None:
         self._limiter.release_on_behalf_of(borrower)
         self.is_free.set()
+
+
+def _tool_of(function: Callable[..., Any], name: str, description: str | None) -> Tool:
+    if not inspect.ismethod(function) or name != function.__name__ or description is not None:
+        return Tool(function, name, description, context_type=HostCall)
+    known = _read.get(function.__func__)
+    if known is None:
+        known = _read[function.__func__] = Tool(function, name, context_type=HostCall).of(unbound)
+    return known.of(function)
 
 
 def _next(generator: Generator[Any, None, None], keep: Callable[[Any], Any]) -> Any:

@@ -74,18 +74,15 @@ class WorkerRequests:
         self._sessions: set[str] = set()  # the sessions whose variables the worker may remember
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    self._nursery = None  # it is about to close, and then takes no tasks
-        finally:
-            for session_id in self._sessions:
-                self._services.store.hub.unsubscribe(session_id, self)
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Answer from now on. The link's nursery runs the host tools, and the answers that take their time."""
+        self._nursery = nursery
+
+    def end(self) -> None:
+        """Answer no more. Call this when the nursery has closed: until then its tasks may follow a session."""
+        self._nursery = None
+        for session_id in self._sessions:
+            self._services.store.hub.unsubscribe(session_id, self)
 
     def take(self, frame: Frame) -> None:
         """Answer a question that has come, at once or in a task. Raises `RemoteProtocolError`."""

@@ -36,17 +36,6 @@ class AsyncioLoop:
         """Run an asyncio coroutine from trio, and return its result. Cancelling this cancels the coroutine."""
         return await self._loop.run_aio_coroutine(coroutine)
 
-    def make_tasks(self, make: Callable[[asyncio.Task[Any]], asyncio.Task[Any]]) -> None:
-        """Pass each task that asyncio makes from now on to `make`, which returns the task to use."""
-        self._loop.set_task_factory(
-            lambda loop, coroutine, **options: make(asyncio.Task(coroutine, loop=loop, **options))
-        )
-
-    def create_task(self, coroutine: Any) -> asyncio.Task[Any]:
-        """Have asyncio run a coroutine in a task of its own."""
-        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
-        return task
-
 
 async def in_trio(function: Callable[..., Any], *args: Any) -> Any:
     """Run a trio function from asyncio, and return its result."""

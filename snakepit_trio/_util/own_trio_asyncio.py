@@ -119,6 +119,20 @@ def _enter_task(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None)
         asyncio.tasks._enter_task(loop, task)
 
 
+def run_inside(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Call a function while a loop is the running one, whatever loop of asyncio's runs around it."""
+    # By C's own functions: an application's trio-asyncio replaces those of asyncio, and tells of its own loop.
+    outside = _asyncio._get_running_loop()
+    task = None if outside is None else _leave_task(outside)
+    _asyncio._set_running_loop(loop)
+    try:
+        callback(*args)
+    finally:
+        _asyncio._set_running_loop(outside)
+        if outside is not None:
+            _enter_task(outside, task)
+
+
 class _Callbacks:
     """The queue that a loop takes its callbacks from. `tell` is called after each, in the task that will run it."""
 
@@ -148,17 +162,7 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
             raise OutOfResources(f"a pool cannot open its links: {error}") from error
         self._q_recv: Any = _Callbacks(vars(self)["_q_recv"], self._tell_application)
 
-    def _run_inside(self, callback: Callable[..., object], *args: Any) -> None:
-        # By C's own functions: an application's trio-asyncio replaces those of asyncio, and tells of this loop.
-        outside = _asyncio._get_running_loop()
-        task = None if outside is None else _leave_task(outside)
-        _asyncio._set_running_loop(self)
-        try:
-            callback(*args)
-        finally:
-            _asyncio._set_running_loop(outside)
-            if outside is not None:
-                _enter_task(outside, task)
+    _run_inside = run_inside
 
     def call_soon(self, callback: Callable[..., object], *args: Any, **context: Any) -> Any:
         return super().call_soon(self._run_inside, callback, *args, **context)

@@ -36,7 +36,7 @@ class WorkerStarter:
         self.worker = make_worker(id)
         self.workers: list[Worker] = []  # all workers whose process may live, the present one last
         self.failure: WorkerStartError | None = None  # of the very first start
-        self.up = trio.Event()  # the very first start has worked, or has failed
+        self._is_up = False
         self.restarts = 0
         self.recycled = 0
         self._make_worker = make_worker
@@ -53,6 +53,15 @@ class WorkerStarter:
         return self.worker.state
 
     @property
+    def is_up(self) -> bool:
+        """Whether the very first start has worked, or has failed."""
+        return self._is_up or self.worker.was_ready
+
+    def count_as_up(self) -> None:
+        """Count as up: nobody waits for the first start any more."""
+        self._is_up = True
+
+    @property
     def is_stopping(self) -> bool:
         """Whether it has been told to end."""
         return self._stopping.is_set()
@@ -61,7 +70,6 @@ class WorkerStarter:
         """Run, restart and recycle until `stop` or `retire`, or until the very first start fails."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run, self.worker)
-            nursery.start_soon(self._announce, self.worker)
             while not self._stopping.is_set() and self.failure is None:
                 await self.worker.due.turn.wait()
                 if self.worker.is_due:
@@ -70,18 +78,12 @@ class WorkerStarter:
                     await self.worker.ended.wait()
                     await self._restart(nursery)
 
-    async def _announce(self, worker: Worker) -> None:
-        await worker.until_ready_or_over()
-        if worker.is_ready:
-            self.up.set()
-
     async def _run(self, worker: Worker) -> None:
         self.workers.append(worker)
         try:
             await worker.run()
-            self._check_start(worker)
         except WorkerStartError as error:
-            if not self.up.is_set():
+            if not self.is_up:
                 self.failure = error
             elif not self._stopping.is_set():
                 logger.error("%s", error)
@@ -89,20 +91,15 @@ class WorkerStarter:
             # A fault of our own counts as an end like any other: the next start comes after the usual pause.
             logger.exception("worker %s failed", worker.id)
         finally:
+            self._is_up |= worker.was_ready
             self.workers.remove(worker)
             worker.ended.set()
             worker.due.turn.set()
         if worker.failure is not None and self.failure is None and not self._stopping.is_set():
             logger.warning("%s; it is replaced", worker.failure)
 
-    def _check_start(self, worker: Worker) -> None:
-        # It was ready only for a moment: `_announce` had no time to see that.
-        if worker.failure is not None and not self.up.is_set():
-            failure = worker.failure
-            raise WorkerStartError(worker.id, "died when it had just started", failure.exit_code, failure.stderr_tail)
-
     async def _restart(self, nursery: trio.Nursery) -> None:
-        if self.failure is not None:
+        if self.failure is not None or self._stopping.is_set():
             return
         pause = self._policy.ended(trio.current_time(), served=self.worker.has_served)
         if self._policy.circuit is Circuit.OPEN:
@@ -185,8 +182,27 @@ class Supervisor:
                 with logger.tolerates("bringing the workers back to their number"):
                     self.reconcile()
 
-    def add(self) -> WorkerStarter:
-        """Start one more worker."""
+    async def start(self, number: int, at_once: int) -> list[WorkerStarter]:
+        """Add workers, a few at a time. Returns when all are ready.
+
+        Raises the `WorkerStartError` of the first worker that cannot start, at once. Starts under way go on then, and
+        also if this is cancelled.
+        """
+        added: list[WorkerStarter] = []
+        starting: list[WorkerStarter] = []
+        while starting or len(added) < number:
+            fresh = [self._add_one() for _ in range(min(number - len(added), at_once - len(starting)))]
+            added += fresh
+            starting += fresh
+            await self._changes.wait()
+            up = [starter for starter in starting if starter.is_up]
+            for starter in up:
+                if starter.failure is not None:
+                    raise starter.failure
+            starting = [starter for starter in starting if starter not in up]
+        return added
+
+    def _add_one(self) -> WorkerStarter:
         assert self._nursery is not None
         self.target += 1
         return self._add(self._nursery)
@@ -196,7 +212,7 @@ class Supervisor:
         assert self._nursery is not None
         active = [starter for starter in self.starters.values() if not starter.is_stopping]
         for _ in range(self.target - len(active)):
-            self._add(self._nursery).up.set()
+            self._add(self._nursery).count_as_up()
         for starter in active[self.target :]:
             starter.retire()
 
@@ -218,7 +234,7 @@ class Supervisor:
             self._restarts_of_gone += starter.restarts
             self._recycled_of_gone += starter.recycled
             self.target -= starter.failure is not None
-            starter.up.set()
+            starter.count_as_up()
             self._changes.notify()
 
     def _make_policy(self) -> RestartPolicy:

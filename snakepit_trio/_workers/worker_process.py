@@ -94,6 +94,11 @@ class Worker(WorkerCalls):
         return self._life.phase is Phase.READY
 
     @property
+    def was_ready(self) -> bool:
+        """Whether it takes calls, or has taken calls."""
+        return self._life.was_ready
+
+    @property
     def has_served(self) -> bool:
         """Whether it has shown that it can serve calls."""
         return self._has_served or self.calls_served > 0
@@ -183,8 +188,7 @@ class Worker(WorkerCalls):
                 raise
             finally:
                 # Before the tasks of this nursery have ended: host tools among them may wait for calls of this worker.
-                with trio.CancelScope(shield=True):
-                    await self._reap_and_settle(process)
+                await self._reap_and_settle(process)  # noqa: ASYNC102 - shielded and bounded in there
             nursery.cancel_scope.cancel()
 
     async def _watch_exit(self, process: WorkerProcess) -> None:
@@ -282,13 +286,14 @@ class Worker(WorkerCalls):
     async def _reap_and_settle(self, process: WorkerProcess) -> None:
         try:
             self._signal(signal.SIGKILL)
-            with logger.tolerates("waiting for its end"):
-                await self._reap(process)
+            if not self._exited.is_set():
+                with logger.tolerates("waiting for its end"):
+                    await self._reap(process)
         finally:
             self._settle(process)
 
     async def _reap(self, process: WorkerProcess) -> None:
-        with trio.move_on_after(_HURRIED_REAP if self._is_hurried else _REAP) as reaping:
+        with trio.move_on_after(_HURRIED_REAP if self._is_hurried else _REAP, shield=True) as reaping:
             await process.wait()
         if reaping.cancelled_caught:
             logger.error("worker %s (pid %d) does not end after SIGKILL", self.id, process.pid)

@@ -12,9 +12,9 @@ import trio
 from bridge_py.buffers.buffer_sets import EncodedValue
 from bridge_py.execution.executor import Executor, Pack, Replies, ToolCall
 from bridge_py.wire.errors import ToolCancelled
-from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from .faults import Die, Faults, IgnoreCancel
+from .guest_loop import GuestLoop
 from .mortal import run_mortal
 
 
@@ -94,7 +94,7 @@ class InlineExecutor(Executor):
         replies: Replies,
         pack: Pack,
         concurrency: int,
-        loop: AsyncioLoop,
+        loop: GuestLoop,
         nursery: trio.Nursery,
         faults: CallFaults,
     ) -> None:

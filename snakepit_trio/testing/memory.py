@@ -19,11 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import trio
-import trio.testing
 
 from bridge_py.execution.executor import completed
 from bridge_py.execution.ledger import in_words
-from bridge_py.execution.tool_loop import of_call
 from bridge_py.link.endpoint import LinkEndpoint
 from bridge_py.main import load_adapter, make_adapter
 from bridge_py.tools.adapter import BaseAdapter
@@ -36,6 +34,7 @@ from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.validation import check_whole
 
 from .faults import Faults, RefuseStart
+from .guest_loop import GuestLoop, open_guest_loop
 from .inline import CallFaults, InlineExecutor, TrioQueue
 from .wire import Wire
 
@@ -88,8 +87,9 @@ class _MemorySite(Site):
         self._config = config
         self._processes = processes
         self._adapter = adapter
+        self._options = json.dumps(dict(config.options))  # as a process would get them
         self._faults = faults
-        self._asyncio = AsyncioLoop()
+        self._tool_loop: GuestLoop | None = None
         self._nursery: trio.Nursery | None = None
         # Whole seconds, so that sums with trio's time are rounded the same in each replay.
         self._began = int(time.time())
@@ -107,18 +107,17 @@ class _MemorySite(Site):
         raise UsageError("a pool in memory has no connections")
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._asyncio.run)
-            self._asyncio.make_tasks(of_call)
+        async with open_guest_loop() as self._tool_loop, trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
 
     async def launch(self, worker_id: str) -> MemoryProcess:
         assert self._nursery is not None
+        assert self._tool_loop is not None
         refusal = self._faults.take(RefuseStart, worker_id)
         if refusal is not None and refusal.how == "launch":
             raise BlockingIOError(errno.EAGAIN, "a fault of the test: no process can be started")
-        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._asyncio, self._faults)
+        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._tool_loop, self._faults)
         self._nursery.start_soon(self._run, worker_id, process, refusal)
         return process
 
@@ -133,7 +132,7 @@ class _MemorySite(Site):
 
     def _make_adapter(self) -> BaseAdapter:
         made = self._adapter.adapter_class
-        options = json.loads(json.dumps(dict(self._config.options)))  # as a process would get them
+        options = json.loads(self._options)
         return load_adapter(self._adapter.target, options) if made is None else make_adapter(made, options)
 
     def close(self) -> None:
@@ -148,7 +147,7 @@ class MemoryProcess:
         worker_id: str,
         config: PoolConfig,
         make_adapter: Callable[[], BaseAdapter],
-        loop: AsyncioLoop,
+        loop: GuestLoop,
         faults: Faults,
     ) -> None:
         self.pid = next(_pids)
@@ -166,7 +165,7 @@ class MemoryProcess:
         self._exited = trio.Event()
         self._executor: InlineExecutor | None = None
         self._loop = loop
-        self._stderr, self._output = trio.testing.memory_stream_one_way_pair()
+        self._stderr = _Stderr(self._exited)
 
     async def run(self, refusal: RefuseStart | None) -> None:
         """Run the worker, from its start to its end."""
@@ -181,11 +180,10 @@ class MemoryProcess:
                 code = 0
         except Exception as error:
             self.last_words = in_words(error)
-            await self._stderr.send_all(traceback.format_exc().encode())
+            self._stderr.text = traceback.format_exc().encode()
         finally:
             self.exit_code = -self._killed_by if self._killed_by else code
             self.to_host.close()
-            self._stderr.close()
             self._exited.set()
 
     async def _complete(self, returned: object) -> None:
@@ -229,7 +227,7 @@ class MemoryProcess:
 
     @property
     def outputs(self) -> Sequence[Output]:
-        return [Output(self._output, logging.WARNING, True)]
+        return [Output(self._stderr, logging.WARNING, True)]
 
     def connect(self, context: ConnectionContext) -> Connection:
         return MemoryLink(context, self)
@@ -258,7 +256,23 @@ class MemoryProcess:
             self._scope.cancel()
 
     async def release(self) -> None:
-        await self._output.aclose()
+        pass
+
+
+class _Stderr(trio.abc.ReceiveStream):
+    """The stderr of a worker in memory: the traceback of what has ended it. It comes when the worker has ended."""
+
+    def __init__(self, ended: trio.Event) -> None:
+        self.text = b""
+        self._ended = ended
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - it comes as a whole
+        await self._ended.wait()
+        text, self.text = self.text, b""
+        return text
+
+    async def aclose(self) -> None:
+        pass
 
 
 class MemoryLink(LinkConnection):

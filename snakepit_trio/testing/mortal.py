@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from .guest_loop import GuestLoop
 
 _AGONY: Final = 1.0  # seconds of trio's clock that the `finally` clauses of a killed worker's code may take
 
@@ -45,7 +45,7 @@ class Mortal:
         raise asyncio.CancelledError
 
 
-async def run_mortal(loop: AsyncioLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+async def run_mortal(loop: GuestLoop, coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine in asyncio. If this is cancelled, so is the coroutine, and a second later it is dead."""
     mortal = Mortal(coroutine)
     ended = trio.Event()
