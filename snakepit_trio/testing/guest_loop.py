@@ -131,7 +131,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         await self.shutdown_asyncgens()
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _Selector(selectors.EpollSelector):
     """A selector that never waits: trio does."""
 
     def select(self, timeout: float | None = None) -> Any:  # noqa: ARG002 - see above
