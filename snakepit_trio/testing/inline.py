@@ -17,6 +17,8 @@ from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from .faults import Die, Faults, IgnoreCancel
 from .mortal import run_mortal
 
+__calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
+
 
 class TrioQueue:
     """A queue for sync code, in place of a `SimpleQueue`. A `get` that waits blocks its task, not the thread."""
