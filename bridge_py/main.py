@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import importlib.util
 import inspect
 import io
 import json
@@ -30,7 +28,9 @@ from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
-from .wire.environment import LOADING, OPTIONS_VARIABLE, PATH_VARIABLE, SCRIPT_MODULE, SCRIPT_VARIABLE
+from .tools.functions import call_at_start
+from .tools.targets import attribute_of, module_of
+from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,23 +56,23 @@ def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[]
     _limit(options.limits)
     secret = "" if ledger is None else take_secret(ledger)
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
+    adapter_options, first_call = _adapter_options(options.options_fd)
     with forks_end():
-        adapter = load_adapter(options.adapter, _adapter_options(options.options_fd))
+        adapter = load_adapter(options.adapter, adapter_options)
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
         starting = adapter.setup()
     if options.listen_fd is None:
         return _start_contract(adapter, options, starting)
-    return _start_link(adapter, options, secret, ledger, starting)
+    return _start_link(adapter, options, secret, ledger, starting, first_call)
 
 
-def _adapter_options(descriptor: int | None) -> dict[str, Any]:
+def _adapter_options(descriptor: int | None) -> tuple[dict[str, Any], bytes]:
+    """Read the options of the adapter, and the call of the pool's initializer."""
     if descriptor is None:
-        text = os.environ.pop(OPTIONS_VARIABLE, "{}")
-    else:
-        with open(descriptor, encoding="utf-8") as file:
-            text = file.read()
-    options: dict[str, Any] = json.loads(text)
-    return options
+        return json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}")), b""
+    with open(descriptor, "rb") as file:
+        text, _, first_call = file.read().partition(b"\n")
+    return json.loads(text or b"{}"), first_call
 
 
 def _limit(limits: dict[str, int]) -> None:
@@ -103,26 +103,10 @@ def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseA
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
         raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
-    found: Any = _load_file(Path(place)) if place.endswith(".py") else _import(target, place)
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    found = attribute_of(module_of(place, f"adapter {target!r}"), name)
     if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
         raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
     return make_adapter(found, options)
-
-
-def _import(target: str, module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        top = module.partition(".")[0]
-        if error.name == top and (os.path.isfile(f"{top}.py") or os.path.isdir(top)):
-            raise UsageError(
-                f"adapter {target!r}: {top} is in the working directory, where your program imports nothing, so its "
-                "workers do not either: start the program by `python -m`, add the directory to PYTHONPATH, or name the "
-                "adapter as 'path/to/file.py:Class'"
-            ) from error
-        raise
 
 
 def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
@@ -178,7 +162,12 @@ def _sizes(text: str) -> Sizes:
 
 
 def _start_link(
-    adapter: BaseAdapter, options: argparse.Namespace, secret: str, ledger: mmap.mmap | None, starting: object
+    adapter: BaseAdapter,
+    options: argparse.Namespace,
+    secret: str,
+    ledger: mmap.mmap | None,
+    starting: object,
+    first_call: bytes,
 ) -> Callable[[], int]:
     executor: Executor
     listener = socket.socket(fileno=options.listen_fd)
@@ -190,6 +179,7 @@ def _start_link(
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():
         executor.complete(starting)
+        executor.complete(call_at_start(first_call))
     return partial(_serve_link, adapter, server, executor)
 
 
@@ -263,23 +253,6 @@ def _say_ready(where: str, ready_file: str | None) -> None:
         draft = f"{ready_file}.{os.getpid()}"
         Path(draft).write_text(where, "ascii")
         os.rename(draft, ready_file)
-
-
-def _load_file(path: Path) -> Any:
-    # The name keeps `if __name__ == "__main__"` of a script from running in its workers.
-    spec = importlib.util.spec_from_file_location(SCRIPT_MODULE, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"adapter file {str(path)!r} is not a Python file that exists")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.append(str(path.resolve().parent))
-    # Processes that tools start import the module by its name.
-    os.environ[SCRIPT_VARIABLE] = str(path.resolve())
-    sys.path.append(str(Path(__file__).resolve().parent / "script"))
-    module.__dict__[LOADING] = True
-    spec.loader.exec_module(module)
-    del module.__dict__[LOADING]
-    return module
 
 
 def _extend_path(entries: str) -> None:

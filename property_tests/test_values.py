@@ -49,6 +49,20 @@ def test_a_value_arrives_as_itself_or_is_refused(kind: str, data: st.DataObject)
             assert same(found[0], _arrived(found[0], codec.BESIDE_BYTES)[0])
 
 
+@pytest.mark.parametrize("kind", kinds.kinds)
+@SLOW
+@given(data=st.data())
+def test_an_exact_value_keeps_its_tuples(kind: str, data: st.DataObject) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = data.draw(kinds.nested(kinds.kinds[kind]))
+        found, as_usual = _arrived(codec.Exact((value, [(value,)])), 64), _arrived([value, [[value]]], 64)
+        assert (found is None) == (as_usual is None)
+        if found is not None:
+            assert type(found[0]) is type(found[0][1][0]) is tuple
+            assert same(form(found[0]), as_usual[0])
+
+
 HINTED: dict[Any, st.SearchStrategy[Any]] = {
     kinds.Colour: st.sampled_from(kinds.Colour),
     kinds.Level: st.sampled_from(kinds.Level),

@@ -38,7 +38,8 @@ from bridge_py.wire.registry import register_codec
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
 from . import variables
-from ._calls.streams import Chunks, Results
+from ._calls.mapping import Results
+from ._calls.streams import Chunks
 from ._config.adapters import Adapter, GrpcBridge, GrpcPython
 from ._config.config import Launcher, PoolConfig, Site
 from ._config.limits import Limits
@@ -46,6 +47,7 @@ from ._config.options import PoolOptions
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack
 from ._pool import programs as session_helpers
+from ._pool.calls import Calls
 from ._pool.context import BridgedState, Context, LocalState
 from ._pool.pool import Pool, open_pool
 from ._pool.scripts import run_as_script
@@ -84,6 +86,7 @@ __all__ = [
     "Adapter",
     "BridgedState",
     "CallTimeout",
+    "Calls",
     "Change",
     "Chunks",
     "Client",

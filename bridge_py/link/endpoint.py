@@ -21,6 +21,7 @@ from bridge_py.execution.executor import Executor, ToolCall
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
+from bridge_py.tools.functions import FUNCTION_TOOLS
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
@@ -66,6 +67,7 @@ class LinkEndpoint:
         self, adapter: BaseAdapter, secret: str, sizes: Sizes, driver: Driver, end: Callable[[], None]
     ) -> None:
         self._tools: dict[str, Tool] = adapter.tools()
+        self._all_tools = {**FUNCTION_TOOLS, **self._tools}
         self._session_ended = adapter.session_ended
         self.caches = Caches(driver.clock)
         self._use(driver)
@@ -186,7 +188,7 @@ class LinkEndpoint:
             self._opened(frame, self._executor)
 
     def _opened(self, frame: Frame, executor: Executor) -> None:
-        tool = self._tools.get(frame.name)
+        tool = self._all_tools.get(frame.name)
         if tool is None:
             self._refuse(frame.call_id, fault_of(unknown_tool(frame.name, self._tools)))
         elif tool.streaming != (frame.kind == STREAM):

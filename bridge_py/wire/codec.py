@@ -21,13 +21,13 @@
     21         of the standard library        array: name, what it is made from; see `extensions`
     22         pandas                         see `pandas_values`
     23         enum, object with fields       array: class, name of the member, value or fields
-    24         tuple in a cell of a frame     array
+    24         tuple that stays one           array
     25         what could not be passed on    text: why
     32         what `register_codec` added    array: tag, value
 
-Tuples become lists. Enums, named tuples, attrs classes, dataclasses and msgspec Structs are sent as their value or
-fields, and become themselves again where a hint of the receiver asks for it. A subclass of any other type is refused,
-because it would arrive as its base. There is no pickle.
+Tuples become lists, except in cells of frames and in an `Exact`. Enums, named tuples, attrs classes, dataclasses and
+msgspec Structs are sent as their value or fields, and become themselves again where a hint of the receiver asks for it.
+A subclass of any other type is refused, because it would arrive as its base. There is no pickle.
 
 A value that can be encoded must also be decodable. On arrival, keys of dicts or items of sets could be equal, or not
 hashable, so the encoder decodes them to check that.
@@ -84,19 +84,30 @@ class Encoded(msgspec.Struct, gc=False):
     size: int = 0
 
 
+class Exact:
+    """Stands around a whole value whose tuples are to arrive as tuples."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Encoded:
-    """Encode a value. Error messages call the value `what`.
+    """Encode a value, or what stands in an `Exact`. Error messages call the value `what`.
 
     The outcome has the value's own buffers, not copies. Raises `EncodeError`, which says which part of the value
     cannot be sent.
     """
+    if tuples := type(value) is Exact:
+        value = value.value
     try:
-        return Encoded(_pack(value)) if _is_plain(value) else _encode(value, _LEAVES, beside)
+        return Encoded(_pack(value)) if _is_plain(value) else _encode(value, _LEAVES, beside, tuples)
     except Exception:  # noqa: S110 - classes of others run their own code here, and may raise anything
         pass
     try:
         # This is slower, but it takes large ints, and finds the part at fault.
-        return _encode(value, _SURE_LEAVES, beside)
+        return _encode(value, _SURE_LEAVES, beside, tuples)
     except TooDeep as error:
         raise EncodeError(f"{what}: {error}") from None
     except Exception as error:
@@ -167,8 +178,8 @@ def _is_plain(value: Any) -> bool:
     return kind in _LEAVES
 
 
-def _encode(value: Any, leaves: frozenset[type], beside: int) -> Encoded:
-    encoder = ValueEncoder(leaves, beside)
+def _encode(value: Any, leaves: frozenset[type], beside: int, tuples: bool = False) -> Encoded:
+    encoder = ValueEncoder(leaves, beside, tuples)
     try:
         body = _pack(encoder.prepare(value))
     except BaseException:
@@ -252,13 +263,13 @@ def _find_broken(
 class ValueEncoder:
     """Turns one value into types that msgspec encodes, and collects the value's large buffers."""
 
-    def __init__(self, leaves: frozenset[type], beside: int) -> None:
+    def __init__(self, leaves: frozenset[type], beside: int, tuples: bool = False) -> None:
         self.buffers: list[memoryview | bytes] = []
         self.size = 0
         self._leaves = leaves
         self._beside = beside
         self._depth = 0
-        self._keeps_tuples = False
+        self._keeps_tuples = tuples
 
     def prepare(self, value: Any) -> Any:
         """Turn a value into types that MessagePack has. Raises `Refused`."""

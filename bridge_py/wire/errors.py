@@ -132,6 +132,7 @@ class ToolError(SnakepitError):
         self.message = message
         self.remote_traceback = remote_traceback
         self.tool = self.worker_id = ""
+        self._raised = b""  # the exception itself, as `raised.describe` describes it
         if remote_traceback:
             self.add_note(f"Traceback {self._where}:\n{remote_traceback.rstrip()}")
 
@@ -195,6 +196,8 @@ class Fault(msgspec.Struct, omit_defaults=True):
     type: str = ""
     traceback: str = ""
     parameter: str = ""
+    #: The exception of a tool, as `raised.describe` describes it; empty if it cannot be made again.
+    raised: bytes = b""
 
 
 _LONGEST_TEXT = 20_000
@@ -264,13 +267,15 @@ def error_of(fault: Fault) -> SnakepitError:
 
     Its texts are the peer's: control characters in them are escaped, and texts of more than 40,000 characters are cut.
     """
-    fault = _readable(fault)
+    raised, fault = fault.raised, _readable(fault)
     if fault.code == "invalid_arguments":
         return InvalidArguments(fault.message, fault.parameter)
     if fault.code == "invalid_value":
         return InvalidValue(fault.message, fault.type, fault.parameter)
     if fault.code == "tool":
-        return ToolError(fault.message, fault.type, fault.traceback)
+        error = ToolError(fault.message, fault.type, fault.traceback)
+        error._raised = raised
+        return error
     if fault.code == "host_tool":
         return HostToolError(fault.message, fault.type, fault.traceback, fault.parameter)
     return _BY_CODE.get(fault.code, ProtocolError)(fault.message)

@@ -265,7 +265,7 @@ def _decode_path(decoder: Decoder, payload: memoryview) -> pathlib.PurePath:
 
 
 def _decode_tuple(decoder: Decoder, payload: memoryview) -> tuple[Any, ...]:
-    return tuple(items_of(decoder.whole(payload)))
+    return tuple(items_of(decoder.value(payload)))
 
 
 def _text(payload: memoryview) -> str:

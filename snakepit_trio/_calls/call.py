@@ -12,7 +12,8 @@ from typing import Any, Final, NoReturn, Protocol
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, UsageError
+from bridge_py.tools.functions import FUNCTION_TOOLS
+from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, UnknownTool, UsageError
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._config.policies import Affinity, RetryPolicy
@@ -72,6 +73,7 @@ class Call:
         "size",
         "state",
         "timeout",
+        "tool",
         "worker",
     )
 
@@ -85,7 +87,7 @@ class Call:
         affinity: Affinity = "hint",
         parent: Call | None = None,
     ) -> None:
-        self.name = name
+        self.name = self.tool = name  # `tool` is what the worker runs
         self.affinity: Affinity = affinity  # how it keeps to the worker of its session
         self.body, self.buffers = encoded.body, encoded.buffers
         self.size = len(self.body)  # bytes; `SharedCopies` bounds its large buffers
@@ -157,7 +159,7 @@ class Call:
         encoded = EncodedValue(self.body, self.buffers)
         call = Call(self.name, encoded, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
         call.deadline = self.deadline
-        call.claim = self.claim
+        call.claim, call.tool = self.claim, self.tool
         return call
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
@@ -288,8 +290,8 @@ Arguments = Mapping[str, Any]
 def check_call(name: object, args: object, retries: object) -> None:
     """Raise `UsageError` or `EncodeError`, naming the argument, if no call can have this name, arguments or retries."""
     if retries is not None:
-        _check_retries(retries)
-    if not isinstance(name, str):
+        check_retries(retries)
+    if not isinstance(name, str) or name in FUNCTION_TOOLS:
         _refuse_name(name)
     if not name.isascii():
         _check_text(name, "the tool's name")
@@ -326,6 +328,8 @@ def needed_session_id(session: object, what: str) -> str:
 
 
 def _refuse_name(name: object) -> NoReturn:
+    if isinstance(name, str):
+        raise UnknownTool(f"no tool {name!r}; functions are called with run and iterate")
     its_name = getattr(name, "__name__", None)
     remedy = f"give its name, {its_name!r}" if callable(name) and its_name else "give it as a str"
     raise UsageError(f"the tool's name is {name!r}, which is no str; {remedy}")
@@ -348,6 +352,7 @@ def seconds_of(timeout: Any, what: str) -> float | None:
         return math.inf
 
 
-def _check_retries(retries: object) -> None:
-    if not isinstance(retries, RetryPolicy) and (not is_whole(retries) or retries < 0):
+def check_retries(retries: object) -> None:
+    """Raise `UsageError` for what says nothing about retries."""
+    if retries is not None and not isinstance(retries, RetryPolicy) and (not is_whole(retries) or retries < 0):
         raise refuse("retries", retries, "give a number from 0 on, a snakepit_trio.RetryPolicy, or None")

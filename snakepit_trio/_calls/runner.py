@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, NoReturn, Protocol
 
 import attrs
@@ -14,7 +15,7 @@ import trio
 
 from bridge_py.buffers.buffer_sets import encode_value
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, ToolError, UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
@@ -38,6 +39,7 @@ from .call import (
     session_id_of,
 )
 from .dispatcher import Dispatcher
+from .functions import Function, as_raised
 from .shared_copies import SharedCopies
 from .streams import Chunks
 
@@ -46,7 +48,12 @@ logger = get_logger("snakepit.calls")
 _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
 _STREAM_TIMEOUT: Final = 300.0
+Reader = Callable[[Frame], Any]
 _SLACK: Final = 1000  # deadlines of ended calls that may be kept before they are removed
+
+
+def _unchanged(error: Exception) -> Exception:
+    return error
 
 
 class Strength(Protocol):
@@ -92,10 +99,12 @@ class CallRunner:
         session: SessionView | str | None,
         retries: int | RetryPolicy | None = None,
         claim: Callable[[CallWorker], bool] | None = None,
+        reader: Reader | None = None,
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
         `claim` is asked whether a worker may start the call. If it returns False, the call fails with `Displaced`.
+        `reader` decodes the result in place of the usual way.
         """
         call = self._new_call(name, args, timeout, session, None, retries)
         call.claim = claim
@@ -107,8 +116,36 @@ class CallRunner:
             if call.buffers is not None:
                 self._unload(call)
         assert call.final is not None
-        response = self._decode(call, call.final)
+        response = self._decode(call, call.final, reader)
         return self._adapter.process_response(name, response) if self._has_say else response
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(
+        self,
+        function: Function,
+        args: Any,
+        timeout: Timeout,
+        session: SessionView | str | None,
+        retries: int | RetryPolicy | None = None,
+    ) -> Any:
+        """Run a function, and return its result, or raise what it raised, once none of its code runs."""
+        call = self._new_call_of(function, args, timeout, session, None, retries)
+        failure: Exception | None = None
+        try:
+            await self._finish(call)
+            if call.failure is not None:
+                call = await self._retry(call, retries)
+        except ToolError as error:
+            failure = error
+        finally:
+            if call.buffers is not None:
+                self._unload(call)
+        if failure is not None:
+            raise as_raised(failure)  # out here, so that its context is its own
+        assert call.final is not None
+        response = self._decode(call, call.final, function.read)
+        has_say = self._has_say and function.signature is not None
+        return self._adapter.process_response(function.name, response) if has_say else response
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -119,16 +156,40 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         claim: Callable[[CallWorker], bool] | None = None,
-    ) -> AsyncIterator[Chunks]:
-        """Run a streaming tool for the time of the block. `claim` is asked whether a worker may start the call."""
-        window = self._config.stream_window
-        call = self._new_call(name, args, timeout, session, window)
+        reader: Reader | None = None,
+    ) -> AsyncIterator[Chunks[Any]]:
+        """Run a streaming tool for the time of the block. `claim` and `reader` are as for `execute`."""
+        call = self._new_call(name, args, timeout, session, self._config.stream_window)
         call.claim = claim
+        decode = self._decode if reader is None else partial(self._decode, reader=reader)
+        async with self._streaming(call, decode) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
+    async def iterate(
+        self, function: Function, args: Any, timeout: Timeout, session: SessionView | str | None
+    ) -> AsyncIterator[Chunks[Any]]:
+        """Run a generator function for the time of the block."""
+        call = self._new_call_of(function, args, timeout, session, self._config.stream_window)
+        decode = partial(self._decode, reader=function.read)
+        async with self._streaming(call, decode, as_raised) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
+    async def _streaming(
+        self,
+        call: Call,
+        decode: Callable[[Call, Frame], Any],
+        failed: Callable[[Exception], Exception] = _unchanged,
+    ) -> AsyncIterator[Chunks[Any]]:
+        window = self._config.stream_window
         try:
             if call.buffers is not None or self._dispatcher.has_suspects:
                 await self._prepare(call)
             self._submit(call)
-            chunks = Chunks(call, window, self._decode, self._time_out)
+            chunks: Chunks[Any] = Chunks(call, window, decode, self._time_out, failed)
             try:
                 yield chunks
             finally:
@@ -153,9 +214,7 @@ class CallRunner:
         credit: int | None,
         retries: int | RetryPolicy | None = None,
     ) -> Call:
-        is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
-        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
-            self._run.refuse()
+        self._check_place()
         check_call(name, args, retries)
         args = args or {}
         session_id = "" if session is None else session_id_of(session, name) or ""
@@ -163,8 +222,39 @@ class CallRunner:
         if self._has_say:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
+        return self._encoded(name, args, f"{name}: args", session_id, budget, credit)
+
+    def _new_call_of(
+        self,
+        function: Function,
+        args: Any,
+        timeout: Timeout,
+        session: SessionView | str | None,
+        credit: int | None,
+        retries: int | RetryPolicy | None = None,
+    ) -> Call:
+        if function.signature is not None:
+            return self._new_call(function.name, args, timeout, session, credit, retries)
+        self._check_place()
+        if self._adapter.protocol != "link":
+            raise UsageError(f"{function.name} cannot run: workers of {self._adapter!r} have tools, and no functions")
+        check_call(function.name, None, retries)
+        session_id = session_id_of(session, function.name) or ""
+        budget = seconds_of(None if isinstance(timeout, Default) else timeout, function.name)
+        call = self._encoded(function.name, args, function.name, session_id, budget, credit)
+        call.tool = function.tool
+        return call
+
+    def _check_place(self) -> None:
+        is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
+            self._run.refuse()
+
+    def _encoded(
+        self, name: str, args: Any, what: str, session_id: str, budget: float | None, credit: int | None
+    ) -> Call:
         try:
-            encoded = encode_value(args, f"{name}: args", self._sizes, 4 * (len(name) + len(session_id)))
+            encoded = encode_value(args, what, self._sizes, 4 * (len(name) + len(session_id)))
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
         affinity: Affinity = self._affinity_of(session_id) if session_id else "hint"
@@ -312,10 +402,10 @@ class CallRunner:
             f" {there:.3f} s"
         )
 
-    def _decode(self, call: Call, frame: Frame) -> Any:
+    def _decode(self, call: Call, frame: Frame, reader: Reader | None = None) -> Any:
         # A result that cannot be decoded fails this call only: the link and the worker are whole.
         try:
-            return codec.decode(frame.body, frame.attached)
+            return codec.decode(frame.body, frame.attached) if reader is None else reader(frame)
         except CodecError:
             raise
         except MemoryError as error:

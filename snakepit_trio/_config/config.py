@@ -8,8 +8,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
@@ -20,7 +19,6 @@ from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.buffers.compression import is_available
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
-from bridge_py.wire.environment import LOADING, SCRIPT_MODULE
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._util.validation import environment, instance, is_whole, name, path, refuse, seconds, whole, word
 from snakepit_trio.state.quotas import Quotas
@@ -30,6 +28,7 @@ from .adapters import Adapter, GrpcPython
 from .limits import Limits, share_of_cores
 from .policies import Affinity, RecyclePolicy, RetryPolicy
 from .settings_file import default_adapter
+from .targets import call_of, place_of
 
 if TYPE_CHECKING:
     from snakepit_trio._connections.base import WorkerProcess
@@ -111,7 +110,8 @@ def _to_adapter(adapter: object) -> Adapter:
     if isinstance(adapter, str):
         return GrpcPython(adapter)
     if isinstance(adapter, type) and issubclass(adapter, BaseAdapter):
-        return GrpcPython(_target_of(adapter), adapter)
+        place = place_of(adapter.__module__, f"adapter {adapter.__qualname__}")
+        return GrpcPython(f"{place}:{adapter.__qualname__}", adapter)
     if isinstance(adapter, Adapter):
         return adapter
     raise UsageError(
@@ -125,6 +125,19 @@ def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None
         raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
     if options and not isinstance(config.adapter, GrpcPython):
         raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
+
+
+def _first_call(config: PoolConfig) -> bytes:
+    args = config.initargs
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise UsageError(f"initargs={args!r:.100}: give a tuple of the initializer's arguments")
+    if config.initializer is not None and config.adapter.protocol != "link":
+        raise UsageError(f"initializer= is a function, and workers of {config.adapter!r} have tools, and no functions")
+    if config.initializer is not None:
+        return call_of(config.initializer, args)
+    if args:
+        raise UsageError("initargs= is for initializer=, which is missing")
+    return b""
 
 
 def _to_name(name: object) -> Any:
@@ -186,6 +199,12 @@ class PoolConfig:
     workers: int = _count(2)
     #: Calls that one worker runs at a time.
     concurrency: int = _count(1, 1, 100_000)
+    #: A function that each worker calls once when it starts, and again each worker that replaces one, before it takes
+    #: calls. If it raises, the worker cannot start. `initargs` are its arguments, as they are when the pool is opened.
+    initializer: Callable[..., object] | None = None
+    initargs: Sequence[Any] = ()
+    #: That call, as a worker reads it; empty if there is none.
+    first_call: bytes = attrs.field(init=False, default=attrs.Factory(_first_call, takes_self=True), repr=False)
     #: Keyword arguments for the adapter class, where that is a Python class: plain JSON values by name.
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_options, validator=_check_options)
     #: Environment variables of the workers, on top of this process's own.
@@ -318,28 +337,3 @@ class PoolConfig:
             self.shared_memory if self.shares_memory else 0,
             self.compress_from,
         )
-
-
-def _target_of(adapter: type[BaseAdapter]) -> str:
-    # A class of the program's main script has no module that a worker could import by name.
-    if adapter.__module__ == SCRIPT_MODULE:
-        return _target_in_script(adapter)
-    if adapter.__module__ != "__main__":
-        return f"{adapter.__module__}:{adapter.__qualname__}"
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return f"{spec.name}:{adapter.__qualname__}"
-    if (file := getattr(main, "__file__", None)) is None:
-        raise UsageError(f"adapter {adapter.__qualname__} was defined interactively; put it into a module")
-    return f"{Path(file).resolve()}:{adapter.__qualname__}"
-
-
-def _target_in_script(adapter: type[BaseAdapter]) -> str:
-    script = sys.modules[SCRIPT_MODULE]
-    if hasattr(script, LOADING):
-        raise UsageError(
-            f"{script.__file__} opens a pool while its own worker loads it for the class {adapter.__qualname__}: put "
-            'what the program does under `if __name__ == "__main__":`'
-        )
-    return f"{script.__file__}:{adapter.__qualname__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from bridge_py import BaseAdapter
@@ -22,6 +22,8 @@ AdapterLike = str | type[BaseAdapter] | Adapter
 class FurtherOptions(TypedDict, total=False):
     """All settings of a pool except its adapter, for which functions that open pools have a parameter of its own."""
 
+    initializer: Callable[..., object] | None
+    initargs: Sequence[Any]
     workers: int
     concurrency: int
     options: Mapping[str, Any]

@@ -202,7 +202,7 @@ class LinkConnection(Connection):
         area = NO_AREA if call.buffers is None else self.transfers.ref(call.buffers)
         try:
             call_id = self.conversation.open(
-                call.name,
+                call.tool,
                 call.body,
                 session_id=call.session_id,
                 timeout_us=timeout_us,

@@ -12,6 +12,7 @@ import trio
 
 from bridge_py.wire.errors import SessionError
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
+from snakepit_trio._calls.functions import Function
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
@@ -21,6 +22,7 @@ from snakepit_trio.state.store import MemoryStore, SessionStore
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Hub
 
+from .function_calls import FunctionCalls
 from .pool import Pool, open_pool
 from .session import SessionHandle
 
@@ -45,7 +47,7 @@ class BridgedState(SessionView):
         super().__init__(pool.sessions, needed_session_id(session, "BridgedState"))
 
 
-class Context(SessionView):
+class Context(SessionView, FunctionCalls):
     """Variables and programs that need no pool until a worker needs them: `async with snakepit.Context() as context`.
 
     State begins in this process. The first call, or `to_bridged`, moves it into a session of the pool, and `to_local`
@@ -88,22 +90,37 @@ class Context(SessionView):
 
     async def execute(
         self,
-        name: str,
+        name: str | Callable[..., Any],
         args: Arguments | None = None,
         *,
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
+        returns: Any = None,
     ) -> Any:
         """Run a tool with this state, as `Pool.execute` does. Also raises the errors of opening a pool."""
         async with self._in_pool() as session:
-            return await session.execute(name, args, timeout=timeout, retries=retries)
+            return await session.execute(name, args, timeout=timeout, retries=retries, returns=returns)
 
     @asynccontextmanager
     async def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
-    ) -> AsyncIterator[Chunks]:
+        self,
+        name: str | Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        returns: Any = None,
+    ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool with this state, as `Pool.stream` does."""
-        async with self._in_pool() as session, session.stream(name, args, timeout=timeout) as chunks:
+        async with self._in_pool() as session, session.stream(name, args, timeout=timeout, returns=returns) as chunks:
+            yield chunks
+
+    async def _run(self, function: Function, arguments: Any) -> Any:
+        async with self._in_pool() as session:
+            return await session._run(function, arguments)
+
+    @asynccontextmanager
+    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
+        async with self._in_pool() as session, session._iterate(function, arguments) as chunks:
             yield chunks
 
     async def to_bridged(self) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import platform
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -25,15 +24,14 @@ import trio
 from bridge_py.execution.ending import forks_end
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.hellos import PROTOCOL_VERSION
-from snakepit_trio._calls.call import DEFAULT, Arguments, Default, Timeout
+from snakepit_trio._calls.call import DEFAULT, Default
 from snakepit_trio._calls.dispatcher import Dispatcher
 from snakepit_trio._calls.runner import CallRunner, Deadlines
 from snakepit_trio._calls.shared_copies import SharedCopies
-from snakepit_trio._calls.streams import Chunks, Results
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.options import AdapterLike, FurtherOptions
-from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._config.policies import Affinity
 from snakepit_trio._python.api import PythonAPI
 from snakepit_trio._requests.services import HostServices
 from snakepit_trio._requests.tool_registry import ToolRegistry
@@ -47,8 +45,8 @@ from snakepit_trio._workers.worker_state import WorkerState
 from snakepit_trio.errors import PoolClosed, PoolNotReady, WorkerStartError
 from snakepit_trio.launchers import Local
 from snakepit_trio.state.store import MemoryStore
-from snakepit_trio.state.view import SessionView
 
+from .calls import Calls
 from .session import SessionHandle, open_session
 from .stats import PoolStats
 from .worker_info import PoolHealth, WorkerInfo, Workers
@@ -146,7 +144,7 @@ async def _opened(pool: Pool) -> AsyncIterator[Pool]:
                 nursery.start_soon(signals.guard, pool._close)
 
 
-class Pool:
+class Pool(Calls):
     """A pool of worker processes. Made by `open_pool`."""
 
     def __init__(self, config: PoolConfig, passed_over: tuple[tuple[Adapter, str], ...] = ()) -> None:
@@ -182,103 +180,8 @@ class Pool:
         # One for each call that may run, and one for the next call of each worker.
         self._shared_copies = SharedCopies(config.workers * (config.concurrency + 1))
         self._python: PythonAPI | None = None
-        self._runner = CallRunner(config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies)
-
-    # Calls.
-
-    async def execute(
-        self,
-        name: str,
-        args: Arguments | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-        retries: int | RetryPolicy | None = None,
-    ) -> Any:
-        """Run a tool in a worker and return its result.
-
-        `timeout`, in seconds, covers queueing, wire and tool. None means no limit. By default it is the timeout that
-        the tool or the adapter names, else 30. If the call is cancelled or times out, its code is stopped before this
-        returns. If the code does not stop within `cancel_grace` seconds, its worker is killed. A call that still waits
-        for a worker just leaves the queue. Calls of one `session`, a handle or an id, keep to one worker, as `affinity`
-        says.
-
-        `retries` says how often the call may be run again if its worker crashes, on another worker and within the
-        same `timeout`. By default it is never run again, but a tool that is declared idempotent is run again as
-        `PoolConfig.retry` says. Nothing else is ever run twice.
-
-        Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
-        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
-        `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
-        """
-        return await self._runner.execute(name, args, timeout, session, retries)
-
-    def stream(
-        self,
-        name: str,
-        args: Arguments | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Chunks]:
-        """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
-
-        `timeout` is as for `execute`, but 300 if neither the tool nor the adapter says otherwise. The tool is never
-        more than `stream_window` chunks ahead of the consumer; a chunk counts once for each 4 KiB that it has begun.
-        Leaving the block early stops the tool, in the same way as cancelling `execute`. Errors are raised where the
-        chunks are taken, but `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering the block.
-        """
-        return self._runner.stream(name, args, timeout, session)
-
-    async def execute_stream(
-        self,
-        name: str,
-        args: Arguments | None,
-        callback: Callable[[Any], Awaitable[object] | object],
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> None:
-        """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
-
-        An exception of the callback stops the tool, and comes out unchanged.
-        """
-        if not callable(callback):
-            raise refuse("callback", callback, "give a function that takes a chunk")
-        async with self.stream(name, args, timeout=timeout, session=session) as chunks:
-            async for chunk in chunks:
-                answer = callback(chunk)
-                if inspect.isawaitable(answer):
-                    await answer
-
-    @asynccontextmanager
-    async def map(
-        self,
-        name: str,
-        args: Iterable[Arguments] | AsyncIterable[Arguments],
-        *,
-        limit: int | None = None,
-        ordered: bool = False,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AsyncIterator[Results[Arguments, Any]]:
-        """Run a tool for each of many arguments: `async with pool.map(...) as results`, then iterate.
-
-        `args` may be an async iterable. The pool draws from it only as fast as results are taken: at most
-        `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results come
-        as they are ready, or with `ordered` in the order of `args`. A failed call raises where its result
-        would have come. Leaving the block stops the calls that are still under way. `timeout` is for each call.
-        """
-        check_whole("limit", limit, 1, or_none="twice the pool's capacity")
-        limit = limit or 2 * self.config.workers * self.config.concurrency
-        results: Results[Arguments, Any] = Results(args, limit, ordered)
-
-        async def call(item: Arguments) -> Any:
-            return await self.execute(name, item, timeout=timeout, session=session)
-
-        async with background_nursery() as nursery:
-            nursery.start_soon(results.feed, call)
-            yield results
+        runner = CallRunner(config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies)
+        super().__init__(runner, 2 * config.workers * config.concurrency)
 
     def session(
         self,
@@ -482,7 +385,7 @@ def _better(error: TypeError) -> Exception:
     text = str(error)
     if "unexpected keyword argument" not in text:
         return error
-    known = ", ".join(field.name for field in attrs.fields(PoolConfig))
+    known = ", ".join(field.name for field in attrs.fields(PoolConfig) if field.init)
     what = text.partition("() ")[2]
     stop = "" if what.endswith("?") else "."  # from Python 3.13 on: "Did you mean ...?"
     return UsageError(f"open_pool {what}{stop} The settings are: {known}")

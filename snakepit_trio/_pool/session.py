@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, get_args
 
 import trio
 
+from bridge_py.wire.codec import Exact
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
+from snakepit_trio._calls.functions import Function
+from snakepit_trio._calls.mapping import Progress, Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry
@@ -18,83 +21,65 @@ from snakepit_trio.state.checks import check_new_session
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
+from .calls import Calls
+from .function_calls import FunctionCalls
+
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SessionCalls(Protocol):
-    """The part of a pool that the calls of a session need."""
+class SessionPool(Protocol):
+    """The part of a pool that a session needs."""
 
     sessions: SessionStore
     tools: ToolRegistry
 
-    async def execute(
-        self,
-        name: str,
-        args: Arguments | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-        retries: int | RetryPolicy | None = None,
-    ) -> Any:
-        """Run a tool in a worker and return its result."""
-
-    def stream(
-        self,
-        name: str,
-        args: Arguments | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Chunks]:
-        """Run a streaming tool; `async with` gives the iterator over its chunks."""
+    def options(self, *, session: SessionView | str | None) -> Calls:
+        """Return calls in that session."""
         ...
 
-    async def execute_stream(
-        self,
-        name: str,
-        args: Arguments | None,
-        callback: Callable[[Any], Any],
-        *,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> None:
-        """Run a streaming tool, and call `callback` with each chunk."""
 
-
-class SessionHandle(SessionView):
+class SessionHandle(SessionView, FunctionCalls):
     """A session of a pool: variables, programs and watching, as in every `SessionView`, and calls.
 
     The tools of its calls see its state through their `SessionContext`.
     """
 
-    def __init__(self, pool: SessionCalls, session_id: str) -> None:
+    def __init__(self, pool: SessionPool, session_id: str) -> None:
         super().__init__(pool.sessions, session_id)
         self._pool = pool
+        self._calls = pool.options(session=session_id)
 
     async def execute(
         self,
-        name: str,
+        name: str | Callable[..., Any],
         args: Arguments | None = None,
         *,
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
+        returns: Any = None,
     ) -> Any:
         """Run a tool in this session, as `Pool.execute` does."""
         args = await self._ask_first(name, args)
-        return await self._pool.execute(name, args, timeout=timeout, session=self.id, retries=retries)
+        return await self._calls.execute(name, args, timeout=timeout, retries=retries, returns=returns)
 
     @asynccontextmanager
     async def stream(
-        self, name: str, args: Arguments | None = None, *, timeout: Timeout = DEFAULT
-    ) -> AsyncIterator[Chunks]:
+        self,
+        name: str | Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        returns: Any = None,
+    ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool in this session, as `Pool.stream` does."""
         args = await self._ask_first(name, args)
-        async with self._pool.stream(name, args, timeout=timeout, session=self.id) as chunks:
+        async with self._calls.stream(name, args, timeout=timeout, returns=returns) as chunks:
             yield chunks
 
     async def execute_stream(
         self,
-        name: str,
+        name: str | Callable[..., Any],
         args: Arguments | None,
         callback: Callable[[Any], Awaitable[object] | object],
         *,
@@ -102,12 +87,51 @@ class SessionHandle(SessionView):
     ) -> None:
         """Run a streaming tool in this session, and call `callback` with each chunk, as `Pool.execute_stream` does."""
         args = await self._ask_first(name, args)
-        await self._pool.execute_stream(name, args, callback, timeout=timeout, session=self.id)
+        await self._calls.execute_stream(name, args, callback, timeout=timeout)
 
-    async def _ask_first(self, name: str, args: Arguments | None) -> Arguments | None:
+    @asynccontextmanager
+    async def map(
+        self,
+        function: str | Callable[[T], Any],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: bool = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> AsyncIterator[Results[T, Any]]:
+        """Run a function, or a tool, in this session for each of many items, as `Pool.map` does."""
+        await self.info()
+        async with self._calls.map(
+            function,
+            items,
+            limit=limit,
+            ordered=ordered,
+            pairs=pairs,
+            chunksize=chunksize,
+            retries=retries,
+            on_progress=on_progress,
+            timeout=timeout,
+        ) as results:
+            yield results
+
+    async def _run(self, function: Function, arguments: Any) -> Any:
+        arguments = await self._ask_first(function.name, arguments)
+        return await self._calls._run(function, arguments)
+
+    @asynccontextmanager
+    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
+        arguments = await self._ask_first(function.name, arguments)
+        async with self._calls._iterate(function, arguments) as chunks:
+            yield chunks
+
+    async def _ask_first(self, name: object, args: Any) -> Any:
         """Raise if the session is gone. Returns the arguments as they were before this check, which may take time."""
         if self._may_wait:
-            args = own(args, f"{name}: args")
+            args = Exact(own(args.value, str(name))) if isinstance(args, Exact) else own(args, f"{name}: args")
         await self.info()
         return args
 
@@ -121,7 +145,7 @@ class SessionHandle(SessionView):
 
 @asynccontextmanager
 async def open_session(
-    pool: SessionCalls,
+    pool: SessionPool,
     affinities: dict[str, Affinity],
     session_id: str | None,
     ttl: float | None,

@@ -135,7 +135,7 @@ def _make_options(config: PoolConfig) -> int:
     options = os.memfd_create("snakepit-options")
     try:
         with open(options, "wb", closefd=False) as file:
-            file.write(json.dumps(dict(config.options)).encode())
+            file.write(json.dumps(dict(config.options)).encode() + b"\n" + config.first_call)
         os.lseek(options, 0, os.SEEK_SET)
     except BaseException:
         os.close(options)

@@ -17,6 +17,8 @@ from .faults import Die, Faults, IgnoreCancel
 from .guest_loop import GuestLoop
 from .mortal import run_mortal
 
+__calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
+
 
 class TrioQueue:
     """A queue for sync code, in place of a `SimpleQueue`. A `get` that waits blocks its task, not the thread."""

@@ -25,6 +25,7 @@ from bridge_py.execution.ledger import in_words
 from bridge_py.link.endpoint import LinkEndpoint
 from bridge_py.main import load_adapter, make_adapter
 from bridge_py.tools.adapter import BaseAdapter
+from bridge_py.tools.functions import call_at_start
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import Launcher, PoolConfig, Site
@@ -175,6 +176,7 @@ class MemoryProcess:
                 await self._refuse(refusal)
                 adapter = self._make_adapter()
                 await self._complete(adapter.setup())
+                await self._complete(call_at_start(self._config.first_call))
                 await self._serve(adapter)
                 await self._complete(adapter.close())
                 code = 0

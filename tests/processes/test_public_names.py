@@ -22,7 +22,7 @@ from snakepit_trio.testing.machines import TrioMachine
 
 NAMES = {
     "snakepit_trio": """
-        AccessDenied AccessRules Adapter BridgedState CallTimeout Change Chunks Client CodecError Context
+        AccessDenied AccessRules Adapter BridgedState CallTimeout Calls Change Chunks Client CodecError Context
         DecodeError EncodeError Event GrpcBridge GrpcPython HistoryEntry HostCall HostToolError
         InvalidArguments InvalidCall InvalidValue Launcher Limits LocalState MemoryStore NotAllowed
         Optimization OutOfResources Pool PoolClosed PoolConfig PoolDeadlock PoolError PoolHealth

@@ -2,6 +2,21 @@
 
 from . import objects, own
 from .builder import enforced
-from .own import Unenforceable, check_lists, convert, hook, optional
+from .own import Unenforceable, check_lists, convert, hook, optional, plain
+from .restoring import has_marks, hint_of_chunks, hints_of, restored
 
-__all__ = ["Unenforceable", "check_lists", "convert", "enforced", "hook", "objects", "optional", "own"]
+__all__ = [
+    "Unenforceable",
+    "check_lists",
+    "convert",
+    "enforced",
+    "has_marks",
+    "hint_of_chunks",
+    "hints_of",
+    "hook",
+    "objects",
+    "optional",
+    "own",
+    "plain",
+    "restored",
+]

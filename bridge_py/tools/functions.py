@@ -1,0 +1,226 @@
+"""Runs functions that a host names by their module, beside the tools of the adapter.
+
+A call of a function is a call of one of a few tools that each worker has. The host knows the function, and so it
+chooses the tool: for a plain function, for a coroutine function, and for a generator of each kind. Callers of tools
+cannot reach these tools by their names: a host refuses the names from everybody but `Pool.run` and its kin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+from bridge_py.wire import codec
+from bridge_py.wire.codec import Exact
+from bridge_py.wire.errors import CodecError, DecodeError, InvalidArguments, InvalidCall, UsageError
+from bridge_py.wire.raised import fault_with
+
+from .adapter import Tool
+from .context import CallContext
+from .hints import has_marks, hints_of, plain, restored
+from .targets import attribute_of, module_of
+
+__calls_tools__ = True  # tracebacks of functions leave out the outermost frames of this module
+
+RESERVED: Final = "snakepit:"
+RUN: Final = RESERVED + "run"
+RUN_ASYNC: Final = RESERVED + "run_async"
+ITERATE: Final = RESERVED + "iterate"
+ITERATE_ASYNC: Final = RESERVED + "iterate_async"
+RUN_EACH: Final = RESERVED + "run_each"
+RUN_EACH_ASYNC: Final = RESERVED + "run_each_async"
+_functions: dict[str, Function] = {}  # by target
+
+
+class Function:
+    """A function, and what its signature says about its arguments."""
+
+    def __init__(self, target: str, call: Callable[..., Any]) -> None:
+        self.call = call
+        self._target = target
+        self._hints: dict[str, Any] | None = None
+        self._signature: inspect.Signature | None = None
+
+    def restored(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Make the objects in arguments again, by the hints of their parameters. Raises `InvalidArguments`."""
+        if not has_marks(args) and not has_marks(kwargs):
+            return args, kwargs
+        names = self._parameters()
+        rest = next((name for name, kind in names.items() if kind is inspect.Parameter.VAR_POSITIONAL), "")
+        others = next((name for name, kind in names.items() if kind is inspect.Parameter.VAR_KEYWORD), "")
+        by_position = [
+            name for name, kind in names.items()
+            if kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        ]  # fmt: skip
+        at = [*by_position, *[rest] * len(args)]
+        return (
+            [self._restored(value, name) for value, name in zip(args, at, strict=False)],
+            {key: self._restored(value, key if key in names else others) for key, value in kwargs.items()},
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        if self._hints is None:
+            self._hints = hints_of(self.call)
+            with contextlib.suppress(Exception):  # some functions in C have no signature
+                self._signature = inspect.signature(self.call)
+        if self._signature is None:
+            return {}
+        return {parameter.name: parameter.kind for parameter in self._signature.parameters.values()}
+
+    def _restored(self, value: Any, parameter: str) -> Any:
+        assert self._hints is not None
+        if parameter not in self._hints:
+            return plain(value) if has_marks(value) else value
+        try:
+            return restored(value, self._hints[parameter])
+        except ValueError as error:
+            raise InvalidArguments(
+                f"{self._target}: the argument {parameter!r} does not fit its hint: {error}", parameter
+            ) from None
+
+
+def find(target: str) -> Function:
+    """Import the function that `package.module:name` or `path/to/file.py:name` names, once. Raises `InvalidCall`.
+
+    What its module raises while it is imported comes out unchanged.
+    """
+    found = _functions.get(target)
+    if found is None:
+        found = _functions[target] = Function(target, _import(target))
+    return found
+
+
+def _import(target: str) -> Callable[..., Any]:
+    place, _, name = target.rpartition(":")
+    try:
+        function = attribute_of(module_of(place, target), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise
+        raise InvalidCall(
+            f"{target}: the worker cannot import {error.name!r}: start the program by `python -m`, or add the folder of"
+            " the module to PYTHONPATH"
+        ) from None
+    except UsageError as error:
+        raise InvalidCall(str(error)) from None
+    if not callable(function):
+        raise InvalidCall(f"{target}: the worker's {place} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def call_at_start(call: bytes) -> Any:
+    """Make the call of a pool's initializer, and return what it returns: an awaitable of a coroutine function.
+
+    Does nothing if `call` is empty.
+    """
+    if not call:
+        return None
+    given, _ = codec.decode_marked(call)
+    found = find(given["function"])
+    args, kwargs = found.restored(given["args"], given["kwargs"])
+    return found.call(*args, **kwargs)
+
+
+def _call(function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    found = find(function)
+    args, kwargs = found.restored(args, kwargs)
+    return Exact(found.call(*args, **kwargs))
+
+
+async def _call_async(function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    found = find(function)
+    args, kwargs = found.restored(args, kwargs)
+    return Exact(await found.call(*args, **kwargs))
+
+
+def _iterate(function: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+    found = find(function)
+    args, kwargs = found.restored(args, kwargs)
+    iterator = iter(found.call(*args, **kwargs))
+    try:
+        for value in iterator:
+            yield Exact(value)
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+async def _iterate_async(function: str, args: list[Any], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+    found = find(function)
+    args, kwargs = found.restored(args, kwargs)
+    iterator = aiter(found.call(*args, **kwargs))
+    try:
+        async for value in iterator:
+            yield Exact(value)
+    finally:
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
+
+
+class _Each:
+    """The outcomes of a function for each of many items."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._errors: list[tuple[int, bytes]] = []
+
+    def failed(self, error: Exception) -> None:
+        """Note that the function has raised for the next item."""
+        self._errors.append((len(self.values), codec.encode_plain(fault_with(error))))
+        self.values.append(None)
+
+    def outcome(self) -> Exact:
+        """What is sent: the values, with None where the function has raised, and the errors by position."""
+        return Exact({"values": self.values, "errors": self._errors})
+
+
+def _call_each(function: str, items: list[Any]) -> Any:
+    found, each = find(function), _Each()
+    for item in items:
+        try:
+            args, _ = found.restored([item], {})
+            value = found.call(*args)
+        except Exception as error:
+            each.failed(error)
+        else:
+            each.values.append(value)
+    return each.outcome()
+
+
+async def _call_each_async(function: str, items: list[Any]) -> Any:
+    found, each = find(function), _Each()
+    for item in items:
+        try:
+            args, _ = found.restored([item], {})
+            value = await found.call(*args)
+        except Exception as error:
+            each.failed(error)
+        else:
+            each.values.append(value)
+    return each.outcome()
+
+
+class _FunctionTool(Tool):
+    """Calls a function: its arguments are checked by the function itself, not by hints."""
+
+    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:  # noqa: ARG002 - functions get no context
+        try:
+            given, _ = codec.decode_marked(body, area, trusted=True)
+        except CodecError:
+            raise
+        except DecodeError as error:
+            raise InvalidArguments(f"the arguments cannot be read: {error}") from None
+        return given  # type: ignore[no-any-return]
+
+
+_TOOLS: Final[dict[str, Callable[..., Any]]] = {
+    RUN: _call,
+    RUN_ASYNC: _call_async,
+    ITERATE: _iterate,
+    ITERATE_ASYNC: _iterate_async,
+    RUN_EACH: _call_each,
+    RUN_EACH_ASYNC: _call_each_async,
+}
+FUNCTION_TOOLS: Final = {name: _FunctionTool(function, name) for name, function in _TOOLS.items()}

@@ -1,0 +1,183 @@
+"""How an exception of user code crosses the wire, so that it can be raised there as what it is.
+
+The receiver makes an exception only of a class that it has loaded itself: it imports nothing, and runs no `__init__`
+that is written in Python. Where that does not do, the exception stays a `ToolError`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from . import codec
+from .environment import SCRIPT_MODULE
+from .errors import DecodeError, Fault, fault_of
+from .readable import readable
+
+_NOWHERE: Final = 1 << 62
+_MOST_BYTES: Final = 256 << 10  # of all arguments of an exception, and of those that belong to it
+_MOST_LINKS: Final = 16  # causes and members of groups, one below the other
+_OUR_PACKAGES: Final = ("bridge_py", "snakepit_trio")
+# A coroutine cannot raise these.
+_NEVER: Final = (StopIteration, StopAsyncIteration)
+
+
+class Raised(msgspec.Struct, omit_defaults=True):
+    """An exception: its class, what it is made of, and the exceptions that belong to it."""
+
+    module: str
+    name: str
+    #: Its arguments and its attributes, encoded; empty if they cannot be sent.
+    args: bytes = b""
+    state: bytes = b""
+    notes: list[str] = []
+    cause: Raised | None = None
+    context: Raised | None = None
+    suppresses: bool = False
+    members: list[Raised] = []
+
+
+class _Described(Exception):
+    """An exception cannot be described."""
+
+
+def fault_with(error: BaseException) -> Fault:
+    """Describe an exception for the peer. One of user code is added as such, so that the peer can make it again."""
+    fault = fault_of(error)
+    if fault.code == "tool":
+        fault.raised = describe(error)
+    return fault
+
+
+def describe(error: BaseException) -> bytes:
+    """Describe an exception of user code; empty bytes if it cannot be sent."""
+    try:
+        found = msgspec.msgpack.encode(_describe(error, _MOST_LINKS, set()))
+    except Exception:
+        return b""
+    return found if len(found) <= _MOST_BYTES else b""
+
+
+def _describe(error: BaseException, links: int, above: set[int]) -> Raised:
+    kind = type(error)
+    if not links or id(error) in above:
+        raise _Described
+    above = {*above, id(error)}
+    args, state = _made_of(error)
+    group = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    members = [_describe(each, links - 1, above) for each in group]
+    return Raised(
+        kind.__module__,
+        kind.__qualname__,
+        _encode(args),
+        _encode(state) if state else b"",
+        [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)],
+        _linked(error.__cause__, links, above),
+        _linked(error.__context__, links, above),
+        error.__suppress_context__,
+        members,
+    )
+
+
+def _linked(error: BaseException | None, links: int, above: set[int]) -> Raised | None:
+    try:
+        return None if error is None else _describe(error, links - 1, above)
+    except Exception:
+        return None  # the exception itself is worth more than its cause
+
+
+def _made_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an exception, and its attributes. Some builtin ones know of arguments that `args` lacks."""
+    args: Any = error.args
+    if not any("__reduce__" in vars(base) for base in _written_in_python(type(error))):
+        reduced = error.__reduce__()
+        if isinstance(reduced, tuple) and reduced[0] is type(error):
+            args = reduced[1]
+    if isinstance(error, BaseExceptionGroup):
+        args = args[:1]
+    state = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    return tuple(args), state | {name: getattr(error, name) for name in _further(error)}
+
+
+def _further(error: BaseException) -> tuple[str, ...]:
+    """The attributes of an exception that are neither its arguments nor in its dict."""
+    return ("name", "path") if isinstance(error, ImportError) else ()
+
+
+def _encode(value: Any) -> bytes:
+    encoded = codec.encode(codec.Exact(value), beside=_NOWHERE)
+    _, is_special = codec.decode_marked(encoded.body)
+    if is_special:
+        raise _Described  # without a hint, nobody could make its enums and objects again
+    return encoded.body
+
+
+def rebuild(description: bytes) -> Exception | None:
+    """Make an exception again. Returns None if this process has not loaded its class, or cannot make it.
+
+    The exceptions that belong to it are left out if they cannot be made. The members of a group all must be.
+    """
+    try:
+        found = _rebuild(msgspec.msgpack.decode(description, type=Raised))
+    except Exception:
+        return None
+    return found if isinstance(found, Exception) and not isinstance(found, _NEVER) else None
+
+
+def _rebuild(raised: Raised) -> BaseException:
+    kind: Any = _loaded(raised)
+    args = _decode(raised.args, ())
+    if issubclass(kind, BaseExceptionGroup):
+        args = (*args, [_rebuild(member) for member in raised.members])
+    error: BaseException = kind.__new__(kind, *args)
+    made_by = next(base for base in kind.__mro__ if "__init__" in vars(base) and base not in _written_in_python(kind))
+    made_by.__init__(error, *args)
+    state = _decode(raised.state, {})
+    for name in _further(error):
+        setattr(error, name, state.pop(name, None))
+    vars(error).update(state)
+    for note in raised.notes:
+        error.add_note(readable(note))
+    error.__cause__, error.__context__ = _linked_again(raised.cause), _linked_again(raised.context)
+    error.__suppress_context__ = raised.suppresses
+    return error
+
+
+def _linked_again(raised: Raised | None) -> BaseException | None:
+    try:
+        return None if raised is None else _rebuild(raised)
+    except Exception:
+        return None
+
+
+def _decode(data: bytes, default: Any) -> Any:
+    return codec.decode(data) if data else default
+
+
+def _loaded(raised: Raised) -> type[BaseException]:
+    """The class of an exception, if this process has it."""
+    found: Any = _module(raised.module)
+    for part in raised.name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise DecodeError(f"there is no exception {raised.module}.{raised.name}")
+    if found.__module__.partition(".")[0] in _OUR_PACKAGES:
+        raise DecodeError("it would look like an error of the pool itself")
+    if any("__new__" in vars(base) for base in _written_in_python(found)):
+        raise DecodeError("its class makes its objects in a way of its own")
+    return found
+
+
+def _module(name: str) -> Any:
+    """A module that is loaded. The main program has another name in its workers."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if name.startswith(SCRIPT_MODULE) or (spec is not None and spec.name == name):
+        return main
+    return sys.modules.get(name)
+
+
+def _written_in_python(kind: type) -> list[type]:
+    return [base for base in kind.__mro__ if base.__flags__ & (1 << 9)]

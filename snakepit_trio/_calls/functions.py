@@ -1,0 +1,148 @@
+"""Functions that the application names by themselves: how a worker finds them, and how their outcomes come back."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from bridge_py.tools.functions import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
+from bridge_py.tools.hints import hint_of_chunks, hints_of, restored
+from bridge_py.wire import codec
+from bridge_py.wire.codec import Exact
+from bridge_py.wire.errors import DecodeError, InvalidArguments, ToolError, UsageError, error_of
+from bridge_py.wire.frames import Frame
+from bridge_py.wire.raised import rebuild
+from snakepit_trio._config.targets import target_of
+
+_MARK: Final = "__snakepit_tool__"
+
+
+class Function(NamedTuple):
+    """A function of the application, or a tool of the adapter that is given by its method."""
+
+    #: What errors and statistics call it: the name of the tool, or the function's module and name.
+    name: str
+    #: The tool that a worker runs.
+    tool: str
+    #: The hint of its result, or of its chunks.
+    hint: Any
+    #: The signature of a tool without `self`; None for a function.
+    signature: inspect.Signature | None
+
+    def for_each(self) -> Function:
+        """The same function, called by a worker for each of several items in one call. Raises `UsageError`."""
+        if self.signature is not None:
+            raise UsageError(f"chunksize= is for functions, and {self.name!r} is a tool: leave it out")
+        return self._replace(tool=RUN_EACH_ASYNC if self.tool == RUN_ASYNC else RUN_EACH)
+
+    def read(self, frame: Frame) -> Any:
+        """Decode its result, or a chunk of it; of `for_each`, the results and errors."""
+        each = self.tool in (RUN_EACH, RUN_EACH_ASYNC)
+        return (_read_each if each else read)(self.name, frame, self.hint)
+
+    def arguments_for_each(self, items: Sequence[Any]) -> Any:
+        """The arguments of the worker's tool that calls the function for each of several items."""
+        return Exact({"function": self.name, "items": list(items)})
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The arguments of the worker's tool. Raises `InvalidArguments` if a tool does not take them."""
+        if self.signature is None:
+            return Exact({"function": self.name, "args": list(args), "kwargs": dict(kwargs)})
+        try:
+            bound = self.signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}: {error}") from None
+        rest = next((each.name for each in self.signature.parameters.values() if each.kind is each.VAR_KEYWORD), None)
+        found = dict(bound.arguments)
+        return found if rest is None else found | found.pop(rest, {})
+
+
+_known: weakref.WeakKeyDictionary[Any, Function] = weakref.WeakKeyDictionary()
+
+
+def function_of(function: Any, streams: bool) -> Function:
+    """Find out how workers find a function. `streams` says whether its values are to come one by one.
+
+    Raises `UsageError` if workers cannot import it, if it is no function, or if it streams and should not, or the other
+    way round.
+    """
+    try:
+        known = _known.get(function)
+        if known is None:
+            known = _known[function] = _read(function)
+    except TypeError:  # it has no weak references, or no hash
+        known = _read(function)
+    if streams and known.tool in (RUN, RUN_ASYNC):
+        return _iterating(known, function)
+    if not streams and known.tool in (ITERATE, ITERATE_ASYNC):
+        raise UsageError(f"{known.name} yields its results one by one: use iterate in place of run")
+    return known
+
+
+def _iterating(known: Function, function: Any) -> Function:
+    if known.tool == RUN_ASYNC:
+        raise UsageError(f"{known.name} is a coroutine function, which yields nothing: use run in place of iterate")
+    return known._replace(tool=ITERATE, hint=hint_of_chunks(hints_of(function).get("return", Any)))
+
+
+def _read(function: Any) -> Function:
+    if isinstance(function, str) or not callable(function):
+        raise UsageError(f"{function!r:.100} is no function; a tool is called by its name with execute or stream")
+    mark = getattr(function, _MARK, None)
+    hints = hints_of(function)
+    if mark is not None:
+        return _tool(function, mark.name or function.__name__, hints)
+    name, returned = target_of(function), hints.get("return", Any)
+    if inspect.isasyncgenfunction(function):
+        return Function(name, ITERATE_ASYNC, hint_of_chunks(returned), None)
+    if inspect.isgeneratorfunction(function):
+        return Function(name, ITERATE, hint_of_chunks(returned), None)
+    if isinstance(function, type):
+        returned = function
+    return Function(name, RUN_ASYNC if inspect.iscoroutinefunction(function) else RUN, returned, None)
+
+
+def _tool(function: Any, name: str, hints: dict[str, Any]) -> Function:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not inspect.ismethod(function):
+        parameters = parameters[1:]  # its `self`
+    streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    returned = hints.get("return", Any)
+    return Function(name, name, hint_of_chunks(returned) if streams else returned, inspect.Signature(parameters))
+
+
+def read(name: str, frame: Frame, hint: Any) -> Any:
+    """Decode a result, or a chunk, with its objects as its hint names them. Raises `DecodeError` and `CodecError`."""
+    value, is_special = codec.decode_marked(frame.body, frame.attached)
+    return _restored(name, value, hint) if is_special else value
+
+
+def _restored(name: str, value: Any, hint: Any) -> Any:
+    try:
+        return restored(value, hint)
+    except ValueError as error:
+        raise DecodeError(f"it does not fit the hint of what {name!r} returns: {error}") from None
+
+
+def _read_each(name: str, frame: Frame, hint: Any) -> tuple[list[Any], dict[int, Exception]]:
+    """Decode the results of a function for several items, and its errors by position. Raises as `read` does."""
+    found, is_special = codec.decode_marked(frame.body, frame.attached)
+    if type(found) is not dict or type(values := found.get("values")) is not list:
+        raise DecodeError("these are no results for several items")
+    if is_special:
+        values = _restored(name, values, list[hint])
+    errors = msgspec.convert(found.get("errors"), list[tuple[int, bytes]])
+    return values, {at: as_raised(error_of(codec.decode_fault(fault))) for at, fault in errors}
+
+
+def as_raised(error: Exception) -> Exception:
+    """What a function raised, if it can be made again here. The error that tells of it becomes its cause."""
+    if not isinstance(error, ToolError) or not error._raised or (own := rebuild(error._raised)) is None:
+        return error
+    error.__cause__ = own.__cause__
+    own.__cause__ = error
+    return own

@@ -1,0 +1,178 @@
+"""The iterator over the results of many calls."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from typing import Any, Generic, TypeVar
+
+import outcome
+import trio
+
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.ownership import OneTaker
+
+T = TypeVar("T")
+R = TypeVar("R")
+Progress = Callable[[int, int | None], object]
+
+
+class Done(Generic[T]):
+    """What has become of the items of one call: a value for each, and the errors of those that failed, by position."""
+
+    __slots__ = ("errors", "items", "size", "values")
+
+    def __init__(self, items: Sequence[T], values: Sequence[Any], errors: Mapping[int, Exception]) -> None:
+        self.items = items
+        self.values = values
+        self.errors = errors
+        self.size = len(values)
+
+    @classmethod
+    def failed(cls, items: Sequence[T], error: Exception) -> Done[T]:
+        """All items of a call have failed by one error."""
+        return cls(items, [None] * len(items), dict.fromkeys(range(len(items)), error))
+
+    @classmethod
+    def one(cls, items: Sequence[T], value: Any) -> Done[T]:
+        """A call of one item has given a value."""
+        return cls(items, [value], {})
+
+
+class Results(AsyncIterator[R], Generic[T, R]):
+    """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken.
+
+    Only one task at a time may iterate: a second one gets `trio.BusyResourceError`.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[T] | AsyncIterable[T],
+        limit: int,
+        ordered: bool,
+        chunksize: int = 1,
+        pairs: bool = False,
+        on_progress: Progress | None = None,
+    ) -> None:
+        if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, Mapping):
+            raise UsageError(f"items={source!r}: give an iterable of arguments; for a tool, a dict for each call")
+        self._source: Iterator[T] | AsyncIterator[T]
+        self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
+        self._items = len(source) if isinstance(source, Sized) else None
+        self._room = trio.Semaphore(limit)
+        self._ordered = ordered
+        self._chunksize = chunksize
+        self._pairs = pairs
+        self._on_progress = on_progress
+        self._next = 0  # the call whose results are taken next
+        self._early: dict[int, Done[T]] = {}
+        self._done: deque[Done[T]] = deque()
+        self._at = 0  # of the results of the first of them
+        self._changed = trio.Event()
+        self._taker = OneTaker("map")
+        self._calls = math.inf
+        self._settled = 0  # items
+
+    async def feed(self, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
+        """Draw items from the source while there is room, and run calls for them. Returns after the last call."""
+        number = 0
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            while error is None:
+                await self._room.acquire()
+                items, error = await self._draw()
+                if items:
+                    nursery.start_soon(self._run, number, call, items)
+                    number += 1
+        if not isinstance(error, (StopIteration, StopAsyncIteration)):
+            assert error is not None
+            self._deliver(number, Done((), [None], {0: error}))
+            number += 1
+        self._calls = number
+        self._wake()
+
+    async def __anext__(self) -> R:
+        done = self._done[0] if self._at else None  # its first result was taken by a checkpoint
+        if done is None:
+            with self._taker:
+                done = await self._ready()
+        at = self._at
+        self._at += 1
+        if self._at == done.size:
+            self._leave()
+        if self._pairs and done.items:  # an error of the source has none
+            return (done.items[at], _outcome(done, at))  # type: ignore[return-value]
+        if at in done.errors:
+            raise done.errors[at]
+        return done.values[at]  # type: ignore[no-any-return]
+
+    async def _ready(self) -> Done[T]:
+        while not self._done:
+            if self._next >= self._calls:
+                raise StopAsyncIteration
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._done[0]
+
+    def _leave(self) -> None:
+        self._done.popleft()
+        self._at = 0
+        self._next += 1
+        self._room.release()
+
+    async def _draw(self) -> tuple[list[T], Exception | None]:
+        """Draw the items of a call; the error says why there are no more, if there are not."""
+        items: list[T] = []
+        while len(items) < self._chunksize:
+            if isinstance(self._source, AsyncIterator):
+                item = await outcome.acapture(anext, self._source)
+            else:
+                item = outcome.capture(next, self._source)
+            if isinstance(item, outcome.Error):
+                if not isinstance(item.error, Exception):
+                    raise item.error
+                return items, item.error
+            items.append(item.value)
+        return items, None
+
+    async def _run(self, number: int, call: Callable[[Sequence[T]], Awaitable[Done[T]]], items: Sequence[T]) -> None:
+        try:
+            done = await call(items)
+        except Exception as error:
+            done = Done.failed(items, error)
+        self._deliver(number, done)
+        self._settled += len(items)
+        if (tell := self._on_progress) is not None:
+            self._on_progress = None  # if it raises, it is not called again
+            tell(self._settled, self._items)
+            self._on_progress = tell
+
+    def _deliver(self, number: int, done: Done[T]) -> None:
+        if not self._ordered:
+            self._done.append(done)
+        else:
+            self._early[number] = done
+            expected = self._next + len(self._done)
+            while (ready := self._early.pop(expected, None)) is not None:
+                self._done.append(ready)
+                expected += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+
+def _outcome(done: Done[Any], at: int) -> outcome.Maybe[Any]:
+    return outcome.Error(done.errors[at]) if at in done.errors else outcome.Value(done.values[at])

@@ -1,0 +1,100 @@
+"""Names classes and functions of the application, so that a worker can import them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from bridge_py.tools.targets import attribute_of
+from bridge_py.wire import codec
+from bridge_py.wire.codec import Exact
+from bridge_py.wire.environment import LOADING, SCRIPT_MODULE
+from bridge_py.wire.errors import UsageError
+
+
+def place_of(module: str, what: str) -> str:
+    """The name of a module, or the path of the file that it is, by which a worker can import it.
+
+    The program's main script has no module that a worker could import by name. Raises `UsageError` if there is no such
+    file, and if a worker opens a pool while it loads the script; `what` names what is looked for in the module.
+    """
+    if module.startswith(SCRIPT_MODULE):
+        return _script(module, what)
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    if file is None or not Path(file).is_file():  # of a program from standard input it is "<stdin>"
+        raise UsageError(f"{what} was defined interactively; put it into a module")
+    return str(Path(file).resolve())
+
+
+def _script(module: str, what: str) -> str:
+    script = sys.modules[module]
+    if hasattr(script, LOADING):
+        raise UsageError(
+            f"{script.__file__} opens a pool while its own worker loads it for {what}: put "
+            'what the program does under `if __name__ == "__main__":`'
+        )
+    return str(script.__file__)
+
+
+def target_of(function: Any) -> str:
+    """The name by which a worker imports a function: `package.module:name`, or `path/to/file.py:name`.
+
+    Raises `UsageError` if it has no such name.
+    """
+    shown = getattr(function, "__qualname__", None) or repr(function)[:100]
+    for module, name in _names(function):
+        if _same(attribute_of(sys.modules[module], name), function):
+            return f"{place_of(module, shown)}:{name}"
+    raise UsageError(
+        f"workers cannot import {shown}: it is a lambda, a method of an object, or was made inside another function."
+        " Give a function at the top of a module"
+    )
+
+
+def _names(function: Any) -> list[tuple[str, str]]:
+    """Where a function may be found: loaded modules, with the name that it would have there."""
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    if not isinstance(name, str) or "<" in name:
+        return []
+    owner = getattr(function, "__objclass__", None) or getattr(function, "__self__", None)
+    modules = [getattr(each, "__module__", None) for each in (function, owner)]
+    # Some functions in C, such as numpy's, do not tell their module.
+    return [(module, name) for module in [*modules, "builtins", *_with(name)] if module in sys.modules]
+
+
+def _with(name: str) -> list[str]:
+    return [module for module, loaded in list(sys.modules.items()) if name in getattr(loaded, "__dict__", ())]
+
+
+def _same(found: Any, function: Any) -> bool:
+    if found is function:
+        return True
+    # A method of a class is made anew each time that it is asked for.
+    is_method = inspect.ismethod(function) or inspect.isbuiltin(function)
+    return is_method and type(found) is type(function) and bool(found == function)
+
+
+def unwrapped(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], Any]:
+    """Take the arguments out of a `functools.partial`."""
+    while isinstance(function, functools.partial):
+        args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+        function = function.func
+    return function, args, kwargs
+
+
+def call_of(function: Any, args: Any) -> bytes:
+    """Encode a call of a function, for a worker's start. Raises `UsageError` and `EncodeError`."""
+    if not callable(function):
+        raise UsageError(f"initializer={function!r:.100}: give a function that workers can import, or None")
+    function, args, kwargs = unwrapped(function, tuple(args), {})
+    call = Exact({"function": target_of(function), "args": list(args), "kwargs": kwargs})
+    return codec.encode(call, "initargs", beside=1 << 62).body

@@ -1,0 +1,310 @@
+"""Calls of tools and functions, with the defaults that an application has chosen for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, Final, Literal, TypeVar, overload
+
+import attrs
+
+from bridge_py.wire.errors import UsageError
+from bridge_py.wire.frames import Frame
+from snakepit_trio._calls.call import (
+    DEFAULT,
+    Arguments,
+    Default,
+    Timeout,
+    check_retries,
+    seconds_of,
+    session_id_of,
+)
+from snakepit_trio._calls.functions import Function, function_of, read
+from snakepit_trio._calls.mapping import Done, Progress, Results
+from snakepit_trio._calls.runner import CallRunner
+from snakepit_trio._calls.streams import Chunks
+from snakepit_trio._config.policies import RetryPolicy
+from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.validation import check_whole, refuse
+from snakepit_trio.state.view import SessionView
+
+from .function_calls import FunctionCalls
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Defaults:
+    """What holds for calls that do not say otherwise."""
+
+    timeout: Timeout = DEFAULT
+    session: SessionView | str | None = None
+    retries: int | RetryPolicy | None = None
+
+
+NO_DEFAULTS: Final = Defaults()
+
+
+class Calls(FunctionCalls):
+    """Runs tools and functions in the workers of a pool. `Pool.options` makes one with defaults of its own."""
+
+    def __init__(self, runner: CallRunner, usual_limit: int, defaults: Defaults = NO_DEFAULTS) -> None:
+        self._runner = runner
+        self._usual_limit = usual_limit  # of `map`
+        self._defaults = defaults
+
+    def options(
+        self,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+        retries: int | RetryPolicy | None = None,
+    ) -> Calls:
+        """Return the same calls with other defaults: `await pool.options(timeout=5).run(function)`.
+
+        `timeout` is in seconds, None for no limit. What is left out stays as it is. A call that names a value of its
+        own goes by that. Raises `UsageError` for a value that no call could have.
+        """
+        if not isinstance(timeout, Default):
+            seconds_of(timeout, "options")
+        session_id_of(session, "options")
+        check_retries(retries)
+        before = self._defaults
+        return Calls(
+            self._runner,
+            self._usual_limit,
+            Defaults(
+                before.timeout if isinstance(timeout, Default) else timeout,
+                before.session if session is None else session,
+                before.retries if retries is None else retries,
+            ),
+        )
+
+    async def _run(self, function: Function, arguments: Any) -> Any:
+        defaults = self._defaults
+        return await self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
+
+    def _iterate(self, function: Function, arguments: Any) -> AbstractAsyncContextManager[Chunks[Any]]:
+        return self._runner.iterate(function, arguments, self._defaults.timeout, self._defaults.session)
+
+    # Tools, by name.
+
+    async def execute(
+        self,
+        name: str | Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+        retries: int | RetryPolicy | None = None,
+        returns: Any = None,
+    ) -> Any:
+        """Run a tool in a worker and return its result.
+
+        `name` is the tool's name, or its method of the adapter (`Tools.double`). `timeout`, in seconds, covers
+        queueing, wire and tool. None means no limit. By default it is the timeout that the tool or the adapter names,
+        else 30. If the call is cancelled or times out, its code is stopped before this returns. If the code does not
+        stop within `cancel_grace` seconds, its worker is killed. A call that still waits for a worker just leaves the
+        queue. Calls of one `session`, a handle or an id, keep to one worker, as `affinity` says.
+
+        `returns` is a type hint. Dataclasses, enums and the like in the result become what they are by it; without a
+        hint they arrive as plain values. A method's own hint counts as `returns`.
+
+        `retries` says how often the call may be run again if its worker crashes, on another worker and within the
+        same `timeout`. By default it is never run again, but a tool that is declared idempotent is run again as
+        `PoolConfig.retry` says. Nothing else is ever run twice.
+
+        Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
+        `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
+        `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
+        """
+        reader = None
+        if returns is not None or not isinstance(name, str):
+            name, reader = self._reader(name, returns, streams=False)
+        defaults = self._defaults
+        if defaults is not NO_DEFAULTS:
+            timeout = defaults.timeout if isinstance(timeout, Default) else timeout
+            session = defaults.session if session is None else session
+            retries = defaults.retries if retries is None else retries
+        return await self._runner.execute(name, args, timeout, session, retries, None, reader)
+
+    def stream(
+        self,
+        name: str | Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+        returns: Any = None,
+    ) -> AbstractAsyncContextManager[Chunks[Any]]:
+        """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
+
+        `name` and `returns`, the hint of a chunk, are as for `execute`. `timeout` is too, but 300 if neither the tool
+        nor the adapter says otherwise. The tool is never more than `stream_window` chunks ahead of the consumer; a
+        chunk counts once for each 4 KiB that it has begun. Leaving the block early stops the tool, in the same way as
+        cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`, `PoolSaturated` and
+        `WorkerBusy` on entering the block.
+        """
+        reader = None
+        if returns is not None or not isinstance(name, str):
+            name, reader = self._reader(name, returns, streams=True)
+        timeout = self._defaults.timeout if isinstance(timeout, Default) else timeout
+        session = self._defaults.session if session is None else session
+        return self._runner.stream(name, args, timeout, session, None, reader)
+
+    def _reader(self, name: object, returns: Any, *, streams: bool) -> tuple[str, Callable[[Frame], Any]]:
+        """The name of a tool, and the function that decodes its results by a hint."""
+        if isinstance(name, str):
+            return name, partial(read, name, hint=returns)
+        found = function_of(name, streams)
+        if found.signature is None:
+            raise UsageError(f"{found.name} is a function, and no tool: call it with run or iterate")
+        return found.name, found.read if returns is None else partial(read, found.name, hint=returns)
+
+    async def execute_stream(
+        self,
+        name: str | Callable[..., Any],
+        args: Arguments | None,
+        callback: Callable[[Any], Awaitable[object] | object],
+        *,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> None:
+        """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
+
+        An exception of the callback stops the tool, and comes out unchanged.
+        """
+        if not callable(callback):
+            raise refuse("callback", callback, "give a function that takes a chunk")
+        async with self.stream(name, args, timeout=timeout, session=session) as chunks:
+            async for chunk in chunks:
+                answer = callback(chunk)
+                if inspect.isawaitable(answer):
+                    await answer
+
+    # Many calls.
+
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[Arguments] | AsyncIterable[Arguments],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: Literal[False] = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> AbstractAsyncContextManager[Results[Arguments, Any]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], Coroutine[Any, Any, R]],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: Literal[False] = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> AbstractAsyncContextManager[Results[T, R]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: Literal[False] = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> AbstractAsyncContextManager[Results[T, R]]: ...
+    @overload
+    def map(
+        self,
+        function: str | Callable[[T], Any],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: bool,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> AbstractAsyncContextManager[Results[T, Any]]: ...
+    @asynccontextmanager
+    async def map(
+        self,
+        function: str | Callable[[Any], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: bool = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> AsyncIterator[Results[Any, Any]]:
+        """Run a function, or a tool, for each of many items: `async with pool.map(f, items) as results`, then iterate.
+
+        `function` is as for `run`, and is called with the item; a tool that is given by its name is called with the
+        item as its arguments. `items` may be an async iterable. The pool draws from it only as fast as results are
+        taken: at most `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results
+        come in the order of the items, or as they are ready with `ordered=False`. A failed call raises where its result
+        would have come, what `run` or `execute` would raise. With `pairs` nothing is raised: each result is a pair of
+        the item and an `outcome.Value` or `outcome.Error`. Leaving the block stops the calls that are still under way.
+
+        With `chunksize`, a call runs a function for that many items, one after the other. It is for small items:
+        `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.
+        `on_progress` is called with the number of items that are done, and the number of all, None if that is not
+        known. What it raises comes out of the block.
+        """
+        check_whole("limit", limit, 1, or_none="twice the pool's capacity")
+        check_whole("chunksize", chunksize, 1)
+        if on_progress is not None and not callable(on_progress):
+            raise refuse("on_progress", on_progress, "give a function that takes two numbers")
+        calls = self.options(timeout=timeout, session=session, retries=retries)
+        results: Results[Any, Any] = Results(items, limit or self._usual_limit, ordered, chunksize, pairs, on_progress)
+        async with background_nursery() as nursery:
+            nursery.start_soon(results.feed, calls._mapped(function, chunksize))
+            yield results
+
+    def _mapped(self, function: Any, chunksize: int) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
+        """Make the function that makes the call for some items of `map`."""
+        if chunksize > 1:
+            return self._each(function)
+
+        async def call(items: Sequence[Any]) -> Done[Any]:
+            (item,) = items
+            found = self.execute(function, item) if isinstance(function, str) else self.run(function, item)
+            return Done.one(items, await found)
+
+        return call
+
+    def _each(self, function: Any) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
+        if isinstance(function, str):
+            raise UsageError(f"chunksize= is for functions, and {function!r} is a tool: leave it out")
+        each = function_of(function, streams=False).for_each()
+
+        async def call(items: Sequence[Any]) -> Done[Any]:
+            values, errors = await self._run(each, each.arguments_for_each(items))
+            return Done(items, values, errors)
+
+        return call
