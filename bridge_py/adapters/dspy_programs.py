@@ -45,11 +45,12 @@ class DspyPrograms:
         """Forget all that was built for a session, because the session has ended."""
         self._sessions.pop(session_id, None)
 
-    def model(self, session_id: str | None, model: Model, *, trusted: bool) -> Any:
+    def model(self, session_id: str | None, model: Model, allow_list: AllowAll) -> Any:
         """Return the language model of a session; make it if it is not made yet. Raises the errors of `Model.make`."""
         kept = self._of(session_id)
         if kept.model is None or kept.model[0].number != model.number:
-            kept.model = (model, model.make(trusted=trusted))
+            made = model.make(trusted=allow_list.trusted, allowed=allow_list.added_names("dspy"))
+            kept.model = (model, made)
         return kept.model[1]
 
     def find(self, session_id: str | None, recipe: Recipe) -> Any:
@@ -161,7 +162,7 @@ class DspyTools:
         return dynamic.reply((await self._find(context, program)).dump_state())
 
     def _model(self, context: CallContext, model: Model) -> Any:
-        return self.dspy_programs.model(context.session_id, model, trusted=self.allow_list.trusted)
+        return self.dspy_programs.model(context.session_id, model, self.allow_list)
 
     async def _find(self, context: AsyncSessionContext, recipe: Recipe) -> Any:
         found = self.dspy_programs.find(context.session_id, recipe)
