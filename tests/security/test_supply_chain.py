@@ -34,6 +34,7 @@ STEPS: Final[Mapping[str, tuple[list[str], list[str]]]] = {
 }
 _LINE: Final = re.compile(r"([a-z0-9][a-z0-9-]*)==([a-z0-9.+!]+)( ; [^#@]+?)?((?: --hash=sha256:[0-9a-f]{64})+)")
 _TINY: Final = "tiny_package-1.0"
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 
 
 def _locked(step: str) -> dict[str, tuple[str, str, frozenset[str]]]:
@@ -146,6 +147,7 @@ def test_what_builds_the_library_is_what_its_metadata_asks_for() -> None:
     assert builder == f"hatchling=={_locked('run')['hatchling'][0]}"
 
 
+@needs_make
 def test_make_lets_pip_install_nothing_without_a_hash_but_the_library(tmp_path: Path) -> None:
     done = _make(tmp_path, "--dry-run", "--always-make", "requirements", "check", "bench", cwd=ROOT)
     commands = [line for line in done.stdout.splitlines() if " -m pip " in line]
@@ -197,7 +199,7 @@ def _put_sources(folder: Path, canary: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@needs_make
 def test_make_refuses_what_has_another_hash_or_must_be_built(tmp_path: Path) -> None:
     """The real make and the real pip, with packages of the test's own in place of a registry."""
     canary = tmp_path / "canary"
