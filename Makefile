@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# The first interpreter on the PATH that is 3.11 or later. Some packages that the tests need have no wheels for 3.15 yet.
+# The first interpreter on the PATH that is 3.11 or later.
 PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done)
@@ -12,13 +12,20 @@ PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3
 export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+# The files in requirements/ name every package with its version and the hashes of its files. pip takes no other file,
+# and asks for nothing that they do not name. It takes wheels alone: what it builds from sources may ask for more, which
+# no hash holds. On 3.15 some packages that the tests need have no wheels yet; `make WHEELS=` builds elsewhere too.
+WHEELS ?= $(shell $(BIN)/python -c 'import sys; print("" if sys.version_info >= (3, 15) else "--only-binary=:all:")')
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps
+INSTALL = $(PIP) --require-hashes $(WHEELS) --requirement
+LOCK = $(BIN)/uv --quiet pip compile --universal --python-version=3.11 --fork-strategy=fewest --generate-hashes \
+	--no-header --no-annotate --no-emit-package=snakepit-trio
 # ASYNC109: our calls take a timeout, one budget for queueing, wire and tool. ASYNC114 and ASYNC9xx are optional
 # rules for code without fast paths; tests show where our calls are checkpoints.
 ASYNC_OFF := ASYNC109,ASYNC114,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 CODE := snakepit_trio bridge_py proto tests property_tests benchmarks docs/examples
 
-.PHONY: help demo test quick check messages format bench chaos fuzz mutants clean
+.PHONY: help demo test quick check messages format bench chaos fuzz mutants requirements clean
 
 help:
 	@echo "make demo [ARGS=--chaos]   measure the standard library in worker processes"
@@ -29,6 +36,7 @@ help:
 	@echo "make chaos [ARGS='--only ends']  load while workers are killed and the host is in trouble, with a report"
 	@echo "make fuzz [ROUNDS=10]      read INPUTS=1000000 broken inputs, then run the property tests on new examples"
 	@echo "make mutants               put faults into the code; the property tests must find each"
+	@echo "make requirements [UPGRADE=--upgrade]  lock the versions of packages and their hashes anew"
 	@echo "make messages | format | clean"
 
 $(VENV)/bin/python:
@@ -38,17 +46,28 @@ $(VENV)/bin/python:
 		f"snakepit-trio needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable .
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml requirements/run.txt
+	$(INSTALL) requirements/run.txt
+	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(INSTALL) requirements/dev.txt
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.run
-	$(PIP) --editable '.[bench]'
+$(VENV)/.bench: $(VENV)/.run requirements/bench.txt
+	$(INSTALL) requirements/bench.txt
 	@touch $@
+
+# Finds versions that fit all extras together, and then the part of each file. Versions stay where they still fit.
+requirements: $(VENV)/.run
+	$(INSTALL) requirements/lock.txt
+	cat requirements/*.txt > $(VENV)/all.txt
+	$(LOCK) pyproject.toml --all-extras --group=build --group=lock $(UPGRADE) --output-file=$(VENV)/all.txt
+	$(LOCK) --constraint=$(VENV)/all.txt pyproject.toml --group=build --output-file=requirements/run.txt
+	$(LOCK) --constraint=$(VENV)/all.txt pyproject.toml --extra=dev --output-file=requirements/dev.txt
+	$(LOCK) --constraint=$(VENV)/all.txt pyproject.toml --extra=bench --output-file=requirements/bench.txt
+	$(LOCK) --constraint=$(VENV)/all.txt --group=lock --output-file=requirements/lock.txt
 
 demo: $(VENV)/.run
 	@$(BIN)/snakepit demo $(ARGS)

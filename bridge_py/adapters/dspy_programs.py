@@ -44,11 +44,12 @@ class DspyPrograms:
     def __len__(self) -> int:
         return self._store.kept_beside
 
-    def model(self, call: DynamicCall, model: Model, *, trusted: bool) -> Any:
+    def model(self, call: DynamicCall, model: Model, allow_list: AllowAll) -> Any:
         """Return the language model of a call's session; make it if need be. Raises the errors of `Model.make`."""
         kept = _kept_for(call)
         if kept.model is None or kept.model[0].number != model.number:
-            kept.model = (model, model.make(trusted=trusted))
+            made = model.make(trusted=allow_list.trusted, allowed=allow_list.added_names("dspy"))
+            kept.model = (model, made)
         return kept.model[1]
 
     def find(self, call: DynamicCall, recipe: Recipe) -> Any:
@@ -166,7 +167,7 @@ class DspyTools:
         return dynamic.reply((await self._find(dynamic, context, program)).dump_state())
 
     def _model(self, dynamic: DynamicCall, model: Model) -> Any:
-        return self.dspy_programs.model(dynamic, model, trusted=self.allow_list.trusted)
+        return self.dspy_programs.model(dynamic, model, self.allow_list)
 
     async def _find(self, dynamic: DynamicCall, context: AsyncSessionContext, recipe: Recipe) -> Any:
         found = self.dspy_programs.find(dynamic, recipe)

@@ -46,17 +46,17 @@ class PythonCalls(DspyTools, BaseAdapter):
     """Calls Python code by its name, within an allow-list, and keeps objects for sessions.
 
     `allow` names what may be called: "numpy" is a module, "numpy.*" adds the modules below, "pandas:DataFrame.query"
-    is one name, and "default" is the usual list. `roots` are the folders below which files may be read; by default
-    these are the working folder and the folder for temporary files. `trusted` allows everything, pickles of durable
-    objects too: it is for callers that may run any code. `stored_bytes` is how many bytes one session may keep in a
-    worker.
+    is one name, and "default" is the usual list. "dspy:openai" gives callers the worker's own key of this provider,
+    and "dspy:LM" any model at any address. `roots` are the folders below which files may be read; by default none may.
+    `trusted` allows everything, pickles of durable objects too: it is for callers that may run any code. `stored_bytes`
+    is how many bytes one session may keep in a worker.
     """
 
     def __init__(
         self,
         *,
         allow: Sequence[str] = ("default",),
-        roots: Sequence[str] | None = None,
+        roots: Sequence[str] = (),
         trusted: bool = False,
         stored_bytes: int = STORED_BYTES,
     ) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NoReturn
 
 from bridge_py.wire.errors import InvalidCall, NotAllowed, UsageError
@@ -80,6 +80,10 @@ class AllowAll:
         del found, name, target
         return args, kwargs
 
+    def added_names(self, module: str) -> Set[str]:  # noqa: ARG002 - see `AllowList`
+        """Return the names of a module that the owner has added."""
+        return frozenset()
+
     def check_path(self, path: Any, target: str) -> None:
         """Raise `NotAllowed` if a file must not be read."""
 
@@ -99,12 +103,12 @@ class AllowList(AllowAll):
     """Allows what the curated tables list, and what `patterns` add.
 
     A pattern is "default", a module, "package.*" for the modules below too, or an exact name: "module:function" or
-    "module:Class.method". `roots` are the folders below which files may be read.
+    "module:Class.method". `roots` are the folders below which files may be read; without them none are.
     """
 
     trusted = False
 
-    def __init__(self, patterns: Iterable[str], roots: Iterable[str | os.PathLike[str]] | None = None) -> None:
+    def __init__(self, patterns: Iterable[str], roots: Iterable[str | os.PathLike[str]] = ()) -> None:
         self.patterns = _patterns_of(patterns)
         self._files = rules.Roots(roots)
         self.roots = self._files.paths
@@ -196,6 +200,9 @@ class AllowList(AllowAll):
             arguments.check_text(key, refuse)
         rules.check_call(name, root, (copies, named), self._files, refuse)
         return rules.own_positions(name, (copies, named), is_method=is_method)
+
+    def added_names(self, module: str) -> Set[str]:
+        return frozenset(name for each, name in self._added if each == module)
 
     def check_path(self, path: Any, target: str) -> None:
         self._files.check(path, self._refuse(target))

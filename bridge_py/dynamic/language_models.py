@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "xai": "xai",
 }
 DUMMY: Final = "dummy"
-#: Settings that callers may give if they are not trusted. An address needs a provider whose key is one text.
+#: Settings that callers may give if they are not trusted.
 _SETTINGS: Final = frozenset(
     {
         *("model", "api_key", "api_base", "temperature", "max_tokens", "max_completion_tokens", "top_p", "n", "stop"),
@@ -48,7 +48,18 @@ _SETTINGS: Final = frozenset(
         *("model_type", "rollout_id", "engine"),
     }
 )
+#: The name of DSPy by which owners allow callers addresses, and the worker's own keys for all providers.
+_ANY_MODEL: Final = "LM"
+#: Providers whose key is one text, so that the worker's own cannot go to an address of a caller.
 _ADDRESSED: Final = ("openai", "ollama")
+#: Providers with an address of their own, and one key, which may be a caller's. The others use what the worker has:
+#: its credentials for a cloud, its local servers.
+_ONE_KEY: Final = frozenset(
+    {
+        *("anthropic", "cohere", "deepseek", "gemini", "google", "groq", "mistral", "openai", "openrouter", "together"),
+        "xai",
+    }
+)
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,199}")
 _NO_KEY: Final = "no-key"  # sent to a caller's own address that needs none, in place of the worker's key
 _SECRET: Final = re.compile(r"key|token|secret|password|credential|auth|header", re.IGNORECASE)
@@ -84,14 +95,14 @@ class Model(msgspec.Struct, weakref=True, eq=False):
         """List the texts that must not be shown: settings whose names contain key, token, header and the like."""
         return sorted(_secrets_in(self.config), key=len, reverse=True)
 
-    def make(self, *, trusted: bool) -> Any:
-        """Make the language model itself, in a worker.
+    def make(self, *, trusted: bool, allowed: Set[str] = frozenset()) -> Any:
+        """Make the language model itself, in a worker. `allowed` are the names of "dspy:name" that the owner allows.
 
         Raises `InvalidCall` if DSPy does not take the settings, and `NotAllowed` if only trusted callers may give them.
         """
-        config = self.config if trusted or self.provider == DUMMY else _of_a_caller(self.provider, self.config)
-        dspy = library()
         name = self.name
+        config = self.config if trusted or self.provider == DUMMY else _of_a_caller(self.provider, self.config, allowed)
+        dspy = library()
         if self.provider == DUMMY:
             return dspy.utils.DummyLM(self.config["answers"])
         settings = {key: value for key, value in config.items() if key != "model"}
@@ -192,7 +203,7 @@ def _secrets_in(config: Any, is_secret: bool = False) -> set[str]:
     return set().union(*parts)
 
 
-def _of_a_caller(provider: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _of_a_caller(provider: str, config: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any]:
     """Return the settings of a caller who is not trusted. The worker's own keys go to their provider alone."""
     trusted = "If all who configure models are trusted, open the pool with options={'trusted': True}"
     if unknown := config.keys() - _SETTINGS:
@@ -203,11 +214,39 @@ def _of_a_caller(provider: str, config: Mapping[str, Any]) -> dict[str, Any]:
         value = config.get(name)
         if value is not None and (not isinstance(value, str) or not value.strip() or value.startswith("os.environ/")):
             raise NotAllowed(f"{provider}: {name} must be a text of its own, and name no variable. {trusted}")
-    if config.get("api_base") is None:
-        return dict(config)
+    if config.get("api_base") is not None:
+        return _with_address(provider, config, allowed)
+    if not allowed & {_ANY_MODEL, provider, PROVIDERS[provider]}:
+        _check_own_key(provider, config)
+    return dict(config)
+
+
+def _with_address(provider: str, config: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any]:
+    if _ANY_MODEL not in allowed:
+        raise NotAllowed(
+            f"{provider}: a caller gives no address (api_base), because it may lead to all that the worker can reach."
+            f" Name it in the worker's environment, and {_remedy(provider)}; 'dspy:{_ANY_MODEL}' allows all addresses"
+        )
     if provider not in _ADDRESSED:
-        raise NotAllowed(f"{provider}: an address (api_base) would get the worker's own credentials. {trusted}")
+        raise NotAllowed(f"{provider}: an address (api_base) would get the worker's own credentials")
     return {"api_key": _NO_KEY, **{name: value for name, value in config.items() if value is not None}}
+
+
+def _check_own_key(provider: str, config: Mapping[str, Any]) -> None:
+    if provider not in _ONE_KEY:
+        raise NotAllowed(
+            f"{provider}: its models use the worker's own credentials or servers. {_for_callers(provider)}"
+        )
+    if config.get("api_key") is None:
+        raise NotAllowed(f"{provider}: give an api_key; the worker's own is not for callers. {_for_callers(provider)}")
+
+
+def _for_callers(provider: str) -> str:
+    return f"If callers may use these, {_remedy(provider)}"
+
+
+def _remedy(name: str) -> str:
+    return f"open the pool with options={{'allow': ['default', 'dspy:{name}']}}"
 
 
 def _check_dummy(config: Mapping[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final
@@ -65,13 +63,12 @@ _BUFFERS: Final = words("array asarray asanyarray ones zeros full fromiter astyp
 
 
 class Roots:
-    """The folders below which dynamic calls may read files. None stands for the working and the temporary folder."""
+    """The folders below which dynamic calls may read files."""
 
-    def __init__(self, roots: Iterable[str | os.PathLike[str]] | None) -> None:
-        if isinstance(roots, (str, bytes, os.PathLike)):
+    def __init__(self, roots: Iterable[str | os.PathLike[str]]) -> None:
+        if roots is None or isinstance(roots, (str, bytes, os.PathLike)):
             raise UsageError(f"roots is {roots!r}; give a list of folders, such as ['data']")
-        given = _usual_roots() if roots is None else [os.fspath(root) for root in roots]
-        self.paths = tuple(os.path.realpath(os.path.expanduser(root)) for root in given)
+        self.paths = tuple(os.path.realpath(os.path.expanduser(os.fspath(root))) for root in roots)
 
     def check(self, path: Any, refuse: Refuse) -> None:
         """Call `refuse` unless a path, or each of a list of paths, is below one of the folders."""
@@ -91,21 +88,13 @@ class Roots:
         for spelled in {text, os.path.expanduser(text)}:
             found = os.path.realpath(spelled)
             if not any(found == root or found.startswith(root.rstrip(os.sep) + os.sep) for root in self.paths):
-                there = ", ".join(self.paths) or "none"
+                there = ", ".join(self.paths) or "(there are none)"
                 refuse(
-                    f"the file {text!r:.200} is below none of the folders {there}, and options={{'roots': [...]}} names"
-                    " others"
+                    f"the file {text!r:.200} is below none of the folders {there} that files are read from;"
+                    " options={'roots': [...]} names them"
                 )
             if os.path.exists(found) and not (os.path.isfile(found) or os.path.isdir(found)):
                 refuse(f"{text!r:.200} is no regular file")
-
-
-def _usual_roots() -> list[str]:
-    found = []
-    for folder in (os.getcwd, tempfile.gettempdir):
-        with contextlib.suppress(OSError):  # a worker without such a folder reads no files
-            found.append(folder())
-    return found
 
 
 def check_call(name: str, root: str, call: _Call, roots: Roots, refuse: Refuse) -> None:

@@ -155,6 +155,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_security_and_its_tests_name_each_other() -> None:
+    """A line that is meant to hold has a test, and no attack is without its line."""
+    named = set(re.findall(r"`(test_\w+)\.py`", (ROOT / "SECURITY.md").read_text()))
+    assert named == {path.stem for path in (ROOT / "tests" / "security").glob("test_*.py")}
+
+
+def test_the_attacks_are_named_where_the_parts_are() -> None:
+    """What concerns this project alone is in no row: how it is installed, and how its own errors look."""
+    named = set(re.findall(r"\.\./tests/security/(test_\w+)\.py", (ROOT / "docs" / "parity.md").read_text()))
+    there = {path.stem for path in (ROOT / "tests" / "security").glob("test_*.py")}
+    assert there - named == {"test_supply_chain", "test_text_that_misleads"}
+
+
 def test_the_readme_shows_code_that_is_in_an_example() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     compile(block, "README.md", "exec")

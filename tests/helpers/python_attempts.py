@@ -7,7 +7,7 @@ import importlib
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from bridge_py.dynamic import kinds
 from bridge_py.dynamic.allowed_names import BUILTINS, SPECIAL
@@ -136,16 +136,18 @@ def _names_of_functions() -> Iterator[Call]:
         yield "stored.df.rolling", [], {"window": 2, "win_type": window}
 
 
+READERS: Final = (
+    *("pandas.read_csv", "pandas.read_json", "pandas.read_parquet", "pandas.read_table", "pandas.read_fwf"),
+    *("pandas.read_feather", "pandas.read_excel", "pandas.read_orc", "polars.read_csv", "polars.scan_csv"),
+    *("polars.read_parquet", "polars.scan_parquet", "polars.read_ndjson", "polars.scan_ndjson", "polars.read_ipc"),
+    *("numpy.load", "numpy.loadtxt", "numpy.genfromtxt"),
+)
+
+
 def _files() -> Iterator[Call]:
     outside = ["/etc/passwd", "~/.ssh/id_rsa", "/proc/self/environ", "/dev/zero", "../../etc/passwd", "~root/.bashrc"]
     network = ["http://127.0.0.1:9/x", "s3://bucket/x", "file:///etc/passwd", "hf://x/y", "simplecache::http://a/b"]
-    readers = [
-        *("pandas.read_csv", "pandas.read_json", "pandas.read_parquet", "pandas.read_table", "pandas.read_fwf"),
-        *("pandas.read_feather", "pandas.read_excel", "pandas.read_orc", "polars.read_csv", "polars.scan_csv"),
-        *("polars.read_parquet", "polars.scan_parquet", "polars.read_ndjson", "polars.scan_ndjson", "polars.read_ipc"),
-        *("numpy.load", "numpy.loadtxt", "numpy.genfromtxt"),
-    ]
-    for reader in readers:
+    for reader in READERS:
         for path in (*outside, *network):
             yield reader, [path], {}
         yield reader, [["x.csv", network[0]]], {}

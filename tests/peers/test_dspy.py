@@ -265,7 +265,7 @@ async def _ask_in(python: snakepit.PythonAPI, session_id: str) -> None:
 @pytest.mark.slow
 async def test_programs_outlive_their_worker(server: Server) -> None:
     """One that is killed between two calls, in the middle of one, or replaced."""
-    async with _pool(workers=2) as pool, pool.session() as session:
+    async with _pool(workers=2, options={"allow": ["default", "dspy:LM"]}) as pool, pool.session() as session:
         python = pool.python
         assert await python.configure_dspy("openai", server.config, session=session) == "openai/m"
         entry = await python.create_dspy_program("chain_of_thought", QA, store_as="qa", session=session)
@@ -396,7 +396,7 @@ async def test_wrong_settings_and_inputs() -> None:
         with pytest.raises(UsageError, match="dspy: say who provides"):
             await python.configure("dspy", {"model": "m"}, session=session)
         with pytest.raises(UsageError, match="openai/m: DSPy does not take these settings: num_retries"):
-            await python.configure_dspy("openai", {"model": "m", "num_retries": -1}, session=session)
+            await python.configure_dspy("openai", {"model": "m", "api_key": "x", "num_retries": -1}, session=session)
         await python.create_dspy_program(
             "predict", {"signature": "context, question -> answer"}, store_as="qa", session=session
         )

@@ -85,7 +85,10 @@ async def test_a_model_that_does_not_stream_gives_a_piece_for_each_field() -> No
 @pytest.mark.parametrize(("engine", "concurrency"), [("litellm", 2), ("auto", 1), ("auto", 2)])
 async def test_cancelling_hangs_up(server: Server, engine: str, concurrency: int) -> None:
     """The worker lives on, and the programs with it."""
-    async with _pool(concurrency=concurrency) as pool, pool.session() as session:
+    async with (
+        _pool(concurrency=concurrency, options={"allow": ["default", "dspy:LM"]}) as pool,
+        pool.session() as session,
+    ):
         python = pool.python
         await python.configure_dspy("openai", {**server.config, "engine": engine}, session=session)
         await python.create_dspy_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,7 +220,8 @@ CALLS: list[tuple[str, list[Any], dict[str, Any]]] = [
 
 @asynccontextmanager
 async def _prepared() -> AsyncIterator[tuple[snakepit.Pool, str]]:
-    async with snakepit.open_pool(PythonCalls, workers=1) as pool, pool.session() as session:
+    options = {"roots": [tempfile.gettempdir()]}
+    async with snakepit.open_pool(PythonCalls, workers=1, options=options) as pool, pool.session() as session:
         values = {
             "df": pd.DataFrame({"a": [1, 2], "b": [3.0, 4.0]}),
             "x": np.arange(4.0),

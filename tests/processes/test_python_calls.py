@@ -11,6 +11,7 @@ import lzma
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from snakepit_trio import RemoteRef, Step, StoredObjectNotFound, UsageError, Ver
 from snakepit_trio.testing import InMemory
 
 TARGETS = "tests.helpers.python_targets"
-OPTIONS: dict[str, Any] = {"allow": ["default", TARGETS]}
+OPTIONS: dict[str, Any] = {"allow": ["default", TARGETS], "roots": [tempfile.gettempdir()]}
 
 
 @asynccontextmanager

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import email
+import hashlib
+import importlib.metadata
+import io
+import os
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +23,31 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ["snakepit_trio", "bridge_py"]
+PACKAGES: Final = ["bridge_py", "snakepit_trio"]
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PINS: Final = {
-    canonicalize_name(name): version
-    for name, version in re.findall(r"^([\w.-]+)==([\w.+!-]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+#: The files of `make`, with the extras and the groups of pyproject.toml that each must hold.
+STEPS: Final[Mapping[str, tuple[list[str], list[str]]]] = {
+    "run": ([], ["build"]),
+    "dev": (["dev"], []),
+    "bench": (["bench"], []),
+    "lock": ([], ["lock"]),
 }
+_LINE: Final = re.compile(r"([a-z0-9][a-z0-9-]*)==([a-z0-9.+!]+)( ; [^#@]+?)?((?: --hash=sha256:[0-9a-f]{64})+)")
+_TINY: Final = "tiny_package-1.0"
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+
+
+def _locked(step: str) -> dict[str, tuple[str, str, frozenset[str]]]:
+    """The version, the marker and the hashes of each package of a file."""
+    text = (ROOT / "requirements" / f"{step}.txt").read_text().replace(" \\\n   ", "")
+    found = {}
+    for line in text.splitlines():
+        matched = _LINE.fullmatch(line)
+        assert matched is not None, f"requirements/{step}.txt has more than a version and hashes: {line:.200}"
+        name, version, marker, hashes = matched.groups()
+        assert name not in found, f"requirements/{step}.txt names {name} twice"
+        found[name] = (version, marker or "", frozenset(hashes.split()))
+    return found
 
 
 def _requirements() -> Iterator[Requirement]:
@@ -28,27 +56,286 @@ def _requirements() -> Iterator[Requirement]:
         yield from map(Requirement, texts)
 
 
-def test_the_wheel_holds_the_two_packages_and_nothing_else() -> None:
-    """No further key of the build may add files, run code, or take files from elsewhere."""
-    assert PROJECT["tool"]["hatch"] == {"build": {"targets": {"wheel": {"packages": PACKAGES}}}}
+def _of_extras(extras: Iterable[str]) -> list[str]:
+    """The requirements of extras, with those of the library's own extras that they name."""
+    texts, left, seen = list[str](), list(extras), set[str]()
+    while left:
+        if (extra := left.pop()) not in seen:
+            seen.add(extra)
+            for text in PROJECT["project"]["optional-dependencies"][extra]:
+                requirement = Requirement(text)
+                if requirement.name == PROJECT["project"]["name"]:
+                    left += requirement.extras
+                else:
+                    texts.append(text)
+    return texts
+
+
+def _needed(extras: Iterable[str], groups: Iterable[str]) -> Iterator[Requirement]:
+    """What a step of `make` asks for, on this machine."""
+    texts = _of_extras(extras) + ([] if "lock" in groups else PROJECT["project"]["dependencies"])
+    for group in groups:
+        texts += PROJECT["dependency-groups"][group]
+    return (found for found in map(Requirement, texts) if _counts(found))
+
+
+def _counts(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _needed_by(requirement: Requirement) -> Iterator[Requirement]:
+    """What an installed package needs; nothing where it is not installed."""
+    try:
+        texts = importlib.metadata.requires(requirement.name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    yield from (found for found in map(Requirement, texts) if _counts(found, requirement.extras))
+
+
+# What `make` installs
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_package_that_make_installs_has_one_version_and_hashes(step: str) -> None:
+    """No address, no file, no option of pip."""
+    assert all(hashes for _, _, hashes in _locked(step).values())
+
+
+def test_the_steps_of_make_agree() -> None:
+    """Markers may differ: an extra may need a package on more systems."""
+    seen: dict[str, tuple[str, frozenset[str]]] = {}
+    for step in STEPS:
+        for name, (version, _, hashes) in _locked(step).items():
+            assert seen.setdefault(name, (version, hashes)) == (version, hashes), f"{name} differs in {step}.txt"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_files_hold_all_that_their_extras_need(step: str) -> None:
+    """Also what the packages need themselves: pip is told to look for nothing more."""
+    locked = _locked(step)
+    left, seen = list(_needed(*STEPS[step])), set[str]()
+    assert left
+    while left:
+        requirement = left.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        name = canonicalize_name(requirement.name)
+        assert name in locked, f"requirements/{step}.txt lacks {requirement}: make requirements"
+        version, marker, _ = locked[name]
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement}, but {version} is locked"
+        assert _counts(Requirement(f"{name}{marker}")), f"{name} is needed here, and its marker says no: {marker}"
+        left += _needed_by(requirement)
+
+
+def test_every_extra_is_in_a_step_of_make() -> None:
+    reached: set[str] = set()
+    left = [extra for extras, _ in STEPS.values() for extra in extras]
+    while left:
+        reached.add(extra := left.pop())
+        found = map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+        left += [name for each in found if each.name == "snakepit-trio" for name in each.extras]
+    assert reached == set(PROJECT["project"]["optional-dependencies"])
+    assert {group for _, groups in STEPS.values() for group in groups} == set(PROJECT["dependency-groups"])
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == set(STEPS)
+
+
+def test_what_builds_the_library_is_what_its_metadata_asks_for() -> None:
+    (builder,) = PROJECT["build-system"]["requires"]
+    assert builder in PROJECT["dependency-groups"]["build"]
+    assert builder == f"hatchling=={_locked('run')['hatchling'][0]}"
+
+
+@needs_make
+def test_make_lets_pip_install_nothing_without_a_hash_but_the_library(tmp_path: Path) -> None:
+    done = _make(tmp_path, "--dry-run", "--always-make", "requirements", "check", "bench", cwd=ROOT)
+    commands = [line for line in done.stdout.splitlines() if " -m pip " in line]
+    assert len(commands) >= len(STEPS) + 1
+    for command in commands:
+        words = command.split()
+        assert "--no-deps" in words
+        if "--editable" in words:
+            assert words[-3:] == ["--no-build-isolation", "--editable", "."]
+        else:
+            assert re.fullmatch(r".* --require-hashes( \S+)? +--requirement requirements/\w+\.txt", command), command
+    others = [line for line in done.stdout.splitlines() if re.search(r"\b(pip|uv)\b.* (install|sync|add|run)\b", line)]
+    assert others == commands
+
+
+def _make(folder: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run make with an environment in a folder, and a pip that knows no registry."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE", "MFLAGS"))}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
+    command = ["make", f"PYTHON={sys.executable}", f"VENV={folder}/.venv", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def _put_wheel(folder: Path) -> str:
+    """Make a wheel that needs another package. Return its hash."""
+    path, metadata = folder / f"{_TINY}-py3-none-any.whl", f"{_TINY}.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny_package.py", "")
+        wheel.writestr(
+            f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: tiny-package\nVersion: 1.0\nRequires-Dist: six\n"
+        )
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{metadata}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _put_sources(folder: Path, canary: Path) -> str:
+    """Make a package of sources whose build leaves a canary. Return its hash."""
+    path = folder / "sources_only-1.0.tar.gz"
+    texts = {
+        "setup.py": f"open({str(canary)!r}, 'w')",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: sources-only\nVersion: 1.0\n",
+    }
+    with tarfile.open(path, "w:gz") as sources:
+        for name, text in texts.items():
+            member = tarfile.TarInfo(f"sources_only-1.0/{name}")
+            member.size = len(text)
+            sources.addfile(member, io.BytesIO(text.encode()))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@needs_make
+def test_make_refuses_what_has_another_hash_or_must_be_built(tmp_path: Path) -> None:
+    """The real make and the real pip, with packages of the test's own in place of a registry."""
+    canary = tmp_path / "canary"
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    wheel, sources = _put_wheel(tmp_path), _put_sources(tmp_path, canary)
+
+    def made(line: str) -> tuple[str, set[str]]:
+        (tmp_path / "requirements" / "run.txt").write_text(line)
+        done = _make(tmp_path, f"{tmp_path}/.venv/.run", cwd=tmp_path)
+        assert done.returncode  # the library itself is not here
+        folders = (tmp_path / ".venv").glob("lib/python*/site-packages/*.dist-info")
+        return done.stdout + done.stderr, {
+            path.name for path in folders if not path.name.startswith(("pip-", "setuptools-"))
+        }
+
+    text, installed = made(f"tiny-package==1.0 --hash=sha256:{wheel[::-1]}\n")
+    assert "DO NOT MATCH THE HASHES" in text
+    assert installed == set()
+    text, installed = made("tiny-package==1.0\n")
+    assert "Hashes are required" in text
+    assert installed == set()
+    if sys.version_info < (3, 15):
+        text, installed = made(f"sources-only==1.0 --hash=sha256:{sources}\n")
+        assert "No matching distribution found for sources-only" in text
+    assert installed == set()
+    assert not canary.exists()
+    text, installed = made(f"tiny-package==1.0 --hash=sha256:{wheel}\n")
+    assert installed == {f"{_TINY}.dist-info"}, text
+
+
+# What is in the library
+
+
+def test_no_key_of_the_build_adds_files_or_runs_code() -> None:
+    sources = ["/bridge_py/**/*.py", "/bridge_py/**/py.typed", "/snakepit_trio/**/*.py", "/snakepit_trio/py.typed"]
+    assert PROJECT["tool"]["hatch"] == {"build": {"include": sources}}
     assert PROJECT["build-system"]["build-backend"] == "hatchling.build"
     (builder,) = map(Requirement, PROJECT["build-system"]["requires"])
     assert str(builder.specifier).startswith("==")
     assert "dynamic" not in PROJECT["project"]
+    assert "hatch" not in PROJECT["project"].get("entry-points", {})
     assert PROJECT["project"]["scripts"] == {"snakepit": "snakepit_trio._cli.main:main"}
 
 
-def test_the_packages_hold_sources_and_nothing_else() -> None:
-    """The wheel takes every file below its packages that git does not ignore: notes, keys and programs too."""
+def _files_of_the_packages() -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *PACKAGES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"this is no checkout of git: {done.stderr}")
-    paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    paths = [Path(name) for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
     assert len(paths) > 100
-    odd = [path for path in paths if path.suffix != ".py" and path.name != "py.typed"]
-    odd += [path for path in paths if path.is_symlink() or path.name.startswith(".")]
+    return paths
+
+
+def test_the_packages_hold_sources_and_nothing_else() -> None:
+    """Notes, keys and programs do not belong there, and a link may lead to anything."""
+    odd = [path for path in _files_of_the_packages() if path.suffix != ".py" and path.name != "py.typed"]
+    odd += [path for path in _files_of_the_packages() if (ROOT / path).is_symlink() or path.name.startswith(".")]
     assert odd == []
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A wheel and an archive of sources, built from a copy of the project in which lies what must not go out."""
+    pytest.importorskip("hatchling", reason="hatchling is not installed here: make .venv/.run")
+    project, out = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("built")
+    extra = [Path(name) for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore")]
+    for path in (*_files_of_the_packages(), *extra):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, project / path)
+    for name in _UNWANTED:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("a secret")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (wheel,), (sources,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, sources
+
+
+_UNWANTED: Final = (
+    *("snakepit_trio/notes.txt", "snakepit_trio/.env", "snakepit_trio/state/fast.so", "bridge_py/link/key.pem"),
+    *(".env", "id_rsa", "secrets.py", "tests/test_a.py", "bridge_py/wire/messages/a.pyc", "setup.py"),
+)
+
+
+def _version() -> str:
+    return f"snakepit_trio-{PROJECT['project']['version']}"
+
+
+def test_the_wheel_holds_the_sources_of_the_two_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
+    metadata = (f"{_version()}.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt"))
+    expected = {*map(str, _files_of_the_packages()), *metadata, f"{_version()}.dist-info/licenses/LICENSE"}
+    with zipfile.ZipFile(built[0]) as wheel:
+        assert sorted(wheel.namelist()) == sorted(expected)
+        assert wheel.read(f"{_version()}.dist-info/entry_points.txt").decode().split() == [
+            *("[console_scripts]", "snakepit", "=", "snakepit_trio._cli.main:main"),
+        ]
+        for path in _files_of_the_packages():
+            assert wheel.read(str(path)) == (ROOT / path).read_bytes()
+
+
+def test_the_archive_of_sources_holds_what_the_wheel_is_built_from(built: tuple[Path, Path]) -> None:
+    others = ("PKG-INFO", "pyproject.toml", "README.md", "LICENSE", ".gitignore")
+    expected = {f"{_version()}/{path}" for path in (*_files_of_the_packages(), *others)}
+    with tarfile.open(built[1]) as sources:
+        assert sorted(sources.getnames()) == sorted(expected)
+        assert all(member.isfile() for member in sources.getmembers())
+
+
+def test_the_metadata_asks_for_what_the_project_names(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as wheel:
+        metadata = email.message_from_bytes(wheel.read(f"{_version()}.dist-info/METADATA"))
+    project = PROJECT["project"]
+    expected: set[tuple[str, str | None]] = {(_spelled(text), None) for text in project["dependencies"]}
+    for extra in project["optional-dependencies"]:
+        expected |= {(_spelled(text), canonicalize_name(extra)) for text in _of_extras([extra])}
+    found = {_of_an_extra(text) for text in metadata.get_all("Requires-Dist", [])}
+    assert found == expected
+    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    assert metadata["Requires-Python"] == project["requires-python"]
+    assert (metadata["Name"], metadata["Version"]) == (project["name"], project["version"])
+    assert metadata["License-Expression"] == project["license"]
+
+
+def _spelled(text: str) -> str:
+    requirement = Requirement(text)
+    requirement.name = canonicalize_name(requirement.name)
+    return str(requirement)
+
+
+def _of_an_extra(text: str) -> tuple[str, str | None]:
+    """Split a requirement of the metadata into what pyproject.toml says, and the extra."""
+    matched = re.fullmatch(r"(.*?)(?:;| and)? *extra == ['\"](.*)['\"]", text)
+    return (_spelled(matched[1].replace("(", "").replace(")", "")), matched[2]) if matched else (_spelled(text), None)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +350,3 @@ def test_the_library_pins_no_version_exactly() -> None:
     """Else an application could not take a mended one."""
     found = map(Requirement, PROJECT["project"]["dependencies"])
     assert [str(each) for each in found if "==" in str(each.specifier)] == []
-
-
-def test_everything_that_is_named_has_an_exact_version_in_the_constraints() -> None:
-    for requirement in _requirements():
-        if requirement.name != "snakepit-trio" and (requirement.marker is None or requirement.marker.evaluate()):
-            pinned = PINS.get(canonicalize_name(requirement.name))
-            assert pinned is not None, f"{requirement.name} is not in constraints.txt"
-            assert requirement.specifier.contains(pinned, prereleases=True), f"{requirement}, but {pinned} is pinned"
-
-
-def test_the_constraints_hold_exact_versions_and_nothing_else() -> None:
-    """No address, no file, no option of pip."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+!-]+( *;.*)?( *#.*)?", line)] == []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,11 @@ import pytest
 import snakepit_trio as snakepit
 from bridge_py.adapters.python_calls import PythonCalls
 from bridge_py.dynamic.allow_list import AllowList
-from bridge_py.dynamic.dspy_programs import Recipe, assemble
 from bridge_py.dynamic.dynamic_call import DynamicCall
-from bridge_py.dynamic.language_models import Model
 from bridge_py.dynamic.stored_objects import ObjectStore, Placement
 from bridge_py.wire.errors import NotAllowed, UsageError
 from snakepit_trio._python import short_names
 from tests.helpers import python_attempts as attempts
-from tests.helpers.openai_server import serving
 
 # Polars keeps the descriptors of its threads from its first query on.
 pl.DataFrame({"a": [1]}).lazy().group_by("a").agg(pl.col("a").sum().alias("b")).collect()
@@ -32,7 +30,7 @@ pl.DataFrame({"a": [1]}).lazy().group_by("a").agg(pl.col("a").sum().alias("b")).
 class Session:
     """Dynamic calls of one session, in this process."""
 
-    def __init__(self, *allow: str, roots: list[str] | None = None) -> None:
+    def __init__(self, *allow: str, roots: Sequence[str] = ()) -> None:
         self._allow_list = AllowList(["default", *allow], roots)
         self._store = ObjectStore(1 << 30)
         self._placement = Placement(1, first=True)
@@ -206,7 +204,28 @@ async def test_files_are_read_below_the_roots_only(tmp_path: Path) -> None:
     assert not (outside / "new.db").exists()
 
 
-@pytest.mark.parametrize("roots", ["data", b"data", Path("data")])
+async def test_without_roots_no_file_is_read(tmp_path: Path) -> None:
+    """Neither in the working folder nor in the one for temporary files: other callers and programs use these too."""
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    sqlite3.connect(tmp_path / "a.db").close()
+    async with _worker() as (pool, session):
+        python = pool.python
+        assert (await python.info())["roots"] == []
+        for path in (str(tmp_path / "a.csv"), "pyproject.toml", "./README.md", "", "/dev/null", "~/.netrc"):
+            for reader in attempts.READERS:
+                with pytest.raises(NotAllowed):
+                    await python.call(reader, args=[path])
+                with pytest.raises(NotAllowed):
+                    await python.call(reader, args=[path], store_as="read", session=session)
+            for source in ("csv", "json", "parquet", "excel"):
+                with pytest.raises(NotAllowed, match=r"below none of the folders \(there are none\).*'roots'"):
+                    await python.load_dataframe(source, {"path": path})
+        with pytest.raises(NotAllowed, match="below none of the folders"):
+            await python.load_dataframe("sql", {"sql": "SELECT 1", "con": f"sqlite:///{tmp_path}/a.db"})
+        assert [ref.name for ref in await python.list_stored(session=session)] == ["df"]
+
+
+@pytest.mark.parametrize("roots", ["data", b"data", Path("data"), None])
 def test_roots_are_a_list(roots: Any) -> None:
     with pytest.raises(UsageError, match="give a list of folders"):
         PythonCalls(roots=roots)
@@ -433,61 +452,3 @@ def test_every_short_name_of_a_model_is_listed() -> None:
     session = Session()
     for kind in short_names._MODELS:
         assert isinstance(session.call(short_names.model(kind), store_as="model"), snakepit.RemoteRef), kind
-
-
-@pytest.mark.parametrize("signature", attempts.SIGNATURES)
-@pytest.mark.parametrize("kind", ["predict", "chain_of_thought", "react"])
-def test_signatures_are_names_and_listed_types(kind: str, signature: str) -> None:
-    pytest.importorskip("dspy")
-    recipe = Recipe(id="p", kind=kind, params={"signature": signature}, build="1")
-    with pytest.raises(UsageError):
-        assemble(recipe, trusted=False, tools=[])
-
-
-@pytest.mark.parametrize("signature", ["a: {0}): pass\ndef g(x -> b", "a: {0} -> b", "a -> b: {0}): pass\ndef g(x"])
-def test_a_signature_that_does_not_parse_imports_nothing(
-    signature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("dspy")
-    name = "module_that_tells_of_its_import"
-    (tmp_path / f"{name}.py").write_text("raise SystemExit('it was imported')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    recipe = Recipe(id="p", kind="predict", params={"signature": signature.format(name)}, build="1")
-    with pytest.raises(UsageError):
-        assemble(recipe, trusted=False, tools=[])
-
-
-@pytest.mark.parametrize("state", attempts.STATES)
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_saved_state_names_no_other_model(state: dict[str, Any], nested: bool) -> None:
-    pytest.importorskip("dspy")
-    kind, given = ("chain_of_thought", {"predict": state, "metadata": {"x": 1}}) if nested else ("predict", state)
-    recipe = Recipe(id="p", kind=kind, params={"signature": "a -> b"}, build="1", state=given)
-    with pytest.raises(NotAllowed):
-        assemble(recipe, trusted=False, tools=[])
-
-
-@pytest.mark.parametrize(("provider", "config"), attempts.MODELS)
-def test_a_model_of_a_caller_sends_no_key_of_the_worker_elsewhere(provider: str, config: dict[str, Any]) -> None:
-    with pytest.raises(NotAllowed):
-        Model(1, provider, config).make(trusted=False)
-
-
-@pytest.mark.parametrize("engine", ["auto", "litellm"])
-async def test_the_worker_keeps_its_key_from_the_address_of_a_caller(engine: str) -> None:
-    with serving() as server:
-        environment = {"OPENAI_API_KEY": "key-of-the-worker"}
-        async with (
-            snakepit.open_pool(PythonCalls, workers=1, env=environment) as pool,
-            pool.session() as session,
-        ):
-            python = pool.python
-            config = {"model": "m", "api_base": server.config["api_base"], "num_retries": 0, "engine": engine}
-            await python.configure_dspy("openai", config, session=session)
-            params = {"signature": "a -> answer"}
-            await python.create_dspy_program("chain_of_thought", params, store_as="p", session=session)
-            assert await python.execute_dspy("p", {"a": "x"}, session=session)
-            with pytest.raises(UsageError, match="no input 'config'"):
-                inputs = {"a": "x", "config": {"api_base": "http://127.0.0.1:9"}}
-                await python.execute_dspy("p", inputs, session=session)
-        assert {request["key"] for request in server.requests} == {"no-key"}
