@@ -15,7 +15,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
 from bridge_py.wire.errors import DecodeError, InvalidArguments, ToolError, UsageError, error_of
 from bridge_py.wire.frames import Frame
-from bridge_py.wire.raised import rebuild
+from bridge_py.wire.raised import link, rebuild
 from snakepit_trio._config.targets import target_of
 
 _MARK: Final = "__snakepit_tool__"
@@ -144,5 +144,5 @@ def as_raised(error: Exception) -> Exception:
     if not isinstance(error, ToolError) or not error._raised or (own := rebuild(error._raised)) is None:
         return error
     error.__cause__ = own.__cause__
-    own.__cause__ = error
+    link(own, "__cause__", error)
     return own

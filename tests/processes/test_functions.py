@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import random
 import subprocess
 import sys
 from fractions import Fraction
@@ -42,6 +43,7 @@ async def test_functions_are_run_by_themselves(pool: snakepit.Pool) -> None:
     assert await pool.run(divmod, 7, 2) == (3, 1)
     assert await pool.run(str.upper, "abc") == "ABC"
     assert await pool.run(dict.fromkeys, ["a"], 1) == {"a": 1}
+    assert await pool.run(random.randint, 5, 5) == 5  # a method of an object that its module has
     assert await pool.run(Fraction, 1, 3) == Fraction(1, 3)
     assert (await pool.run(np.add, np.ones(3), 1)).tolist() == [2, 2, 2]
     assert await pool.run(functools.partial(f.same, 1, a=2), 3, b=4) == ((1, 3), {"a": 2, "b": 4})
