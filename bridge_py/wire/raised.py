@@ -146,7 +146,7 @@ def rebuild(description: bytes) -> Exception | None:
 
 def _rebuild(raised: Raised) -> BaseException:
     kind: Any = _loaded(raised)
-    args = _decode(raised.args, ())
+    args: Any = _decode(raised.args, ())
     if issubclass(kind, BaseExceptionGroup):
         args = (*args, [_rebuild(member) for member in raised.members])
     error: BaseException = kind.__new__(kind, *args)

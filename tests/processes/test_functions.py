@@ -126,7 +126,7 @@ async def test_a_caller_of_tools_cannot_run_functions(pool: snakepit.Pool) -> No
         async with pool.stream("snakepit:iterate", {"function": "builtins:range", "args": [3], "kwargs": {}}):
             pass
     with pytest.raises(snakepit.UsageError, match="is a function, and no tool: call it with run"):
-        await pool.execute(f.add, {"a": 1})
+        await pool.execute(f.add, {"a": 1})  # type: ignore[arg-type, type-var]
 
 
 # What functions raise.
@@ -329,6 +329,16 @@ async def test_a_context_runs_functions_in_a_pool_of_its_own() -> None:
         assert await context.run(os.getpid) != os.getpid()
         async with context.iterate(f.points, 1) as points:
             assert [point async for point in points] == [Point(0)]
+
+
+async def test_sessions_and_contexts_map_in_their_own_session(pool: snakepit.Pool) -> None:
+    async with pool.session() as session, snakepit.Context(pool) as context:
+        for calls in (session, context):
+            async with calls.map(f.add, [1, 2], chunksize=2) as results:
+                assert [result async for result in results] == [2, 3]
+            with pytest.raises(snakepit.UsageError, match="session='other': these calls are in session"):
+                async with calls.map(f.add, [1], session="other"):
+                    pass
 
 
 @pytest.mark.parametrize("memory", [False, True])
