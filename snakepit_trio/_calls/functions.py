@@ -51,7 +51,12 @@ class Function(NamedTuple):
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The arguments of the worker's tool. Raises `InvalidArguments` if a tool does not take them."""
         if self.signature is None:
-            return Exact({"function": self.name, "args": list(args), "kwargs": dict(kwargs)})
+            given: dict[str, Any] = {"function": self.name}
+            if args:
+                given["args"] = list(args)
+            if kwargs:
+                given["kwargs"] = dict(kwargs)
+            return Exact(given)
         try:
             bound = self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
