@@ -9,8 +9,10 @@ from typing import Annotated, Any, Generic, TypeVar
 import pytest
 
 import snakepit_trio as snakepit
+from bridge_py.tools.hints import restored
 from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
+from bridge_py.wire.registry import Marked
 from snakepit_trio._calls.functions import read
 from snakepit_trio.testing import InMemory
 
@@ -151,6 +153,15 @@ def test_what_is_no_such_model_is_told(hint: Any, value: Any, message: str) -> N
     frame: Any = _Frame(value)
     with pytest.raises(snakepit.DecodeError, match=message):
         read("f", frame, hint)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {}, {"x": 1, 2: 3}, {"x": 1, "z": 3}, {"x": 1, "__dict__": {}}, {"y": 1.0}, 5],
+)
+def test_fields_that_are_not_those_of_the_model_are_refused(content: Any) -> None:
+    with pytest.raises(ValueError, match="no field"):
+        restored(Marked("Point", None, content), Point)
 
 
 def moved(point: Point, by: int) -> Point:

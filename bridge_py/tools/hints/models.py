@@ -29,9 +29,10 @@ def converter_of(kind: Any, of: Of, of_subclass: Callable[[type, Marked, Of], An
             return _validated(kind, value)
         if value.member is not None or value.kind != kind.__qualname__:
             return of_subclass(kind, value, of)
-        if type(value.content) is not dict or required - value.content.keys():
+        content = value.content
+        if type(content) is not dict or required - content.keys() or not all(type(name) is str for name in content):
             raise ValueError(f"these are no fields of `{kind.__qualname__}`")
-        return _made(kind, {name: convert(item, hints.get(name, anything)) for name, item in value.content.items()})
+        return _made(kind, {name: convert(item, hints.get(name, anything)) for name, item in content.items()})
 
     return make
 
