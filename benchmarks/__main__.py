@@ -64,6 +64,13 @@ ENDURANCE: dict[str, tuple[str, float | None, bool]] = {
     "workers grew, MiB": ("a million calls without growth of workers (8 MiB)", 8.0, False),
     "descriptors": ("a million calls without a new descriptor", 0.0, False),
 }
+#: The same for `functions`.
+FUNCTIONS: dict[str, tuple[str, float | None, bool]] = {
+    "run, x execute": ("a run of an empty function at most 5% more CPU time than execute", 1.05, False),
+    "map by 1, x faster": ("a map 3 x as fast as ProcessPoolExecutor's, by CPU time, one by one", 3.0, True),
+    "map by 10, x faster": ("the same, by tens", 3.0, True),
+    "map by 100, x faster": ("the same, by hundreds", 3.0, True),
+}
 MORE_IS_BETTER = ("calls/s", "chunks/s")
 #: What to reach: a figure, the peer (None for the best one), ours as a multiple of theirs, and the words.
 RATIOS: tuple[tuple[str, str | None, float, str], ...] = (
@@ -135,7 +142,8 @@ def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
     values = [column for column in columns if column.endswith(", ms") and column not in ENDURANCE]
     state = [column for column in columns if column in STATE]
     dataset = [column for column in columns if column in DATASET]
-    calls = [column for column in columns if column not in (*values, *state, *dataset, *endurance)]
+    functions = [column for column in columns if column in FUNCTIONS]
+    calls = [column for column in columns if column not in (*values, *state, *dataset, *endurance, *functions)]
     ours = [Ours.name]
     groups = (
         ("Calls", names, calls),
@@ -143,6 +151,7 @@ def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
         ("State", ours, state),
         ("Dataset", ours, dataset),
         ("Endurance", ours, endurance),
+        ("Functions", ours, functions),
     )
     return [_table(rounds, peers, title, group) for title, peers, group in groups if group]
 
@@ -193,7 +202,7 @@ def _reach(rounds: Rounds) -> list[str]:
 
 def _reach_of_ours(rounds: Rounds) -> list[str]:
     lines = []
-    for column, (aim, bound, more) in {**STATE, **DATASET, **ENDURANCE}.items():
+    for column, (aim, bound, more) in {**STATE, **DATASET, **ENDURANCE, **FUNCTIONS}.items():
         found = _median(rounds, column)
         if found is not None and bound is not None:
             lines.append(_verdict(aim, found, found >= bound if more else found <= bound, ""))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from . import dataset as large_file
+from . import functions as function_costs
 from .endurance import cost_by_workers, million, replacement
 from .peers import Ours, Peer, Session, from_many, repeat
 from .state import measure
@@ -142,6 +143,11 @@ async def dataset(peer: Peer, scale: float) -> Figures:
     return await large_file.measure(scale) if peer.name == Ours.name else {}
 
 
+async def functions(peer: Peer, scale: float) -> Figures:
+    """Functions of the application, beside tools and beside ProcessPoolExecutor."""
+    return await function_costs.measure(scale) if peer.name == Ours.name else {}
+
+
 FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -152,4 +158,5 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "state": state,
     "dataset": dataset,
     "endurance": endurance,
+    "functions": functions,
 }

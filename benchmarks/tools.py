@@ -15,6 +15,10 @@ def increase(value: Any) -> Any:
     return value if type(value).__name__ == "DataFrame" else value + 1
 
 
+def nothing(_item: object = None) -> None:
+    """A function that does nothing."""
+
+
 class Tools(BaseAdapter):
     """An empty tool in two forms, and an empty stream."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from bridge_py.wire import codec
@@ -31,6 +32,7 @@ ITERATE: Final = RESERVED + "iterate"
 ITERATE_ASYNC: Final = RESERVED + "iterate_async"
 RUN_EACH: Final = RESERVED + "run_each"
 RUN_EACH_ASYNC: Final = RESERVED + "run_each_async"
+_NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 _functions: dict[str, Function] = {}  # by target
 
 
@@ -43,9 +45,9 @@ class Function:
         self._hints: dict[str, Any] | None = None
         self._signature: inspect.Signature | None = None
 
-    def restored(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def restored(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Make the objects in arguments again, by the hints of their parameters. Raises `InvalidArguments`."""
-        if not has_marks(args) and not has_marks(kwargs):
+        if not (args and has_marks(args)) and not (kwargs and has_marks(kwargs)):
             return args, kwargs
         names = self._parameters()
         rest = next((name for name, kind in names.items() if kind is inspect.Parameter.VAR_POSITIONAL), "")
@@ -59,6 +61,12 @@ class Function:
             [self._restored(value, name) for value, name in zip(args, at, strict=False)],
             {key: self._restored(value, key if key in names else others) for key, value in kwargs.items()},
         )
+
+    def for_each(self, items: list[Any]) -> Callable[[Any], Any]:
+        """Return what is to be called with each of these items."""
+        if not has_marks(items):
+            return self.call
+        return lambda item: self.call(*self.restored([item], _NO_ARGUMENTS)[0])
 
     def _parameters(self) -> dict[str, Any]:
         if self._hints is None:
@@ -123,19 +131,19 @@ def call_at_start(call: bytes) -> Any:
     return found.call(*args, **kwargs)
 
 
-def _call(function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _call(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
     found = find(function)
     args, kwargs = found.restored(args, kwargs)
     return Exact(found.call(*args, **kwargs))
 
 
-async def _call_async(function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+async def _call_async(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
     found = find(function)
     args, kwargs = found.restored(args, kwargs)
     return Exact(await found.call(*args, **kwargs))
 
 
-def _iterate(function: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+def _iterate(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Iterator[Any]:
     found = find(function)
     args, kwargs = found.restored(args, kwargs)
     iterator = iter(found.call(*args, **kwargs))
@@ -147,7 +155,9 @@ def _iterate(function: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator
             iterator.close()
 
 
-async def _iterate_async(function: str, args: list[Any], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+async def _iterate_async(
+    function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+) -> AsyncIterator[Any]:
     found = find(function)
     args, kwargs = found.restored(args, kwargs)
     iterator = aiter(found.call(*args, **kwargs))
@@ -178,27 +188,23 @@ class _Each:
 
 def _call_each(function: str, items: list[Any]) -> Any:
     found, each = find(function), _Each()
+    call, append = found.for_each(items), each.values.append
     for item in items:
         try:
-            args, _ = found.restored([item], {})
-            value = found.call(*args)
+            append(call(item))
         except Exception as error:
             each.failed(error)
-        else:
-            each.values.append(value)
     return each.outcome()
 
 
 async def _call_each_async(function: str, items: list[Any]) -> Any:
     found, each = find(function), _Each()
+    call, append = found.for_each(items), each.values.append
     for item in items:
         try:
-            args, _ = found.restored([item], {})
-            value = await found.call(*args)
+            append(await call(item))
         except Exception as error:
             each.failed(error)
-        else:
-            each.values.append(value)
     return each.outcome()
 
 

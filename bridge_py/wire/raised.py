@@ -6,7 +6,10 @@ that is written in Python. Where that does not do, the exception stays a `ToolEr
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Mapping
+from types import MemberDescriptorType, ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +25,14 @@ _MOST_LINKS: Final = 16  # causes and members of groups, one below the other
 _OUR_PACKAGES: Final = ("bridge_py", "snakepit_trio")
 # A coroutine cannot raise these.
 _NEVER: Final = (StopIteration, StopAsyncIteration)
+# Attributes of builtin exceptions that their arguments do not have. The `obj` of an AttributeError can be anything.
+_NAMED: Final[dict[type, tuple[str, ...]]] = {
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+# Nothing in an exception's dict may hide these.
+_OWN: Final = frozenset({*dir(BaseExceptionGroup), "__notes__"})
 
 
 class Raised(msgspec.Struct, omit_defaults=True):
@@ -98,12 +109,18 @@ def _made_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(error, BaseExceptionGroup):
         args = args[:1]
     state = {name: value for name, value in vars(error).items() if name != "__notes__"}
-    return tuple(args), state | {name: getattr(error, name) for name in _further(error)}
+    for name, member in _members(type(error)).items():
+        with contextlib.suppress(AttributeError):  # a slot that is not set
+            state[name] = member.__get__(error)
+    return tuple(args), state
 
 
-def _further(error: BaseException) -> tuple[str, ...]:
+def _members(kind: type) -> dict[str, MemberDescriptorType]:
     """The attributes of an exception that are neither its arguments nor in its dict."""
-    return ("name", "path") if isinstance(error, ImportError) else ()
+    known = [(base, _NAMED[base]) for base in kind.__mro__ if base in _NAMED]
+    slots = [(base, tuple(vars(base))) for base in _written_in_python(kind)]
+    found = {name: vars(base)[name] for base, names in [*known, *slots] for name in names}
+    return {name: member for name, member in found.items() if isinstance(member, MemberDescriptorType)}
 
 
 def _encode(value: Any) -> bytes:
@@ -123,26 +140,37 @@ def rebuild(description: bytes) -> Exception | None:
         found = _rebuild(msgspec.msgpack.decode(description, type=Raised))
     except Exception:
         return None
-    return found if isinstance(found, Exception) and not isinstance(found, _NEVER) else None
+    kind = type(found)  # `isinstance` would ask the exception for its class
+    return found if issubclass(kind, Exception) and not issubclass(kind, _NEVER) else None  # type: ignore[return-value]
 
 
 def _rebuild(raised: Raised) -> BaseException:
     kind: Any = _loaded(raised)
-    args = _decode(raised.args, ())
+    args: Any = _decode(raised.args, ())
     if issubclass(kind, BaseExceptionGroup):
         args = (*args, [_rebuild(member) for member in raised.members])
     error: BaseException = kind.__new__(kind, *args)
     made_by = next(base for base in kind.__mro__ if "__init__" in vars(base) and base not in _written_in_python(kind))
     made_by.__init__(error, *args)
-    state = _decode(raised.state, {})
-    for name in _further(error):
-        setattr(error, name, state.pop(name, None))
-    vars(error).update(state)
-    for note in raised.notes:
-        error.add_note(readable(note))
-    error.__cause__, error.__context__ = _linked_again(raised.cause), _linked_again(raised.context)
-    error.__suppress_context__ = raised.suppresses
+    _set_state(error, _decode(raised.state, {}), list(map(readable, raised.notes)))
+    link(error, "__cause__", _linked_again(raised.cause))
+    link(error, "__context__", _linked_again(raised.context))
+    link(error, "__suppress_context__", raised.suppresses)
     return error
+
+
+def _set_state(error: BaseException, state: dict[str, Any], notes: list[str]) -> None:
+    if any(type(name) is not str or name in _OWN for name in state):
+        raise DecodeError("it would hide what belongs to every exception")
+    for name, member in _members(type(error)).items():
+        if name in state:
+            member.__set__(error, state.pop(name))
+    object.__getattribute__(error, "__dict__").update(state | ({"__notes__": notes} if notes else {}))
+
+
+def link(error: BaseException, name: str, value: object) -> None:
+    """Set `__cause__` or its like, also where the class of the exception lets nobody set attributes."""
+    object.__setattr__(error, name, value)
 
 
 def _linked_again(raised: Raised | None) -> BaseException | None:
@@ -160,14 +188,21 @@ def _loaded(raised: Raised) -> type[BaseException]:
     """The class of an exception, if this process has it."""
     found: Any = _module(raised.module)
     for part in raised.name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        found = _names_in(found).get(part)
+    if not (issubclass(type(found), type) and issubclass(found, BaseException)):
         raise DecodeError(f"there is no exception {raised.module}.{raised.name}")
     if found.__module__.partition(".")[0] in _OUR_PACKAGES:
         raise DecodeError("it would look like an error of the pool itself")
     if any("__new__" in vars(base) for base in _written_in_python(found)):
         raise DecodeError("its class makes its objects in a way of its own")
-    return found
+    return found  # type: ignore[no-any-return]
+
+
+def _names_in(place: Any) -> Mapping[str, Any]:
+    """What a module or a class has. Asking it for an attribute could run code: some modules import others then."""
+    if issubclass(type(place), type):
+        return type.__dict__["__dict__"].__get__(place)  # type: ignore[no-any-return]
+    return object.__getattribute__(place, "__dict__") if issubclass(type(place), ModuleType) else {}
 
 
 def _module(name: str) -> Any:

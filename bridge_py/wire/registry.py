@@ -310,8 +310,20 @@ def fields_of(kind: type) -> list[tuple[str, str]] | None:
         return list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     if dataclasses.is_dataclass(kind):
         return [(field.name, field.name) for field in dataclasses.fields(kind)]
+    if is_model(kind):
+        return [(name, name) for name in kind.model_fields]  # type: ignore[attr-defined]
     attributes = getattr(kind, "__attrs_attrs__", None)
     return None if attributes is None else [(field.name, field.name) for field in attributes]
+
+
+def is_model(kind: type) -> bool:
+    """Whether a class derives from pydantic's BaseModel, which may not be installed."""
+    return hasattr(kind, "__pydantic_root_model__")
+
+
+def _further_of(model: Any) -> dict[str, Any]:
+    """What a pydantic model has beside its fields: extra values, and private attributes."""
+    return {**(model.__pydantic_extra__ or {}), **(model.__pydantic_private__ or {})}
 
 
 def _encode_enum(encoder: Encoder, value: enum.Enum) -> Any:
@@ -326,10 +338,11 @@ def _object_encoder(kind: type, fields: list[tuple[str, str]]) -> Encode:
     config = getattr(kind, "__struct_config__", None)
     tag = {} if config is None or config.tag is None else {config.tag_field: config.tag}
     is_array = config is not None and config.array_like
+    further: Callable[[Any], dict[str, Any]] = _further_of if is_model(kind) else lambda _value: {}
 
     def encode(encoder: Encoder, value: Any) -> Any:
         found = {name: _attribute(value, attribute) for name, attribute in fields}
-        found = tag | {name: item for name, item in found.items() if item is not msgspec.UNSET}
+        found = tag | {name: item for name, item in found.items() if item is not msgspec.UNSET} | further(value)
         content = encoder.prepare(list(found.values()) if is_array else found)
         return encoder.wrap(_MARKED, (kind.__qualname__, None, content))
 

@@ -15,7 +15,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
 from bridge_py.wire.errors import DecodeError, InvalidArguments, ToolError, UsageError, error_of
 from bridge_py.wire.frames import Frame
-from bridge_py.wire.raised import rebuild
+from bridge_py.wire.raised import link, rebuild
 from snakepit_trio._config.targets import target_of
 
 _MARK: Final = "__snakepit_tool__"
@@ -51,7 +51,12 @@ class Function(NamedTuple):
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The arguments of the worker's tool. Raises `InvalidArguments` if a tool does not take them."""
         if self.signature is None:
-            return Exact({"function": self.name, "args": list(args), "kwargs": dict(kwargs)})
+            given: dict[str, Any] = {"function": self.name}
+            if args:
+                given["args"] = list(args)
+            if kwargs:
+                given["kwargs"] = dict(kwargs)
+            return Exact(given)
         try:
             bound = self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
@@ -144,5 +149,5 @@ def as_raised(error: Exception) -> Exception:
     if not isinstance(error, ToolError) or not error._raised or (own := rebuild(error._raised)) is None:
         return error
     error.__cause__ = own.__cause__
-    own.__cause__ = error
+    link(own, "__cause__", error)
     return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import (
@@ -134,16 +135,16 @@ class Results(AsyncIterator[R], Generic[T, R]):
     async def _draw(self) -> tuple[list[T], Exception | None]:
         """Draw the items of a call; the error says why there are no more, if there are not."""
         items: list[T] = []
-        while len(items) < self._chunksize:
+        try:
             if isinstance(self._source, AsyncIterator):
-                item = await outcome.acapture(anext, self._source)
+                while len(items) < self._chunksize:
+                    items.append(await anext(self._source))
             else:
-                item = outcome.capture(next, self._source)
-            if isinstance(item, outcome.Error):
-                if not isinstance(item.error, Exception):
-                    raise item.error
-                return items, item.error
-            items.append(item.value)
+                items.extend(itertools.islice(self._source, self._chunksize))
+                if len(items) < self._chunksize:
+                    raise StopIteration
+        except Exception as error:
+            return items, error
         return items, None
 
     async def _run(self, number: int, call: Callable[[Sequence[T]], Awaitable[Done[T]]], items: Sequence[T]) -> None:

@@ -67,8 +67,19 @@ def _names(function: Any) -> list[tuple[str, str]]:
         return []
     owner = getattr(function, "__objclass__", None) or getattr(function, "__self__", None)
     modules = [getattr(each, "__module__", None) for each in (function, owner)]
+    if inspect.ismethod(function):
+        return _names_of_method(function)
     # Some functions in C, such as numpy's, do not tell their module.
     return [(module, name) for module in [*modules, "builtins", *_with(name)] if module in sys.modules]
+
+
+def _names_of_method(method: Any) -> list[tuple[str, str]]:
+    """A method of a class is found there; one of an object only if its module has it by itself, as random.randint."""
+    owner, module = method.__self__, method.__module__
+    if isinstance(owner, type) and owner.__module__ in sys.modules:
+        return [(owner.__module__, f"{owner.__qualname__}.{method.__name__}")]
+    loaded = vars(sys.modules[module]) if module in sys.modules else {}
+    return [(module, name) for name, value in list(loaded.items()) if _same(value, method)]
 
 
 def _with(name: str) -> list[str]:

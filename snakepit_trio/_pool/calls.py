@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Concatenate, Final, Unpack, overload
 
 import attrs
 
@@ -22,7 +22,7 @@ from snakepit_trio._calls.call import (
     session_id_of,
 )
 from snakepit_trio._calls.functions import Function, function_of, read
-from snakepit_trio._calls.mapping import Done, Progress, Results
+from snakepit_trio._calls.mapping import Done, Results
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
@@ -30,10 +30,7 @@ from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.validation import check_whole, refuse
 from snakepit_trio.state.view import SessionView
 
-from .function_calls import FunctionCalls
-
-T = TypeVar("T")
-R = TypeVar("R")
+from .function_calls import A, Block, FunctionCalls, R, RetryOptions, TimeOption
 
 
 @attrs.frozen
@@ -87,11 +84,61 @@ class Calls(FunctionCalls):
         defaults = self._defaults
         return await self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
 
-    def _iterate(self, function: Function, arguments: Any) -> AbstractAsyncContextManager[Chunks[Any]]:
+    def _iterate(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         return self._runner.iterate(function, arguments, self._defaults.timeout, self._defaults.session)
 
     # Tools, by name.
 
+    @overload
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        returns: type[R],
+        session: SessionView | str | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> R: ...
+    @overload
+    async def execute(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        returns: Any = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> Any: ...
+    @overload
+    async def execute(
+        self,
+        name: Callable[Concatenate[A, ...], Coroutine[Any, Any, R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> R: ...
+    @overload
+    async def execute(
+        self,
+        name: Callable[Concatenate[A, ...], R],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> R: ...
+    @overload
+    async def execute(
+        self,
+        name: Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        returns: Any,
+        session: SessionView | str | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> Any: ...
     async def execute(
         self,
         name: str | Callable[..., Any],
@@ -131,6 +178,56 @@ class Calls(FunctionCalls):
             retries = defaults.retries if retries is None else retries
         return await self._runner.execute(name, args, timeout, session, retries, None, reader)
 
+    @overload
+    def stream(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        returns: type[R],
+        session: SessionView | str | None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        args: Arguments | None = None,
+        *,
+        returns: Any = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[Any]]: ...
+    @overload
+    def stream(
+        self,
+        name: Callable[Concatenate[A, ...], AsyncIterable[R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self,
+        name: Callable[Concatenate[A, ...], Iterable[R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        session: SessionView | str | None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self,
+        name: Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        returns: Any,
+        session: SessionView | str | None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[Any]]: ...
     def stream(
         self,
         name: str | Callable[..., Any],
@@ -139,7 +236,7 @@ class Calls(FunctionCalls):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         returns: Any = None,
-    ) -> AbstractAsyncContextManager[Chunks[Any]]:
+    ) -> Block[Chunks[Any]]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
         `name` and `returns`, the hint of a chunk, are as for `execute`. `timeout` is too, but 300 if neither the tool
@@ -187,101 +284,19 @@ class Calls(FunctionCalls):
 
     # Many calls.
 
-    @overload
-    def map(
-        self,
-        function: str,
-        items: Iterable[Arguments] | AsyncIterable[Arguments],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: Literal[False] = False,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Results[Arguments, Any]]: ...
-    @overload
-    def map(
-        self,
-        function: Callable[[T], Coroutine[Any, Any, R]],
-        items: Iterable[T] | AsyncIterable[T],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: Literal[False] = False,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Results[T, R]]: ...
-    @overload
-    def map(
-        self,
-        function: Callable[[T], R],
-        items: Iterable[T] | AsyncIterable[T],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: Literal[False] = False,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Results[T, R]]: ...
-    @overload
-    def map(
-        self,
-        function: str | Callable[[T], Any],
-        items: Iterable[T] | AsyncIterable[T],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: bool,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
-    ) -> AbstractAsyncContextManager[Results[T, Any]]: ...
     @asynccontextmanager
-    async def map(
-        self,
-        function: str | Callable[[Any], Any],
-        items: Iterable[Any] | AsyncIterable[Any],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: bool = False,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-        session: SessionView | str | None = None,
+    async def _map(
+        self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]
     ) -> AsyncIterator[Results[Any, Any]]:
-        """Run a function, or a tool, for each of many items: `async with pool.map(f, items) as results`, then iterate.
-
-        `function` is as for `run`, and is called with the item; a tool that is given by its name is called with the
-        item as its arguments. `items` may be an async iterable. The pool draws from it only as fast as results are
-        taken: at most `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results
-        come in the order of the items, or as they are ready with `ordered=False`. A failed call raises where its result
-        would have come, what `run` or `execute` would raise. With `pairs` nothing is raised: each result is a pair of
-        the item and an `outcome.Value` or `outcome.Error`. Leaving the block stops the calls that are still under way.
-
-        With `chunksize`, a call runs a function for that many items, one after the other. It is for small items:
-        `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.
-        `on_progress` is called with the number of items that are done, and the number of all, None if that is not
-        known. What it raises comes out of the block.
-        """
+        limit, chunksize, on_progress = options["limit"], options["chunksize"], options["on_progress"]
         check_whole("limit", limit, 1, or_none="twice the pool's capacity")
         check_whole("chunksize", chunksize, 1)
         if on_progress is not None and not callable(on_progress):
             raise refuse("on_progress", on_progress, "give a function that takes two numbers")
-        calls = self.options(timeout=timeout, session=session, retries=retries)
-        results: Results[Any, Any] = Results(items, limit or self._usual_limit, ordered, chunksize, pairs, on_progress)
+        calls = self.options(timeout=options["timeout"], session=options["session"], retries=options["retries"])
+        results: Results[Any, Any] = Results(
+            items, limit or self._usual_limit, options["ordered"], chunksize, pairs, on_progress
+        )
         async with background_nursery() as nursery:
             nursery.start_soon(results.feed, calls._mapped(function, chunksize))
             yield results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -13,6 +13,7 @@ import trio
 from bridge_py.wire.errors import SessionError
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
 from snakepit_trio._calls.functions import Function
+from snakepit_trio._calls.mapping import Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
@@ -122,6 +123,13 @@ class Context(SessionView, FunctionCalls):
     async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
         async with self._in_pool() as session, session._iterate(function, arguments) as chunks:
             yield chunks
+
+    @asynccontextmanager
+    async def _map(
+        self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]
+    ) -> AsyncIterator[Results[Any, Any]]:
+        async with self._in_pool() as session, session._map(function, items, pairs, options) as results:
+            yield results
 
     async def to_bridged(self) -> None:
         """Move the state into the pool, if it is not there. Opens the pool if there is none."""

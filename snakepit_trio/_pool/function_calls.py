@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+import outcome
 
 from bridge_py import BaseAdapter
+from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.functions import Function, function_of
+from snakepit_trio._calls.mapping import Progress, Results
 from snakepit_trio._calls.streams import Chunks
+from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._config.targets import unwrapped
+from snakepit_trio.state.view import SessionView
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=BaseAdapter)
 R = TypeVar("R")
+T = TypeVar("T")
+Items = Iterable[T] | AsyncIterable[T]
+Block = AbstractAsyncContextManager[T]
+Pair = tuple[T, outcome.Maybe[R]]
+
+
+class TimeOption(TypedDict, total=False):
+    """What each call takes."""
+
+    timeout: Timeout
+
+
+class RetryOptions(TimeOption, total=False):
+    """What each call takes that does not stream."""
+
+    retries: int | RetryPolicy | None
+
+
+class MapOptions(RetryOptions, total=False):
+    """What `map` takes beside `pairs`."""
+
+    session: SessionView | str | None
+    limit: int | None
+    ordered: bool
+    chunksize: int
+    on_progress: Progress | None
 
 
 class FunctionCalls(ABC):
-    """Runs functions in workers."""
+    """Runs functions in workers, once or for each of many items."""
 
     @abstractmethod
     async def _run(self, function: Function, arguments: Any) -> Any: ...
 
     @abstractmethod
     def _iterate(self, function: Function, arguments: Any) -> AbstractAsyncContextManager[Chunks[Any]]: ...
+
+    @abstractmethod
+    def _map(self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]) -> Block[Results[Any, Any]]: ...
 
     @overload
     async def run(
@@ -82,6 +117,120 @@ class FunctionCalls(ABC):
         """
         found, arguments = _read(function, args, kwargs, streams=True)
         return self._iterate(found, arguments)
+
+    @overload
+    def map(
+        self, function: str, items: Items[Arguments], *, pairs: Literal[False] = False, **options: Unpack[MapOptions]
+    ) -> Block[Results[Arguments, Any]]: ...
+    @overload
+    def map(
+        self, function: str, items: Items[Arguments], *, pairs: Literal[True], **options: Unpack[MapOptions]
+    ) -> Block[Results[Arguments, Pair[Arguments, Any]]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[A, T], Coroutine[Any, Any, R]],
+        items: Items[T],
+        *,
+        pairs: Literal[False] = False,
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, R]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[A, T], Coroutine[Any, Any, R]],
+        items: Items[T],
+        *,
+        pairs: Literal[True],
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, Pair[T, R]]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[A, T], R],
+        items: Items[T],
+        *,
+        pairs: Literal[False] = False,
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, R]]: ...
+    @overload
+    def map(
+        self, function: Callable[[A, T], R], items: Items[T], *, pairs: Literal[True], **options: Unpack[MapOptions]
+    ) -> Block[Results[T, Pair[T, R]]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], Coroutine[Any, Any, R]],
+        items: Items[T],
+        *,
+        pairs: Literal[False] = False,
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, R]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], Coroutine[Any, Any, R]],
+        items: Items[T],
+        *,
+        pairs: Literal[True],
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, Pair[T, R]]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Items[T],
+        *,
+        pairs: Literal[False] = False,
+        **options: Unpack[MapOptions],
+    ) -> Block[Results[T, R]]: ...
+    @overload
+    def map(
+        self, function: Callable[[T], R], items: Items[T], *, pairs: Literal[True], **options: Unpack[MapOptions]
+    ) -> Block[Results[T, Pair[T, R]]]: ...
+    @overload
+    def map(
+        self, function: str | Callable[[T], Any], items: Items[T], *, pairs: bool, **options: Unpack[MapOptions]
+    ) -> Block[Results[T, Any]]: ...
+    def map(
+        self,
+        function: str | Callable[..., Any],
+        items: Items[Any],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        pairs: bool = False,
+        chunksize: int = 1,
+        retries: int | RetryPolicy | None = None,
+        on_progress: Progress | None = None,
+        timeout: Timeout = DEFAULT,
+        session: SessionView | str | None = None,
+    ) -> Block[Results[Any, Any]]:
+        """Run a function, or a tool, for each of many items: `async with pool.map(f, items) as results`, then iterate.
+
+        `function` is as for `run`, and is called with the item; a tool that is given by its name is called with the
+        item as its arguments. `items` may be an async iterable. The pool draws from it only as fast as results are
+        taken: at most `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results
+        come in the order of the items, or as they are ready with `ordered=False`. A failed call raises where its result
+        would have come, what `run` or `execute` would raise. With `pairs` nothing is raised: each result is a pair of
+        the item and an `outcome.Value` or `outcome.Error`. Leaving the block stops the calls that are still under way.
+
+        With `chunksize`, a call runs a function for that many items, one after the other. It is for small items:
+        `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.
+        `on_progress` is called with the number of items that are done, and the number of all, None if that is not
+        known. What it raises comes out of the block. `session` is for calls of a pool: a session and a context have
+        their own, and raise `UsageError`.
+        """
+        options = {
+            "limit": limit,
+            "ordered": ordered,
+            "chunksize": chunksize,
+            "retries": retries,
+            "on_progress": on_progress,
+            "timeout": timeout,
+            "session": session,
+        }
+        return self._map(function, items, pairs, options)
 
 
 def _read(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, streams: bool) -> tuple[Function, Any]:

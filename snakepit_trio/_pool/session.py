@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Concatenate, Protocol, TypeVar, Unpack, get_args, overload
 
 import trio
 
@@ -13,7 +13,7 @@ from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.functions import Function
-from snakepit_trio._calls.mapping import Progress, Results
+from snakepit_trio._calls.mapping import Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry
@@ -22,9 +22,8 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import FunctionCalls
+from .function_calls import A, Block, FunctionCalls, R, RetryOptions, TimeOption
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,6 +49,36 @@ class SessionHandle(SessionView, FunctionCalls):
         self._pool = pool
         self._calls = pool.options(session=session_id)
 
+    @overload
+    async def execute(
+        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[RetryOptions]
+    ) -> R: ...
+    @overload
+    async def execute(
+        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[RetryOptions]
+    ) -> Any: ...
+    @overload
+    async def execute(
+        self,
+        name: Callable[Concatenate[A, ...], Coroutine[Any, Any, R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        **options: Unpack[RetryOptions],
+    ) -> R: ...
+    @overload
+    async def execute(
+        self,
+        name: Callable[Concatenate[A, ...], R],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        **options: Unpack[RetryOptions],
+    ) -> R: ...
+    @overload
+    async def execute(
+        self, name: Callable[..., Any], args: Arguments | None = None, *, returns: Any, **options: Unpack[RetryOptions]
+    ) -> Any: ...
     async def execute(
         self,
         name: str | Callable[..., Any],
@@ -63,6 +92,36 @@ class SessionHandle(SessionView, FunctionCalls):
         args = await self._ask_first(name, args)
         return await self._calls.execute(name, args, timeout=timeout, retries=retries, returns=returns)
 
+    @overload
+    def stream(
+        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[TimeOption]
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[TimeOption]
+    ) -> Block[Chunks[Any]]: ...
+    @overload
+    def stream(
+        self,
+        name: Callable[Concatenate[A, ...], AsyncIterable[R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self,
+        name: Callable[Concatenate[A, ...], Iterable[R]],
+        args: Arguments | None = None,
+        *,
+        returns: None = None,
+        **options: Unpack[TimeOption],
+    ) -> Block[Chunks[R]]: ...
+    @overload
+    def stream(
+        self, name: Callable[..., Any], args: Arguments | None = None, *, returns: Any, **options: Unpack[TimeOption]
+    ) -> Block[Chunks[Any]]: ...
     @asynccontextmanager
     async def stream(
         self,
@@ -90,32 +149,15 @@ class SessionHandle(SessionView, FunctionCalls):
         await self._calls.execute_stream(name, args, callback, timeout=timeout)
 
     @asynccontextmanager
-    async def map(
-        self,
-        function: str | Callable[[T], Any],
-        items: Iterable[T] | AsyncIterable[T],
-        *,
-        limit: int | None = None,
-        ordered: bool = True,
-        pairs: bool = False,
-        chunksize: int = 1,
-        retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
-        timeout: Timeout = DEFAULT,
-    ) -> AsyncIterator[Results[T, Any]]:
-        """Run a function, or a tool, in this session for each of many items, as `Pool.map` does."""
+    async def _map(
+        self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]
+    ) -> AsyncIterator[Results[Any, Any]]:
+        if options["session"] is not None:
+            raise UsageError(
+                f"session={options['session']!r:.100}: these calls are in session {self.id!r}; leave it out"
+            )
         await self.info()
-        async with self._calls.map(
-            function,
-            items,
-            limit=limit,
-            ordered=ordered,
-            pairs=pairs,
-            chunksize=chunksize,
-            retries=retries,
-            on_progress=on_progress,
-            timeout=timeout,
-        ) as results:
+        async with self._calls._map(function, items, pairs, options) as results:
             yield results
 
     async def _run(self, function: Function, arguments: Any) -> Any:

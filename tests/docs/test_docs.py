@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -168,9 +170,22 @@ def test_the_attacks_are_named_where_the_parts_are() -> None:
     assert there - named == {"test_supply_chain", "test_text_that_misleads"}
 
 
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
 def test_the_readme_shows_code_that_is_in_an_example() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    _, block = blocks_of("README.md")
     compile(block, "README.md", "exec")
     names = re.findall(r"pool\.(\w+)\(", block)
     assert names
     assert all(hasattr(snakepit.Pool, name) for name in names)
+
+
+async def test_the_readme_opens_with_three_lines_that_run(capsys: pytest.CaptureFixture[str]) -> None:
+    first, _ = blocks_of("README.md")
+    assert len(first.splitlines()) == 3
+    names = {"snakepit": snakepit, "math": math, "textwrap": textwrap}
+    exec("async def main():\n" + textwrap.indent(first, "    "), names)
+    await names["main"]()  # type: ignore[operator]
+    assert capsys.readouterr().out == f"{math.comb(60, 30)}\nwhen a [...]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import random
 import subprocess
 import sys
 from fractions import Fraction
@@ -42,6 +43,7 @@ async def test_functions_are_run_by_themselves(pool: snakepit.Pool) -> None:
     assert await pool.run(divmod, 7, 2) == (3, 1)
     assert await pool.run(str.upper, "abc") == "ABC"
     assert await pool.run(dict.fromkeys, ["a"], 1) == {"a": 1}
+    assert await pool.run(random.randint, 5, 5) == 5  # a method of an object that its module has
     assert await pool.run(Fraction, 1, 3) == Fraction(1, 3)
     assert (await pool.run(np.add, np.ones(3), 1)).tolist() == [2, 2, 2]
     assert await pool.run(functools.partial(f.same, 1, a=2), 3, b=4) == ((1, 3), {"a": 2, "b": 4})
@@ -124,7 +126,7 @@ async def test_a_caller_of_tools_cannot_run_functions(pool: snakepit.Pool) -> No
         async with pool.stream("snakepit:iterate", {"function": "builtins:range", "args": [3], "kwargs": {}}):
             pass
     with pytest.raises(snakepit.UsageError, match="is a function, and no tool: call it with run"):
-        await pool.execute(f.add, {"a": 1})
+        await pool.execute(f.add, {"a": 1})  # type: ignore[arg-type, type-var]
 
 
 # What functions raise.
@@ -327,6 +329,16 @@ async def test_a_context_runs_functions_in_a_pool_of_its_own() -> None:
         assert await context.run(os.getpid) != os.getpid()
         async with context.iterate(f.points, 1) as points:
             assert [point async for point in points] == [Point(0)]
+
+
+async def test_sessions_and_contexts_map_in_their_own_session(pool: snakepit.Pool) -> None:
+    async with pool.session() as session, snakepit.Context(pool) as context:
+        for calls in (session, context):
+            async with calls.map(f.add, [1, 2], chunksize=2) as results:
+                assert [result async for result in results] == [2, 3]
+            with pytest.raises(snakepit.UsageError, match="session='other': these calls are in session"):
+                async with calls.map(f.add, [1], session="other"):
+                    pass
 
 
 @pytest.mark.parametrize("memory", [False, True])

@@ -371,7 +371,7 @@ async def test_map_draws_only_what_it_may_hold(ordered: bool) -> None:
             yield {"a": drawn}
 
     async with snakepit.open_pool(TOOLS) as pool:
-        async with pool.map("add", numbers(), limit=5, ordered=ordered) as results:  # type: ignore[arg-type]
+        async with pool.map("add", numbers(), limit=5, ordered=ordered) as results:  # type: ignore[call-overload]
             for taken in range(20):
                 await anext(results)
                 await trio.testing.wait_all_tasks_blocked(0.001)
@@ -393,7 +393,7 @@ async def test_a_failure_in_a_map_is_raised_in_its_place() -> None:
                     seen.append(result)  # noqa: PERF401 - what comes before the error is tested
         assert seen == [2]
         with pytest.raises(Mine):
-            async with pool.map("add", sick(), ordered=True) as results:  # type: ignore[arg-type]
+            async with pool.map("add", sick(), ordered=True) as results:  # type: ignore[call-overload]
                 async for result in results:
                     seen.append(result)  # noqa: PERF401 - as above
         assert seen == [2, 2, 3]

@@ -15,8 +15,9 @@ import msgspec
 
 from bridge_py.wire import codec
 from bridge_py.wire.keys import check_hashes
-from bridge_py.wire.registry import Marked
+from bridge_py.wire.registry import Marked, is_model
 
+from . import models
 from .own import (
     Unenforceable,
     check_known,
@@ -112,6 +113,7 @@ def has_fields(kind: type) -> bool:
         dataclasses.is_dataclass(kind)
         or hasattr(kind, "__attrs_attrs__")
         or issubclass(kind, msgspec.Struct)
+        or is_model(kind)
         or typing.is_typeddict(kind)
         or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
     )
@@ -119,6 +121,8 @@ def has_fields(kind: type) -> bool:
 
 def converter_of(kind: Any, args: tuple[Any, ...], of: Of) -> Callable[[Any], Any]:
     """Make the function that makes objects of a class from their fields. Raises `Unenforceable`."""
+    if is_model(kind):
+        return models.converter_of(kind, of, _of_subclass)
     known = variables_of(kind, args)
     fields = [field._replace(hint=of(substitute(field.hint, known))) for field in fields_of(kind)]
     for field in fields:
@@ -156,6 +160,9 @@ def _of_subclass(kind: type, value: Marked, of: Of) -> Any:
 
 def fields_of(kind: Any) -> list[Field]:
     """List the fields of a class. Raises `Unenforceable`."""
+    if is_model(kind):
+        fields = kind.model_fields.items()
+        return [Field(name, name, each.alias or name, each.annotation, each.is_required()) for name, each in fields]
     try:
         # If annotations are strings, Python 3.12 does not find a class's own type parameters.
         own_names = {each.__name__: each for each in getattr(kind, "__type_params__", ())}
