@@ -147,7 +147,7 @@ async def open_guest_loop() -> AsyncIterator[GuestLoop]:
     loop = GuestLoop()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(loop.serve)
+            nursery.start_soon(loop.serve)  # noqa: ASYNC113 - the loop takes work before it is served
             try:
                 yield loop
             finally:
