@@ -116,7 +116,7 @@ class Values(Target):
         elif how == 3:
             codec.decode_marked(*parts)
         elif how < 6:
-            chance.choice(self._tools).arguments(parts[0], parts[1], None)  # type: ignore[arg-type]
+            chance.choice(self._tools).arguments(parts[0], parts[1], None)
         elif how == 6:
             self._read_any(chance.choice(self._any), chance)
         else:

@@ -130,7 +130,7 @@ def test_what_a_hint_names_arrives_as_itself(data: st.DataObject) -> None:
 
     take.__annotations__ = {"value": hint}
     packed = codec.encode({"value": value})
-    found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]  # type: ignore[arg-type]
+    found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]
     # In a union a tuple, which is sent as a list, may fit a list first.
     assert same(value, found) or ("tuple" in str(hint) and same(form(value), form(found)))
 
@@ -143,7 +143,7 @@ def test_what_does_not_fit_a_hint_is_refused(hint: Any, value: Any) -> None:
     take.__annotations__ = {"value": hint}
     try:
         packed = codec.encode({"value": value})
-        found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]  # type: ignore[arg-type]
+        found = Tool(take, "take").arguments(packed.body, b"".join(packed.buffers), None)["value"]
     except (EncodeError, InvalidArguments):
         return
     assert isinstance(found, hint)

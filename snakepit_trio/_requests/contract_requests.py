@@ -157,7 +157,7 @@ class ContractRequests:
     def drop(self, encoded: Any) -> None:
         """Let go of an encoded value that will not be sent."""
 
-    def has_credit(self, _frame: Frame) -> bool:
+    def has_credit(self, frame: Frame) -> bool:  # noqa: ARG002 - the name of the protocol
         """Return True: these workers ask for no streams."""
         return True
 

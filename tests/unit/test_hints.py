@@ -55,7 +55,7 @@ def _tool(hint: Any, default: Any = dataclasses.MISSING) -> Tool:
 
 def _bound(tool: Tool, **arguments: Any) -> Any:
     encoded = codec.encode(arguments)
-    return tool.arguments(encoded.body, b"".join(encoded.buffers), None)  # type: ignore[arg-type]
+    return tool.arguments(encoded.body, b"".join(encoded.buffers), None)
 
 
 def _taken(hint: Any, value: Any) -> Any:
