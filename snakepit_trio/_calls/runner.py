@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from bridge_py.buffers.buffer_sets import encode_value
+from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire import codec
 from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, ToolError, UsageError
 from bridge_py.wire.frames import Frame
@@ -38,7 +39,7 @@ from .call import (
     session_id_of,
 )
 from .dispatcher import Dispatcher
-from .functions import Function, as_raised
+from .functions import Function
 from .shared_copies import SharedCopies
 from .streams import Chunks
 
@@ -78,6 +79,8 @@ class CallRunner:
     ) -> None:
         self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
+        #: How the values of functions' calls are sent and read.
+        self.values = OF_HOST if config.pickle else PLAIN
         self._config = config
         self._sizes = config.sizes
         self._adapter = config.adapter
@@ -138,7 +141,7 @@ class CallRunner:
         finally:
             self._unload(call)
         if failure is not None:
-            raise as_raised(failure)  # out here, so that its context is its own
+            raise function.as_raised(failure)  # out here, so that its context is its own
         assert call.final is not None
         response = self._decode(call, call.final, function.read)
         has_say = self._has_say and function.signature is not None
@@ -170,7 +173,7 @@ class CallRunner:
         """Run a generator function for the time of the block."""
         call = self._new_call_of(function, args, timeout, session, self._config.stream_window)
         decode = partial(self._decode, reader=function.read)
-        async with self._streaming(call, decode, as_raised) as chunks:
+        async with self._streaming(call, decode, function.as_raised) as chunks:
             yield chunks
 
     @asynccontextmanager
@@ -237,7 +240,7 @@ class CallRunner:
         session_id = session_id_of(session, function.name) or ""
         budget = seconds_of(None if isinstance(timeout, Default) else timeout, function.name)
         call = self._encoded(function.name, args, function.name, session_id, budget, credit)
-        call.tool = function.tool
+        call.tool = function.called
         return call
 
     def _check_place(self) -> None:

@@ -12,7 +12,6 @@ import trio
 
 from bridge_py.wire.errors import SessionError
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
-from snakepit_trio._calls.functions import Function
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
@@ -22,7 +21,7 @@ from snakepit_trio.state.store import MemoryStore, SessionStore
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Hub
 
-from .function_calls import FunctionCalls
+from .function_calls import FunctionCall, FunctionCalls
 from .pool import Pool, open_pool
 from .session import SessionHandle
 
@@ -114,13 +113,13 @@ class Context(SessionView, FunctionCalls):
         async with self._in_pool() as session, session.stream(name, args, timeout=timeout, returns=returns) as chunks:
             yield chunks
 
-    async def _run(self, function: Function, arguments: Any) -> Any:
+    async def _run(self, call: FunctionCall) -> Any:
         async with self._in_pool() as session:
-            return await session._run(function, arguments)
+            return await session._run(call)
 
     @asynccontextmanager
-    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
-        async with self._in_pool() as session, session._iterate(function, arguments) as chunks:
+    async def _iterate(self, call: FunctionCall) -> AsyncIterator[Chunks[Any]]:
+        async with self._in_pool() as session, session._iterate(call) as chunks:
             yield chunks
 
     async def to_bridged(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar, get_args
 
 import trio
@@ -22,7 +22,7 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import FunctionCalls
+from .function_calls import FunctionCall, FunctionCalls
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,20 +118,24 @@ class SessionHandle(SessionView, FunctionCalls):
         ) as results:
             yield results
 
-    async def _run(self, function: Function, arguments: Any) -> Any:
+    async def _run(self, call: FunctionCall) -> Any:
+        function, arguments = self._calls.read(call)
         arguments = await self._ask_first(function.name, arguments)
-        return await self._calls._run(function, arguments)
+        return await self._calls.run_read(function, arguments)
+
+    def _iterate(self, call: FunctionCall) -> AbstractAsyncContextManager[Chunks[Any]]:
+        return self._iterate_read(*self._calls.read(call))
 
     @asynccontextmanager
-    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
+    async def _iterate_read(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
         arguments = await self._ask_first(function.name, arguments)
-        async with self._calls._iterate(function, arguments) as chunks:
+        async with self._calls.iterate_read(function, arguments) as chunks:
             yield chunks
 
     async def _ask_first(self, name: object, args: Any) -> Any:
         """Raise if the session is gone. Returns the arguments as they were before this check, which may take time."""
         if self._may_wait:
-            args = Exact(own(args.value, str(name))) if isinstance(args, Exact) else own(args, f"{name}: args")
+            args = args.settled(str(name), own) if isinstance(args, Exact) else own(args, f"{name}: args")
         await self.info()
         return args
 
