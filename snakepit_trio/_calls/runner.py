@@ -21,7 +21,7 @@ from bridge_py.wire.frames import Frame
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.ownership import OneRun
+from snakepit_trio._util.ownership import OneRun, no_trio
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
@@ -244,7 +244,10 @@ class CallRunner:
         return call
 
     def _check_place(self) -> None:
-        is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        try:
+            is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        except RuntimeError:
+            raise no_trio() from None
         if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
             self._run.refuse()
 

@@ -15,6 +15,7 @@ from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_sessio
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import MemoryStore, SessionStore
@@ -71,6 +72,7 @@ class Context(SessionView, FunctionCalls):
         self._running = 0
 
     async def __aenter__(self) -> Self:
+        require_trio()
         await self._local.create_session(self.id, ttl=None)
         self._nursery = await self._stack.enter_async_context(background_nursery())
         return self
@@ -124,6 +126,7 @@ class Context(SessionView, FunctionCalls):
 
     async def to_bridged(self) -> None:
         """Move the state into the pool, if it is not there. Opens the pool if there is none."""
+        require_trio()
         async with self._switch.moving():
             if not self.is_bridged:
                 self._pool = self._pool or await self._start_pool()
@@ -139,6 +142,7 @@ class Context(SessionView, FunctionCalls):
 
     @asynccontextmanager
     async def _in_pool(self) -> AsyncIterator[SessionHandle]:
+        require_trio()
         self._running += 1
         try:
             await self.to_bridged()

@@ -17,6 +17,7 @@ from snakepit_trio._calls.mapping import Progress, Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.checks import check_new_session
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
@@ -157,6 +158,7 @@ async def open_session(
     metadata: Mapping[str, str],
 ) -> AsyncIterator[SessionHandle]:
     """Open a session for the time of a block, and note its affinity in `affinities`."""
+    require_trio()
     if affinity is not None and affinity not in get_args(Affinity):
         raise UsageError(f"affinity={affinity!r} is unknown; give one of {', '.join(get_args(Affinity))}")
     check_new_session(session_id, ttl, metadata)
