@@ -35,6 +35,7 @@ from bridge_py.wire.registry import Refused, has_codec, parts_of
 from .targets import attribute_of, main_place, module_of
 
 _PYTHON: Final = bytes(sys.version_info[:2])  # stands before each pickle: code is not the same in other versions
+_ENOUGH: Final = 1 << 20  # bytes of a pickle that is made only to see whether it can be made
 _NOWHERE: Final = 1 << 62
 _LOOK_DOWN: Final = 32  # parts, one inside the other
 _MISSING: Final = "cloudpickle is missing in the environment of {}: pip install 'snakepit-trio[pickle]' there"
@@ -78,6 +79,15 @@ PLAIN: Final = Values()
 #: What a host reads names only classes that it has loaded already, where they are of a script.
 OF_HOST: Final = PickledValues(imports=False)
 OF_WORKER: Final = PickledValues(imports=True)
+
+
+def is_available() -> bool:
+    """Whether this process can write and read pickles."""
+    try:
+        _cloudpickle()
+    except CodecError:
+        return False
+    return True
 
 
 def advice(part: Any) -> str:
@@ -157,7 +167,7 @@ class _Unpickler(pickle.Unpickler):
         # The program that `python -m` has started has another name here than in its workers.
         main = sys.modules["__main__"]
         if module == getattr(getattr(main, "__spec__", None), "name", None):
-            return attribute_of(main, name)
+            return _found(attribute_of(main, name), module, name)
         return super().find_class(module, name)
 
 
@@ -184,7 +194,7 @@ def _pickler() -> Any:
     base: Any = _cloudpickle().Pickler
 
     class Pickler(base):  # type: ignore[misc]
-        def __init__(self, file: io.BytesIO, chains: bool) -> None:
+        def __init__(self, file: Any, chains: bool) -> None:
             super().__init__(file)
             self._chains = chains
 
@@ -275,9 +285,27 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", part) for name, part in vars(value).items())
 
 
+class _EnoughError(Exception):
+    """A pickle has so many bytes that the rest of it is not worth the time."""
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps nothing."""
+
+    _size = 0
+
+    def write(self, data: Any) -> int:
+        self._size += len(data)
+        if self._size > _ENOUGH:
+            raise _EnoughError
+        return len(data)
+
+
 def _is_picklable(part: Any) -> bool:
     try:
-        _dump(part)
+        _pickler()(_Sink(), True).dump(part)
+    except _EnoughError:
+        return True
     except CodecError:  # there is no cloudpickle: that is said when the pool is opened
         return callable(part)
     except Exception:

@@ -16,7 +16,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import DecodeError, InvalidArguments, ToolError, UsageError, error_of
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.raised import rebuild
-from snakepit_trio._config.targets import shown, target_of
+from snakepit_trio._config.targets import find_target, shown, target_of
 
 _MARK: Final = "__snakepit_tool__"
 
@@ -67,9 +67,8 @@ class Function(NamedTuple):
         """What it has raised, if that can be made again here. The error that tells of it becomes its cause."""
         if not isinstance(error, ToolError):
             return error
-        own = rebuild(error._raised) if error._raised else None
-        own = exception_of(error._pickled, self.values) if own is None else own
-        if own is None:
+        own = exception_of(error._pickled, self.values)
+        if own is None and (not error._raised or (own := rebuild(error._raised)) is None):
             return error
         error.__cause__ = own.__cause__
         own.__cause__ = error
@@ -108,13 +107,11 @@ def function_of(function: Any, streams: bool, values: Values) -> Function:
     try:
         known = _known.get(function)
         if known is None:
-            known = _known[function] = _read(function)
+            known = _read(function, values)
+            if known.itself is None:  # it would never be forgotten
+                _known[function] = known
     except TypeError:  # it has no weak references, or no hash
-        known = _read(function)
-    except UsageError:
-        if values is PLAIN or not callable(function):
-            raise
-        known = _whole(function)
+        known = _read(function, values)
     if known.values is not values and known.signature is None:
         known = known._replace(values=values)
     if streams and known.tool in (RUN, RUN_ASYNC):
@@ -130,14 +127,17 @@ def _iterating(known: Function, function: Any) -> Function:
     return known._replace(tool=ITERATE, hint=hint_of_chunks(hints_of(function).get("return", Any)))
 
 
-def _read(function: Any) -> Function:
+def _read(function: Any, values: Values) -> Function:
     if isinstance(function, str) or not callable(function):
         raise UsageError(f"{function!r:.100} is no function; a tool is called by its name with execute or stream")
     mark = getattr(function, _MARK, None)
     hints = hints_of(function)
     if mark is not None:
         return _tool(function, mark.name or function.__name__, hints)
-    name, returned = target_of(function), hints.get("return", Any)
+    name = target_of(function) if values is PLAIN else find_target(function)
+    if name is None:
+        return _whole(function)
+    returned = hints.get("return", Any)
     if inspect.isasyncgenfunction(function):
         return Function(name, ITERATE_ASYNC, hint_of_chunks(returned), None, PLAIN)
     if inspect.isgeneratorfunction(function):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -18,6 +17,7 @@ import trio
 from bridge_py import BaseAdapter
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.buffers.compression import is_available
+from bridge_py.tools import pickling
 from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
@@ -150,7 +150,7 @@ def _can_pickle(config: PoolConfig, _attribute: object, value: Any) -> None:
         raise UsageError(
             f"pickle=True is for functions, and workers of {config.adapter!r} have tools, and no functions"
         )
-    if value and importlib.util.find_spec("cloudpickle") is None:
+    if value and not pickling.is_available():
         raise UsageError("pickle=True takes the cloudpickle package: pip install 'snakepit-trio[pickle]'")
 
 

@@ -20,14 +20,20 @@ def place_of(module: str, what: str) -> str:
     The program's main script has no module that a worker could import by name. Raises `UsageError` if there is no such
     file, and if a worker opens a pool while it loads the script; `what` names what is looked for in the module.
     """
+    place = _place(module, what)
+    if place is None:
+        raise _interactive(what)
+    return place
+
+
+def _place(module: str, what: str) -> str | None:
     if module.startswith(SCRIPT_MODULE):
         return _script(module, what)
-    if module != "__main__":
-        return module
-    place = main_place(sys.modules["__main__"])
-    if place is None:
-        raise UsageError(f"{what} was defined interactively; put it into a module")
-    return place
+    return main_place(sys.modules["__main__"]) if module == "__main__" else module
+
+
+def _interactive(what: str, further: str = "") -> UsageError:
+    return UsageError(f"{what} was defined interactively; put it into a module{further}")
 
 
 def _script(module: str, what: str) -> str:
@@ -45,17 +51,29 @@ def target_of(function: Any) -> str:
 
     Raises `UsageError` if it has no such name.
     """
-    what = shown(function)
+    found = _place_and_name(function)
+    if found is None:
+        raise UsageError(
+            f"workers cannot import {shown(function)}: it is a lambda, a method of an object, or was made inside"
+            f" another function. Give a function at the top of a module{advice(function)}"
+        )
+    place, name = found
+    if place is None:
+        raise _interactive(shown(function), advice(function))
+    return f"{place}:{name}"
+
+
+def find_target(function: Any) -> str | None:
+    """As `target_of`, but None for a function that has no such name."""
+    place, name = _place_and_name(function) or (None, "")
+    return None if place is None else f"{place}:{name}"
+
+
+def _place_and_name(function: Any) -> tuple[str | None, str] | None:
     for module, name in _names(function):
         if _same(attribute_of(sys.modules[module], name), function):
-            try:
-                return f"{place_of(module, what)}:{name}"
-            except UsageError as error:
-                raise UsageError(f"{error}{advice(function)}") from None
-    raise UsageError(
-        f"workers cannot import {what}: it is a lambda, a method of an object, or was made inside another function."
-        f" Give a function at the top of a module{advice(function)}"
-    )
+            return _place(module, shown(function)), name
+    return None
 
 
 def shown(function: Any) -> str:
@@ -100,11 +118,6 @@ def call_of(function: Any, args: Any, values: Values) -> bytes:
     if not callable(function):
         raise UsageError(f"initializer={function!r:.100}: give a function that workers can import, or None")
     function, args, kwargs = unwrapped(function, tuple(args), {})
-    try:
-        target = target_of(function)
-    except UsageError:
-        if values is PLAIN:
-            raise
-        target = function
+    target = target_of(function) if values is PLAIN else find_target(function) or function
     call = values.exact({"function": target, "args": list(args), "kwargs": kwargs})
     return codec.encode(call, "initargs", beside=1 << 62).body
