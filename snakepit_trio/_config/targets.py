@@ -55,7 +55,7 @@ def target_of(function: Any) -> str:
     if found is None:
         raise UsageError(
             f"workers cannot import {shown(function)}: it is a lambda, a method of an object, or was made inside"
-            f" another function. Give a function at the top of a module{advice(function)}"
+            f" another function, or at a prompt. Give a function at the top of a module{advice(function)}"
         )
     place, name = found
     if place is None:
