@@ -29,6 +29,7 @@ from bridge_py.wire.raised import (
     is_ours,
     made_again,
     made_of,
+    restore,
 )
 from bridge_py.wire.registry import Refused, has_codec, parts_of
 
@@ -70,7 +71,7 @@ class PickledValues(Values):
 
     def fault(self, error: BaseException) -> Fault:
         fault = fault_with(error)
-        if fault.code == "tool" and (not fault.raised or type(error).__module__ != "builtins"):
+        if fault.code == "tool":
             fault.pickled = _error_pickle(error)
         return fault
 
@@ -236,8 +237,7 @@ def _reduced(error: BaseException, chains: bool) -> tuple[Any, ...]:
 
 def _set_state(error: BaseException, given: tuple[dict[str, Any], list[str], Any]) -> None:
     state, notes, chain = given
-    for name, value in state.items():
-        setattr(error, name, value)
+    restore(error, state)
     for note in notes:
         error.add_note(note)
     if chain is not None:

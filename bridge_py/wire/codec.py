@@ -106,7 +106,7 @@ class Exact:
             data = self.pickle(self.value)
         except Refused as error:
             raise EncodeError(f"{what}{error.path}: {error}") from None
-        return Exact(Exact, lambda _: data)  # a class is always pickled
+        return Exact(Exact, lambda _: data)  # any class would do: it is sent as a pickle, which is `data`
 
 
 def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Encoded:

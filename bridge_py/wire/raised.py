@@ -133,9 +133,7 @@ def _rebuild(raised: Raised) -> BaseException:
         args = (*args, [_rebuild(member) for member in raised.members])
     error = made_again(kind, args)
     state = _decode(raised.state, {})
-    for name in _further(error):
-        setattr(error, name, state.pop(name, None))
-    vars(error).update(state)
+    restore(error, state)
     for note in raised.notes:
         error.add_note(readable(note))
     error.__cause__, error.__context__ = _linked_again(raised.cause), _linked_again(raised.context)
@@ -149,6 +147,13 @@ def made_again(kind: Any, args: tuple[Any, ...]) -> BaseException:
     made_by = next(base for base in kind.__mro__ if "__init__" in vars(base) and base not in _written_in_python(kind))
     made_by.__init__(error, *args)
     return error
+
+
+def restore(error: BaseException, state: dict[str, Any]) -> None:
+    """Give an exception its attributes again."""
+    for name in _further(error):
+        setattr(error, name, state.pop(name, None))
+    vars(error).update(state)
 
 
 def is_made_again(kind: type[BaseException]) -> bool:

@@ -343,6 +343,14 @@ async def test_exceptions_of_local_classes(pool: snakepit.Pool) -> None:
     assert (first.point, first.__notes__) == (Point(1), ["a note"])
     assert first.__suppress_context__
     assert repr(first.__context__) == "KeyError('first')"
+
+    def refuse_as_value() -> None:
+        raise ValueError("value") from Refused(4, Point(4))
+
+    with pytest.raises(ValueError, match="value") as builtin:
+        await pool.run(refuse_as_value)
+    assert builtin.value.__cause__ is not None
+    assert isinstance(builtin.value.__cause__.__cause__, Refused)
     with pytest.raises(ExceptionGroup) as group:
         await pool.run(refuse_several)
     one, other = group.value.exceptions

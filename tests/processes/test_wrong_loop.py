@@ -112,11 +112,28 @@ async def test_a_script_inside_of_trio_is_told() -> None:
         snakepit.run_as_script(function)
 
 
-def test_a_program_of_asyncio_runs_a_pool_in_a_thread() -> None:
-    async def in_trio() -> float:
-        async with snakepit.open_pool(workers=1) as pool:
-            return await pool.run(math.sqrt, 4)
+async def in_trio() -> float:
+    async with snakepit.open_pool(workers=1) as pool:
+        return await pool.run(math.sqrt, 4)
 
+
+def test_a_program_of_asyncio_runs_a_pool_beside_itself() -> None:
+    async def main() -> Any:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        outcomes: list[Any] = []
+
+        def over(outcome: Any) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        trio.lowlevel.start_guest_run(in_trio, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=over)
+        await done.wait()
+        return outcomes[0].unwrap()
+
+    assert asyncio.run(main()) == 2.0
+
+
+def test_a_program_of_asyncio_runs_a_pool_in_a_thread() -> None:
     async def main() -> float:
         return await asyncio.to_thread(trio.run, in_trio)
 
