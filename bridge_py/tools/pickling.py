@@ -112,7 +112,7 @@ def pickled(value: Any) -> bytes:
     try:
         return _dump(value)
     except Exception as error:
-        path, why = _culprit(value, "", error, _LOOK_DOWN)
+        path, why = _culprit(value, "", error, ())
         raise Refused(f"it cannot be pickled: {type(why).__name__}: {why}", path) from None
 
 
@@ -259,15 +259,18 @@ def _error_pickle(error: BaseException) -> bytes:
 # What cannot be pickled.
 
 
-def _culprit(value: Any, path: str, error: Exception, levels: int) -> tuple[str, Exception]:
+def _culprit(value: Any, path: str, error: Exception, above: tuple[int, ...]) -> tuple[str, Exception]:
     """Find the smallest part of a value that cannot be pickled, and the reason."""
-    for label, part in _parts_of(value) if levels else ():
+    above = (*above, id(value))
+    for label, part in _parts_of(value) if len(above) <= _LOOK_DOWN else ():
+        if id(part) in above:  # the value contains itself
+            continue
         try:
             _dump(part)
         except RecursionError:
             continue
         except Exception as why:
-            return _culprit(part, path + label, why, levels - 1)
+            return _culprit(part, path + label, why, above)
     return path, error
 
 

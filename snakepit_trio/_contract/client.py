@@ -26,10 +26,12 @@ class Client(ClientBase):
         self._inner = inner
 
     async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        require_trio()
         answer: R = await self._loop.run_coroutine(self._inner._call(rpc, request, response, timeout))
         return answer
 
     async def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
+        require_trio()
         inner = self._inner._stream(rpc, requests, response)
         try:
             while (item := await self._loop.run_coroutine(_next(inner))) is not None:

@@ -275,6 +275,9 @@ async def test_what_cannot_be_pickled_is_told_with_its_place(pool: snakepit.Pool
         (Adder(lock).add, (), r"function.__self__.by: it cannot be pickled"),  # type: ignore[arg-type]
         (lambda: [1, threading.Lock()], (), r"gave what cannot be sent: result\[1\]: it cannot be pickled"),
     ]
+    circle = Adder(lock)  # type: ignore[arg-type]
+    circle.first = circle  # type: ignore[attr-defined]
+    cases.append((f.same, (circle,), r"^\S+:same.args\[0\].by: it cannot be pickled"))
     for function, args, message in cases:
         with pytest.raises(snakepit.EncodeError, match=message) as caught:
             await pool.run(function, *args)

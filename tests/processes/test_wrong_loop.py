@@ -38,6 +38,13 @@ ALONE: dict[str, Callable[[], Awaitable[Any]]] = {
     "conformance": lambda: testing.conformance.store(snakepit.MemoryStore).run(),
     "a check of conformance": testing.conformance.store(snakepit.MemoryStore)[0],
 }
+
+
+def of_python(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Given], Awaitable[Any]]:
+    """A use of `pool.python` in a session."""
+    return lambda its: call(its["python"].python, its["python_session"])
+
+
 #: What needs a pool that was opened in trio.
 OF_A_POOL: dict[str, Callable[[Given], Awaitable[Any]]] = {
     "execute": lambda its: its["pool"].execute("double", {"n": 1}),
@@ -62,6 +69,15 @@ OF_A_POOL: dict[str, Callable[[Given], Awaitable[Any]]] = {
     "chunks": lambda its: anext(its["chunks"]),
     "results": lambda its: anext(its["results"]),
     "updates": lambda its: anext(its["updates"]),
+    "run_reaper": lambda its: its["pool"].sessions.run_reaper(1.0),
+    "a client": lambda its: its["client"].ping(),
+    "a stream of a client": lambda its: anext(aiter(its["client"].execute_streaming_tool("count"))),
+    "python.call": of_python(lambda python, _: python.call("math.sqrt", {"x": 4})),
+    "python.info": of_python(lambda python, _: python.info()),
+    "python.store": of_python(lambda python, session: python.store("x", 3, session=session)),
+    "python.retrieve": of_python(lambda python, session: python.retrieve("x", session=session)),
+    "python.list_stored": of_python(lambda python, session: python.list_stored(session=session)),
+    "python.pipeline": of_python(lambda python, session: python.pipeline([("math.sqrt", {"x": 4})], session=session)),
 }
 
 
@@ -87,14 +103,20 @@ def test_without_a_pool(name: str) -> None:
 @asynccontextmanager
 async def opened() -> AsyncIterator[Given]:
     async with (
-        snakepit.open_pool(f.Tools, workers=1) as pool,
+        snakepit.open_pool("bridge_py.adapters.python_calls:PythonCalls", workers=1) as python,
+        python.session() as python_session,
+        snakepit.open_pool(f.Tools, workers=1, bridge_server=True) as pool,
+        snakepit.open_client(pool.bridge_address) as client,
         pool.session() as session,
         pool.iterate(f.points, 0) as chunks,
         pool.map(f.add, NOTHING) as results,
         session.watch() as updates,
     ):
         pool.expose(lambda: 1, name="ours")
-        yield {"pool": pool, "session": session, "chunks": chunks, "results": results, "updates": updates}
+        yield {
+            "pool": pool, "session": session, "chunks": chunks, "results": results, "updates": updates,
+            "client": client, "python": python, "python_session": python_session,
+        }  # fmt: skip
 
 
 async def test_with_a_pool_of_trio_in_another_thread() -> None:
@@ -103,6 +125,7 @@ async def test_with_a_pool_of_trio_in_another_thread() -> None:
             print(name)
             await trio.to_thread.run_sync(check, lambda use=use: use(given))
         assert await given["pool"].run(f.add, 1) == 2  # nothing of the pool has suffered
+        assert await given["client"].ping() is not None
 
 
 async def test_a_script_inside_of_trio_is_told() -> None:
