@@ -93,7 +93,7 @@ class ForgedLink:
             await send(self._function(frame))
         elif frame.kind == Kind.CALL:
             answer = getattr(self, f"_{frame.name}")(**codec.decode(frame.body, frame.attached))
-            answer.kind, answer.call_id = Kind.RESULT, frame.call_id
+            answer.kind, answer.call_id = answer.kind or Kind.RESULT, frame.call_id
             await send(answer)
         elif frame.kind in (Kind.RESULT, Kind.ERROR) and (call_id := self._asked.pop(frame.call_id, 0)):
             text = codec.decode_fault(frame.body).message if frame.kind == Kind.ERROR else "it was taken"
@@ -135,6 +135,10 @@ class ForgedLink:
     def _say(self, body: bytes) -> Frame:
         """Send any message as a value."""
         return Frame(0, body=body)
+
+    def _fail(self, data: bytes) -> Frame:
+        """Raise what is a pickle."""
+        return Frame(Kind.ERROR, body=codec.encode_plain(Fault("tool", "forged", "Forged", pickled=data)))
 
     def _lend_honestly(self) -> Frame:
         return self._lend(self._open, "lent")

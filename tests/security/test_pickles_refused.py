@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import snakepit_trio as snakepit
+from bridge_py import BaseAdapter, tool
 from bridge_py.wire import codec
 from bridge_py.wire.errors import CodecError
 from tests.helpers import functions as f
@@ -26,6 +27,11 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return Path.touch, (self.path,)
+
+
+class Tools(BaseAdapter):
+    @tool
+    def fail(self, data: bytes) -> None: ...
 
 
 @pytest.fixture
@@ -98,6 +104,13 @@ async def test_no_pickle_is_read_but_of_functions(pickles: bool, evil: bytes, ma
                     await calls.execute("say", {"body": message})
                 with pytest.raises(snakepit.CodecError, match="this side takes none"):
                     await calls.execute("say", {"body": message}, returns=f.Point)
+        for fails in (
+            lambda: pool.execute("fail", {"data": evil}),
+            lambda: pool.run(Tools.fail, evil),
+            lambda: session.run(Tools.fail, data=evil),
+        ):
+            with pytest.raises(snakepit.ToolError, match="forged"):
+                await fails()
         for verb, *arguments in (
             ("call_host_tool", "host_tool", "PICKLES"),
             ("register_variable", "y", "string", "PICKLE", None, None, None),
