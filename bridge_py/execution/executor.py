@@ -29,7 +29,6 @@ from bridge_py.buffers.buffer_sets import EncodedValue, cost_of, drop
 from bridge_py.tools.adapter import Tool
 from bridge_py.tools.context import CallContext, StateHost
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled
-from bridge_py.wire.raised import fault_with
 
 from .credit import AsyncCredit, SyncCredit
 from .ending import end_forked
@@ -236,7 +235,9 @@ class Executor:
         self._calls.pop(call.id, None)
         if error is not None:
             stopped = call.cancelled and is_cancellation(error)
-            self._replies.error(call.id, Fault(CANCELLED, "the call was cancelled") if stopped else fault_with(error))
+            self._replies.error(
+                call.id, Fault(CANCELLED, "the call was cancelled") if stopped else call.tool.fault(error)
+            )
         elif encoded is None:
             self._replies.end(call.id)
         else:

@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary, WeakSet
 import msgspec
 
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CodecError, DecodeError, InvalidArguments, UnknownTool, UsageError
+from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, UnknownTool, UsageError
+from bridge_py.wire.raised import fault_with
 from bridge_py.wire.specs import Cancel, ParameterSpec, ToolSpec
 
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
@@ -261,6 +262,10 @@ class Tool:
         except DecodeError as error:
             raise InvalidArguments(f"{self.name}: the arguments cannot be read: {error}") from None
         return self.bind(given, context, is_special=is_special)
+
+    def fault(self, error: BaseException) -> Fault:
+        """Describe what the tool has raised, for the caller."""
+        return fault_with(error)
 
     def bind(self, given: Any, context: object, *, is_special: bool = True) -> dict[str, Any]:
         """Check and convert arguments, and add the context. Raises `InvalidArguments`, which names the parameter.

@@ -1,8 +1,9 @@
 """Runs functions that a host names by their module, beside the tools of the adapter.
 
 A call of a function is a call of one of a few tools that each worker has. The host knows the function, and so it
-chooses the tool: for a plain function, for a coroutine function, and for a generator of each kind. Callers of tools
-cannot reach these tools by their names: a host refuses the names from everybody but `Pool.run` and its kin.
+chooses the tool: for a plain function, for a coroutine function, and for a generator of each kind, with pickles or
+without. Callers of tools cannot reach these tools by their names: a host refuses the names from everybody but
+`Pool.run` and its kin.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any, Final
 
 from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
-from bridge_py.wire.errors import CodecError, DecodeError, InvalidArguments, InvalidCall, UsageError
-from bridge_py.wire.raised import fault_with
+from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, InvalidCall, UsageError
 
 from .adapter import Tool
 from .context import CallContext
 from .hints import has_marks, hints_of, plain, restored
+from .pickling import OF_WORKER, PLAIN, Values
 from .targets import attribute_of, module_of
 
 __calls_tools__ = True  # tracebacks of functions leave out the outermost frames of this module
@@ -33,6 +34,7 @@ ITERATE_ASYNC: Final = RESERVED + "iterate_async"
 RUN_EACH: Final = RESERVED + "run_each"
 RUN_EACH_ASYNC: Final = RESERVED + "run_each_async"
 _NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
+Target = str | Callable[..., Any]
 _functions: dict[str, Function] = {}  # by target
 
 
@@ -45,8 +47,12 @@ class Function:
         self._hints: dict[str, Any] | None = None
         self._signature: inspect.Signature | None = None
 
-    def restored(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def restored(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], values: Values = PLAIN
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Make the objects in arguments again, by the hints of their parameters. Raises `InvalidArguments`."""
+        if values is not PLAIN:  # pickles hold whole objects
+            return args, kwargs
         if not (args and has_marks(args)) and not (kwargs and has_marks(kwargs)):
             return args, kwargs
         names = self._parameters()
@@ -62,9 +68,9 @@ class Function:
             {key: self._restored(value, key if key in names else others) for key, value in kwargs.items()},
         )
 
-    def for_each(self, items: list[Any]) -> Callable[[Any], Any]:
+    def for_each(self, items: list[Any], values: Values) -> Callable[[Any], Any]:
         """Return what is to be called with each of these items."""
-        if not has_marks(items):
+        if values is not PLAIN or not has_marks(items):
             return self.call
         return lambda item: self.call(*self.restored([item], _NO_ARGUMENTS)[0])
 
@@ -89,11 +95,13 @@ class Function:
             ) from None
 
 
-def find(target: str) -> Function:
+def find(target: Target) -> Function:
     """Import the function that `package.module:name` or `path/to/file.py:name` names, once. Raises `InvalidCall`.
 
-    What its module raises while it is imported comes out unchanged.
+    What its module raises while it is imported comes out unchanged. A function that has come itself is taken as it is.
     """
+    if not isinstance(target, str):
+        return Function(getattr(target, "__qualname__", type(target).__qualname__), target)
     found = _functions.get(target)
     if found is None:
         found = _functions[target] = Function(target, _import(target))
@@ -125,45 +133,50 @@ def call_at_start(call: bytes) -> Any:
     """
     if not call:
         return None
-    given, _ = codec.decode_marked(call)
-    found = find(given["function"])
-    args, kwargs = found.restored(given["args"], given["kwargs"])
+    given, is_special = codec.decode_marked(call, unpickle=OF_WORKER.unpickle)
+    found, args, kwargs = find(given["function"]), given["args"], given["kwargs"]
+    if is_special:
+        args, kwargs = found.restored(args, kwargs)
     return found.call(*args, **kwargs)
 
 
-def _call(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
+def _call(function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs)
-    return Exact(found.call(*args, **kwargs))
+    args, kwargs = found.restored(args, kwargs, values)
+    return values.exact(found.call(*args, **kwargs))
 
 
-async def _call_async(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
+async def _call_async(
+    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+) -> Any:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs)
-    return Exact(await found.call(*args, **kwargs))
+    args, kwargs = found.restored(args, kwargs, values)
+    return values.exact(await found.call(*args, **kwargs))
 
 
-def _iterate(function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Iterator[Any]:
+def _iterate(
+    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+) -> Iterator[Any]:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs)
+    args, kwargs = found.restored(args, kwargs, values)
     iterator = iter(found.call(*args, **kwargs))
     try:
         for value in iterator:
-            yield Exact(value)
+            yield values.exact(value)
     finally:
         if hasattr(iterator, "close"):
             iterator.close()
 
 
 async def _iterate_async(
-    function: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
 ) -> AsyncIterator[Any]:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs)
+    args, kwargs = found.restored(args, kwargs, values)
     iterator = aiter(found.call(*args, **kwargs))
     try:
         async for value in iterator:
-            yield Exact(value)
+            yield values.exact(value)
     finally:
         if hasattr(iterator, "aclose"):
             await iterator.aclose()
@@ -172,23 +185,24 @@ async def _iterate_async(
 class _Each:
     """The outcomes of a function for each of many items."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Values) -> None:
+        self._ways = ways
         self.values: list[Any] = []
         self._errors: list[tuple[int, bytes]] = []
 
     def failed(self, error: Exception) -> None:
         """Note that the function has raised for the next item."""
-        self._errors.append((len(self.values), codec.encode_plain(fault_with(error))))
+        self._errors.append((len(self.values), codec.encode_plain(self._ways.fault(error))))
         self.values.append(None)
 
     def outcome(self) -> Exact:
         """What is sent: the values, with None where the function has raised, and the errors by position."""
-        return Exact({"values": self.values, "errors": self._errors})
+        return self._ways.exact({"values": self.values, "errors": self._errors})
 
 
-def _call_each(function: str, items: list[Any]) -> Any:
-    found, each = find(function), _Each()
-    call, append = found.for_each(items), each.values.append
+def _call_each(function: Target, values: Values, items: list[Any]) -> Any:
+    found, each = find(function), _Each(values)
+    call, append = found.for_each(items, values), each.values.append
     for item in items:
         try:
             append(call(item))
@@ -197,9 +211,9 @@ def _call_each(function: str, items: list[Any]) -> Any:
     return each.outcome()
 
 
-async def _call_each_async(function: str, items: list[Any]) -> Any:
-    found, each = find(function), _Each()
-    call, append = found.for_each(items), each.values.append
+async def _call_each_async(function: Target, values: Values, items: list[Any]) -> Any:
+    found, each = find(function), _Each(values)
+    call, append = found.for_each(items, values), each.values.append
     for item in items:
         try:
             append(await call(item))
@@ -211,13 +225,21 @@ async def _call_each_async(function: str, items: list[Any]) -> Any:
 class _FunctionTool(Tool):
     """Calls a function: its arguments are checked by the function itself, not by hints."""
 
+    def __init__(self, function: Callable[..., Any], name: str, values: Values) -> None:
+        super().__init__(function, name + values.suffix)
+        self._values = values
+
+    def fault(self, error: BaseException) -> Fault:
+        return self._values.fault(error)
+
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:  # noqa: ARG002 - functions get no context
         try:
-            given, _ = codec.decode_marked(body, area, trusted=True)
+            given, _ = codec.decode_marked(body, area, trusted=True, unpickle=self._values.unpickle)
         except CodecError:
             raise
         except DecodeError as error:
             raise InvalidArguments(f"the arguments cannot be read: {error}") from None
+        given["values"] = self._values
         return given  # type: ignore[no-any-return]
 
 
@@ -229,4 +251,8 @@ _TOOLS: Final[dict[str, Callable[..., Any]]] = {
     RUN_EACH: _call_each,
     RUN_EACH_ASYNC: _call_each_async,
 }
-FUNCTION_TOOLS: Final = {name: _FunctionTool(function, name) for name, function in _TOOLS.items()}
+FUNCTION_TOOLS: Final = {
+    name + values.suffix: _FunctionTool(function, name, values)
+    for values in (PLAIN, OF_WORKER)
+    for name, function in _TOOLS.items()
+}

@@ -33,6 +33,18 @@ def attribute_of(module: ModuleType, name: str) -> Any:
     return found
 
 
+def main_place(main: ModuleType) -> str | None:
+    """The name, or the path, by which other processes can import a main program. None if it is no module and no file.
+
+    The main program of an interactive session, or from standard input, is neither.
+    """
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and not main.__name__.startswith(SCRIPT_MODULE):
+        return str(spec.name)
+    file = _file_of(main)
+    return None if file is None or not file.is_file() else str(file)
+
+
 def _import(place: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(place)

@@ -24,10 +24,12 @@
     24         tuple that stays one           array
     25         what could not be passed on    text: why
     32         what `register_codec` added    array: tag, value
+    33         a pickle of a whole value      bytes, or where they are in the area
 
 Tuples become lists, except in cells of frames and in an `Exact`. Enums, named tuples, attrs classes, dataclasses and
 msgspec Structs are sent as their value or fields, and become themselves again where a hint of the receiver asks for it.
-A subclass of any other type is refused, because it would arrive as its base. There is no pickle.
+A subclass of any other type is refused, because it would arrive as its base. There is no pickle, except of a value in
+an `Exact` that asks for it, and for a receiver that reads pickles.
 
 A value that can be encoded must also be decodable. On arrival, keys of dicts or items of sets could be equal, or not
 hashable, so the encoder decodes them to check that.
@@ -40,30 +42,29 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import msgspec
 
-from .errors import DecodeError, EncodeError, Fault
+from .broken import find_broken
+from .errors import CodecError, DecodeError, EncodeError, Fault
 from .keys import SMALL, SMALL_PART, check_maps, decode_texts, hashable, may_have_large_maps
 from .readable import readable
-from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, is_panic, name_of, parts_of, type_of
+from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, is_panic, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
 _ALIGNMENT: Final = 64
 _LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
 _LOOK_INTO: Final = 32 * 1024
-_LOOK_DOWN: Final = 16  # extensions, one inside the other
 _LONGEST_PROBLEM: Final = 2_000
 _SHORT: Final = 4096  # bytes: a shorter message may be decoded twice
 _AREA: Final = 13
 _TUPLE: Final = 24
 _UNREADABLE: Final = 25
-_LISTS: Final = (2, 3, _TUPLE)
-_PAIRS: Final = 4
 _MARKED: Final = 23
+_PICKLE: Final = 33
 _NOWHERE: Final = 1 << 62
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
 # MessagePack takes all values of these types. The other leaves, ints and texts, must be checked one by one.
@@ -85,12 +86,30 @@ class Encoded(msgspec.Struct, gc=False):
 
 
 class Exact:
-    """Stands around a whole value whose tuples are to arrive as tuples."""
+    """Stands around a whole value whose tuples are to arrive as tuples.
 
-    __slots__ = ("value",)
+    `pickle`, which raises `Refused`, pickles the value if it has a part that the codec does not take, or that would
+    arrive as something else for lack of a hint. Without it, `advise` tells what to do about a part that cannot be sent.
+    """
 
-    def __init__(self, value: Any) -> None:
+    __slots__ = ("advise", "pickle", "value")
+
+    def __init__(
+        self, value: Any, pickle: Callable[[Any], bytes] | None = None, advise: Callable[[Any], str] | None = None
+    ) -> None:
         self.value = value
+        self.pickle = pickle
+        self.advise = advise
+
+    def settled(self, what: str, own: Callable[[Any, str], Any]) -> Exact:
+        """Copy it, so that it is sent as it is now. `own` copies values without pickles. Raises `EncodeError`."""
+        if self.pickle is None:
+            return Exact(own(self.value, what), None, self.advise)
+        try:
+            data = self.pickle(self.value)
+        except Refused as error:
+            raise EncodeError(f"{what}{error.path}: {error}") from None
+        return Exact(Exact, lambda _: data)  # any class would do: it is sent as a pickle, which is `data`
 
 
 def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> Encoded:
@@ -99,20 +118,22 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> En
     The outcome has the value's own buffers, not copies. Raises `EncodeError`, which says which part of the value
     cannot be sent.
     """
+    pickle = advise = None
     if tuples := type(value) is Exact:
-        value = value.value
+        value, pickle, advise = value.value, value.pickle, value.advise
+    takes_marks = pickle is None
     try:
-        return Encoded(_pack(value)) if _is_plain(value) else _encode(value, _LEAVES, beside, tuples)
+        return Encoded(_pack(value)) if _is_plain(value) else _encode(value, _LEAVES, beside, tuples, takes_marks)
     except Exception:  # noqa: S110 - classes of others run their own code here, and may raise anything
         pass
     try:
         # This is slower, but it takes large ints, and finds the part at fault.
-        return _encode(value, _SURE_LEAVES, beside, tuples)
-    except TooDeep as error:
-        raise EncodeError(f"{what}: {error}") from None
+        return _encode(value, _SURE_LEAVES, beside, tuples, takes_marks)
     except Exception as error:
-        path, why = find_culprit(value, what, error)
-        raise EncodeError(f"{path}: {why}") from None
+        if pickle is not None:
+            return _pickled(value, what, pickle, beside)
+        path, why, part = (what, str(error), value) if type(error) is TooDeep else find_culprit(value, what, error)
+        raise EncodeError(f"{path}: {why}{advise(part) if advise else ''}") from None
 
 
 def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False, trusted: bool = False) -> Any:
@@ -128,15 +149,22 @@ def decode(body: bytes, area: bytes | memoryview = b"", *, plain: bool = False, 
     return _decode(body, ValueDecoder(area, plain, trusted=trusted))
 
 
-def decode_marked(body: bytes, area: bytes | memoryview = b"", *, trusted: bool = False) -> tuple[Any, bool]:
+def decode_marked(
+    body: bytes,
+    area: bytes | memoryview = b"",
+    *,
+    trusted: bool = False,
+    unpickle: Callable[[bytes | memoryview], Any] | None = None,
+) -> tuple[Any, bool]:
     """Decode a value for a receiver with hints: enums and objects with fields are `Marked` with their classes' names.
 
     The second result says whether the value has a part that plain hints do not take: a `Marked` object, or a scalar of
-    numpy's. `trusted` is that of `decode`. Raises the same errors as `decode`.
+    numpy's. `trusted` is that of `decode`. `unpickle`, which raises `DecodeError`, reads pickles; without it they are
+    refused. Raises the same errors as `decode`.
     """
     if (value := _decode_plain(body)) is not _NOT_PLAIN:
         return value, False
-    decoder = ValueDecoder(area, marks=True, trusted=trusted)
+    decoder = ValueDecoder(area, marks=True, trusted=trusted, unpickle=unpickle)
     return _decode(body, decoder), decoder.is_special
 
 
@@ -178,8 +206,10 @@ def _is_plain(value: Any) -> bool:
     return kind in _LEAVES
 
 
-def _encode(value: Any, leaves: frozenset[type], beside: int, tuples: bool = False) -> Encoded:
-    encoder = ValueEncoder(leaves, beside, tuples)
+def _encode(
+    value: Any, leaves: frozenset[type], beside: int, tuples: bool = False, takes_marks: bool = True
+) -> Encoded:
+    encoder = ValueEncoder(leaves, beside, tuples, takes_marks)
     try:
         body = _pack(encoder.prepare(value))
     except BaseException:
@@ -205,6 +235,15 @@ def _refuse_extension(_code: int, _payload: memoryview) -> Any:
 _decode_without_extensions = msgspec.msgpack.Decoder(ext_hook=_refuse_extension).decode
 
 
+def _pickled(value: Any, what: str, pickle: Callable[[Any], bytes], beside: int) -> Encoded:
+    encoder = ValueEncoder(_LEAVES, beside)
+    try:
+        body = _pack(encoder.wrap(_PICKLE, encoder.buffer(pickle(value))))
+    except Refused as error:
+        raise EncodeError(f"{what}{error.path}: {error}") from None
+    return Encoded(body, encoder.buffers, encoder.size)
+
+
 def _decode(body: bytes, decoder: ValueDecoder) -> Any:
     if len(body) > SMALL:
         if may_have_large_maps(body):
@@ -225,9 +264,11 @@ def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError
     decoding it.
     """
     path = what = ""
-    if len(body) <= _LOOK_INTO and not isinstance(error, RecursionError):
+    if decoder.pickles_read:
+        pass  # they would be read again
+    elif len(body) <= _LOOK_INTO and not isinstance(error, RecursionError):
         with contextlib.suppress(Exception):
-            path, what, error = _find_broken(msgspec.msgpack.decode(body), decoder, "", "", error, _LOOK_DOWN)
+            path, what, error = find_broken(msgspec.msgpack.decode(body), decoder.decode_extension, error)
     kind = type(error) if isinstance(error, DecodeError) else DecodeError
     text = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
     text, path = readable(text, _LONGEST_PROBLEM), readable(path, _LONGEST_PROBLEM)
@@ -236,40 +277,17 @@ def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError
     return kind(text if isinstance(error, DecodeError) else f"{len(body)} bytes are no value: {text}")
 
 
-def _find_broken(
-    raw: Any, decoder: ValueDecoder, path: str, what: str, error: Exception, levels: int
-) -> tuple[str, str, Exception]:
-    """Find the extension that cannot be decoded, in a value whose extensions are not decoded yet.
-
-    Returns its path, the name of its type, and the error; an empty name if there is no such extension.
-    """
-    if isinstance(raw, msgspec.msgpack.Ext):
-        try:
-            decoder.decode_extension(raw.code, memoryview(raw.data))
-            return "", "", error
-        except Exception as cause:
-            what, error = name_of(raw.code), cause
-        raw, named = _content_of(raw)
-        what, levels = named or what, levels - 1
-        if not levels:
-            return path, what, error
-    for label, part in parts_of(raw):
-        found = _find_broken(part, decoder, path + label, "", error, levels)
-        if found[1]:
-            return found
-    return path, what, error
-
-
 class ValueEncoder:
     """Turns one value into types that msgspec encodes, and collects the value's large buffers."""
 
-    def __init__(self, leaves: frozenset[type], beside: int, tuples: bool = False) -> None:
+    def __init__(self, leaves: frozenset[type], beside: int, tuples: bool = False, takes_marks: bool = True) -> None:
         self.buffers: list[memoryview | bytes] = []
         self.size = 0
         self._leaves = leaves
         self._beside = beside
         self._depth = 0
         self._keeps_tuples = tuples
+        self._takes_marks = takes_marks  # enums and objects with fields, which need a hint where they arrive
 
     def prepare(self, value: Any) -> Any:
         """Turn a value into types that MessagePack has. Raises `Refused`."""
@@ -289,7 +307,10 @@ class ValueEncoder:
 
     def extension(self, code: int, content: Any) -> Any:
         """Make an extension whose payload is a value that is not prepared yet. Raises `Refused`."""
-        return self.wrap(code, self.prepare(content))
+        takes, self._takes_marks = self._takes_marks, True  # the extension's own codec makes the value again
+        prepared = self.prepare(content)
+        self._takes_marks = takes
+        return self.wrap(code, prepared)
 
     def keys(self, keys: Collection[Any]) -> list[Any]:
         """Prepare keys of a dict, or items of a set. Raises `Refused` unless all arrive hashable and different."""
@@ -318,13 +339,15 @@ class ValueEncoder:
         try:
             prepared = self._prepare_items(values)
         except Refused:
-            path, why = find_culprit(values, "", None)
+            path, why, _ = find_culprit(values, "", None)
             raise Refused(why, path) from None
         self._keeps_tuples = keeps
         return self.buffer(_pack(prepared))
 
     def wrap(self, code: int, prepared: Any) -> Any:
-        """Make an extension whose payload is prepared already."""
+        """Make an extension whose payload is prepared already. Raises `Refused`."""
+        if code == _MARKED and not self._takes_marks:
+            raise Refused("it would arrive as plain values")
         return msgspec.msgpack.Ext(code, _pack(prepared))
 
     def buffer(self, data: memoryview | bytes) -> Any:
@@ -371,22 +394,6 @@ class ValueEncoder:
         return items
 
 
-def _content_of(extension: Any) -> tuple[Any, str]:
-    """Return the parts of the value that an extension consists of, and the name of its class; None and "" for none."""
-    try:
-        check_maps(extension.data)
-        raw = msgspec.msgpack.decode(extension.data)
-        if extension.code in _LISTS:
-            return raw, ""
-        if extension.code == _PAIRS:
-            return {str(key): value for key, value in raw}, ""
-        if extension.code == _MARKED:
-            return raw[2], str(raw[0])
-    except Exception:  # noqa: S110 - the extension itself is broken
-        pass
-    return None, ""
-
-
 def _prove_keys(keys: Collection[Any], packed: bytes) -> None:
     """Raise `Refused` unless the packed keys arrive hashable, and as many different ones as there are."""
     try:
@@ -412,8 +419,8 @@ def is_hashable(value: object) -> bool:
     return True
 
 
-def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, str]:
-    """Find the part of a value that cannot be sent; returns its path, and what is wrong with it."""
+def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, str, Any]:
+    """Find the part of a value that cannot be sent; returns its path, what is wrong with it, and the part itself."""
     for label, part in parts_of(value):
         try:
             _encode(part, _SURE_LEAVES, BESIDE_BYTES)
@@ -427,10 +434,10 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
         except Exception as found:
             error = found
     if isinstance(error, Refused):
-        return path + error.path, str(error)
+        return path + error.path, str(error), value
     if isinstance(error, RecursionError):
-        return path, "it is nested too deeply, or contains itself"
-    return path, f"it cannot be sent: {type(error).__name__}: {error}"
+        return path, "it is nested too deeply, or contains itself", value
+    return path, f"it cannot be sent: {type(error).__name__}: {error}", value
 
 
 class ValueDecoder:
@@ -441,12 +448,21 @@ class ValueDecoder:
     #: The keys in a part of so many bytes need no check.
     small = SMALL
 
+    #: How many pickles have come, and were read.
+    pickles_read = 0
+
     def __init__(
-        self, area: bytes | memoryview, plain: bool = False, marks: bool = False, trusted: bool = False
+        self,
+        area: bytes | memoryview,
+        plain: bool = False,
+        marks: bool = False,
+        trusted: bool = False,
+        unpickle: Callable[[bytes | memoryview], Any] | None = None,
     ) -> None:
         self._area = memoryview(area)
         if area:
             self.small = SMALL_PART
+        self._unpickle = unpickle
         self._trusted = trusted
         self.is_plain = plain
         self._marks = marks
@@ -459,12 +475,23 @@ class ValueDecoder:
             return self._area[offset : offset + size]
         if code == _UNREADABLE:
             raise DecodeError(str(payload, "utf-8"))
+        if code == _PICKLE:
+            return self._read_pickle(payload)
         try:
             return decoder_of(code)(self, payload)
         except BaseException as error:
             if not is_panic(error):
                 raise
             raise ValueError(f"a library panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
+
+    def _read_pickle(self, payload: memoryview) -> Any:
+        if self._unpickle is None:
+            raise CodecError("a pickle has come, and this side takes none")
+        data = self.value(payload)
+        if not isinstance(data, (bytes, memoryview)):
+            raise DecodeError(f"a {type(data).__name__} in place of a pickle")
+        self.pickles_read += 1
+        return self._unpickle(data)
 
     def own(self, data: bytes | memoryview) -> bytes | memoryview:
         """Return a buffer that nobody can change any more: a copy, if the sender still can."""

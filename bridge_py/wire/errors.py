@@ -133,6 +133,7 @@ class ToolError(SnakepitError):
         self.remote_traceback = remote_traceback
         self.tool = self.worker_id = ""
         self._raised = b""  # the exception itself, as `raised.describe` describes it
+        self._pickled = b""
         if remote_traceback:
             self.add_note(f"Traceback {self._where}:\n{remote_traceback.rstrip()}")
 
@@ -198,6 +199,8 @@ class Fault(msgspec.Struct, omit_defaults=True):
     parameter: str = ""
     #: The exception of a tool, as `raised.describe` describes it; empty if it cannot be made again.
     raised: bytes = b""
+    #: The same as a pickle, of a function that is called with pickles.
+    pickled: bytes = b""
 
 
 _LONGEST_TEXT = 20_000
@@ -267,14 +270,14 @@ def error_of(fault: Fault) -> SnakepitError:
 
     Its texts are the peer's: control characters in them are escaped, and texts of more than 40,000 characters are cut.
     """
-    raised, fault = fault.raised, _readable(fault)
+    raised, pickled, fault = fault.raised, fault.pickled, _readable(fault)
     if fault.code == "invalid_arguments":
         return InvalidArguments(fault.message, fault.parameter)
     if fault.code == "invalid_value":
         return InvalidValue(fault.message, fault.type, fault.parameter)
     if fault.code == "tool":
         error = ToolError(fault.message, fault.type, fault.traceback)
-        error._raised = raised
+        error._raised, error._pickled = raised, pickled
         return error
     if fault.code == "host_tool":
         return HostToolError(fault.message, fault.type, fault.traceback, fault.parameter)

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Mapping
 from types import MemberDescriptorType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -20,7 +20,7 @@ from .errors import DecodeError, Fault, fault_of
 from .readable import readable
 
 _NOWHERE: Final = 1 << 62
-_MOST_BYTES: Final = 256 << 10  # of all arguments of an exception, and of those that belong to it
+MOST_BYTES: Final = 256 << 10  # of all arguments of an exception, and of those that belong to it
 _MOST_LINKS: Final = 16  # causes and members of groups, one below the other
 _OUR_PACKAGES: Final = ("bridge_py", "snakepit_trio")
 # A coroutine cannot raise these.
@@ -68,7 +68,7 @@ def describe(error: BaseException) -> bytes:
         found = msgspec.msgpack.encode(_describe(error, _MOST_LINKS, set()))
     except Exception:
         return b""
-    return found if len(found) <= _MOST_BYTES else b""
+    return found if len(found) <= MOST_BYTES else b""
 
 
 def _describe(error: BaseException, links: int, above: set[int]) -> Raised:
@@ -76,7 +76,7 @@ def _describe(error: BaseException, links: int, above: set[int]) -> Raised:
     if not links or id(error) in above:
         raise _Described
     above = {*above, id(error)}
-    args, state = _made_of(error)
+    args, state = made_of(error)
     group = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     members = [_describe(each, links - 1, above) for each in group]
     return Raised(
@@ -99,7 +99,7 @@ def _linked(error: BaseException | None, links: int, above: set[int]) -> Raised 
         return None  # the exception itself is worth more than its cause
 
 
-def _made_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def made_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of an exception, and its attributes. Some builtin ones know of arguments that `args` lacks."""
     args: Any = error.args
     if not any("__reduce__" in vars(base) for base in _written_in_python(type(error))):
@@ -140,8 +140,7 @@ def rebuild(description: bytes) -> Exception | None:
         found = _rebuild(msgspec.msgpack.decode(description, type=Raised))
     except Exception:
         return None
-    kind = type(found)  # `isinstance` would ask the exception for its class
-    return found if issubclass(kind, Exception) and not issubclass(kind, _NEVER) else None  # type: ignore[return-value]
+    return found if can_be_raised(found) else None
 
 
 def _rebuild(raised: Raised) -> BaseException:
@@ -149,28 +148,59 @@ def _rebuild(raised: Raised) -> BaseException:
     args: Any = _decode(raised.args, ())
     if issubclass(kind, BaseExceptionGroup):
         args = (*args, [_rebuild(member) for member in raised.members])
-    error: BaseException = kind.__new__(kind, *args)
-    made_by = next(base for base in kind.__mro__ if "__init__" in vars(base) and base not in _written_in_python(kind))
-    made_by.__init__(error, *args)
-    _set_state(error, _decode(raised.state, {}), list(map(readable, raised.notes)))
+    error = made_again(kind, args)
+    state = _decode(raised.state, {})
+    if any(type(name) is not str or name in _OWN for name in state):
+        raise DecodeError("it would hide what belongs to every exception")
+    restore(error, state)
+    _set_notes(error, list(map(readable, raised.notes)))
     link(error, "__cause__", _linked_again(raised.cause))
     link(error, "__context__", _linked_again(raised.context))
     link(error, "__suppress_context__", raised.suppresses)
     return error
 
 
-def _set_state(error: BaseException, state: dict[str, Any], notes: list[str]) -> None:
-    if any(type(name) is not str or name in _OWN for name in state):
-        raise DecodeError("it would hide what belongs to every exception")
+def made_again(kind: Any, args: tuple[Any, ...]) -> BaseException:
+    """Make an exception of the arguments of `made_of`, without an `__init__` that is written in Python."""
+    error: BaseException = kind.__new__(kind, *args)
+    made_by = next(base for base in kind.__mro__ if "__init__" in vars(base) and base not in _written_in_python(kind))
+    made_by.__init__(error, *args)
+    return error
+
+
+def restore(error: BaseException, state: dict[str, Any]) -> None:
+    """Give an exception its attributes again."""
     for name, member in _members(type(error)).items():
         if name in state:
             member.__set__(error, state.pop(name))
-    object.__getattribute__(error, "__dict__").update(state | ({"__notes__": notes} if notes else {}))
+    object.__getattribute__(error, "__dict__").update(state)
+
+
+def _set_notes(error: BaseException, notes: list[str]) -> None:
+    if notes:
+        object.__getattribute__(error, "__dict__")["__notes__"] = notes
 
 
 def link(error: BaseException, name: str, value: object) -> None:
     """Set `__cause__` or its like, also where the class of the exception lets nobody set attributes."""
     object.__setattr__(error, name, value)
+
+
+def is_made_again(kind: type[BaseException]) -> bool:
+    """Whether `made_again` makes exceptions of a class. Others are made, or pickled, in a way of their own."""
+    own = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+    return not any(name in vars(base) for base in _written_in_python(kind) for name in own)
+
+
+def is_ours(kind: type[BaseException]) -> bool:
+    """Whether an exception of this class would look like an error of the pool itself."""
+    return kind.__module__.partition(".")[0] in _OUR_PACKAGES
+
+
+def can_be_raised(error: object) -> TypeGuard[Exception]:
+    """Whether a caller may get that as what a function has raised."""
+    kind = type(error)  # `isinstance` would ask the exception for its class
+    return issubclass(kind, Exception) and not issubclass(kind, _NEVER)
 
 
 def _linked_again(raised: Raised | None) -> BaseException | None:
@@ -191,7 +221,7 @@ def _loaded(raised: Raised) -> type[BaseException]:
         found = _names_in(found).get(part)
     if not (issubclass(type(found), type) and issubclass(found, BaseException)):
         raise DecodeError(f"there is no exception {raised.module}.{raised.name}")
-    if found.__module__.partition(".")[0] in _OUR_PACKAGES:
+    if is_ours(found):
         raise DecodeError("it would look like an error of the pool itself")
     if any("__new__" in vars(base) for base in _written_in_python(found)):
         raise DecodeError("its class makes its objects in a way of its own")

@@ -53,7 +53,7 @@ class Encoder(Protocol):
         ...
 
     def wrap(self, code: int, prepared: Any) -> Any:
-        """Make an extension whose payload is prepared already."""
+        """Make an extension whose payload is prepared already. Raises `Refused` for an object that may not be sent."""
 
     def buffer(self, data: memoryview | bytes) -> Any:
         """Return the bytes of a small buffer; add a large one to the area beside the message, and return its place."""
@@ -121,6 +121,7 @@ _NAMES: Final = {
     10: "UUID", 11: "path", 12: "complex", 13: "buffer", 14: "bytearray", 15: "bytes", 16: "numpy value",
     17: "memoryview", 18: "array.array", 19: "torch tensor", 20: "table", 21: "value of the standard library",
     22: "pandas value", 23: "enum or object", 24: "tuple", 25: "value", 32: "object with a codec",
+    33: "pickle",
 }  # fmt: skip
 _encoders: dict[type, Encode] = {}
 _custom: dict[type, tuple[str, Callable[[Any], Any]]] = {}

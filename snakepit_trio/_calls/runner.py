@@ -14,13 +14,14 @@ import attrs
 import trio
 
 from bridge_py.buffers.buffer_sets import encode_value
+from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire import codec
 from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, ToolError, UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.ownership import OneRun
+from snakepit_trio._util.ownership import OneRun, no_trio
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
@@ -39,7 +40,7 @@ from .call import (
     session_id_of,
 )
 from .dispatcher import Dispatcher
-from .functions import Function, as_raised
+from .functions import Function
 from .shared_copies import SharedCopies
 from .streams import Chunks
 
@@ -79,6 +80,8 @@ class CallRunner:
     ) -> None:
         self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
+        #: How the values of functions' calls are sent and read.
+        self.values = OF_HOST if config.pickle else PLAIN
         self._config = config
         self._sizes = config.sizes
         self._adapter = config.adapter
@@ -141,7 +144,7 @@ class CallRunner:
             if call.buffers is not None:
                 self._unload(call)
         if failure is not None:
-            raise as_raised(failure)  # out here, so that its context is its own
+            raise function.as_raised(failure)  # out here, so that its context is its own
         assert call.final is not None
         response = self._decode(call, call.final, function.read)
         has_say = self._has_say and function.signature is not None
@@ -173,7 +176,7 @@ class CallRunner:
         """Run a generator function for the time of the block."""
         call = self._new_call_of(function, args, timeout, session, self._config.stream_window)
         decode = partial(self._decode, reader=function.read)
-        async with self._streaming(call, decode, as_raised) as chunks:
+        async with self._streaming(call, decode, function.as_raised) as chunks:
             yield chunks
 
     @asynccontextmanager
@@ -242,11 +245,14 @@ class CallRunner:
         session_id = session_id_of(session, function.name) or ""
         budget = seconds_of(None if isinstance(timeout, Default) else timeout, function.name)
         call = self._encoded(function.name, args, function.name, session_id, budget, credit)
-        call.tool = function.tool
+        call.tool = function.called
         return call
 
     def _check_place(self) -> None:
-        is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        try:
+            is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
+        except RuntimeError:
+            raise no_trio() from None
         if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
             self._run.refuse()
 

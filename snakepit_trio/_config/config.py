@@ -17,6 +17,8 @@ import trio
 from bridge_py import BaseAdapter
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.buffers.compression import is_available
+from bridge_py.tools import pickling
+from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
@@ -128,16 +130,28 @@ def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None
 
 
 def _first_call(config: PoolConfig) -> bytes:
+    _can_pickle(config, None, config.pickle)  # its validator runs after this
     args = config.initargs
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
         raise UsageError(f"initargs={args!r:.100}: give a tuple of the initializer's arguments")
     if config.initializer is not None and config.adapter.protocol != "link":
         raise UsageError(f"initializer= is a function, and workers of {config.adapter!r} have tools, and no functions")
     if config.initializer is not None:
-        return call_of(config.initializer, args)
+        return call_of(config.initializer, args, OF_HOST if config.pickle else PLAIN)
     if args:
         raise UsageError("initargs= is for initializer=, which is missing")
     return b""
+
+
+def _can_pickle(config: PoolConfig, _attribute: object, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise refuse("pickle", value, "give True or False")
+    if value and config.adapter.protocol != "link":
+        raise UsageError(
+            f"pickle=True is for functions, and workers of {config.adapter!r} have tools, and no functions"
+        )
+    if value and not pickling.is_available():
+        raise UsageError("pickle=True takes the cloudpickle package: pip install 'snakepit-trio[pickle]'")
 
 
 def _to_name(name: object) -> Any:
@@ -199,6 +213,11 @@ class PoolConfig:
     workers: int = _count(2)
     #: Calls that one worker runs at a time.
     concurrency: int = _count(1, 1, 100_000)
+    #: Whether what the codec cannot send is pickled, by cloudpickle: lambdas, functions and classes that no module has,
+    #: and all other objects, as arguments, results and exceptions of `run`, `iterate` and `map`. A pickle runs code
+    #: where it is read, so workers can then do to this process what they like. Host and workers must run the same
+    #: version of Python.
+    pickle: bool = attrs.field(default=False, validator=_can_pickle)
     #: A function that each worker calls once when it starts, and again each worker that replaces one, before it takes
     #: calls. If it raises, the worker cannot start. `initargs` are its arguments, as they are when the pool is opened.
     initializer: Callable[..., object] | None = None

@@ -22,6 +22,7 @@ AdapterLike = str | type[BaseAdapter] | Adapter
 class FurtherOptions(TypedDict, total=False):
     """All settings of a pool except its adapter, for which functions that open pools have a parameter of its own."""
 
+    pickle: bool
     initializer: Callable[..., object] | None
     initargs: Sequence[Any]
     workers: int

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from pathlib import Path
 from typing import Any
 
-from bridge_py.tools.targets import attribute_of
+from bridge_py.tools.pickling import PLAIN, Values, advice
+from bridge_py.tools.targets import attribute_of, main_place
 from bridge_py.wire import codec
-from bridge_py.wire.codec import Exact
 from bridge_py.wire.environment import LOADING, SCRIPT_MODULE
 from bridge_py.wire.errors import UsageError
 
@@ -21,18 +20,20 @@ def place_of(module: str, what: str) -> str:
     The program's main script has no module that a worker could import by name. Raises `UsageError` if there is no such
     file, and if a worker opens a pool while it loads the script; `what` names what is looked for in the module.
     """
+    place = _place(module, what)
+    if place is None:
+        raise _interactive(what)
+    return place
+
+
+def _place(module: str, what: str) -> str | None:
     if module.startswith(SCRIPT_MODULE):
         return _script(module, what)
-    if module != "__main__":
-        return module
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    if file is None or not Path(file).is_file():  # of a program from standard input it is "<stdin>"
-        raise UsageError(f"{what} was defined interactively; put it into a module")
-    return str(Path(file).resolve())
+    return main_place(sys.modules["__main__"]) if module == "__main__" else module
+
+
+def _interactive(what: str, further: str = "") -> UsageError:
+    return UsageError(f"{what} was defined interactively; put it into a module{further}")
 
 
 def _script(module: str, what: str) -> str:
@@ -50,14 +51,35 @@ def target_of(function: Any) -> str:
 
     Raises `UsageError` if it has no such name.
     """
-    shown = getattr(function, "__qualname__", None) or repr(function)[:100]
+    found = _place_and_name(function)
+    if found is None:
+        raise UsageError(
+            f"workers cannot import {shown(function)}: it is a lambda, a method of an object, or was made inside"
+            f" another function, or at a prompt. Give a function at the top of a module{advice(function)}"
+        )
+    place, name = found
+    if place is None:
+        raise _interactive(shown(function), advice(function))
+    return f"{place}:{name}"
+
+
+def find_target(function: Any) -> str | None:
+    """As `target_of`, but None for a function that has no such name."""
+    place, name = _place_and_name(function) or (None, "")
+    return None if place is None else f"{place}:{name}"
+
+
+def _place_and_name(function: Any) -> tuple[str | None, str] | None:
     for module, name in _names(function):
         if _same(attribute_of(sys.modules[module], name), function):
-            return f"{place_of(module, shown)}:{name}"
-    raise UsageError(
-        f"workers cannot import {shown}: it is a lambda, a method of an object, or was made inside another function."
-        " Give a function at the top of a module"
-    )
+            return _place(module, shown(function)), name
+    return None
+
+
+def shown(function: Any) -> str:
+    """The name of a function for messages and statistics."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else repr(function)[:100]
 
 
 def _names(function: Any) -> list[tuple[str, str]]:
@@ -102,10 +124,11 @@ def unwrapped(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return function, args, kwargs
 
 
-def call_of(function: Any, args: Any) -> bytes:
+def call_of(function: Any, args: Any, values: Values) -> bytes:
     """Encode a call of a function, for a worker's start. Raises `UsageError` and `EncodeError`."""
     if not callable(function):
         raise UsageError(f"initializer={function!r:.100}: give a function that workers can import, or None")
     function, args, kwargs = unwrapped(function, tuple(args), {})
-    call = Exact({"function": target_of(function), "args": list(args), "kwargs": kwargs})
+    target = target_of(function) if values is PLAIN else find_target(function) or function
+    call = values.exact({"function": target, "args": list(args), "kwargs": kwargs})
     return codec.encode(call, "initargs", beside=1 << 62).body

@@ -12,6 +12,7 @@ from bridge_py.contract.client import AsyncioClient, ClientBase
 from bridge_py.contract.listening import parse_address
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.ownership import require_trio
 
 R = TypeVar("R")
 
@@ -25,10 +26,12 @@ class Client(ClientBase):
         self._inner = inner
 
     async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        require_trio()
         answer: R = await self._loop.run_coroutine(self._inner._call(rpc, request, response, timeout))
         return answer
 
     async def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
+        require_trio()
         inner = self._inner._stream(rpc, requests, response)
         try:
             while (item := await self._loop.run_coroutine(_next(inner))) is not None:
@@ -49,8 +52,9 @@ async def open_client(
     waits for a peer that is not there yet. `allow_pickle` lets the peer send arrays as pickles, of which only numbers
     are read.
 
-    Raises `UsageError` for an invalid address.
+    Raises `UsageError` for an invalid address, and outside of trio.
     """
+    require_trio()
     parse_address(address)  # before anything is opened
     async with background_nursery() as nursery:
         loop = AsyncioLoop()

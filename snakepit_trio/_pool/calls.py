@@ -10,6 +10,7 @@ from typing import Any, Concatenate, Final, Unpack, overload
 
 import attrs
 
+from bridge_py.tools.pickling import PLAIN
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._calls.call import (
@@ -30,7 +31,7 @@ from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.validation import check_whole, refuse
 from snakepit_trio.state.view import SessionView
 
-from .function_calls import A, Block, FunctionCalls, R, RetryOptions, TimeOption
+from .function_calls import A, Block, FunctionCall, FunctionCalls, R, RetryOptions, TimeOption
 
 
 @attrs.frozen
@@ -80,11 +81,25 @@ class Calls(FunctionCalls):
             ),
         )
 
-    async def _run(self, function: Function, arguments: Any) -> Any:
+    async def _run(self, call: FunctionCall) -> Any:
+        return await self.run_read(*call.read(self._runner.values))
+
+    def _iterate(self, call: FunctionCall) -> Block[Chunks[Any]]:
+        return self.iterate_read(*call.read(self._runner.values))
+
+    # For sessions.
+
+    def read(self, call: FunctionCall) -> tuple[Function, Any]:
+        """Find out how a worker runs a function; returns also the arguments of the worker's tool."""
+        return call.read(self._runner.values)
+
+    async def run_read(self, function: Function, arguments: Any) -> Any:
+        """Run a function that was read."""
         defaults = self._defaults
         return await self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
 
-    def _iterate(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
+    def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
+        """Run a generator function that was read."""
         return self._runner.iterate(function, arguments, self._defaults.timeout, self._defaults.session)
 
     # Tools, by name.
@@ -256,7 +271,7 @@ class Calls(FunctionCalls):
         """The name of a tool, and the function that decodes its results by a hint."""
         if isinstance(name, str):
             return name, partial(read, name, hint=returns)
-        found = function_of(name, streams)
+        found = function_of(name, streams, PLAIN)
         if found.signature is None:
             raise UsageError(f"{found.name} is a function, and no tool: call it with run or iterate")
         return found.name, found.read if returns is None else partial(read, found.name, hint=returns)
@@ -316,10 +331,10 @@ class Calls(FunctionCalls):
     def _each(self, function: Any) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
         if isinstance(function, str):
             raise UsageError(f"chunksize= is for functions, and {function!r} is a tool: leave it out")
-        each = function_of(function, streams=False).for_each()
+        each = function_of(function, streams=False, values=self._runner.values).for_each()
 
         async def call(items: Sequence[Any]) -> Done[Any]:
-            values, errors = await self._run(each, each.arguments_for_each(items))
+            values, errors = await self.run_read(each, each.arguments_for_each(items))
             return Done(items, values, errors)
 
         return call

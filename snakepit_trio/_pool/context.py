@@ -12,18 +12,18 @@ import trio
 
 from bridge_py.wire.errors import SessionError
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
-from snakepit_trio._calls.functions import Function
 from snakepit_trio._calls.mapping import Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import MemoryStore, SessionStore
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Hub
 
-from .function_calls import FunctionCalls
+from .function_calls import FunctionCall, FunctionCalls
 from .pool import Pool, open_pool
 from .session import SessionHandle
 
@@ -73,6 +73,7 @@ class Context(SessionView, FunctionCalls):
         self._running = 0
 
     async def __aenter__(self) -> Self:
+        require_trio()
         await self._local.create_session(self.id, ttl=None)
         self._nursery = await self._stack.enter_async_context(background_nursery())
         return self
@@ -115,13 +116,13 @@ class Context(SessionView, FunctionCalls):
         async with self._in_pool() as session, session.stream(name, args, timeout=timeout, returns=returns) as chunks:
             yield chunks
 
-    async def _run(self, function: Function, arguments: Any) -> Any:
+    async def _run(self, call: FunctionCall) -> Any:
         async with self._in_pool() as session:
-            return await session._run(function, arguments)
+            return await session._run(call)
 
     @asynccontextmanager
-    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
-        async with self._in_pool() as session, session._iterate(function, arguments) as chunks:
+    async def _iterate(self, call: FunctionCall) -> AsyncIterator[Chunks[Any]]:
+        async with self._in_pool() as session, session._iterate(call) as chunks:
             yield chunks
 
     @asynccontextmanager
@@ -133,6 +134,7 @@ class Context(SessionView, FunctionCalls):
 
     async def to_bridged(self) -> None:
         """Move the state into the pool, if it is not there. Opens the pool if there is none."""
+        require_trio()
         async with self._switch.moving():
             if not self.is_bridged:
                 self._pool = self._pool or await self._start_pool()
@@ -148,6 +150,7 @@ class Context(SessionView, FunctionCalls):
 
     @asynccontextmanager
     async def _in_pool(self) -> AsyncIterator[SessionHandle]:
+        require_trio()
         self._running += 1
         try:
             await self.to_bridged()

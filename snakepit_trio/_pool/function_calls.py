@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import outcome
 
 from bridge_py import BaseAdapter
+from bridge_py.tools.pickling import Values
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.functions import Function, function_of
 from snakepit_trio._calls.mapping import Progress, Results
@@ -49,14 +50,32 @@ class MapOptions(RetryOptions, total=False):
     on_progress: Progress | None
 
 
+class FunctionCall(NamedTuple):
+    """A call as the application makes it."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    streams: bool
+
+    def read(self, values: Values) -> tuple[Function, Any]:
+        """Find out how a worker runs the function; returns also the arguments of the worker's tool.
+
+        Raises `UsageError` for a function that workers cannot run, and for arguments that a tool does not take.
+        """
+        function, args, kwargs = unwrapped(self.function, self.args, self.kwargs)
+        found = function_of(function, self.streams, values)
+        return found, found.arguments(args, kwargs)
+
+
 class FunctionCalls(ABC):
     """Runs functions in workers, once or for each of many items."""
 
     @abstractmethod
-    async def _run(self, function: Function, arguments: Any) -> Any: ...
+    async def _run(self, call: FunctionCall) -> Any: ...
 
     @abstractmethod
-    def _iterate(self, function: Function, arguments: Any) -> AbstractAsyncContextManager[Chunks[Any]]: ...
+    def _iterate(self, call: FunctionCall) -> AbstractAsyncContextManager[Chunks[Any]]: ...
 
     @abstractmethod
     def _map(self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]) -> Block[Results[Any, Any]]: ...
@@ -87,8 +106,7 @@ class FunctionCalls(ABC):
         sent. Raises `ToolError` for an exception that cannot be made again here, and `CallTimeout`, `WorkerCrashed`,
         `PoolClosed`, `PoolSaturated`, `Tainted` and `WorkerBusy` as `execute` does.
         """
-        found, arguments = _read(function, args, kwargs, streams=False)
-        return await self._run(found, arguments)
+        return await self._run(FunctionCall(function, args, kwargs, streams=False))
 
     @overload
     def iterate(
@@ -115,8 +133,7 @@ class FunctionCalls(ABC):
         to iterate over. It is never more than `stream_window` values ahead. Leaving the block early stops it, and the
         block ends when none of its code runs any more. Errors are raised where the values are taken, as what they are.
         """
-        found, arguments = _read(function, args, kwargs, streams=True)
-        return self._iterate(found, arguments)
+        return self._iterate(FunctionCall(function, args, kwargs, streams=True))
 
     @overload
     def map(
@@ -231,9 +248,3 @@ class FunctionCalls(ABC):
             "session": session,
         }
         return self._map(function, items, pairs, options)
-
-
-def _read(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, streams: bool) -> tuple[Function, Any]:
-    function, args, kwargs = unwrapped(function, args, kwargs)
-    found = function_of(function, streams)
-    return found, found.arguments(args, kwargs)

@@ -37,6 +37,7 @@ from snakepit_trio._requests.services import HostServices
 from snakepit_trio._requests.tool_registry import ToolRegistry
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import background_nursery
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio._util.signals import for_the_application, interruption
 from snakepit_trio._util.validation import check_seconds, check_whole, refuse
 from snakepit_trio._workers.supervisor import Supervisor
@@ -86,9 +87,13 @@ async def open_pool(
     signal while the pool closes kills its workers at once. A further signal before that breaks into the block, as it
     would without a pool.
 
-    Raises `UsageError` for an invalid configuration. Raises, at once, `WorkerStartError` if a worker cannot start, and
-    `OutOfResources` if this process lacks disk space, descriptors or memory.
+    With `pickle=True`, `run`, `iterate` and `map` take lambdas, local functions and any object that cloudpickle can
+    pickle. Pickles run code where they are read: a worker can then run any code in this process.
+
+    Raises `UsageError` for an invalid configuration, and outside of trio. Raises, at once, `WorkerStartError` if a
+    worker cannot start, and `OutOfResources` if this process lacks disk space, descriptors or memory.
     """
+    require_trio()
     if isinstance(adapters, str) or not isinstance(adapters, Sequence):
         raise refuse("adapters", adapters, "give a list of adapters, or adapter= for one")
     if adapters and adapter is not None:
@@ -285,6 +290,7 @@ class Pool(Calls):
         Raises `UsageError` for more workers than this machine can hold, and `WorkerStartError` if a worker cannot
         start; the workers that can start stay.
         """
+        require_trio()
         check_whole("workers", workers, 1)
         missing = workers - self._supervisor.target
         if missing > 0:
@@ -294,6 +300,7 @@ class Pool(Calls):
 
     async def await_ready(self, timeout: float = 30) -> None:
         """Wait until all workers are ready. Raises `PoolNotReady` after `timeout` seconds."""
+        require_trio()
         check_seconds("timeout", timeout, or_zero=True)
         missing = 0
         with trio.move_on_after(timeout) as waiting:

@@ -7,6 +7,7 @@ from typing import TypeVar, Unpack
 
 import trio
 
+from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.options import AdapterLike, FurtherOptions
 
 from .pool import Pool, open_pool
@@ -24,8 +25,10 @@ def run_as_script(
     """Run `await function(pool)` with a pool of its own, from a plain script, and return its result.
 
     Starts trio. When this returns or raises, no process of the pool is left; ending them takes
-    `timeout` seconds at the most. `config` are the settings of `open_pool`.
+    `timeout` seconds at the most. `config` are the settings of `open_pool`. Raises `UsageError` inside of trio.
     """
+    if trio.lowlevel.in_trio_run():
+        raise UsageError("run_as_script starts trio, and trio runs here already: use `async with open_pool()`")
     config.setdefault("shutdown_timeout", timeout)
 
     async def main() -> T:

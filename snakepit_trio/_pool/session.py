@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Concatenate, Protocol, TypeVar, Unpack, get_args, overload
 
 import trio
@@ -17,12 +17,13 @@ from snakepit_trio._calls.mapping import Results
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.checks import check_new_session
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import A, Block, FunctionCalls, R, RetryOptions, TimeOption
+from .function_calls import A, Block, FunctionCall, FunctionCalls, R, RetryOptions, TimeOption
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,20 +161,24 @@ class SessionHandle(SessionView, FunctionCalls):
         async with self._calls._map(function, items, pairs, options) as results:
             yield results
 
-    async def _run(self, function: Function, arguments: Any) -> Any:
+    async def _run(self, call: FunctionCall) -> Any:
+        function, arguments = self._calls.read(call)
         arguments = await self._ask_first(function.name, arguments)
-        return await self._calls._run(function, arguments)
+        return await self._calls.run_read(function, arguments)
+
+    def _iterate(self, call: FunctionCall) -> AbstractAsyncContextManager[Chunks[Any]]:
+        return self._iterate_read(*self._calls.read(call))
 
     @asynccontextmanager
-    async def _iterate(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
+    async def _iterate_read(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:
         arguments = await self._ask_first(function.name, arguments)
-        async with self._calls._iterate(function, arguments) as chunks:
+        async with self._calls.iterate_read(function, arguments) as chunks:
             yield chunks
 
     async def _ask_first(self, name: object, args: Any) -> Any:
         """Raise if the session is gone. Returns the arguments as they were before this check, which may take time."""
         if self._may_wait:
-            args = Exact(own(args.value, str(name))) if isinstance(args, Exact) else own(args, f"{name}: args")
+            args = args.settled(str(name), own) if isinstance(args, Exact) else own(args, f"{name}: args")
         await self.info()
         return args
 
@@ -195,6 +200,7 @@ async def open_session(
     metadata: Mapping[str, str],
 ) -> AsyncIterator[SessionHandle]:
     """Open a session for the time of a block, and note its affinity in `affinities`."""
+    require_trio()
     if affinity is not None and affinity not in get_args(Affinity):
         raise UsageError(f"affinity={affinity!r} is unknown; give one of {', '.join(get_args(Affinity))}")
     check_new_session(session_id, ttl, metadata)

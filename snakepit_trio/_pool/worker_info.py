@@ -8,6 +8,7 @@ import attrs
 
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.config import Site
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio._util.validation import check_whole
 from snakepit_trio._workers.supervisor import Supervisor, WorkerStarter
 from snakepit_trio._workers.worker_process import Worker
@@ -92,6 +93,7 @@ class Workers:
         Raises `WorkerStartError`, at once, if a worker cannot start; the workers that can start stay. If cancelled, no
         more workers are started, and starts under way go on.
         """
+        require_trio()
         check_whole("number", number, 0)
         self._site.check_room(self._supervisor.target + number)
         starters = await self._supervisor.start(number, self._site.starts_at_once)
@@ -102,6 +104,7 @@ class Workers:
 
         Raises `UsageError` if there is no worker of that id. If this is cancelled, the worker still ends.
         """
+        require_trio()
         await self._supervisor.retire(self._starter(worker_id))
 
     async def restart(self, worker_id: str) -> None:
@@ -109,6 +112,7 @@ class Workers:
 
         Returns when the fresh worker is ready. Raises `UsageError` if there is no worker of that id.
         """
+        require_trio()
         starter = self._starter(worker_id)
         await self._supervisor.renew(starter)
 

@@ -15,6 +15,7 @@ from bridge_py.wire.errors import UsageError
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import DEFAULT, CallWorker, Default, Displaced, Timeout, session_id_of
 from snakepit_trio._calls.runner import CallRunner
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.store import SessionStore
 
 from . import short_names
@@ -269,6 +270,7 @@ class PythonAPI(DspyAPI):
         object with the first name; `value` is copied at once if it has no references in it. If there is a session,
         `claimed` is called with the worker that takes the call.
         """
+        require_trio()
         self._check_tool(tool)
         session_id = session_id_of(session, tool)
         if session_id is None:

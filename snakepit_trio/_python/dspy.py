@@ -19,6 +19,7 @@ from bridge_py.dynamic.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
 from snakepit_trio._calls.call import DEFAULT, CallWorker, Displaced, Timeout, needed_session_id, session_id_of
 from snakepit_trio._calls.runner import CallRunner
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import SessionStore
 
@@ -208,6 +209,7 @@ class DspyAPI:
         self, tool: str, arguments: Mapping[str, Any], session_id: str, timeout: Timeout
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """Run a streaming tool as `run` does. The tool's first chunk is the reply of its `DynamicCall`."""
+        require_trio()
         self._check_tool(tool)
         budget = self._runner.budget(tool, arguments, timeout, 1)
         deadline = math.inf if budget is None else trio.current_time() + budget

@@ -16,6 +16,7 @@ from bridge_py.tools.adapter import Tool, unbound, unknown_tool
 from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from snakepit_trio._calls.call import DEFAULT, Timeout
+from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]
@@ -219,6 +220,7 @@ class ToolRegistry:
 
         Raises `UnknownTool`, `InvalidArguments`, `WrongCallKind`, and `HostToolError` if the function raised.
         """
+        require_trio()
         tool = self.get_tool(session_id, name)
         return await self.run(tool, args, HostCall(session_id))
 

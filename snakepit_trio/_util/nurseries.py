@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from .ownership import require_trio
+
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
@@ -14,8 +16,9 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks end with the block.
 
     An exception of the block comes out as itself, never in a group. An exception of a task cancels the block and
-    comes out of it. A single exception comes out bare, without a group.
+    comes out of it. A single exception comes out bare, without a group. Raises `UsageError` outside of trio.
     """
+    require_trio()
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

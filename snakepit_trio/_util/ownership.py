@@ -9,6 +9,22 @@ import trio
 
 from bridge_py.wire.errors import UsageError
 
+_NO_TRIO: Final = (
+    "snakepit-trio runs in trio, and this code does not: call trio.run(main); in a program of asyncio, run it in a"
+    " thread with trio.run, or use trio-asyncio or trio's guest mode"
+)
+
+
+def no_trio() -> UsageError:
+    """Make the error of code that does not run in trio."""
+    return UsageError(_NO_TRIO)
+
+
+def require_trio() -> None:
+    """Raise `UsageError`, which says what to do, unless a task of trio calls this."""
+    if not trio.lowlevel.in_trio_task():
+        raise no_trio()
+
 
 class OneTaker:
     """Lets one task at a time into a `with` block. A second one gets `trio.BusyResourceError`."""
@@ -28,6 +44,8 @@ class OneTaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_taken = False
+        if isinstance(error, Exception) and not trio.lowlevel.in_trio_task():
+            raise no_trio() from None
 
 
 class OneRun:

@@ -14,6 +14,7 @@ import trio
 
 from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
 from bridge_py.wire.owning import own
+from snakepit_trio._util.ownership import require_trio
 
 from . import exports
 from .checks import check_new_session
@@ -113,6 +114,7 @@ class SessionStore(ABC):
 
     async def run_reaper(self, interval: float) -> None:
         """Remove the sessions that have expired, every `interval` seconds, until cancelled."""
+        require_trio()
         while True:
             await trio.sleep(interval)
             await self.cleanup_expired_sessions()

@@ -12,6 +12,7 @@ from bridge_py.wire.errors import EncodeError
 from bridge_py.wire.owning import own
 from bridge_py.wire.types import check_given_constraints
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable
+from snakepit_trio._util.ownership import require_trio
 
 from . import exports
 from .provider import StateProvider
@@ -227,6 +228,7 @@ class SessionView(StateProvider):
         variable, and how many updates it missed. Iterating ends with the session. Entering the block counts as use of
         the session; watching does not.
         """
+        require_trio()
         watcher = Watcher(names)
         self._store.hub.subscribe(self._id, watcher, watcher.hear)
         try:

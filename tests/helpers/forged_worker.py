@@ -13,10 +13,12 @@ from typing import Any
 
 import grpclib.const
 import grpclib.server
+import msgspec
 
 from bridge_py.execution.ledger import LEDGER_BYTES, take_secret
 from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
+from bridge_py.wire.errors import Fault
 from bridge_py.wire.frames import Frame, Kind, decode_batch, encode_batch
 from bridge_py.wire.hellos import PROTOCOL_VERSION
 from bridge_py.wire.loans import PIECE_BYTES
@@ -32,6 +34,11 @@ Send = Callable[[Frame], Awaitable[None]]
 def in_area(size: int) -> bytes:
     """The message of a memoryview of its area, which has `size` bytes."""
     return codec.encode(memoryview(bytes(size))).body
+
+
+def pickle_of(data: bytes) -> Any:
+    """The extension that stands for a pickle."""
+    return msgspec.msgpack.Ext(33, msgspec.msgpack.encode(data))
 
 
 def memory(data: bytes, name: str, seals: int = SEALS) -> int:
@@ -60,6 +67,7 @@ class ForgedLink:
         self._unsealed = memory(OURS, "unsealed", seals=0)
         self._table = -1
         self._pieces: dict[int, Iterator[bytes]] = {}
+        self._asked: dict[int, int] = {}  # calls, by the requests that they have made
 
     def __mapping__(self) -> dict[str, Any]:
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
@@ -79,10 +87,17 @@ class ForgedLink:
         if frame.kind == Kind.CALL and frame.name == "ask_for_pieces":
             for number in ASKED[frame.session_id]:
                 await send(Frame(Kind.FETCH, number=number, loan=frame.loan))
+        elif frame.kind == Kind.CALL and frame.name == "ask":
+            await send(self._ask(frame))
+        elif frame.kind in (Kind.CALL, Kind.STREAM) and frame.name.startswith("snakepit:"):
+            await send(self._function(frame))
         elif frame.kind == Kind.CALL:
             answer = getattr(self, f"_{frame.name}")(**codec.decode(frame.body, frame.attached))
-            answer.kind, answer.call_id = Kind.RESULT, frame.call_id
+            answer.kind, answer.call_id = answer.kind or Kind.RESULT, frame.call_id
             await send(answer)
+        elif frame.kind in (Kind.RESULT, Kind.ERROR) and (call_id := self._asked.pop(frame.call_id, 0)):
+            text = codec.decode_fault(frame.body).message if frame.kind == Kind.ERROR else "it was taken"
+            await send(Frame(Kind.RESULT, call_id, body=codec.encode(text).body))
         elif frame.kind == Kind.FETCH:
             for _ in range(frame.number):
                 if (piece := next(self._pieces[frame.loan], None)) is not None:
@@ -94,11 +109,36 @@ class ForgedLink:
         body = body or in_area(size)
         return Frame(0, body=body, loan=self._loan, size=size, descriptor=descriptor + 1, segment=name)
 
+    def _ask(self, frame: Frame) -> Frame:
+        """Make a request with a pickle among its arguments, where the test says "PICKLE"."""
+        given = codec.decode(frame.body, frame.attached)
+        arguments = [pickle_of(given["pickle"]) if each == "PICKLE" else each for each in given["arguments"]]
+        arguments = [{"x": pickle_of(given["pickle"])} if each == "PICKLES" else each for each in arguments]
+        ask_id = 2 * (len(self._asked) + frame.call_id)
+        self._asked[ask_id] = frame.call_id
+        body = msgspec.msgpack.encode([frame.call_id, *arguments])
+        return Frame(Kind.CALL, ask_id, given["verb"], body=body)
+
+    def _function(self, frame: Frame) -> Frame:
+        """Answer the call of any function with a pickle. Its arguments are the pickle, and where it is."""
+        given, _ = codec.decode_marked(frame.body, frame.attached)
+        found = pickle_of(given["args"][0])
+        where = given["args"][1] if "args" in given else ""
+        if where == "error":
+            fault = Fault("tool", "forged", "Forged", pickled=given["args"][0])
+            return Frame(Kind.ERROR, frame.call_id, body=codec.encode_plain(fault))
+        body = msgspec.msgpack.encode({"deep": [found]} if where == "deep" else found)
+        return Frame(Kind.CHUNK if frame.kind == Kind.STREAM else Kind.RESULT, frame.call_id, body=body)
+
     # Answers.
 
     def _say(self, body: bytes) -> Frame:
         """Send any message as a value."""
         return Frame(0, body=body)
+
+    def _fail(self, data: bytes) -> Frame:
+        """Raise what is a pickle."""
+        return Frame(Kind.ERROR, body=codec.encode_plain(Fault("tool", "forged", "Forged", pickled=data)))
 
     def _lend_honestly(self) -> Frame:
         return self._lend(self._open, "lent")

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.ownership import require_trio
 
 S = TypeVar("S")
 Rule = Callable[[S], Awaitable[None] | None]
@@ -62,7 +63,8 @@ class Check:
             raise
 
     async def attempt(self) -> None:
-        """Run the check. Raises `LeftOut` if it does not apply."""
+        """Run the check. Raises `LeftOut` if it does not apply, and `UsageError` outside of trio."""
+        require_trio()
         try:
             with trio.fail_after(LONGEST):
                 running = self._run()
