@@ -49,7 +49,7 @@ class Colour(enum.Enum):
     HALF = 0.5
     NONE = None
     PAIR = (1, ("a", None))
-    NOTHING = ()
+    NOTHING = ((),)  # () alone would be an object() in Python 3.11.2
 
 
 class Level(enum.IntEnum):

@@ -61,7 +61,7 @@ class Cells:
 def main() -> None:
     """Serve until standard input ends; then end the kernel in order."""
     manager, client = start_new_kernel(env=dict(os.environ))
-    say(manager.provisioner.process.pid)
+    say(manager.provisioner.process.pid)  # type: ignore[union-attr] # the local provisioner has one
     cells = Cells(manager, client)
     try:
         for line in sys.stdin:

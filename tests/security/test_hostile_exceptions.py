@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge_py.tools.pickling import PLAIN
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, error_of
 from bridge_py.wire.raised import Raised, describe, rebuild
-from snakepit_trio._calls.functions import as_raised
+from snakepit_trio._calls.functions import function_of
 
 ran: list[str] = []
 HERE = __name__
@@ -226,7 +227,7 @@ def test_an_exception_whose_attributes_nobody_may_set_gets_its_cause() -> None:
     raised = Frozen(3)
     Frozen.__init__(raised, 3)
     fault = Fault("tool", "Frozen: 3", raised=describe(raised))
-    found = as_raised(error_of(fault))
+    found = function_of(divmod, False, PLAIN).as_raised(error_of(fault))
     assert type(found) is Frozen
     assert found.code == 3
     assert found.__cause__ is not None
