@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import outcome
 import trio
@@ -26,6 +26,8 @@ from snakepit_trio._util.ownership import OneTaker
 
 T = TypeVar("T")
 R = TypeVar("R")
+_QUICK: Final = 0.002  # seconds
+_SLOW: Final = 0.01
 Progress = Callable[[int, int | None], object]
 
 
@@ -51,8 +53,42 @@ class Done(Generic[T]):
         return cls(items, [value], {})
 
 
+class Room:
+    """How many calls may be under way, or finished and not yet taken: `limit`, and up to `most` while they are quick.
+
+    An item in a queue is memory, and has been drawn too early if the consumer leaves. But calls that take less time
+    than the way to a worker and back leave the workers idle if there are few of them.
+    """
+
+    def __init__(self, limit: int, most: int) -> None:
+        self._free = trio.Semaphore(limit)
+        self._further = 0  # calls beyond `limit`
+        self._most_further = most - limit
+        self._surplus = 0  # of these, how many must end first
+
+    async def take(self) -> None:
+        """Wait until there is room for a call."""
+        await self._free.acquire()
+
+    def give_back(self) -> None:
+        """The results of a call were taken."""
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._free.release()
+
+    def note(self, seconds: float) -> None:
+        """Note how long a call has taken."""
+        if seconds < _QUICK and self._further < self._most_further:
+            self._further += 1
+            self._free.release()
+        elif seconds > _SLOW and self._further:
+            self._further -= 1
+            self._surplus += 1
+
+
 class Results(AsyncIterator[R], Generic[T, R]):
-    """The results of `Pool.map`. At most `limit` calls are under way or finished and not yet taken.
+    """The results of `Pool.map`.
 
     Only one task at a time may iterate: a second one gets `trio.BusyResourceError`.
     """
@@ -60,7 +96,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
     def __init__(
         self,
         source: Iterable[T] | AsyncIterable[T],
-        limit: int,
+        room: Room,
         ordered: bool,
         chunksize: int = 1,
         pairs: bool = False,
@@ -71,7 +107,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._source: Iterator[T] | AsyncIterator[T]
         self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         self._items = len(source) if isinstance(source, Sized) else None
-        self._room = trio.Semaphore(limit)
+        self._room = room
         self._ordered = ordered
         self._chunksize = chunksize
         self._pairs = pairs
@@ -91,7 +127,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             while error is None:
-                await self._room.acquire()
+                await self._room.take()
                 items, error = await self._draw()
                 if items:
                     nursery.start_soon(self._run, number, call, items)
@@ -130,7 +166,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._done.popleft()
         self._at = 0
         self._next += 1
-        self._room.release()
+        self._room.give_back()
 
     async def _draw(self) -> tuple[list[T], Exception | None]:
         """Draw the items of a call; the error says why there are no more, if there are not."""
@@ -148,10 +184,12 @@ class Results(AsyncIterator[R], Generic[T, R]):
         return items, None
 
     async def _run(self, number: int, call: Callable[[Sequence[T]], Awaitable[Done[T]]], items: Sequence[T]) -> None:
+        began = trio.current_time()
         try:
             done = await call(items)
         except Exception as error:
             done = Done.failed(items, error)
+        self._room.note(trio.current_time() - began)
         self._deliver(number, done)
         self._settled += len(items)
         if (tell := self._on_progress) is not None:

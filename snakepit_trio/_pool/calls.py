@@ -23,7 +23,7 @@ from snakepit_trio._calls.call import (
     session_id_of,
 )
 from snakepit_trio._calls.functions import Function, function_of, read
-from snakepit_trio._calls.mapping import Done, Results
+from snakepit_trio._calls.mapping import Done, Results, Room
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
@@ -43,6 +43,7 @@ class Defaults:
     retries: int | RetryPolicy | None = None
 
 
+_QUICK_CALLS: Final = 64  # of a map, while they take less than 2 ms
 NO_DEFAULTS: Final = Defaults()
 
 
@@ -309,9 +310,9 @@ class Calls(FunctionCalls):
         if on_progress is not None and not callable(on_progress):
             raise refuse("on_progress", on_progress, "give a function that takes two numbers")
         calls = self.options(timeout=options["timeout"], session=options["session"], retries=options["retries"])
-        results: Results[Any, Any] = Results(
-            items, limit or self._usual_limit, options["ordered"], chunksize, pairs, on_progress
-        )
+        usual = self._usual_limit
+        room = Room(limit, limit) if limit else Room(usual, max(usual, _QUICK_CALLS))
+        results: Results[Any, Any] = Results(items, room, options["ordered"], chunksize, pairs, on_progress)
         async with background_nursery() as nursery:
             nursery.start_soon(results.feed, calls._mapped(function, chunksize))
             yield results

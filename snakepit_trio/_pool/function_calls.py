@@ -227,10 +227,11 @@ class FunctionCalls(ABC):
 
         `function` is as for `run`, and is called with the item; a tool that is given by its name is called with the
         item as its arguments. `items` may be an async iterable. The pool draws from it only as fast as results are
-        taken: at most `limit` calls (twice the pool's capacity by default) are under way or wait to be taken. Results
-        come in the order of the items, or as they are ready with `ordered=False`. A failed call raises where its result
-        would have come, what `run` or `execute` would raise. With `pairs` nothing is raised: each result is a pair of
-        the item and an `outcome.Value` or `outcome.Error`. Leaving the block stops the calls that are still under way.
+        taken: at most `limit` calls are under way or wait to be taken. The default is twice the pool's capacity, and up
+        to 64 as long as calls take less than 2 ms. Results come in the order of the items, or as they are ready with
+        `ordered=False`. A failed call raises where its result would have come, what `run` or `execute` would raise.
+        With `pairs` nothing is raised: each result is a pair of the item and an `outcome.Value` or `outcome.Error`.
+        Leaving the block stops the calls that are still under way.
 
         With `chunksize`, a call runs a function for that many items, one after the other. It is for small items:
         `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.
