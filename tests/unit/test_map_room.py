@@ -60,9 +60,11 @@ async def test_a_map_draws_no_more_than_it_may(limit: int | None, most: int) -> 
             largest = max(largest, drawn - taken)
             yield n
 
-    async with snakepit.open_pool(f.Tools, workers=1, launcher=InMemory()) as pool:
-        async with pool.map(f.add, items(), limit=limit) as results:
-            async for _ in results:
-                taken += 1
+    async with (
+        snakepit.open_pool(f.Tools, workers=1, launcher=InMemory()) as pool,
+        pool.map(f.add, items(), limit=limit) as results,
+    ):
+        async for _ in results:
+            taken += 1
     assert taken == 500
     assert 1 < largest <= most
