@@ -62,8 +62,8 @@ MUTANTS = [
     Mutant(
         "an unshielded reap",
         "snakepit_trio/_workers/worker_process.py",
-        "with trio.CancelScope(shield=True):\n                    await self._reap_and_settle(process)",
-        "with trio.CancelScope():\n                    await self._reap_and_settle(process)",
+        "else _REAP, shield=True) as reaping",
+        "else _REAP) as reaping",
     ),
     Mutant(
         "a missed invalidation",

@@ -133,6 +133,13 @@ def run_inside(loop: asyncio.AbstractEventLoop, callback: Callable[..., object],
             _enter_task(outside, task)
 
 
+def tell_application(loop: asyncio.AbstractEventLoop) -> None:
+    """Tell the trio-asyncio of an application, if it has imported that, which loop runs in this task of trio."""
+    theirs = getattr(sys.modules.get(NAME), "_loop", None)
+    if theirs is not None and theirs.current_loop.get() is not loop:
+        theirs.current_loop.set(loop)
+
+
 class _Callbacks:
     """The queue that a loop takes its callbacks from. `tell` is called after each, in the task that will run it."""
 
@@ -194,6 +201,4 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
         await super()._io_task(fd, handle, wait)
 
     def _tell_application(self) -> None:
-        theirs = getattr(sys.modules.get(NAME), "_loop", None)
-        if theirs is not None and theirs.current_loop.get() is not self:
-            theirs.current_loop.set(self)
+        tell_application(self)

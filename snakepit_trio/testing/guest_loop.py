@@ -19,7 +19,7 @@ import sniffio
 import trio
 
 from bridge_py.execution.tool_loop import call_that_raised, of_call
-from snakepit_trio._util.own_trio_asyncio import run_inside
+from snakepit_trio._util.own_trio_asyncio import run_inside, tell_application
 from snakepit_trio.errors import OutOfResources
 
 
@@ -101,6 +101,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         library, sniffio.thread_local.name = sniffio.thread_local.name, "asyncio"
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
+        tell_application(self)
         try:
             run_inside(self, self._run_once)  # type: ignore[attr-defined]
         except (SystemExit, KeyboardInterrupt) as error:

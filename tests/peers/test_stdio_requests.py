@@ -9,6 +9,7 @@ import trio
 import trio.lowlevel
 
 import snakepit_trio as snakepit
+from bridge_py.buffers.buffer_sets import EncodedValue
 from snakepit_trio import testing
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.stdio_adapters import StdioJson
@@ -165,7 +166,7 @@ def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
     """The host tool cannot be started any more, and nobody must wait for its end: that call would never be over."""
 
     async def story() -> None:
-        requests, call, ended = ContractRequests(None, "pool-1"), Call("say", (b"", None), "", None), []  # type: ignore[arg-type]
+        requests, call, ended = ContractRequests(None, "pool-1"), Call("say", EncodedValue(b"", None), "", None), []  # type: ignore[arg-type]
         async with trio.open_nursery() as nursery:
             await nursery.start(requests.run)
             nursery.cancel_scope.cancel()

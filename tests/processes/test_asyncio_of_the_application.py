@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import snakepit_trio as snakepit
+from snakepit_trio.testing import InMemory
 from tests.helpers.workers import TOOLS
 
 ADD: dict[str, Any] = {"name": "add", "args": {"a": 1}}
@@ -121,6 +122,16 @@ async def test_an_application_opens_its_trio_asyncio_beside_a_pool(lane: bool) -
             assert await trio_asyncio.aio_as_trio(_look_for_the_loop)() is loop
             assert await pool.execute(**ADD) == 2
         assert await pool.execute(**ADD) == 2
+
+
+@NEEDS_TRIO_ASYNCIO
+async def test_pools_in_memory_run_coroutines_beside_the_trio_asyncio_of_an_application() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, launcher=InMemory()) as pool:
+        assert await pool.execute("add_async", {"a": 1}) == 2
+        async with trio_asyncio.open_loop() as loop:
+            assert await trio_asyncio.aio_as_trio(_look_for_the_loop)() is loop
+            assert await pool.execute("add_async", {"a": 1}) == 2
+        await pool.execute("sleep_async", {"seconds": 0})
 
 
 @NEEDS_TRIO_ASYNCIO
