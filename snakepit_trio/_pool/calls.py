@@ -185,7 +185,7 @@ class Calls(FunctionCalls):
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
         reader = None
-        if returns is not None or not isinstance(name, str):
+        if returns is not None or callable(name):
             name, reader = self._reader(name, returns, streams=False)
         defaults = self._defaults
         if defaults is not NO_DEFAULTS:
@@ -262,7 +262,7 @@ class Calls(FunctionCalls):
         `WorkerBusy` on entering the block.
         """
         reader = None
-        if returns is not None or not isinstance(name, str):
+        if returns is not None or callable(name):
             name, reader = self._reader(name, returns, streams=True)
         timeout = self._defaults.timeout if isinstance(timeout, Default) else timeout
         session = self._defaults.session if session is None else session

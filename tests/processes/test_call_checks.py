@@ -25,7 +25,11 @@ ADD: dict[str, Any] = {"name": "add", "args": {"a": 1}}
     [
         ({"name": 3}, snakepit.UsageError, "the tool's name is 3, which is no str; give it as a str"),
         ({"name": None}, snakepit.UsageError, "the tool's name is None"),
-        ({"name": print}, snakepit.UsageError, "give its name, 'print'"),
+        (
+            {"name": print},
+            snakepit.UsageError,
+            "builtins:print is a function, and no tool: call it with run or iterate",
+        ),
         ({"name": "a\ud800"}, snakepit.EncodeError, r"the tool's name, 'a\\ud800', cannot be sent"),
         ({"session": 3}, snakepit.UsageError, "session=3 of 'add' is no session's id"),
         ({"session": 0}, snakepit.UsageError, "session=0 of 'add' is no session's id"),

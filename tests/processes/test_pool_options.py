@@ -17,15 +17,18 @@ from snakepit_trio._config.options import FurtherOptions
 from snakepit_trio.testing import InMemory, conformance
 from tests.helpers.workers import TOOLS
 
+#: What callers may give.
+FIELDS = [field for field in attrs.fields(snakepit.PoolConfig) if field.init and not field.name.startswith("_")]
+
 
 def test_the_options_are_the_fields_of_the_configuration() -> None:
-    fields = {field.name for field in attrs.fields(snakepit.PoolConfig) if not field.name.startswith("_")}
+    fields = {field.name for field in FIELDS}
     assert set(snakepit.PoolOptions.__annotations__) == fields
     assert set(FurtherOptions.__annotations__) == fields - {"adapter"}
     assert not snakepit.PoolOptions.__required_keys__
 
 
-@pytest.mark.parametrize("field", attrs.fields(snakepit.PoolConfig), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_an_option_takes_what_its_field_holds(field: attrs.Attribute[Any]) -> None:
     """The type that callers may give is the field's, or a wider one. A bound of the queue is held as a float."""
     held = _alternatives(snakepit.PoolConfig, field.name)

@@ -79,7 +79,7 @@ NAMES = {
 MODULES = {
     "snakepit_trio": "errors launchers state telemetry testing variables",
     "snakepit_trio.state": "checks exports provider quotas session store view watching",
-    "bridge_py": "adapters buffers contract dynamic execution host link main tools wire",
+    "bridge_py": "adapters buffers contract dynamic execution host http2 link main tools wire",
 }
 
 

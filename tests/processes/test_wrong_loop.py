@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,12 @@ NOTHING: list[int] = []
 async def enter(block: AbstractAsyncContextManager[Any]) -> None:
     async with block:
         pass
+
+
+def run_in_asyncio(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine as asyncio does by itself: other tests import trio-asyncio, whose loops run inside of trio."""
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(coroutine)
 
 
 #: What can be reached without a pool, by name.
@@ -88,7 +94,7 @@ def check(make: Callable[[], Awaitable[Any]]) -> None:
         await make()
 
     with pytest.raises(snakepit.UsageError, match=r"runs in trio, and this code does not: call trio.run\(main\)") as it:
-        asyncio.run(main())
+        run_in_asyncio(main())
     assert it.value.__cause__ is None
     shown = "".join(traceback.format_exception(it.value))
     assert "/trio/" not in shown
@@ -153,11 +159,11 @@ def test_a_program_of_asyncio_runs_a_pool_beside_itself() -> None:
         await done.wait()
         return outcomes[0].unwrap()
 
-    assert asyncio.run(main()) == 2.0
+    assert run_in_asyncio(main()) == 2.0
 
 
 def test_a_program_of_asyncio_runs_a_pool_in_a_thread() -> None:
     async def main() -> float:
         return await asyncio.to_thread(trio.run, in_trio)
 
-    assert asyncio.run(main()) == 2.0
+    assert run_in_asyncio(main()) == 2.0
