@@ -28,7 +28,6 @@ from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
-from .tools.functions import call_at_start
 from .tools.targets import attribute_of, module_of
 from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE
 from .wire.errors import UsageError
@@ -179,7 +178,10 @@ def _start_link(
     executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
     with forks_end():
         executor.complete(starting)
-        executor.complete(call_at_start(first_call))
+        if first_call:
+            from .tools.functions import call_at_start  # only here: workers start sooner
+
+            executor.complete(call_at_start(first_call))
     return partial(_serve_link, adapter, server, executor)
 
 

@@ -217,7 +217,6 @@ _add([chr, bytes, bytearray, range], natural)
 _add([ord, repr, len], word)
 _add([pow], small, natural, small)
 _add([dict.fromkeys], words, small)
-_add([isinstance, issubclass], junk, junk)
 _add(
     [str.upper, str.casefold, str.title, str.split, str.isidentifier, str.encode, str.swapcase, str.splitlines,
      str.isnumeric, str.expandtabs], word)  # fmt: skip
@@ -237,7 +236,8 @@ _add([int.to_bytes], whole, natural, st.sampled_from(["big", "little", "up"]))
 _add([int.from_bytes], data, st.sampled_from(["big", "little", "up"]))
 _add([float.hex, float.is_integer, float.as_integer_ratio], real)
 _add([float.fromhex], st.sampled_from(["0x1p-3", "inf", "x", "-0x0.8p1"]))
-_add([list.copy, list.count], things, small)
+_add([list.copy], things)
+_add([list.count], things, small)
 _add([dict.get], mapping, word, small)
 _add([set.union, set.difference, set.issubset], ints.map(set), ints)
 _add(
@@ -255,7 +255,7 @@ _add([math.isclose], real, real, rel_tol=finite)
 _add([cmath.sqrt, cmath.exp, cmath.log, cmath.phase, cmath.polar, cmath.isnan, cmath.atan], complex_number)
 _add([cmath.rect], real, real)
 _add(
-    [operator.add, operator.sub, operator.truediv, operator.floordiv, operator.mod, operator.matmul, operator.and_,
+    [operator.add, operator.sub, operator.truediv, operator.floordiv, operator.mod, operator.and_,
      operator.eq, operator.lt, operator.concat, operator.contains, operator.getitem], small | word | ints | real,
     small | word | ints)  # fmt: skip
 _add([operator.neg, operator.not_, operator.index, operator.truth, operator.length_hint], small | word)
@@ -278,7 +278,8 @@ _add([json.dumps], plain_json, indent=st.none() | natural, sort_keys=st.booleans
 _add([json.loads], plain_json.map(json.dumps) | word | data | st.sampled_from(["{", "[1,]", "NaN"]))
 _add([dt.date.isoformat, dt.date.weekday, dt.date.toordinal, dt.date.ctime], dates)
 _add(
-    [dt.date.fromisoformat, dt.datetime.fromisoformat, dt.time.fromisoformat], dates.map(str) | moments.map(str) | word
+    [dt.date.fromisoformat, dt.datetime.fromisoformat, dt.time.fromisoformat],
+    dates.map(str) | moments.map(str) | st.times().map(str) | word,
 )
 _add([dt.datetime.strptime], dates.map(str), st.sampled_from(["%Y-%m-%d", "%d", "%Q", "%Y"]))
 _add([dt.date.strftime], dates.filter(lambda date: date.year > 999), st.sampled_from(["%d.%m.%Y", "%A %j", "%U"]))
@@ -304,7 +305,8 @@ _add([bisect.bisect_left, bisect.bisect_right], ints.map(sorted), small)
 _add([heapq.nlargest, heapq.nsmallest], small, ints)
 _add([heaped], things | ints)
 _add([pushed], ints, small)
-_add([calendar.isleap, calendar.leapdays], small, small)
+_add([calendar.isleap], small)
+_add([calendar.leapdays], small, small)
 _add([month, calendar.monthcalendar, calendar.month], st.integers(1, 2100), st.integers(-1, 14))
 _add([calendar.timegm], st.tuples(st.integers(1970, 2100), natural, natural, small, small, small))
 _add([base64.b64encode, base64.b32encode, base64.b16encode, base64.b85encode, base64.urlsafe_b64encode], data)
@@ -324,7 +326,10 @@ _add([urllib.parse.urljoin], links, links)
 _add([urllib.parse.parse_qs, urllib.parse.parse_qsl, url_of], links)
 _add([urllib.parse.urlencode], mapping)
 _add([html.escape, html.unescape], word | st.sampled_from(["&lt;&#x41;&bogus;", "<a href='x'>"]))
-_add([unicodedata.name, unicodedata.category, unicodedata.numeric, unicodedata.east_asian_width], word)
+_add(
+    [unicodedata.name, unicodedata.category, unicodedata.numeric, unicodedata.east_asian_width],
+    st.sampled_from(["5", "½", "\u00e9"]) | word,
+)
 _add([unicodedata.normalize], st.sampled_from(["NFC", "NFKD", "X"]), word)
 _add([uuid.UUID], st.uuids().map(str) | word)
 _add([uuid.uuid5, uuid.uuid3], st.uuids(), word)
@@ -360,7 +365,7 @@ _add([np.sqrt, np.exp, np.sin, np.abs, np.sign, np.isnan, np.floor, np.log1p, np
      any_array | real | small)  # fmt: skip
 _add([np.add, np.subtract, np.multiply, np.maximum, np.equal, np.logical_and, np.hypot, np.floor_divide, np.power,
       np.left_shift, np.greater], any_array | small | real, any_array | small)  # fmt: skip
-_add([np.divmod, np.outer, np.kron, np.dot, np.matmul], floats, floats)
+_add([np.divmod, np.outer, np.kron, np.dot, np.matmul, operator.matmul], floats, floats)
 _add([np.sum, np.mean, np.max, np.argmin, np.any, np.cumsum, np.prod, np.ptp, np.median, np.count_nonzero, np.std],
      any_array, axis)  # fmt: skip
 _add([np.linalg.inv, np.linalg.det, np.linalg.norm, np.linalg.cholesky, np.linalg.matrix_rank, np.trace],

@@ -21,13 +21,13 @@ from bridge_py.execution.executor import Executor, ToolCall
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
-from bridge_py.tools.functions import FUNCTION_TOOLS
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from bridge_py.wire.frames import CALL, STREAM, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
 from bridge_py.wire.packed import PACKED
+from bridge_py.wire.specs import FUNCTION_TOOLS
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
@@ -67,7 +67,7 @@ class LinkEndpoint:
         self, adapter: BaseAdapter, secret: str, sizes: Sizes, driver: Driver, end: Callable[[], None]
     ) -> None:
         self._tools: dict[str, Tool] = adapter.tools()
-        self._all_tools = {**FUNCTION_TOOLS, **self._tools}
+        self._all_tools = self._tools  # and those that run functions, once the first of them is called
         self._session_ended = adapter.session_ended
         self.caches = Caches(driver.clock)
         self._use(driver)
@@ -189,6 +189,8 @@ class LinkEndpoint:
 
     def _opened(self, frame: Frame, executor: Executor) -> None:
         tool = self._all_tools.get(frame.name)
+        if tool is None and frame.name in FUNCTION_TOOLS:
+            tool = self._function_tool(frame.name)
         if tool is None:
             self._refuse(frame.call_id, fault_of(unknown_tool(frame.name, self._tools)))
         elif tool.streaming != (frame.kind == STREAM):
@@ -198,6 +200,12 @@ class LinkEndpoint:
         else:
             call = ToolCall(frame.call_id, tool, frame.body, frame.attached, frame.session_id, frame.number, self)
             executor.submit(call)
+
+    def _function_tool(self, name: str) -> Tool:
+        from bridge_py.tools.functions import TOOLS  # at the first call of a function: workers start sooner
+
+        self._all_tools = {**TOOLS, **self._tools}
+        return self._all_tools[name]
 
     def _cancel(self, call_id: int, executor: Executor) -> None:
         if not executor.cancel(call_id):

@@ -17,6 +17,7 @@ from typing import Any, Final
 from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
 from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, InvalidCall, UsageError
+from bridge_py.wire.specs import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 
 from .adapter import Tool
 from .context import CallContext
@@ -26,13 +27,6 @@ from .targets import attribute_of, module_of
 
 __calls_tools__ = True  # tracebacks of functions leave out the outermost frames of this module
 
-RESERVED: Final = "snakepit:"
-RUN: Final = RESERVED + "run"
-RUN_ASYNC: Final = RESERVED + "run_async"
-ITERATE: Final = RESERVED + "iterate"
-ITERATE_ASYNC: Final = RESERVED + "iterate_async"
-RUN_EACH: Final = RESERVED + "run_each"
-RUN_EACH_ASYNC: Final = RESERVED + "run_each_async"
 _NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 Target = str | Callable[..., Any]
 _functions: dict[str, Function] = {}  # by target
@@ -123,16 +117,11 @@ def _import(target: str) -> Callable[..., Any]:
         raise InvalidCall(str(error)) from None
     if not callable(function):
         raise InvalidCall(f"{target}: the worker's {place} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]  # it is called with what the host gives
 
 
 def call_at_start(call: bytes) -> Any:
-    """Make the call of a pool's initializer, and return what it returns: an awaitable of a coroutine function.
-
-    Does nothing if `call` is empty.
-    """
-    if not call:
-        return None
+    """Make the call of a pool's initializer, and return what it returns: an awaitable of a coroutine function."""
     given, is_special = codec.decode_marked(call, unpickle=OF_WORKER.unpickle)
     found, args, kwargs = find(given["function"]), given["args"], given["kwargs"]
     if is_special:
@@ -240,7 +229,7 @@ class _FunctionTool(Tool):
         except DecodeError as error:
             raise InvalidArguments(f"the arguments cannot be read: {error}") from None
         given["values"] = self._values
-        return given  # type: ignore[no-any-return]
+        return given  # type: ignore[no-any-return]  # the host sends a dict of these names
 
 
 _TOOLS: Final[dict[str, Callable[..., Any]]] = {
@@ -251,7 +240,7 @@ _TOOLS: Final[dict[str, Callable[..., Any]]] = {
     RUN_EACH: _call_each,
     RUN_EACH_ASYNC: _call_each_async,
 }
-FUNCTION_TOOLS: Final = {
+TOOLS: Final = {
     name + values.suffix: _FunctionTool(function, name, values)
     for values in (PLAIN, OF_WORKER)
     for name, function in _TOOLS.items()

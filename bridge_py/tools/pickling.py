@@ -24,14 +24,15 @@ from bridge_py.wire.errors import CodecError, Fault
 from bridge_py.wire.raised import (
     MOST_BYTES,
     can_be_raised,
+    complete,
     fault_with,
     is_made_again,
     is_ours,
     made_again,
     made_of,
-    restore,
 )
 from bridge_py.wire.registry import Refused, has_codec, parts_of
+from bridge_py.wire.specs import PICKLED
 
 from .targets import attribute_of, main_place, module_of
 
@@ -61,7 +62,7 @@ class Values:
 class PickledValues(Values):
     """As `Values`, with a pickle for each value that has parts which the codec does not take."""
 
-    suffix = "_pickled"
+    suffix = PICKLED
 
     def __init__(self, *, imports: bool) -> None:
         self.unpickle = lambda data: _load(data, imports=imports)
@@ -194,7 +195,7 @@ def _found(found: Any, place: str, name: str) -> Any:
 def _pickler() -> Any:
     base: Any = _cloudpickle().Pickler
 
-    class Pickler(base):  # type: ignore[misc]
+    class Pickler(base):  # type: ignore[misc]  # cloudpickle has no types
         def __init__(self, file: Any, chains: bool) -> None:
             super().__init__(file)
             self._chains = chains
@@ -236,12 +237,7 @@ def _reduced(error: BaseException, chains: bool) -> tuple[Any, ...]:
 
 
 def _set_state(error: BaseException, given: tuple[dict[str, Any], list[str], Any]) -> None:
-    state, notes, chain = given
-    restore(error, state)
-    for note in notes:
-        error.add_note(note)
-    if chain is not None:
-        error.__cause__, error.__context__, error.__suppress_context__ = chain
+    complete(error, *given)
 
 
 def _error_pickle(error: BaseException) -> bytes:

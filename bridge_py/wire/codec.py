@@ -41,17 +41,17 @@ message says where in the area each of them is.
 from __future__ import annotations
 
 import contextlib
-import mmap
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from .broken import find_broken
-from .errors import CodecError, DecodeError, EncodeError, Fault
+from .decoder import AREA, PICKLE, UNREADABLE, ValueDecoder
+from .errors import DecodeError, EncodeError, Fault
 from .keys import SMALL, SMALL_PART, check_maps, decode_texts, hashable, may_have_large_maps
 from .readable import readable
-from .registry import Marked, Refused, TooDeep, decoder_of, encoder_of, is_panic, parts_of, type_of
+from .registry import Refused, TooDeep, encoder_of, parts_of, type_of
 
 BESIDE_BYTES: Final = 10_240
 MAX_DEPTH: Final = 200
@@ -60,11 +60,8 @@ _LARGEST_FAULT: Final = 1 << 20  # bytes; ours have at most a third of that
 _LOOK_INTO: Final = 32 * 1024
 _LONGEST_PROBLEM: Final = 2_000
 _SHORT: Final = 4096  # bytes: a shorter message may be decoded twice
-_AREA: Final = 13
 _TUPLE: Final = 24
-_UNREADABLE: Final = 25
 _MARKED: Final = 23
-_PICKLE: Final = 33
 _NOWHERE: Final = 1 << 62
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
 # MessagePack takes all values of these types. The other leaves, ints and texts, must be checked one by one.
@@ -175,7 +172,7 @@ def encode_plain(value: Any) -> bytes:
 
 def encode_unreadable(why: str) -> bytes:
     """Encode a substitute for a value that cannot be passed on. Decoding it raises `DecodeError` with `why`."""
-    return _pack(msgspec.msgpack.Ext(_UNREADABLE, why.encode("utf-8", "backslashreplace")))
+    return _pack(msgspec.msgpack.Ext(UNREADABLE, why.encode("utf-8", "backslashreplace")))
 
 
 def decode_fault(data: bytes) -> Fault:
@@ -238,7 +235,7 @@ _decode_without_extensions = msgspec.msgpack.Decoder(ext_hook=_refuse_extension)
 def _pickled(value: Any, what: str, pickle: Callable[[Any], bytes], beside: int) -> Encoded:
     encoder = ValueEncoder(_LEAVES, beside)
     try:
-        body = _pack(encoder.wrap(_PICKLE, encoder.buffer(pickle(value))))
+        body = _pack(encoder.wrap(PICKLE, encoder.buffer(pickle(value))))
     except Refused as error:
         raise EncodeError(f"{what}{error.path}: {error}") from None
     return Encoded(body, encoder.buffers, encoder.size)
@@ -264,9 +261,8 @@ def _locate(body: bytes, decoder: ValueDecoder, error: Exception) -> DecodeError
     decoding it.
     """
     path = what = ""
-    if decoder.pickles_read:
-        pass  # they would be read again
-    elif len(body) <= _LOOK_INTO and not isinstance(error, RecursionError):
+    is_short = len(body) <= _LOOK_INTO and not isinstance(error, RecursionError)
+    if is_short and not decoder.has_unpickled:  # it would read the pickles again
         with contextlib.suppress(Exception):
             path, what, error = find_broken(msgspec.msgpack.decode(body), decoder.decode_extension, error)
     kind = type(error) if isinstance(error, DecodeError) else DecodeError
@@ -360,7 +356,7 @@ class ValueEncoder:
         offset = self.size + gap
         self.buffers.append(data)
         self.size = offset + size
-        return msgspec.msgpack.Ext(_AREA, _pack((offset, size)))
+        return msgspec.msgpack.Ext(AREA, _pack((offset, size)))
 
     def _prepare_dict(self, value: dict[Any, Any]) -> Any:
         if not self._has_plain_keys(value):
@@ -438,92 +434,3 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
     if isinstance(error, RecursionError):
         return path, "it is nested too deeply, or contains itself", value
     return path, f"it cannot be sent: {type(error).__name__}: {error}", value
-
-
-class ValueDecoder:
-    """Reads the extensions of one message."""
-
-    #: Whether a part has come that plain hints do not take.
-    is_special = False
-    #: The keys in a part of so many bytes need no check.
-    small = SMALL
-
-    #: How many pickles have come, and were read.
-    pickles_read = 0
-
-    def __init__(
-        self,
-        area: bytes | memoryview,
-        plain: bool = False,
-        marks: bool = False,
-        trusted: bool = False,
-        unpickle: Callable[[bytes | memoryview], Any] | None = None,
-    ) -> None:
-        self._area = memoryview(area)
-        if area:
-            self.small = SMALL_PART
-        self._unpickle = unpickle
-        self._trusted = trusted
-        self.is_plain = plain
-        self._marks = marks
-
-    def decode_extension(self, code: int, payload: memoryview) -> Any:
-        if code == _AREA:
-            offset, size = msgspec.msgpack.decode(payload, type=tuple[int, int])
-            if not 0 <= offset <= offset + size <= len(self._area):
-                raise DecodeError(f"bytes {offset} to {offset + size} of an area of {len(self._area)}")
-            return self._area[offset : offset + size]
-        if code == _UNREADABLE:
-            raise DecodeError(str(payload, "utf-8"))
-        if code == _PICKLE:
-            return self._read_pickle(payload)
-        try:
-            return decoder_of(code)(self, payload)
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            raise ValueError(f"a library panicked: {error}") from None  # noqa: ASYNC104 - there is no trio here
-
-    def _read_pickle(self, payload: memoryview) -> Any:
-        if self._unpickle is None:
-            raise CodecError("a pickle has come, and this side takes none")
-        data = self.value(payload)
-        if not isinstance(data, (bytes, memoryview)):
-            raise DecodeError(f"a {type(data).__name__} in place of a pickle")
-        self.pickles_read += 1
-        return self._unpickle(data)
-
-    def own(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Return a buffer that nobody can change any more: a copy, if the sender still can."""
-        # bytes(n) would make n zeros.
-        if not isinstance(data, (bytes, memoryview)):
-            raise TypeError(f"a {type(data).__name__} in place of bytes")
-        # An area that came over the link is in memory of this process alone.
-        is_own = self._trusted or type(self._area.obj) in (bytes, mmap.mmap)
-        return data if is_own else bytes(data)
-
-    def value(self, payload: memoryview) -> Any:
-        """Decode the value that is an extension's payload."""
-        if len(payload) > self.small:
-            check_maps(payload)
-        return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)
-
-    def whole(self, payload: memoryview) -> Any:
-        """Decode the value that is an extension's payload, without marks, for code that knows no marks."""
-        marks, self._marks = self._marks, False
-        try:
-            return self.value(payload)
-        finally:
-            self._marks = marks
-
-    def marked(self, kind: str, member: str | None, content: Any) -> Any:
-        """Return an enum, or an object with fields: `Marked`, or only its content if the receiver has no hints."""
-        if not self._marks:
-            return content
-        self.is_special = True
-        return Marked(kind, member, content)
-
-    def scalar(self, value: Any) -> Any:
-        """Return a scalar of numpy's, or Python's number for it if `plain` was given."""
-        self.is_special = True
-        return value.item() if self.is_plain and value.dtype.kind in "biufc" and value.dtype.char not in "gG" else value

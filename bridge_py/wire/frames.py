@@ -164,7 +164,7 @@ def credit_of(chunk: Frame) -> int:
     size = len(chunk.body)
     if chunk.size or chunk.attached:
         size += max(chunk.size, len(chunk.attached))  # a hostile sender may give both
-    return -(-size // _CREDIT_BYTES) or 1
+    return credit_for(size)
 
 
 def encode_batch(frames: list[Frame]) -> bytes:

@@ -152,11 +152,8 @@ def _rebuild(raised: Raised) -> BaseException:
     state = _decode(raised.state, {})
     if any(type(name) is not str or name in _OWN for name in state):
         raise DecodeError("it would hide what belongs to every exception")
-    restore(error, state)
-    _set_notes(error, list(map(readable, raised.notes)))
-    link(error, "__cause__", _linked_again(raised.cause))
-    link(error, "__context__", _linked_again(raised.context))
-    link(error, "__suppress_context__", raised.suppresses)
+    chain = _linked_again(raised.cause), _linked_again(raised.context), raised.suppresses
+    complete(error, state, list(map(readable, raised.notes)), chain)
     return error
 
 
@@ -168,17 +165,16 @@ def made_again(kind: Any, args: tuple[Any, ...]) -> BaseException:
     return error
 
 
-def restore(error: BaseException, state: dict[str, Any]) -> None:
-    """Give an exception its attributes again."""
+def complete(
+    error: BaseException, state: dict[str, Any], notes: list[str], chain: tuple[Any, Any, bool] | None = None
+) -> None:
+    """Give an exception its attributes again, its notes, and its cause, its context and whether that is suppressed."""
     for name, member in _members(type(error)).items():
         if name in state:
             member.__set__(error, state.pop(name))
-    object.__getattribute__(error, "__dict__").update(state)
-
-
-def _set_notes(error: BaseException, notes: list[str]) -> None:
-    if notes:
-        object.__getattribute__(error, "__dict__")["__notes__"] = notes
+    object.__getattribute__(error, "__dict__").update(state | ({"__notes__": notes} if notes else {}))
+    for name, value in zip(("__cause__", "__context__", "__suppress_context__"), chain or (), strict=False):
+        link(error, name, value)
 
 
 def link(error: BaseException, name: str, value: object) -> None:
@@ -225,7 +221,7 @@ def _loaded(raised: Raised) -> type[BaseException]:
         raise DecodeError("it would look like an error of the pool itself")
     if any("__new__" in vars(base) for base in _written_in_python(found)):
         raise DecodeError("its class makes its objects in a way of its own")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # it was checked without `isinstance`, which could run code
 
 
 def _names_in(place: Any) -> Mapping[str, Any]:

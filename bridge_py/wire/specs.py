@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 Cancel = Literal["interrupt", "cooperative", "kill"]
+
+#: Tools that each worker of ours has, which run functions of the host. Callers of tools cannot reach them by name.
+RUN: Final = "snakepit:run"
+RUN_ASYNC: Final = "snakepit:run_async"
+ITERATE: Final = "snakepit:iterate"
+ITERATE_ASYNC: Final = "snakepit:iterate_async"
+RUN_EACH: Final = "snakepit:run_each"
+RUN_EACH_ASYNC: Final = "snakepit:run_each_async"
+PICKLED: Final = "_pickled"  # ends the name of a tool that sends and reads pickles
+FUNCTION_TOOLS: Final = frozenset(
+    name + suffix
+    for name in (RUN, RUN_ASYNC, ITERATE, ITERATE_ASYNC, RUN_EACH, RUN_EACH_ASYNC)
+    for suffix in ("", PICKLED)
+)
 
 
 class ParameterSpec(msgspec.Struct, omit_defaults=True):

@@ -12,10 +12,9 @@ from typing import Any, Final, NoReturn, Protocol
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.tools.functions import FUNCTION_TOOLS
 from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, UnknownTool, UsageError
 from bridge_py.wire.frames import Frame
-from bridge_py.wire.specs import ToolSpec
+from bridge_py.wire.specs import FUNCTION_TOOLS, ToolSpec
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.validation import is_utf8, is_whole, refuse
 from snakepit_trio.errors import PoolClosed, WorkerCrashed

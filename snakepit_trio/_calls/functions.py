@@ -9,13 +9,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bridge_py.tools.functions import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 from bridge_py.tools.hints import hint_of_chunks, hints_of, restored
+from bridge_py.tools.hints.own import of_parts
 from bridge_py.tools.pickling import PLAIN, Values, exception_of
 from bridge_py.wire import codec
 from bridge_py.wire.errors import DecodeError, InvalidArguments, ToolError, UsageError, error_of
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.raised import link, rebuild
+from bridge_py.wire.specs import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 from snakepit_trio._config.targets import find_target, shown, target_of
 
 _MARK: Final = "__snakepit_tool__"
@@ -59,7 +60,7 @@ class Function(NamedTuple):
         if type(found) is not dict or type(values := found.get("values")) is not list:
             raise DecodeError("these are no results for several items")
         if is_special:
-            values = _restored(self.name, values, list[self.hint])  # type: ignore[name-defined]
+            values = _restored(self.name, values, of_parts(list, [self.hint]))
         errors = msgspec.convert(found.get("errors"), list[tuple[int, bytes]])
         return values, {at: self.as_raised(error_of(codec.decode_fault(fault))) for at, fault in errors}
 

@@ -22,12 +22,10 @@ class Stalls:
         self._scheduler = scheduler
         self._workers = workers
         self._sent_ahead = trio.Event()
-        self._is_noted = False
 
     def note(self) -> None:
         """Note that a call was sent ahead."""
-        if not self._is_noted:
-            self._is_noted = True
+        if not self._sent_ahead.is_set():
             self._sent_ahead.set()
 
     async def watch(self) -> None:
@@ -41,4 +39,3 @@ class Stalls:
                         for call in calls:
                             self._workers[slot].recall(call)
             self._sent_ahead = trio.Event()
-            self._is_noted = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from bridge_py.tools.pickling import PLAIN, Values, advice
@@ -82,17 +83,19 @@ def shown(function: Any) -> str:
     return name if isinstance(name, str) else repr(function)[:100]
 
 
-def _names(function: Any) -> list[tuple[str, str]]:
+def _names(function: Any) -> Iterator[tuple[str, str]]:
     """Where a function may be found: loaded modules, with the name that it would have there."""
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     if not isinstance(name, str) or "<" in name:
-        return []
-    owner = getattr(function, "__objclass__", None) or getattr(function, "__self__", None)
-    modules = [getattr(each, "__module__", None) for each in (function, owner)]
+        return
     if inspect.ismethod(function):
-        return _names_of_method(function)
-    # Some functions in C, such as numpy's, do not tell their module.
-    return [(module, name) for module in [*modules, "builtins", *_with(name)] if module in sys.modules]
+        yield from _names_of_method(function)
+        return
+    owner = getattr(function, "__objclass__", None) or getattr(function, "__self__", None)
+    modules = [getattr(function, "__module__", None), getattr(owner, "__module__", None), "builtins"]
+    yield from ((module, name) for module in modules if module in sys.modules)
+    # Some functions in C, such as numpy's, do not tell their module. There are hundreds of modules: they come last.
+    yield from ((module, name) for module in _with(name))
 
 
 def _names_of_method(method: Any) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.validation import check_whole, refuse
 from snakepit_trio.state.view import SessionView
 
-from .function_calls import A, Block, FunctionCall, FunctionCalls, R, RetryOptions, TimeOption
+from .function_calls import A, Block, ExecuteOptions, FunctionCall, FunctionCalls, R, StreamOptions
 
 
 @attrs.frozen
@@ -83,10 +83,10 @@ class Calls(FunctionCalls):
         )
 
     async def _run(self, call: FunctionCall) -> Any:
-        return await self.run_read(*call.read(self._runner.values))
+        return await self.run_read(*self.read(call))
 
     def _iterate(self, call: FunctionCall) -> Block[Chunks[Any]]:
-        return self.iterate_read(*call.read(self._runner.values))
+        return self.iterate_read(*self.read(call))
 
     # For sessions.
 
@@ -112,8 +112,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: type[R],
-        session: SessionView | str | None = None,
-        **options: Unpack[RetryOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> R: ...
     @overload
     async def execute(
@@ -122,8 +121,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: Any = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[RetryOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> Any: ...
     @overload
     async def execute(
@@ -132,8 +130,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[RetryOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> R: ...
     @overload
     async def execute(
@@ -142,8 +139,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[RetryOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> R: ...
     @overload
     async def execute(
@@ -152,8 +148,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: Any,
-        session: SessionView | str | None = None,
-        **options: Unpack[RetryOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> Any: ...
     async def execute(
         self,
@@ -201,8 +196,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: type[R],
-        session: SessionView | str | None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[StreamOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
@@ -211,8 +205,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: Any = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[StreamOptions],
     ) -> Block[Chunks[Any]]: ...
     @overload
     def stream(
@@ -221,8 +214,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[StreamOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
@@ -231,8 +223,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        session: SessionView | str | None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[StreamOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
@@ -241,8 +232,7 @@ class Calls(FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: Any,
-        session: SessionView | str | None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[StreamOptions],
     ) -> Block[Chunks[Any]]: ...
     def stream(
         self,

@@ -40,10 +40,21 @@ class RetryOptions(TimeOption, total=False):
     retries: int | RetryPolicy | None
 
 
-class MapOptions(RetryOptions, total=False):
-    """What `map` takes beside `pairs`."""
+class ExecuteOptions(RetryOptions, total=False):
+    """What calls of tools take where they are in no session yet."""
 
     session: SessionView | str | None
+
+
+class StreamOptions(TimeOption, total=False):
+    """What streams of tools take where they are in no session yet."""
+
+    session: SessionView | str | None
+
+
+class MapOptions(ExecuteOptions, total=False):
+    """What `map` takes beside `pairs`."""
+
     limit: int | None
     ordered: bool
     chunksize: int
@@ -75,7 +86,7 @@ class FunctionCalls(ABC):
     async def _run(self, call: FunctionCall) -> Any: ...
 
     @abstractmethod
-    def _iterate(self, call: FunctionCall) -> AbstractAsyncContextManager[Chunks[Any]]: ...
+    def _iterate(self, call: FunctionCall) -> Block[Chunks[Any]]: ...
 
     @abstractmethod
     def _map(self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]) -> Block[Results[Any, Any]]: ...
@@ -111,22 +122,18 @@ class FunctionCalls(ABC):
     @overload
     def iterate(
         self, function: Callable[Concatenate[A, P], AsyncIterable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> AbstractAsyncContextManager[Chunks[R]]: ...
+    ) -> Block[Chunks[R]]: ...
     @overload
     def iterate(
         self, function: Callable[Concatenate[A, P], Iterable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> AbstractAsyncContextManager[Chunks[R]]: ...
+    ) -> Block[Chunks[R]]: ...
     @overload
     def iterate(
         self, function: Callable[P, AsyncIterable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> AbstractAsyncContextManager[Chunks[R]]: ...
+    ) -> Block[Chunks[R]]: ...
     @overload
-    def iterate(
-        self, function: Callable[P, Iterable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> AbstractAsyncContextManager[Chunks[R]]: ...
-    def iterate(
-        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> AbstractAsyncContextManager[Chunks[Any]]:
+    def iterate(self, function: Callable[P, Iterable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Block[Chunks[R]]: ...
+    def iterate(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Block[Chunks[Any]]:
         """Run a generator function in a worker: `async with pool.iterate(f, 3) as chunks`, then `async for`.
 
         `function` is as for `run`; it may be a generator function, an async one, or a function that returns something

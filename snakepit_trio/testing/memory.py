@@ -176,7 +176,8 @@ class MemoryProcess:
                 await self._refuse(refusal)
                 adapter = self._make_adapter()
                 await self._complete(adapter.setup())
-                await self._complete(call_at_start(self._config.first_call))
+                if self._config.first_call:
+                    await self._complete(call_at_start(self._config.first_call))
                 await self._serve(adapter)
                 await self._complete(adapter.close())
                 code = 0

@@ -57,6 +57,19 @@ class Refusal(Exception):
         self.why = why
 
 
+class Adder:
+    """An object of a class that has no codec."""
+
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def add(self, number: int) -> int:
+        return number + self.by
+
+    def __call__(self, number: int) -> int:
+        return self.add(number)
+
+
 class Tools(bridge_py.BaseAdapter):
     @bridge_py.tool
     def double(self, n: int) -> int:

@@ -6,7 +6,6 @@ import functools
 import math
 import os
 import random
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -383,59 +382,6 @@ async def test_a_wrong_initializer_is_told(settings: Any, message: str) -> None:
 
 
 # Where functions are.
-
-PROGRAM = """
-import dataclasses, trio
-import snakepit_trio as snakepit
-
-print("imported", __name__)
-
-@dataclasses.dataclass
-class Point:
-    x: int
-
-class Refusal(Exception):
-    pass
-
-def moved(point: Point) -> Point:
-    if point.x < 0:
-        raise Refusal(point.x)
-    return Point(point.x + 1)
-
-async def main():
-    async with snakepit.open_pool(workers=1) as pool:
-        found = await pool.run(moved, Point(1))
-        assert type(found) is Point, found
-        try:
-            await pool.run(moved, Point(-1))
-        except Refusal as error:
-            print("refused", error)
-        print(found)
-
-if __name__ == "__main__":
-    trio.run(main)
-"""
-
-
-@pytest.mark.parametrize("how", ["file", "module", "package"])
-def test_functions_of_the_programs_own_script(how: str, tmp_path: Path) -> None:
-    file = {"file": "program.py", "module": "program.py", "package": "program/__main__.py"}[how]
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(PROGRAM)
-    command = [sys.executable, file] if how == "file" else [sys.executable, "-m", "program"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["imported __main__", "refused -1", "Point(x=2)"]
-
-
-def test_functions_from_standard_input_are_refused_in_words() -> None:
-    done = subprocess.run(
-        [sys.executable, "-"], check=False, input=PROGRAM, capture_output=True, text=True, timeout=120
-    )
-    assert "UsageError: moved was defined interactively; put it into a module" in done.stderr
 
 
 async def test_a_module_that_workers_cannot_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import dataclasses
 import enum
 import functools
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import snakepit_trio as snakepit
 from bridge_py.tools import pickling
 from snakepit_trio.testing import InMemory
 from tests.helpers import functions as f
-from tests.helpers.functions import Colour, Point
+from tests.helpers.functions import Adder, Colour, Point
 
 ROOT = Path(__file__).parent.parent.parent
 THE_WAY = r"open_pool\(pickle=True\) sends it"
@@ -31,19 +29,6 @@ async def pool(request: pytest.FixtureRequest) -> Any:
     launcher = InMemory() if request.param == "memory" else None
     async with snakepit.open_pool(f.Tools, workers=1, launcher=launcher, pickle=True) as pool:
         yield pool
-
-
-class Adder:
-    """An object of a class that has no codec."""
-
-    def __init__(self, by: int) -> None:
-        self.by = by
-
-    def add(self, number: int) -> int:
-        return number + self.by
-
-    def __call__(self, number: int) -> int:
-        return self.add(number)
 
 
 class Later(Adder):
@@ -428,149 +413,6 @@ async def test_tools_take_no_pickles(pool: snakepit.Pool) -> None:
     for name in ("snakepit:run_pickled", "snakepit:iterate_pickled"):
         with pytest.raises(snakepit.UnknownTool, match="functions are called with run and iterate"):
             await pool.execute(name, {"function": "os:getpid", "args": [], "kwargs": {}})
-
-
-async def test_errors_without_pickles_name_the_way() -> None:
-    lock = threading.Lock()
-    adder = Adder(1)
-    sendable: list[tuple[Any, tuple[Any, ...]]] = [
-        (lambda: 1, ()),
-        (adder.add, (1,)),
-        (functools.partial(lambda a: a, 1), ()),
-        (f.same, (adder,)),
-        (Adder, (1,)),
-        (f.same, ([lambda: 1],)),
-    ]
-    other: list[tuple[Any, tuple[Any, ...]]] = [
-        (lambda: lock, ()),
-        (f.same, ([lock],)),
-        (threading.Lock, ()),
-        (f.same, ((number for number in [1]),)),
-    ]
-    for launcher in (None, InMemory()):
-        async with snakepit.open_pool(workers=1, launcher=launcher) as pool:
-            for function, args in sendable:
-                with pytest.raises(snakepit.UsageError, match=THE_WAY):
-                    await pool.run(function, *args)
-            for function, args in other:
-                with pytest.raises(snakepit.UsageError) as caught:
-                    await pool.run(function, *args)
-                assert "pickle=True" not in str(caught.value)
-    with pytest.raises(snakepit.UsageError, match=THE_WAY):
-        async with snakepit.open_pool(initializer=lambda: None):
-            pass
-
-
-async def test_advice_takes_no_longer_for_large_objects() -> None:
-    class Model:
-        def __init__(self) -> None:
-            self.weights = [bytes(1 << 16)] * 16 + [bytes([number % 256]) * (1 << 16) for number in range(2_000)]
-            self.pickled = 0
-
-        def __reduce__(self) -> Any:
-            return Model, (), None, self._parts()
-
-        def _parts(self) -> Any:
-            for part in self.weights:
-                self.pickled += 1
-                yield part
-
-        def predict(self) -> None: ...
-
-    model = Model()
-    async with snakepit.open_pool(workers=1) as pool:
-        with pytest.raises(snakepit.UsageError, match=THE_WAY):
-            await pool.run(model.predict)
-    assert 0 < model.pickled < 1_000
-
-
-async def test_pickles_are_for_workers_of_ours() -> None:
-    worker = snakepit.StdioJson(str(ROOT / "tests/helpers/stdio_worker.py"), executable=sys.executable)
-    settings: list[tuple[dict[str, Any], str]] = [
-        ({"adapter": worker}, "pickle=True is for functions, and workers of .* have tools, and no functions"),
-        ({"pickle": "yes"}, "pickle='yes': give True or False"),
-        ({"pickle": 1, "initializer": print}, "pickle=1: give True or False"),
-    ]
-    for wrong, message in settings:
-        with pytest.raises(snakepit.UsageError, match=message):
-            async with snakepit.open_pool(**{"pickle": True, **wrong}):
-                pass
-
-
-# Programs.
-
-PROGRAM = """
-import dataclasses, sys, trio
-import snakepit_trio as snakepit
-
-print("imported", __name__)
-
-@dataclasses.dataclass
-class Point:
-    x: int
-
-class Refused(Exception):
-    pass
-
-def moved(point, by=1):
-    assert isinstance(point, Point), type(point)
-    return Point(point.x + by)
-
-def refuse(point):
-    raise Refused(point)
-
-async def main():
-    async with snakepit.open_pool(workers=1, pickle=True) as pool:
-        by = 2
-        for function in (moved, lambda point: moved(point, by), lambda point: Point(point.x + by)):
-            found = await pool.run(function, Point(1))
-            assert type(found) is Point, found
-            print(found.x)
-        try:
-            await pool.run(refuse, Point(5))
-        except Refused as error:
-            assert type(error.args[0]) is Point
-            print("refused", error)
-
-if __name__ == "__main__":
-    trio.run(main)
-"""
-PRINTED = ["imported __main__", "2", "3", "3", "refused Point(x=5)"]
-
-
-def run(command: list[str], folder: Path, input: str | None = None, **environment: str) -> Any:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(
-        [sys.executable, *command], check=False, cwd=folder, env=environment, input=input, capture_output=True,
-        text=True, timeout=120,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("file", "command"),
-    [
-        ("program.py", ["program.py"]),
-        ("program.py", ["-m", "program"]),
-        ("program/__main__.py", ["-m", "program"]),
-        (None, ["-"]),
-    ],
-)
-def test_classes_of_the_program_are_the_same_on_both_sides(
-    file: str | None, command: list[str], tmp_path: Path
-) -> None:
-    if file is not None:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text(PROGRAM)
-    done = run(command, tmp_path, None if file is not None else PROGRAM)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == PRINTED
-
-
-def test_without_cloudpickle_it_is_told_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "cloudpickle.py").write_text("raise ImportError('not for this test')\n")
-    done = run(["-"], tmp_path, PROGRAM, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    message = "UsageError: pickle=True takes the cloudpickle package: pip install 'snakepit-trio[pickle]'"
-    assert done.stderr.splitlines()[-1].endswith(message), done.stderr
 
 
 async def test_without_cloudpickle_in_the_worker_it_is_told_where_to_install_it(tmp_path: Path) -> None:
