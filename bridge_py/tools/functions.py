@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bridge_py.wire import codec
-from bridge_py.wire.codec import Exact
 from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, InvalidCall, UsageError
 from bridge_py.wire.specs import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 
@@ -41,13 +40,9 @@ class Function:
         self._hints: dict[str, Any] | None = None
         self._signature: inspect.Signature | None = None
 
-    def restored(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], values: Values = PLAIN
-    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def restored(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Make the objects in arguments again, by the hints of their parameters. Raises `InvalidArguments`."""
-        if values is not PLAIN:  # pickles hold whole objects
-            return args, kwargs
-        if not (args and has_marks(args)) and not (kwargs and has_marks(kwargs)):
+        if not has_marks(args) and not has_marks(kwargs):
             return args, kwargs
         names = self._parameters()
         rest = next((name for name, kind in names.items() if kind is inspect.Parameter.VAR_POSITIONAL), "")
@@ -62,11 +57,9 @@ class Function:
             {key: self._restored(value, key if key in names else others) for key, value in kwargs.items()},
         )
 
-    def for_each(self, items: list[Any], values: Values) -> Callable[[Any], Any]:
-        """Return what is to be called with each of these items."""
-        if values is not PLAIN or not has_marks(items):
-            return self.call
-        return lambda item: self.call(*self.restored([item], _NO_ARGUMENTS)[0])
+    def for_each(self, marked: bool) -> Callable[[Any], Any]:
+        """Return what is to be called with each of several items, of which some have marks."""
+        return (lambda item: self.call(*self.restored([item], _NO_ARGUMENTS)[0])) if marked else self.call
 
     def _parameters(self) -> dict[str, Any]:
         if self._hints is None:
@@ -129,25 +122,45 @@ def call_at_start(call: bytes) -> Any:
     return found.call(*args, **kwargs)
 
 
-def _call(function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS) -> Any:
+# `marked` says whether the arguments may have objects that are not made again yet. Pickles hold whole objects.
+
+
+def _call(
+    function: Target,
+    values: Values,
+    marked: bool,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
+) -> Any:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs, values)
+    if marked:
+        args, kwargs = found.restored(args, kwargs)
     return values.exact(found.call(*args, **kwargs))
 
 
 async def _call_async(
-    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+    function: Target,
+    values: Values,
+    marked: bool,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> Any:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs, values)
+    if marked:
+        args, kwargs = found.restored(args, kwargs)
     return values.exact(await found.call(*args, **kwargs))
 
 
 def _iterate(
-    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+    function: Target,
+    values: Values,
+    marked: bool,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> Iterator[Any]:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs, values)
+    if marked:
+        args, kwargs = found.restored(args, kwargs)
     iterator = iter(found.call(*args, **kwargs))
     try:
         for value in iterator:
@@ -158,10 +171,15 @@ def _iterate(
 
 
 async def _iterate_async(
-    function: Target, values: Values, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NO_ARGUMENTS
+    function: Target,
+    values: Values,
+    marked: bool,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> AsyncIterator[Any]:
     found = find(function)
-    args, kwargs = found.restored(args, kwargs, values)
+    if marked:
+        args, kwargs = found.restored(args, kwargs)
     iterator = aiter(found.call(*args, **kwargs))
     try:
         async for value in iterator:
@@ -184,14 +202,14 @@ class _Each:
         self._errors.append((len(self.values), codec.encode_plain(self._ways.fault(error))))
         self.values.append(None)
 
-    def outcome(self) -> Exact:
+    def outcome(self) -> Any:
         """What is sent: the values, with None where the function has raised, and the errors by position."""
         return self._ways.exact({"values": self.values, "errors": self._errors})
 
 
-def _call_each(function: Target, values: Values, items: list[Any]) -> Any:
+def _call_each(function: Target, values: Values, marked: bool, items: list[Any]) -> Any:
     found, each = find(function), _Each(values)
-    call, append = found.for_each(items, values), each.values.append
+    call, append = found.for_each(marked), each.values.append
     for item in items:
         try:
             append(call(item))
@@ -200,9 +218,9 @@ def _call_each(function: Target, values: Values, items: list[Any]) -> Any:
     return each.outcome()
 
 
-async def _call_each_async(function: Target, values: Values, items: list[Any]) -> Any:
+async def _call_each_async(function: Target, values: Values, marked: bool, items: list[Any]) -> Any:
     found, each = find(function), _Each(values)
-    call, append = found.for_each(items, values), each.values.append
+    call, append = found.for_each(marked), each.values.append
     for item in items:
         try:
             append(await call(item))
@@ -223,12 +241,13 @@ class _FunctionTool(Tool):
 
     def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:  # noqa: ARG002 - functions get no context
         try:
-            given, _ = codec.decode_marked(body, area, trusted=True, unpickle=self._values.unpickle)
+            given, is_special = codec.decode_marked(body, area, trusted=True, unpickle=self._values.unpickle)
         except CodecError:
             raise
         except DecodeError as error:
             raise InvalidArguments(f"the arguments cannot be read: {error}") from None
         given["values"] = self._values
+        given["marked"] = is_special and self._values is PLAIN
         return given  # type: ignore[no-any-return]  # the host sends a dict of these names
 
 

@@ -50,9 +50,9 @@ class Values:
     suffix = ""
     unpickle: Callable[[bytes | memoryview], Any] | None = None
 
-    def exact(self, value: Any) -> Exact:
+    def exact(self, value: Any) -> Any:
         """Have a value sent. Its error says if a pickle could send it."""
-        return Exact(value, None, advice)
+        return value if type(value) in codec.SURE_LEAVES else Exact(value, None, advice)
 
     def fault(self, error: BaseException) -> Fault:
         """Describe an exception for the peer."""
@@ -67,8 +67,8 @@ class PickledValues(Values):
     def __init__(self, *, imports: bool) -> None:
         self.unpickle = lambda data: _load(data, imports=imports)
 
-    def exact(self, value: Any) -> Exact:
-        return Exact(value, pickled)
+    def exact(self, value: Any) -> Any:
+        return value if type(value) in codec.SURE_LEAVES else Exact(value, pickled)
 
     def fault(self, error: BaseException) -> Fault:
         fault = fault_with(error)

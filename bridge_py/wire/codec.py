@@ -65,9 +65,9 @@ _MARKED: Final = 23
 _NOWHERE: Final = 1 << 62
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
 # MessagePack takes all values of these types. The other leaves, ints and texts, must be checked one by one.
-_SURE_LEAVES: Final = frozenset({type(None), bool, float})
+SURE_LEAVES: Final = frozenset({type(None), bool, float})
 _KEYS: Final = _LEAVES | {bytes}
-_SURE_KEYS: Final = _SURE_LEAVES | {bytes}
+_SURE_KEYS: Final = SURE_LEAVES | {bytes}
 
 _pack = msgspec.msgpack.Encoder().encode
 _NOT_PLAIN: Final = object()
@@ -82,21 +82,16 @@ class Encoded(msgspec.Struct, gc=False):
     size: int = 0
 
 
-class Exact:
+class Exact(msgspec.Struct, gc=False):
     """Stands around a whole value whose tuples are to arrive as tuples.
 
     `pickle`, which raises `Refused`, pickles the value if it has a part that the codec does not take, or that would
     arrive as something else for lack of a hint. Without it, `advise` tells what to do about a part that cannot be sent.
     """
 
-    __slots__ = ("advise", "pickle", "value")
-
-    def __init__(
-        self, value: Any, pickle: Callable[[Any], bytes] | None = None, advise: Callable[[Any], str] | None = None
-    ) -> None:
-        self.value = value
-        self.pickle = pickle
-        self.advise = advise
+    value: Any
+    pickle: Callable[[Any], bytes] | None = None
+    advise: Callable[[Any], str] | None = None
 
     def settled(self, what: str, own: Callable[[Any, str], Any]) -> Exact:
         """Copy it, so that it is sent as it is now. `own` copies values without pickles. Raises `EncodeError`."""
@@ -125,7 +120,7 @@ def encode(value: Any, what: str = "value", *, beside: int = BESIDE_BYTES) -> En
         pass
     try:
         # This is slower, but it takes large ints, and finds the part at fault.
-        return _encode(value, _SURE_LEAVES, beside, tuples, takes_marks)
+        return _encode(value, SURE_LEAVES, beside, tuples, takes_marks)
     except Exception as error:
         if pickle is not None:
             return _pickled(value, what, pickle, beside)
@@ -193,14 +188,27 @@ def let_go(buffers: Iterable[memoryview | bytes]) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether msgspec encodes a value as it is: a leaf, or a dict of leaves, as most arguments and results are.
+    """Whether msgspec encodes a value as it is: a leaf, or leaves in lists and dicts, of which one may be in another.
 
-    They need no `ValueEncoder`.
+    So are most arguments and results. They need no `ValueEncoder`.
     """
     kind = type(value)
-    if kind is dict:
-        return _KEYS.issuperset(map(type, value)) and _LEAVES.issuperset(map(type, value.values()))
-    return kind in _LEAVES
+    if kind in _LEAVES:
+        return True
+    if kind is list:
+        return _LEAVES.issuperset(map(type, value))
+    if kind is not dict or not _KEYS.issuperset(map(type, value)):
+        return False
+    return _LEAVES.issuperset(map(type, value.values())) or all(map(_is_flat, value.values()))
+
+
+def _is_flat(value: Any) -> bool:
+    kind = type(value)
+    if kind in _LEAVES:
+        return True
+    if kind is list:
+        return _LEAVES.issuperset(map(type, value))
+    return kind is dict and _KEYS.issuperset(map(type, value)) and _LEAVES.issuperset(map(type, value.values()))
 
 
 def _encode(
@@ -419,14 +427,14 @@ def find_culprit(value: Any, path: str, error: Exception | None) -> tuple[str, s
     """Find the part of a value that cannot be sent; returns its path, what is wrong with it, and the part itself."""
     for label, part in parts_of(value):
         try:
-            _encode(part, _SURE_LEAVES, BESIDE_BYTES)
+            _encode(part, SURE_LEAVES, BESIDE_BYTES)
         except RecursionError:
             continue
         except Exception as found:
             return find_culprit(part, path + label, found)
     if error is None:
         try:
-            _encode(value, _SURE_LEAVES, BESIDE_BYTES)
+            _encode(value, SURE_LEAVES, BESIDE_BYTES)
         except Exception as found:
             error = found
     if isinstance(error, Refused):

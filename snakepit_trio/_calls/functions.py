@@ -61,8 +61,10 @@ class Function(NamedTuple):
             raise DecodeError("these are no results for several items")
         if is_special:
             values = _restored(self.name, values, of_parts(list, [self.hint]))
-        errors = msgspec.convert(found.get("errors"), list[tuple[int, bytes]])
-        return values, {at: self.as_raised(error_of(codec.decode_fault(fault))) for at, fault in errors}
+        if not (errors := found.get("errors")):
+            return values, {}
+        faults = msgspec.convert(errors, list[tuple[int, bytes]])
+        return values, {at: self.as_raised(error_of(codec.decode_fault(fault))) for at, fault in faults}
 
     def as_raised(self, error: Exception) -> Exception:
         """What it has raised, if that can be made again here. The error that tells of it becomes its cause."""
@@ -77,16 +79,12 @@ class Function(NamedTuple):
 
     def arguments_for_each(self, items: Sequence[Any]) -> Any:
         """The arguments of the worker's tool that calls the function for each of several items."""
-        return self.values.exact({"function": self._target, "items": list(items)})
-
-    @property
-    def _target(self) -> Any:
-        return self.name if self.itself is None else self.itself
+        return self.values.exact({"function": self.name if self.itself is None else self.itself, "items": list(items)})
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The arguments of the worker's tool. Raises `InvalidArguments` if a tool does not take them."""
         if self.signature is None:
-            given: dict[str, Any] = {"function": self._target}
+            given: dict[str, Any] = {"function": self.name if self.itself is None else self.itself}
             if args:
                 given["args"] = list(args)
             if kwargs:

@@ -61,30 +61,47 @@ class Room:
     """
 
     def __init__(self, limit: int, most: int) -> None:
-        self._free = trio.Semaphore(limit)
+        self.free = limit
         self._further = 0  # calls beyond `limit`
         self._most_further = most - limit
         self._surplus = 0  # of these, how many must end first
+        self._is_closed = False
+        self._waiting = trio.lowlevel.ParkingLot()
 
-    async def take(self) -> None:
-        """Wait until there is room for a call."""
-        await self._free.acquire()
+    async def take(self) -> bool:
+        """Wait until there is room for a call. Returns False when there is to be no further one."""
+        while not self.free and not self._is_closed:
+            await self._waiting.park()
+        if self._is_closed:
+            return False
+        self.free -= 1
+        return True
+
+    def close(self) -> None:
+        """Take no further calls."""
+        self._is_closed = True
+        self._waiting.unpark_all()
 
     def give_back(self) -> None:
         """The results of a call were taken."""
         if self._surplus:
             self._surplus -= 1
         else:
-            self._free.release()
+            self._free_one()
 
     def note(self, seconds: float) -> None:
         """Note how long a call has taken."""
-        if seconds < _QUICK and self._further < self._most_further:
-            self._further += 1
-            self._free.release()
+        if seconds < _QUICK:
+            if self._further < self._most_further:
+                self._further += 1
+                self._free_one()
         elif seconds > _SLOW and self._further:
             self._further -= 1
             self._surplus += 1
+
+    def _free_one(self) -> None:
+        self.free += 1
+        self._waiting.unpark()
 
 
 class Results(AsyncIterator[R], Generic[T, R]):
@@ -97,6 +114,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self,
         source: Iterable[T] | AsyncIterable[T],
         room: Room,
+        callers: int,
         ordered: bool,
         chunksize: int = 1,
         pairs: bool = False,
@@ -116,28 +134,47 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._early: dict[int, Done[T]] = {}
         self._done: deque[Done[T]] = deque()
         self._at = 0  # of the results of the first of them
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self._taker = OneTaker("map")
+        self._drawn = 0  # calls
         self._calls = math.inf
         self._settled = 0  # items
+        self._callers = 0
+        self._most_callers = callers
+        self._idle = 0  # callers that are in no call
 
     async def feed(self, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
         """Draw items from the source while there is room, and run calls for them. Returns after the last call."""
-        number = 0
-        error: Exception | None = None
         async with trio.open_nursery() as nursery:
-            while error is None:
-                await self._room.take()
-                items, error = await self._draw()
-                if items:
-                    nursery.start_soon(self._run, number, call, items)
-                    number += 1
-        if not isinstance(error, (StopIteration, StopAsyncIteration)):
-            assert error is not None
-            self._deliver(number, Done((), [None], {0: error}))
-            number += 1
-        self._calls = number
-        self._wake()
+            if isinstance(self._source, AsyncIterator):
+                await self._start_calls(nursery, call)
+            else:
+                self._add_caller(nursery, call)
+
+    async def _start_calls(self, nursery: trio.Nursery, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
+        # One task draws from an async generator, which may have cancel scopes and nurseries of its own.
+        while await self._room.take() and (items := await self._draw()):
+            nursery.start_soon(self._run, self._next_number(), call, items)
+
+    # A task for each call would cost as much as the rest of a quick call. A caller draws the items of each call when it
+    # makes the call: so calls start in the order of their items.
+    async def _make_calls(self, nursery: trio.Nursery, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
+        while await self._room.take() and (items := await self._draw()):
+            self._idle -= 1
+            if self._room.free and not self._idle and self._callers < self._most_callers:
+                self._add_caller(nursery, call)
+            await self._run(self._next_number(), call, items)
+            self._idle += 1
+
+    def _add_caller(self, nursery: trio.Nursery, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
+        self._callers += 1
+        self._idle += 1
+        nursery.start_soon(self._make_calls, nursery, call)
+
+    def _next_number(self) -> int:
+        number = self._drawn
+        self._drawn += 1
+        return number
 
     async def __anext__(self) -> R:
         done = self._done[0] if self._at else None  # its first result was taken by a checkpoint
@@ -158,7 +195,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         while not self._done:
             if self._next >= self._calls:
                 raise StopAsyncIteration
-            await self._changed.wait()
+            await self._changed.park()
         await trio.lowlevel.checkpoint_if_cancelled()
         return self._done[0]
 
@@ -168,8 +205,8 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._next += 1
         self._room.give_back()
 
-    async def _draw(self) -> tuple[list[T], Exception | None]:
-        """Draw the items of a call; the error says why there are no more, if there are not."""
+    async def _draw(self) -> list[T]:
+        """Draw the items of the next call; none if there are no more."""
         items: list[T] = []
         try:
             if isinstance(self._source, AsyncIterator):
@@ -180,16 +217,26 @@ class Results(AsyncIterator[R], Generic[T, R]):
                 if len(items) < self._chunksize:
                     raise StopIteration
         except Exception as error:
-            return items, error
-        return items, None
+            self._end(self._drawn + bool(items), error)
+        return items
+
+    def _end(self, calls: int, error: Exception) -> None:
+        """There are no items but those of the first `calls` calls, because of an error of the source, or its end."""
+        self._calls = calls
+        if not isinstance(error, (StopIteration, StopAsyncIteration)):
+            self._calls += 1
+            self._deliver(calls, Done((), [None], {0: error}))
+        self._room.close()
+        self._changed.unpark_all()
 
     async def _run(self, number: int, call: Callable[[Sequence[T]], Awaitable[Done[T]]], items: Sequence[T]) -> None:
-        began = trio.current_time()
+        now = trio.lowlevel.current_clock().current_time  # `trio.current_time` takes longer
+        began = now()
         try:
             done = await call(items)
         except Exception as error:
             done = Done.failed(items, error)
-        self._room.note(trio.current_time() - began)
+        self._room.note(now() - began)
         self._deliver(number, done)
         self._settled += len(items)
         if (tell := self._on_progress) is not None:
@@ -206,11 +253,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
             while (ready := self._early.pop(expected, None)) is not None:
                 self._done.append(ready)
                 expected += 1
-        self._wake()
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        self._changed.unpark_all()
 
 
 def _outcome(done: Done[Any], at: int) -> outcome.Maybe[Any]:

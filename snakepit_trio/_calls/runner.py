@@ -34,6 +34,7 @@ from .call import (
     Default,
     Timeout,
     check_call,
+    check_retries,
     parent_of_new_calls,
     seconds_of,
     serving,
@@ -86,6 +87,7 @@ class CallRunner:
         self._sizes = config.sizes
         self._adapter = config.adapter
         self._has_say = config.adapter.has_a_say
+        self._runs_functions = config.adapter.protocol == "link"
         self._dispatcher = dispatcher
         self._strength = strength
         self._deadlines = deadlines
@@ -239,11 +241,12 @@ class CallRunner:
         if function.signature is not None:
             return self._new_call(function.name, args, timeout, session, credit, retries)
         self._check_place()
-        if self._adapter.protocol != "link":
+        if not self._runs_functions:
             raise UsageError(f"{function.name} cannot run: workers of {self._adapter!r} have tools, and no functions")
-        check_call(function.name, None, retries)
-        session_id = session_id_of(session, function.name) or ""
-        budget = seconds_of(None if isinstance(timeout, Default) else timeout, function.name)
+        if retries is not None:
+            check_retries(retries)
+        session_id = "" if session is None else session_id_of(session, function.name) or ""
+        budget = None if isinstance(timeout, Default) else seconds_of(timeout, function.name)
         call = self._encoded(function.name, args, function.name, session_id, budget, credit)
         call.tool = function.called
         return call

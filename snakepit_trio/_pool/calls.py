@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, Unpack, overload
 import attrs
 
 from bridge_py.tools.pickling import PLAIN
-from bridge_py.wire.errors import UsageError
+from bridge_py.wire.errors import DecodeError, UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._calls.call import (
     DEFAULT,
@@ -27,11 +27,12 @@ from snakepit_trio._calls.mapping import Done, Results, Room
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
+from snakepit_trio._config.targets import unwrapped
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.validation import check_whole, refuse
 from snakepit_trio.state.view import SessionView
 
-from .function_calls import A, Block, ExecuteOptions, FunctionCall, FunctionCalls, R, StreamOptions
+from .function_calls import A, Args, Block, ExecuteOptions, FunctionCalls, Kwargs, R, StreamOptions, read_call
 
 
 @attrs.frozen
@@ -82,22 +83,22 @@ class Calls(FunctionCalls):
             ),
         )
 
-    async def _run(self, call: FunctionCall) -> Any:
-        return await self.run_read(*self.read(call))
+    def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Coroutine[Any, Any, Any]:
+        return self.run_read(*read_call(function, args, kwargs, False, self._runner.values))
 
-    def _iterate(self, call: FunctionCall) -> Block[Chunks[Any]]:
-        return self.iterate_read(*self.read(call))
+    def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> Block[Chunks[Any]]:
+        return self.iterate_read(*self.read(function, args, kwargs, streams=True))
 
     # For sessions.
 
-    def read(self, call: FunctionCall) -> tuple[Function, Any]:
+    def read(self, function: Any, args: Args, kwargs: Kwargs, *, streams: bool) -> tuple[Function, Any]:
         """Find out how a worker runs a function; returns also the arguments of the worker's tool."""
-        return call.read(self._runner.values)
+        return read_call(function, args, kwargs, streams, self._runner.values)
 
-    async def run_read(self, function: Function, arguments: Any) -> Any:
+    def run_read(self, function: Function, arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run a function that was read."""
         defaults = self._defaults
-        return await self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
+        return self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
 
     def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         """Run a generator function that was read."""
@@ -301,8 +302,10 @@ class Calls(FunctionCalls):
             raise refuse("on_progress", on_progress, "give a function that takes two numbers")
         calls = self.options(timeout=options["timeout"], session=options["session"], retries=options["retries"])
         usual = self._usual_limit
-        room = Room(limit, limit) if limit else Room(usual, max(usual, _QUICK_CALLS))
-        results: Results[Any, Any] = Results(items, room, options["ordered"], chunksize, pairs, on_progress)
+        # With twice the room, a caller need not wait until its last results were taken.
+        room = Room(limit, limit) if limit else Room(usual, max(usual, 2 * _QUICK_CALLS))
+        callers = limit or max(usual, _QUICK_CALLS)
+        results: Results[Any, Any] = Results(items, room, callers, options["ordered"], chunksize, pairs, on_progress)
         async with background_nursery() as nursery:
             nursery.start_soon(results.feed, calls._mapped(function, chunksize))
             yield results
@@ -312,12 +315,18 @@ class Calls(FunctionCalls):
         if chunksize > 1:
             return self._each(function)
 
+        run: Callable[[Any], Awaitable[Any]]
+        run = partial(self.execute, function) if isinstance(function, str) else self._one(function)
+
         async def call(items: Sequence[Any]) -> Done[Any]:
-            (item,) = items
-            found = self.execute(function, item) if isinstance(function, str) else self.run(function, item)
-            return Done.one(items, await found)
+            return Done.one(items, await run(items[0]))
 
         return call
+
+    def _one(self, function: Any) -> Callable[[Any], Awaitable[Any]]:
+        function, before, kwargs = unwrapped(function, (), {})
+        found = function_of(function, streams=False, values=self._runner.values)
+        return lambda item: self.run_read(found, found.arguments((*before, item), kwargs))
 
     def _each(self, function: Any) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
         if isinstance(function, str):
@@ -326,6 +335,8 @@ class Calls(FunctionCalls):
 
         async def call(items: Sequence[Any]) -> Done[Any]:
             values, errors = await self.run_read(each, each.arguments_for_each(items))
+            if len(values) != len(items):
+                raise DecodeError(f"{each.name!r} has sent {len(values)} results for {len(items)} items")
             return Done(items, values, errors)
 
         return call

@@ -23,7 +23,7 @@ from snakepit_trio.state.store import MemoryStore, SessionStore
 from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Hub
 
-from .function_calls import FunctionCall, FunctionCalls
+from .function_calls import Args, FunctionCalls, Kwargs
 from .pool import Pool, open_pool
 from .session import SessionHandle
 
@@ -116,13 +116,13 @@ class Context(SessionView, FunctionCalls):
         async with self._in_pool() as session, session.stream(name, args, timeout=timeout, returns=returns) as chunks:
             yield chunks
 
-    async def _run(self, call: FunctionCall) -> Any:
+    async def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Any:
         async with self._in_pool() as session:
-            return await session._run(call)
+            return await session._run(function, args, kwargs)
 
     @asynccontextmanager
-    async def _iterate(self, call: FunctionCall) -> AsyncIterator[Chunks[Any]]:
-        async with self._in_pool() as session, session._iterate(call) as chunks:
+    async def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> AsyncIterator[Chunks[Any]]:
+        async with self._in_pool() as session, session._iterate(function, args, kwargs) as chunks:
             yield chunks
 
     @asynccontextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import outcome
 
@@ -61,32 +62,29 @@ class MapOptions(ExecuteOptions, total=False):
     on_progress: Progress | None
 
 
-class FunctionCall(NamedTuple):
-    """A call as the application makes it."""
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    streams: bool
 
-    def read(self, values: Values) -> tuple[Function, Any]:
-        """Find out how a worker runs the function; returns also the arguments of the worker's tool.
+def read_call(function: Any, args: Args, kwargs: Kwargs, streams: bool, values: Values) -> tuple[Function, Any]:
+    """Find out how a worker runs a function; returns also the arguments of the worker's tool.
 
-        Raises `UsageError` for a function that workers cannot run, and for arguments that a tool does not take.
-        """
-        function, args, kwargs = unwrapped(self.function, self.args, self.kwargs)
-        found = function_of(function, self.streams, values)
-        return found, found.arguments(args, kwargs)
+    Raises `UsageError` for a function that workers cannot run, and for arguments that a tool does not take.
+    """
+    if isinstance(function, functools.partial):
+        function, args, kwargs = unwrapped(function, args, kwargs)
+    found = function_of(function, streams, values)
+    return found, found.arguments(args, kwargs)
 
 
 class FunctionCalls(ABC):
     """Runs functions in workers, once or for each of many items."""
 
     @abstractmethod
-    async def _run(self, call: FunctionCall) -> Any: ...
+    async def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Any: ...
 
     @abstractmethod
-    def _iterate(self, call: FunctionCall) -> Block[Chunks[Any]]: ...
+    def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> Block[Chunks[Any]]: ...
 
     @abstractmethod
     def _map(self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]) -> Block[Results[Any, Any]]: ...
@@ -117,7 +115,7 @@ class FunctionCalls(ABC):
         sent. Raises `ToolError` for an exception that cannot be made again here, and `CallTimeout`, `WorkerCrashed`,
         `PoolClosed`, `PoolSaturated`, `Tainted` and `WorkerBusy` as `execute` does.
         """
-        return await self._run(FunctionCall(function, args, kwargs, streams=False))
+        return await self._run(function, args, kwargs)
 
     @overload
     def iterate(
@@ -140,7 +138,7 @@ class FunctionCalls(ABC):
         to iterate over. It is never more than `stream_window` values ahead. Leaving the block early stops it, and the
         block ends when none of its code runs any more. Errors are raised where the values are taken, as what they are.
         """
-        return self._iterate(FunctionCall(function, args, kwargs, streams=True))
+        return self._iterate(function, args, kwargs)
 
     @overload
     def map(
@@ -234,11 +232,11 @@ class FunctionCalls(ABC):
 
         `function` is as for `run`, and is called with the item; a tool that is given by its name is called with the
         item as its arguments. `items` may be an async iterable. The pool draws from it only as fast as results are
-        taken: at most `limit` calls are under way or wait to be taken. The default is twice the pool's capacity, and up
-        to 64 as long as calls take less than 2 ms. Results come in the order of the items, or as they are ready with
-        `ordered=False`. A failed call raises where its result would have come, what `run` or `execute` would raise.
-        With `pairs` nothing is raised: each result is a pair of the item and an `outcome.Value` or `outcome.Error`.
-        Leaving the block stops the calls that are still under way.
+        taken: at most `limit` calls are under way or wait to be taken. The default is twice the pool's capacity, and as
+        long as calls take less than 2 ms, up to 128, of which 64 are under way. Results come in the order of the items,
+        or as they are ready with `ordered=False`. A failed call raises where its result would have come, what `run` or
+        `execute` would raise. With `pairs` nothing is raised: each result is a pair of the item and an `outcome.Value`
+        or `outcome.Error`. Leaving the block stops the calls that are still under way.
 
         With `chunksize`, a call runs a function for that many items, one after the other. It is for small items:
         `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.

@@ -23,7 +23,7 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import A, Block, FunctionCall, FunctionCalls, R, RetryOptions, TimeOption
+from .function_calls import A, Args, Block, FunctionCalls, Kwargs, R, RetryOptions, TimeOption
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -161,13 +161,13 @@ class SessionHandle(SessionView, FunctionCalls):
         async with self._calls._map(function, items, pairs, options) as results:
             yield results
 
-    async def _run(self, call: FunctionCall) -> Any:
-        function, arguments = self._calls.read(call)
-        arguments = await self._ask_first(function.name, arguments)
-        return await self._calls.run_read(function, arguments)
+    async def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Any:
+        found, arguments = self._calls.read(function, args, kwargs, streams=False)
+        arguments = await self._ask_first(found.name, arguments)
+        return await self._calls.run_read(found, arguments)
 
-    def _iterate(self, call: FunctionCall) -> AbstractAsyncContextManager[Chunks[Any]]:
-        return self._iterate_read(*self._calls.read(call))
+    def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> AbstractAsyncContextManager[Chunks[Any]]:
+        return self._iterate_read(*self._calls.read(function, args, kwargs, streams=True))
 
     @asynccontextmanager
     async def _iterate_read(self, function: Function, arguments: Any) -> AsyncIterator[Chunks[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -232,6 +233,14 @@ def moved_by_one(point: Point) -> Point:
 
 async def later(n: int) -> tuple[int]:
     return (n,)
+
+
+_numbers = itertools.count()
+
+
+def numbered(n: int) -> tuple[int, int]:
+    """The item, and how many calls have started before this one."""
+    return n, next(_numbers)
 
 
 def same_pid(_n: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 import pytest
 
+import snakepit_trio as snakepit
 from bridge_py.contract.statuses import failure_of
 from bridge_py.tools.adapter import Tool
 from bridge_py.wire import codec
@@ -24,6 +25,8 @@ from bridge_py.wire.patterns import finds
 from bridge_py.wire.types import get_type, load_json
 from snakepit_trio._config.stdio_adapters import StdioMsgpack
 from snakepit_trio.state.store import MemoryStore
+from tests.helpers import functions as f
+from tests.helpers.short_results import Tools as ShortResults
 
 PRIME = (1 << 61) - 1  # all its multiples have the hash 0
 
@@ -404,3 +407,15 @@ async def test_others_may_give_no_pattern_without_a_bound(pattern: str, message:
 
 def test_the_hosts_own_code_may_give_any_pattern() -> None:
     assert finds(r"^(?=.*\d)(?=.*[a-z]).{8,}$", "passw0rd")
+
+
+async def test_results_of_fewer_items_than_were_sent_are_refused() -> None:
+    async with (
+        snakepit.open_pool(ShortResults, workers=1) as pool,
+        pool.map(f.add, range(4), chunksize=2, pairs=True) as results,
+    ):
+        found = [pair async for pair in results]
+    assert [item for item, _ in found] == [0, 1, 2, 3]
+    for _, result in found:
+        with pytest.raises(snakepit.DecodeError, match="1 results for 2 items"):
+            result.unwrap()

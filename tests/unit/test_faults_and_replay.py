@@ -283,7 +283,7 @@ def test_a_machine_that_finds_nothing() -> None:
 
 def test_a_machine_that_finds_something_shrinks_it(capsys: pytest.CaptureFixture[str]) -> None:
     class Impatient(Napping):
-        bound = 4.0
+        bound = 3.5
 
     with pytest.raises(AssertionError, match="too late") as caught:
         find(Impatient, shrink=True)

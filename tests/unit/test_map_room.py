@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trio
+import trio.testing
 
 import snakepit_trio as snakepit
 from snakepit_trio._calls.mapping import Room
@@ -15,8 +17,8 @@ from tests.helpers import functions as f
 def taken(room: Room) -> int:
     """Take all that the room has now; returns for how many calls that is."""
     count = 0
-    while room._free.value:
-        room._free.acquire_nowait()
+    while room.free:
+        room.free -= 1
         count += 1
     return count
 
@@ -48,7 +50,7 @@ def test_a_limit_that_was_given_stays() -> None:
     assert taken(room) == 0
 
 
-@pytest.mark.parametrize(("limit", "most"), [(None, 64), (3, 3)])
+@pytest.mark.parametrize(("limit", "most"), [(None, 128), (3, 3)])
 async def test_a_map_draws_no_more_than_it_may(limit: int | None, most: int) -> None:
     drawn = taken = 0
     largest = 0
@@ -68,3 +70,38 @@ async def test_a_map_draws_no_more_than_it_may(limit: int | None, most: int) -> 
             taken += 1
     assert taken == 500
     assert 1 < largest <= most
+
+
+async def test_calls_start_in_the_order_of_their_items() -> None:
+    async with (
+        snakepit.open_pool(f.Tools, workers=1, launcher=InMemory()) as pool,
+        pool.map(f.numbered, range(200), ordered=False) as results,
+    ):
+        places = [place async for place in results]
+    first = places[0][1]
+    assert sorted(places) == [(n, first + n) for n in range(200)]
+
+
+async def test_a_source_may_have_scopes_and_nurseries_of_its_own() -> None:
+    async def items() -> AsyncIterator[int]:
+        for n in range(100):
+            with trio.fail_after(10):
+                async with trio.open_nursery():
+                    await trio.lowlevel.checkpoint()
+                    yield n
+
+    async with (
+        snakepit.open_pool(f.Tools, workers=2, launcher=InMemory()) as pool,
+        pool.map(f.add, items(), chunksize=3) as results,
+    ):
+        assert [n async for n in results] == list(range(1, 101))
+
+
+async def test_a_map_ends_while_callers_wait_for_room() -> None:
+    async with snakepit.open_pool(f.Tools, workers=1, launcher=InMemory()) as pool:
+        for items in (0, 1, 4, 5, 200):
+            async with pool.map(f.add, iter(range(items)), limit=4) as results:
+                assert [n async for n in results] == list(range(1, items + 1))
+            async with pool.map(f.add, range(items), limit=4) as results:
+                await trio.testing.wait_all_tasks_blocked()  # all results that have room wait, and nobody takes them
+        assert await pool.run(f.add, 1) == 2
