@@ -23,20 +23,23 @@ class Item:
     """A call, as far as the scheduler sees."""
 
     order = 0
+    rank = 0.0
     assigned_at = 0.0
     size = 1
 
-    def __init__(self, session_id: str, affinity: Affinity) -> None:
+    def __init__(self, session_id: str, affinity: Affinity, priority: int) -> None:
         self.session_id = session_id
         self.affinity = affinity
+        self.priority = priority
 
 
 class Bench:
     """A pool whose workers are all busy, and a queue; each operation leaves the queue as long as it was."""
 
-    def __init__(self, waiting: int, affinity: Affinity, sessions: int) -> None:
+    def __init__(self, waiting: int, affinity: Affinity, sessions: int, highest: int) -> None:
         self.dice = random.Random(1)
         self.affinity = affinity
+        self.highest = highest  # priority
         self.names = [f"session {number}" for number in range(sessions)] or [""]
         self.scheduler: Scheduler[Item] = Scheduler(concurrency=CONCURRENCY, ahead=0)
         self.slots: list[Slot[Item]] = []
@@ -51,14 +54,19 @@ class Bench:
 
     def submit(self) -> Item:
         """A call comes, of some session."""
-        call = Item(self.dice.choice(self.names), self.affinity)
+        call = self.call()
         self.scheduler.submit(call, 0.0)
         return call
+
+    def call(self) -> Item:
+        """A call of some session and priority."""
+        priority = self.dice.randint(-self.highest, self.highest) if self.highest else 0
+        return Item(self.dice.choice(self.names), self.affinity, priority)
 
     def measure(self) -> dict[str, float]:
         """Seconds per operation. The operations follow each other so that each undoes what another did."""
         taken: dict[str, float] = {}
-        calls = [Item(self.dice.choice(self.names), self.affinity) for _ in range(TIMES)]
+        calls = [self.call() for _ in range(TIMES)]
         taken["submit"] = _time(lambda n: self.scheduler.submit(calls[n], 0.0))
         self.dice.shuffle(calls)
         taken["withdraw"] = _time(lambda n: self.scheduler.withdraw(calls[n]))
@@ -86,20 +94,21 @@ class Bench:
 
 
 def main() -> None:
-    """Print a table for the common line and one for the lines of sessions."""
-    tables: list[tuple[str, Affinity, int]] = [
-        ("common line", "hint", 0),
-        (f"{SESSIONS:,} strict sessions", "strict", SESSIONS),
+    """Print a table for the common line, one for calls of all priorities, and one for the lines of sessions."""
+    tables: list[tuple[str, Affinity, int, int]] = [
+        ("common line", "hint", 0, 0),
+        ("of all priorities", "hint", 0, 100),
+        (f"{SESSIONS:,} strict sessions", "strict", SESSIONS, 0),
     ]
-    for title, affinity, sessions in tables:
-        columns = [_column(waiting, affinity, sessions) for waiting in WAITING]
+    for title, affinity, sessions, highest in tables:
+        columns = [_column(waiting, affinity, sessions, highest) for waiting in WAITING]
         print(f"{title + ', us:':<32}" + "".join(f"{waiting:>10,}" for waiting in WAITING) + "  waiting")
         for name in columns[0]:
             print(f"  {name:<30}" + "".join(f"{column[name] * 1e6:>10.2f}" for column in columns))
 
 
-def _column(waiting: int, affinity: Affinity, sessions: int) -> dict[str, float]:
-    bench = Bench(waiting, affinity, sessions)
+def _column(waiting: int, affinity: Affinity, sessions: int, highest: int) -> dict[str, float]:
+    bench = Bench(waiting, affinity, sessions, highest)
     rounds = [bench.measure() for _ in range(ROUNDS)]
     return {name: statistics.median(taken[name] for taken in rounds) for name in rounds[0]}
 

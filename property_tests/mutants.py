@@ -60,6 +60,13 @@ MUTANTS = [
         (SCHEDULER,),
     ),
     Mutant(
+        "a priority without ageing",
+        "snakepit_trio/_calls/scheduler.py",
+        "call.rank = now - AGEING * call.priority",
+        "call.rank = -AGEING * call.priority",
+        (SCHEDULER,),
+    ),
+    Mutant(
         "an unshielded reap",
         "snakepit_trio/_workers/worker_process.py",
         "else _REAP, shield=True) as reaping",

@@ -2,8 +2,9 @@
 
 No worker holds more than its limit, none more than its places unless it is quick, no call is lost or is in two
 places, and none waits while a worker that it may go to has room. Of the calls that may go to a worker it gets the
-oldest. A strict call goes to its session's worker as long as that lives, which for a session that is kept none of its
-other calls can change. A call is refused only if it would have to wait.
+one with the lowest rank: the oldest, if their priorities are the same. A strict call goes to its session's worker as
+long as that lives, which for a session that is kept none of its other calls can change. A call is refused only if it
+would have to wait. All this holds after the state was mended.
 """
 
 from __future__ import annotations
@@ -13,27 +14,36 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from snakepit_trio._calls.queues import Slot
-from snakepit_trio._calls.scheduler import PATIENCE, QUICK, PlaceTaken, QueueFull, Scheduler
+from snakepit_trio._calls.scheduler import AGEING, PATIENCE, QUICK, PlaceTaken, QueueFull, Scheduler
 from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
+PRIORITIES = [0, 0, 0, 0, -100, -2, 1, 2, 100]
 
 
 class Item:
     """A call, as far as the scheduler sees."""
 
     order = 0
+    rank = 0.0
     assigned_at = 0.0
+    since = 0.0  # for the tests: when it was submitted
 
-    def __init__(self, session_id: str = "", affinity: Affinity = "hint") -> None:
+    def __init__(self, session_id: str = "", affinity: Affinity = "hint", priority: int = 0) -> None:
         self.size = 1 + len(session_id)
         self.session_id = session_id
         self.affinity = affinity
+        self.priority = priority
+
+
+def place(call: Item) -> tuple[float, int]:
+    """The place of a call among all that wait, by the definition of priorities."""
+    return call.since - AGEING * call.priority, call.order
 
 
 class Machine(RuleBasedStateMachine):
@@ -70,8 +80,8 @@ class Machine(RuleBasedStateMachine):
     def _hold(self, slot: Slot[Item], call: Item) -> None:
         assert slot in self.slots
         assert self._may_go(call, slot), "a strict call goes to its session's worker"
-        for older in self.waiting:
-            assert older.order > call.order or not self._may_go(older, slot), "calls are assigned in their order"
+        for other in self.waiting:
+            assert place(other) > place(call) or not self._may_go(other, slot), "calls are assigned in their order"
         assert call not in self.held
         self.held[call] = slot
         if call.session_id and not (call.session_id in self.kept and call.session_id in self.homes):
@@ -84,9 +94,9 @@ class Machine(RuleBasedStateMachine):
 
     def _wait(self, call: Item) -> None:
         self.waiting.append(call)
-        self.waiting.sort(key=lambda waiting: waiting.order)
+        self.waiting.sort(key=place)
 
-    @rule(seconds=st.sampled_from([0.0, QUICK / 10, QUICK * 10, PATIENCE * 2]))
+    @rule(seconds=st.sampled_from([0.0, QUICK / 10, QUICK * 10, PATIENCE * 2, AGEING, AGEING * 3]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
@@ -97,9 +107,10 @@ class Machine(RuleBasedStateMachine):
             self.slots.append(slot)
             self._carry_out(self.scheduler.add(slot, self.now))
 
-    @rule(session=st.sampled_from(SESSIONS))
-    def call_comes(self, session: str) -> None:
-        call, home = Item(session, self.affinities[session]), self.homes.get(session)
+    @rule(session=st.sampled_from(SESSIONS), priority=st.sampled_from(PRIORITIES))
+    def call_comes(self, session: str, priority: int) -> None:
+        call, home = Item(session, self.affinities[session], priority), self.homes.get(session)
+        call.since = self.now
         can_run = any(self._may_go(call, slot) and self._has_room(slot) for slot in self.slots)
         has_place = home is not None and len(home.calls) < self.concurrency
         try:
@@ -169,6 +180,16 @@ class Machine(RuleBasedStateMachine):
             self._compare_homes()
         self.of_the_dead = []
 
+    @rule(data=st.data())
+    def state_is_mended(self, data: st.DataObject) -> None:
+        calls = sorted((*self.held, *self.waiting), key=lambda call: call.order)
+        lost = data.draw(st.sets(st.sampled_from(calls), max_size=3)) if calls else set()
+        self.waiting = [call for call in self.waiting if call not in lost]
+        self.held = {call: slot for call, slot in self.held.items() if call not in lost}
+        self.scheduler.mend(self.now, lambda call: call in lost)
+        assigned = [(slot, call) for slot, call in self.scheduler.held() if call not in self.held]
+        self._carry_out(sorted(assigned, key=lambda assignment: place(assignment[1])))
+
     @rule()
     def look_for_stalls(self) -> None:
         for slot, calls in self.scheduler.stalled(self.now):
@@ -204,7 +225,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
-            assert self.scheduler.clear() == self.waiting
+            assert self.scheduler.clear() == sorted(self.waiting, key=lambda call: call.order)
             assert self.scheduler.queued == 0
 
 
@@ -212,8 +233,75 @@ TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 
+@given(
+    arrivals=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 1.0, 50.0]), st.integers(-100, 100), st.booleans()), min_size=2
+    ),
+    session_id=st.sampled_from(["", "a"]),
+)
+def test_no_call_is_overtaken_for_ever(arrivals: list[tuple[float, int, bool]], session_id: str) -> None:
+    """A call is overtaken only by calls that came less than a second later for each step of priority above its own."""
+    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0)
+    slot: Slot[Item] = Slot()
+    scheduler.add(slot, 0.0)
+    now, calls, started = 0.0, [], []
+    for pause, priority, one_ends in arrivals:
+        now += pause
+        call = Item(session_id, "strict", priority)
+        call.since = now
+        calls.append(call)
+        if scheduler.submit(call, now):
+            started.append(call)
+        if one_ends:
+            started += [next_one for _, next_one in scheduler.release(slot, started[-1], now)]
+    while slot.calls:
+        started += [next_one for _, next_one in scheduler.release(slot, started[-1], now)]
+    assert sorted(started, key=lambda call: call.order) == calls, "each has run, and once"
+    for number, later in enumerate(started):
+        for overtaken in started[number + 1 :]:
+            if overtaken.order < later.order:
+                ahead = AGEING * (later.priority - overtaken.priority)
+                assert later.since - overtaken.since <= min(ahead, 200 * AGEING)
+                assert ahead > 0, "calls of one priority keep their order"
+
+
+def test_a_call_of_a_higher_priority_overtakes_in_its_session_and_its_session_overtakes_others() -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0)
+    slot: Slot[Item] = Slot()
+    scheduler.add(slot, 0.0)
+    running, *waiting = calls = [
+        Item(session, "strict", priority) for session, priority in (("a", 0), ("a", 0), ("", 0), ("b", 1), ("a", 2))
+    ]
+    assert [scheduler.submit(call, 0.0) for call in calls] == [slot, None, None, None, None]
+    for expected in (waiting[3], waiting[2], waiting[0], waiting[1]):
+        assert scheduler.release(slot, running, 0.0) == [(slot, expected)]
+        running = expected
+    assert scheduler.queued == 0
+
+
+def test_calls_that_come_back_have_their_places_among_all_priorities() -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=3, ahead=0)
+    slot: Slot[Item] = Slot()
+    scheduler.add(slot, 0.0)
+    held = [Item(priority=priority) for priority in (0, 5, -5)]
+    for call in held:
+        scheduler.submit(call, 0.0)
+    waiting = [Item(priority=priority) for priority in (0, 5, -5, 9)]
+    for call in waiting:
+        assert scheduler.submit(call, 1.0) is None
+    lost, _ = scheduler.remove(slot, 1.0)
+    for call in lost:
+        assert scheduler.requeue(call, 1.0) == []
+    other: Slot[Item] = Slot()
+    assigned = scheduler.add(other, 50.0)
+    while len(assigned) < 7:
+        assigned += scheduler.release(other, next(iter(other.calls.values())), 50.0)
+    assert [call for _, call in assigned] == [waiting[3], held[1], waiting[1], held[0], waiting[0], held[2], waiting[2]]
+
+
 @pytest.mark.parametrize("affinity", ["hint", "strict"])
-def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) -> None:
+@pytest.mark.parametrize("priorities", [[0], [-100, 3, 100, 0]])
+def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity, priorities: list[int]) -> None:
     scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0, sessions=50)
     slot: Slot[Item] = Slot()
     scheduler.add(slot, 0.0)
@@ -221,7 +309,7 @@ def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity) ->
     scheduler.submit(running, 0.0)
     before = _objects()
     for number in range(5_000):
-        call = Item(("mine", f"session {number}", "")[number % 3], affinity)
+        call = Item(("mine", f"session {number}", "")[number % 3], affinity, priorities[number % len(priorities)])
         assert scheduler.submit(call, 0.0) is None
         assert scheduler.withdraw(call)
     assert _objects() - before < 1_000
@@ -261,13 +349,15 @@ class Counter:
         self.calls += event in ("call", "c_call")
 
 
-def steps_with(waiting: int, affinity: Affinity) -> dict[str, int]:
+def steps_with(waiting: int, affinity: Affinity, priorities: list[int]) -> dict[str, int]:
     """The most steps that each operation takes while so many calls wait, of as many sessions and of none."""
     scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, sessions=10**6)
     slots: list[Slot[Item]] = [Slot() for _ in range(4)]
     for slot in slots[1:]:
         scheduler.add(slot, 0.0)
-    calls = [Item(f"session {n}" if n % 2 else "", affinity) for n in range(waiting + 40)]
+    calls = [
+        Item(f"session {n}" if n % 2 else "", affinity, priorities[n % len(priorities)]) for n in range(waiting + 40)
+    ]
     for call in calls[:-20]:
         scheduler.submit(call, 0.0)
     steps = {"submit": 0, "withdraw": 0, "release": 0, "give back": 0}
@@ -288,8 +378,9 @@ def steps_with(waiting: int, affinity: Affinity) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("affinity", ["hint", "strict"])
-def test_the_steps_do_not_depend_on_how_many_wait(affinity: Affinity) -> None:
-    few, many = steps_with(100, affinity), steps_with(20_000, affinity)
+@pytest.mark.parametrize("priorities", [[0], [0, 7, -3, 7, 100]])
+def test_the_steps_do_not_depend_on_how_many_wait(affinity: Affinity, priorities: list[int]) -> None:
+    few, many = steps_with(100, affinity, priorities), steps_with(20_000, affinity, priorities)
     assert all(many[what] <= few[what] + 5 for what in few), f"with 100 calls {few}, with 20,000 {many}"
 
 

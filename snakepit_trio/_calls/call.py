@@ -16,7 +16,7 @@ from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, Unkno
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import FUNCTION_TOOLS, ToolSpec
 from snakepit_trio._config.policies import Affinity, RetryPolicy
-from snakepit_trio._util.validation import is_utf8, is_whole, refuse
+from snakepit_trio._util.validation import check_whole, is_utf8, is_whole, refuse
 from snakepit_trio.errors import PoolClosed, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
@@ -26,6 +26,7 @@ from .queues import Slot
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
 
 _LONGEST_LIMIT: Final = 1e9  # seconds
+_HIGHEST_PRIORITY: Final = 100
 
 
 class CallState(Enum):
@@ -67,6 +68,8 @@ class Call:
         "name",
         "order",
         "parent",
+        "priority",
+        "rank",
         "returns",
         "session_id",
         "size",
@@ -85,6 +88,7 @@ class Call:
         credit: int | None = None,
         affinity: Affinity = "hint",
         parent: Call | None = None,
+        priority: int | None = None,
     ) -> None:
         self.name = self.tool = name  # `tool` is what the worker runs
         self.affinity: Affinity = affinity  # how it keeps to the worker of its session
@@ -103,7 +107,11 @@ class Call:
         self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.parent = parent  # the call whose host tool made this one
+        if priority is None:  # the parent goes on only after it
+            priority = 0 if parent is None else parent.priority
+        self.priority: int = priority
         self.order = 0  # its position among all calls, given by the scheduler
+        self.rank = 0.0  # seconds; calls of lower ranks leave the queue first; given by the scheduler
         self.assigned_at = 0.0
         self.id = 0  # on its worker's connection; 0 until it is sent
         self.state = _NEW
@@ -156,7 +164,16 @@ class Call:
     def again(self) -> Call:
         """A copy of the call, to run it once more within the same deadline."""
         encoded = EncodedValue(self.body, self.buffers)
-        call = Call(self.name, encoded, self.session_id, self.timeout, self.credit, self.affinity, self.parent)
+        call = Call(
+            self.name,
+            encoded,
+            self.session_id,
+            self.timeout,
+            self.credit,
+            self.affinity,
+            self.parent,
+            self.priority,
+        )
         call.deadline = self.deadline
         call.claim, call.tool = self.claim, self.tool
         return call
@@ -286,10 +303,12 @@ Timeout = float | Default | None
 Arguments = Mapping[str, Any]
 
 
-def check_call(name: object, args: object, retries: object) -> None:
-    """Raise `UsageError` or `EncodeError`, naming the argument, if no call can have this name, arguments or retries."""
+def check_call(name: object, args: object, retries: object, priority: object) -> None:
+    """Raise `UsageError` or `EncodeError`, naming the argument, if no call can have one of these."""
     if retries is not None:
         check_retries(retries)
+    if priority is not None:
+        check_priority(priority)
     if not isinstance(name, str) or name in FUNCTION_TOOLS:
         _refuse_name(name)
     if not name.isascii():
@@ -355,3 +374,9 @@ def check_retries(retries: object) -> None:
     """Raise `UsageError` for what says nothing about retries."""
     if retries is not None and not isinstance(retries, RetryPolicy) and (not is_whole(retries) or retries < 0):
         raise refuse("retries", retries, "give a number from 0 on, a snakepit_trio.RetryPolicy, or None")
+
+
+def check_priority(priority: object) -> None:
+    """Raise `UsageError` for what is no priority."""
+    if priority is not None:
+        check_whole("priority", priority, -_HIGHEST_PRIORITY, _HIGHEST_PRIORITY)

@@ -1,20 +1,24 @@
-"""Which calls wait for which worker: queues in order of arrival, and sessions that keep to a worker.
+"""Which calls wait for which worker: queues in the order of their calls' keys, and sessions that keep to a worker.
 
-Plain state, as in `scheduler`: no await, no I/O, no clock. A step takes the same time however long a queue is.
-If calls of many sessions wait for one worker, a heap finds the session with the oldest call.
+Plain state, as in `scheduler`: no await, no I/O, no clock. While all calls have one priority, a step takes the same
+time however long a queue is. Heaps find the first of the calls that overtake others, and of the sessions whose calls
+wait for one worker.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
 from snakepit_trio._config.policies import Affinity
 
+#: A call's rank and its order. The call with the smallest key goes first. A call keeps its key as long as it lives.
+Key = tuple[float, int]
+
 NEVER: Final = float("inf")
+LAST: Final[Key] = (NEVER, 0)  # comes after all keys of calls
 _SPARE: Final = 16  # outdated entries that a heap may have before they are removed
 
 
@@ -22,7 +26,13 @@ class Schedulable(Protocol):
     """What the scheduler reads and writes on a call."""
 
     order: int
+    rank: float
     assigned_at: float
+
+    @property
+    def priority(self) -> int:
+        """How many steps it is ahead of calls of priority 0. The scheduler makes its rank from that."""
+        ...
 
     @property
     def size(self) -> int:
@@ -43,55 +53,81 @@ class Schedulable(Protocol):
 C = TypeVar("C", bound=Schedulable)
 
 
-class FifoQueue(Generic[C]):
-    """Waiting calls, oldest first.
+class CallQueue(Generic[C]):
+    """Waiting calls, in the order of their keys.
 
-    Calls leave a queue in their order, so a call that comes back is older than all calls that never left. The calls
-    that came back are kept apart, sorted. They are never more than workers can hold at a time.
+    A new call that goes after all others joins the end of a line, as every call does while all have one priority. The
+    others, which overtake calls or come back from a worker, are kept apart, and a heap finds the first of them.
     """
 
-    __slots__ = ("_back", "_back_orders", "_new")
+    __slots__ = ("_apart", "_heap", "_last_rank", "_line")
 
     def __init__(self) -> None:
-        self._new: OrderedDict[int, C] = OrderedDict()
-        self._back: dict[int, C] = {}
-        self._back_orders: list[int] = []
+        self._line: OrderedDict[int, C] = OrderedDict()  # by order; each key is above the one before it
+        self._last_rank = 0.0  # no rank in the line is above it
+        self._apart: dict[int, C] = {}  # by order
+        self._heap: list[Key] = []  # of the calls that are kept apart; some entries may be outdated
 
     def __len__(self) -> int:
-        return len(self._new) + len(self._back)
+        return len(self._line) + len(self._apart)
 
     def __iter__(self) -> Iterator[C]:
-        yield from (self._back[order] for order in self._back_orders)
-        yield from self._new.values()
+        yield from self._apart.values()
+        yield from self._line.values()
 
     @property
-    def head(self) -> float:
-        """The order of the oldest call; `NEVER` if none waits."""
-        return self._back_orders[0] if self._back else next(iter(self._new), NEVER)
+    def head(self) -> Key:
+        """The key of the first call; `LAST` if none waits."""
+        first = _key_of(next(iter(self._line.values()), None))
+        return min(first, self._head_apart()) if self._apart else first
 
     def append(self, call: C) -> None:
-        """Add a new call, which is younger than all others."""
-        self._new[call.order] = call
+        """Add a new call, whose order is above that of all others."""
+        if call.rank >= self._last_rank or not self._line:
+            self._last_rank = call.rank
+            self._line[call.order] = call
+        else:
+            self.put_back(call)
 
     def put_back(self, call: C) -> None:
-        """Put back a call that was taken from the head before."""
-        self._back[call.order] = call
-        insort(self._back_orders, call.order)
+        """Add a call at the place of its key, which may be anywhere."""
+        heapq.heappush(self._heap, (call.rank, call.order))  # first: a call without an entry would never be found
+        self._apart[call.order] = call
+        self._trim()
 
     def pop(self) -> C | None:
-        """Take the oldest call, if there is one."""
-        if self._back:
-            return self._back.pop(self._back_orders.pop(0))
-        return self._new.popitem(last=False)[1] if self._new else None
+        """Take the first call, if there is one."""
+        if self._apart:
+            key = self._head_apart()
+            if key < _key_of(next(iter(self._line.values()), None)):
+                return self._apart.pop(key[1])
+        return self._line.popitem(last=False)[1] if self._line else None
 
     def remove(self, call: C) -> bool:
         """Take out a call; False if it is not here."""
-        if self._new.pop(call.order, None) is not None:
+        if self._line.pop(call.order, None) is not None:
             return True
-        if self._back.pop(call.order, None) is None:
+        if self._apart.pop(call.order, None) is None:
             return False
-        del self._back_orders[bisect_left(self._back_orders, call.order)]
+        self._trim()
         return True
+
+    def _head_apart(self) -> Key:
+        """The key of the first call that is kept apart; there must be one."""
+        heap = self._heap
+        while heap[0][1] not in self._apart:
+            heapq.heappop(heap)
+        return heap[0]
+
+    def _trim(self) -> None:
+        if len(self._heap) > 2 * len(self._apart) + _SPARE:
+            heap = [(call.rank, call.order) for call in self._apart.values()]
+            heapq.heapify(heap)
+            self._heap = heap
+
+
+def _key_of(call: Schedulable | None) -> Key:
+    return LAST if call is None else (call.rank, call.order)
 
 
 class Slot(Generic[C]):
@@ -117,9 +153,9 @@ class SessionQueue(Generic[C]):
     def __init__(self, id: str) -> None:
         self.id = id
         self.slot: Slot[C] | None = None
-        self.queue: FifoQueue[C] = FifoQueue()
+        self.queue: CallQueue[C] = CallQueue()
         self.group: Group[C] | None = None  # the group that it is in while a call waits
-        self.key = NEVER  # of its entry in the group's heap: never above the order of its oldest call
+        self.key: Key = LAST  # of its entry in the group's heap: never above the key of its first call
 
     @property
     def home(self) -> Slot[C] | None:
@@ -128,35 +164,35 @@ class SessionQueue(Generic[C]):
 
 
 class Group(Generic[C]):
-    """The sessions whose calls wait for the same worker, or for any worker. Finds the oldest call."""
+    """The sessions whose calls wait for the same worker, or for any worker. Finds the first call."""
 
     __slots__ = ("_heap", "_size")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, SessionQueue[C]]] = []  # some entries may be outdated
+        self._heap: list[tuple[Key, SessionQueue[C]]] = []  # some entries may be outdated
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     @property
-    def head(self) -> float:
-        """The order of the oldest call; `NEVER` if none waits."""
+    def head(self) -> Key:
+        """The key of the first call; `LAST` if none waits."""
         heap = self._heap
         while heap:
             key, session = heap[0]
             if not self._is_valid(key, session):
                 heapq.heappop(heap)
-            elif (oldest := session.queue.head) != key:  # its oldest call was withdrawn
-                session.key = oldest
-                heapq.heapreplace(heap, (oldest, session))
+            elif (first := session.queue.head) != key:  # its first call was withdrawn
+                session.key = first
+                heapq.heapreplace(heap, (first, session))
             else:
                 return key
-        return NEVER
+        return LAST
 
     def pop(self) -> SessionQueue[C]:
-        """Take out the session with the oldest call; there must be one."""
-        assert self.head is not NEVER
+        """Take out the session with the first call; there must be one."""
+        assert self.head is not LAST
         session = heapq.heappop(self._heap)[1]
         self.leave(session)
         return session
@@ -168,7 +204,7 @@ class Group(Generic[C]):
         self._list(session)
 
     def renew(self, session: SessionQueue[C]) -> None:
-        """Update the entry of a session after an older call has come back to it."""
+        """Update the entry of a session after a call has joined it that may be its first."""
         if session.queue.head < session.key:
             self._list(session)
 
@@ -193,7 +229,7 @@ class Group(Generic[C]):
         session.key = session.queue.head
         heapq.heappush(self._heap, (session.key, session))
 
-    def _is_valid(self, key: float, session: SessionQueue[C]) -> bool:
+    def _is_valid(self, key: Key, session: SessionQueue[C]) -> bool:
         return session.group is self and session.key == key
 
 
@@ -267,7 +303,7 @@ class SessionQueues(Generic[C]):
         return session.home
 
     def take(self, group: Group[C]) -> C:
-        """Take the oldest call of a group that is not empty. The caller binds the session to a worker."""
+        """Take the first call of a group that is not empty. The caller binds the session to a worker."""
         session = group.pop()
         call = session.queue.pop()
         assert call is not None

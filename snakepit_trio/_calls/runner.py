@@ -34,6 +34,7 @@ from .call import (
     Default,
     Timeout,
     check_call,
+    check_priority,
     check_retries,
     parent_of_new_calls,
     seconds_of,
@@ -105,13 +106,14 @@ class CallRunner:
         retries: int | RetryPolicy | None = None,
         claim: Callable[[CallWorker], bool] | None = None,
         reader: Reader | None = None,
+        priority: int | None = None,
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
         `claim` is asked whether a worker may start the call. If it returns False, the call fails with `Displaced`.
         `reader` decodes the result in place of the usual way.
         """
-        call = self._new_call(name, args, timeout, session, None, retries)
+        call = self._new_call(name, args, timeout, session, None, retries, priority)
         call.claim = claim
         try:
             await self._finish(call)
@@ -132,9 +134,10 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         retries: int | RetryPolicy | None = None,
+        priority: int | None = None,
     ) -> Any:
         """Run a function, and return its result, or raise what it raised, once none of its code runs."""
-        call = self._new_call_of(function, args, timeout, session, None, retries)
+        call = self._new_call_of(function, args, timeout, session, None, retries, priority)
         failure: Exception | None = None
         try:
             await self._finish(call)
@@ -162,9 +165,10 @@ class CallRunner:
         session: SessionView | str | None,
         claim: Callable[[CallWorker], bool] | None = None,
         reader: Reader | None = None,
+        priority: int | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool for the time of the block. `claim` and `reader` are as for `execute`."""
-        call = self._new_call(name, args, timeout, session, self._config.stream_window)
+        call = self._new_call(name, args, timeout, session, self._config.stream_window, None, priority)
         call.claim = claim
         decode = self._decode if reader is None else partial(self._decode, reader=reader)
         async with self._streaming(call, decode) as chunks:
@@ -173,10 +177,15 @@ class CallRunner:
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def iterate(
-        self, function: Function, args: Any, timeout: Timeout, session: SessionView | str | None
+        self,
+        function: Function,
+        args: Any,
+        timeout: Timeout,
+        session: SessionView | str | None,
+        priority: int | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a generator function for the time of the block."""
-        call = self._new_call_of(function, args, timeout, session, self._config.stream_window)
+        call = self._new_call_of(function, args, timeout, session, self._config.stream_window, None, priority)
         decode = partial(self._decode, reader=function.read)
         async with self._streaming(call, decode, function.as_raised) as chunks:
             yield chunks
@@ -217,17 +226,18 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         credit: int | None,
-        retries: int | RetryPolicy | None = None,
+        retries: int | RetryPolicy | None,
+        priority: int | None,
     ) -> Call:
         self._check_place()
-        check_call(name, args, retries)
+        check_call(name, args, retries, priority)
         args = args or {}
         session_id = "" if session is None else session_id_of(session, name) or ""
         budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
             args = self._adapter.prepare_args(name, args)
-        return self._encoded(name, args, f"{name}: args", session_id, budget, credit)
+        return self._encoded(name, args, f"{name}: args", session_id, budget, credit, priority)
 
     def _new_call_of(
         self,
@@ -236,18 +246,21 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         credit: int | None,
-        retries: int | RetryPolicy | None = None,
+        retries: int | RetryPolicy | None,
+        priority: int | None,
     ) -> Call:
         if function.signature is not None:
-            return self._new_call(function.name, args, timeout, session, credit, retries)
+            return self._new_call(function.name, args, timeout, session, credit, retries, priority)
         self._check_place()
         if not self._runs_functions:
             raise UsageError(f"{function.name} cannot run: workers of {self._adapter!r} have tools, and no functions")
         if retries is not None:
             check_retries(retries)
+        if priority is not None:
+            check_priority(priority)
         session_id = "" if session is None else session_id_of(session, function.name) or ""
         budget = None if isinstance(timeout, Default) else seconds_of(timeout, function.name)
-        call = self._encoded(function.name, args, function.name, session_id, budget, credit)
+        call = self._encoded(function.name, args, function.name, session_id, budget, credit, priority)
         call.tool = function.called
         return call
 
@@ -260,7 +273,14 @@ class CallRunner:
             self._run.refuse()
 
     def _encoded(
-        self, name: str, args: Any, what: str, session_id: str, budget: float | None, credit: int | None
+        self,
+        name: str,
+        args: Any,
+        what: str,
+        session_id: str,
+        budget: float | None,
+        credit: int | None,
+        priority: int | None,
     ) -> Call:
         try:
             encoded = encode_value(args, what, self._sizes, 4 * (len(name) + len(session_id)))
@@ -268,7 +288,7 @@ class CallRunner:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
         affinity: Affinity = self._affinity_of(session_id) if session_id else "hint"
         parent = parent_of_new_calls() if serving.get() is not None else None
-        return Call(name, encoded, session_id, budget, credit, affinity, parent)
+        return Call(name, encoded, session_id, budget, credit, affinity, parent, priority)
 
     def _affinity_of(self, session_id: str) -> Affinity:
         affinity = self.affinities.get(session_id, self._config.affinity)

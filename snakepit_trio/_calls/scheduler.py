@@ -4,16 +4,22 @@ A call goes to the least loaded worker that has a free place. If none has one, t
 queue, where up to `most` calls may wait, which hold up to `most_bytes` together. A place is reserved
 on assignment, so two calls never get the same place.
 
+Order: each call has a rank, the time of its submission minus `AGEING` seconds for each step of its priority. The call
+with the lowest rank goes first; among equal ranks, the one that was submitted first. So a call of priority p waits
+behind calls of a higher priority q only if they were submitted less than (q - p) * `AGEING` seconds after it, and no
+call waits for ever. The rank never changes: calls are never sorted again, and a call that comes back from a worker
+takes the place that it had.
+
 Sessions: a call of a session goes to the worker that served the session last. With the affinity "hint"
 it does so only if that worker has a free place. With a strict affinity it waits for that worker, or
-fails at once. A worker that has room takes the oldest call of three kinds: calls in the common queue,
-calls of its own sessions, and calls of sessions without a worker.
+fails at once. A worker that has room takes the first call of three kinds: calls in the common queue,
+calls of its own sessions, and calls of sessions without a worker. Within a session too, rank decides.
 
 Sending ahead: a worker that has lately answered within `QUICK` seconds gets up to `ahead` calls beyond
 its places. So it never idles for a round trip between two small calls. If it then makes no progress
-for `PATIENCE` seconds, the calls that it has not started are recalled and go back to the head of the
-queue. So a call that is sent ahead loses `PATIENCE` at the most. If calls take longer than `QUICK`, no
-call is sent ahead at all.
+for `PATIENCE` seconds, the calls that it has not started are recalled and go back to their places in
+the queue. So a call that is sent ahead loses `PATIENCE` at the most. If calls take longer than `QUICK`, no
+call is sent ahead at all. Calls that were sent ahead are not overtaken until they are recalled.
 """
 
 from __future__ import annotations
@@ -23,8 +29,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic
 
-from .queues import NEVER, C, FifoQueue, Group, SessionQueues, Slot
+from .queues import NEVER, C, CallQueue, Group, SessionQueues, Slot
 
+AGEING: Final = 1.0  # seconds in the queue that count as much as a step of priority
 QUICK: Final = 0.002
 PATIENCE: Final = 0.01
 _SMOOTHING: Final = 0.25
@@ -55,7 +62,7 @@ class Scheduler(Generic[C]):
         self._most = most
         self._most_bytes = most_bytes
         self._order = itertools.count(1)
-        self._queue: FifoQueue[C] = FifoQueue()  # calls that may go to any worker
+        self._queue: CallQueue[C] = CallQueue()  # calls that may go to any worker
         self._sessions: SessionQueues[C] = SessionQueues(sessions)
         self._queued = self._queued_bytes = 0
         # Slots with free places, by how many calls they hold.
@@ -103,6 +110,7 @@ class Scheduler(Generic[C]):
         If the call may not wait, forgets the call and raises `QueueFull` or `PlaceTaken`.
         """
         call.order = next(self._order)
+        call.rank = now - AGEING * call.priority
         # No call waits for a slot that has room: the slot took all of them when it got the room.
         slot = self._choose_for(call) if call.session_id else self._choose()
         if slot is not None:

@@ -18,6 +18,7 @@ from snakepit_trio._calls.call import (
     Arguments,
     Default,
     Timeout,
+    check_priority,
     check_retries,
     seconds_of,
     session_id_of,
@@ -42,6 +43,7 @@ class Defaults:
     timeout: Timeout = DEFAULT
     session: SessionView | str | None = None
     retries: int | RetryPolicy | None = None
+    priority: int | None = None
 
 
 _QUICK_CALLS: Final = 64  # of a map, while they take less than 2 ms
@@ -62,16 +64,19 @@ class Calls(FunctionCalls):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
+        priority: int | None = None,
     ) -> Calls:
         """Return the same calls with other defaults: `await pool.options(timeout=5).run(function)`.
 
-        `timeout` is in seconds, None for no limit. What is left out stays as it is. A call that names a value of its
-        own goes by that. Raises `UsageError` for a value that no call could have.
+        `timeout` is in seconds, None for no limit. `priority` is from -100 to 100: calls of a higher one leave the
+        queue sooner, as `execute` says. What is left out stays as it is. A call that names a value of its own goes by
+        that. Raises `UsageError` for a value that no call could have.
         """
         if not isinstance(timeout, Default):
             seconds_of(timeout, "options")
         session_id_of(session, "options")
         check_retries(retries)
+        check_priority(priority)
         before = self._defaults
         return Calls(
             self._runner,
@@ -80,6 +85,7 @@ class Calls(FunctionCalls):
                 before.timeout if isinstance(timeout, Default) else timeout,
                 before.session if session is None else session,
                 before.retries if retries is None else retries,
+                before.priority if priority is None else priority,
             ),
         )
 
@@ -98,11 +104,14 @@ class Calls(FunctionCalls):
     def run_read(self, function: Function, arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run a function that was read."""
         defaults = self._defaults
-        return self._runner.run(function, arguments, defaults.timeout, defaults.session, defaults.retries)
+        return self._runner.run(
+            function, arguments, defaults.timeout, defaults.session, defaults.retries, defaults.priority
+        )
 
     def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         """Run a generator function that was read."""
-        return self._runner.iterate(function, arguments, self._defaults.timeout, self._defaults.session)
+        defaults = self._defaults
+        return self._runner.iterate(function, arguments, defaults.timeout, defaults.session, defaults.priority)
 
     # Tools, by name.
 
@@ -160,6 +169,7 @@ class Calls(FunctionCalls):
         session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
+        priority: int | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
 
@@ -176,6 +186,10 @@ class Calls(FunctionCalls):
         same `timeout`. By default it is never run again, but a tool that is declared idempotent is run again as
         `PoolConfig.retry` says. Nothing else is ever run twice.
 
+        `priority`, from -100 to 100, says how soon the call leaves the queue: one step counts as much as one second
+        of waiting, so no call waits for ever. The default is 0, or the priority of the call whose host tool makes
+        this one.
+
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
         `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
@@ -188,7 +202,8 @@ class Calls(FunctionCalls):
             timeout = defaults.timeout if isinstance(timeout, Default) else timeout
             session = defaults.session if session is None else session
             retries = defaults.retries if retries is None else retries
-        return await self._runner.execute(name, args, timeout, session, retries, None, reader)
+            priority = defaults.priority if priority is None else priority
+        return await self._runner.execute(name, args, timeout, session, retries, None, reader, priority)
 
     @overload
     def stream(
@@ -243,21 +258,23 @@ class Calls(FunctionCalls):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         returns: Any = None,
+        priority: int | None = None,
     ) -> Block[Chunks[Any]]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
-        `name` and `returns`, the hint of a chunk, are as for `execute`. `timeout` is too, but 300 if neither the tool
-        nor the adapter says otherwise. The tool is never more than `stream_window` chunks ahead of the consumer; a
-        chunk counts once for each 4 KiB that it has begun. Leaving the block early stops the tool, in the same way as
-        cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`, `PoolSaturated` and
-        `WorkerBusy` on entering the block.
+        `name`, `priority` and `returns`, the hint of a chunk, are as for `execute`. `timeout` is too, but 300 if
+        neither the tool nor the adapter says otherwise. The tool is never more than `stream_window` chunks ahead of
+        the consumer; a chunk counts once for each 4 KiB that it has begun. Leaving the block early stops the tool, in
+        the same way as cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`,
+        `PoolSaturated` and `WorkerBusy` on entering the block.
         """
         reader = None
         if returns is not None or callable(name):
             name, reader = self._reader(name, returns, streams=True)
         timeout = self._defaults.timeout if isinstance(timeout, Default) else timeout
         session = self._defaults.session if session is None else session
-        return self._runner.stream(name, args, timeout, session, None, reader)
+        priority = self._defaults.priority if priority is None else priority
+        return self._runner.stream(name, args, timeout, session, None, reader, priority)
 
     def _reader(self, name: object, returns: Any, *, streams: bool) -> tuple[str, Callable[[Frame], Any]]:
         """The name of a tool, and the function that decodes its results by a hint."""
@@ -276,6 +293,7 @@ class Calls(FunctionCalls):
         *,
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
+        priority: int | None = None,
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
 
@@ -283,7 +301,7 @@ class Calls(FunctionCalls):
         """
         if not callable(callback):
             raise refuse("callback", callback, "give a function that takes a chunk")
-        async with self.stream(name, args, timeout=timeout, session=session) as chunks:
+        async with self.stream(name, args, timeout=timeout, session=session, priority=priority) as chunks:
             async for chunk in chunks:
                 answer = callback(chunk)
                 if inspect.isawaitable(answer):
@@ -300,7 +318,7 @@ class Calls(FunctionCalls):
         check_whole("chunksize", chunksize, 1)
         if on_progress is not None and not callable(on_progress):
             raise refuse("on_progress", on_progress, "give a function that takes two numbers")
-        calls = self.options(timeout=options["timeout"], session=options["session"], retries=options["retries"])
+        calls = self.options(**{name: options[name] for name in ("timeout", "session", "retries", "priority")})
         usual = self._usual_limit
         # With twice the room, a caller need not wait until its last results were taken.
         room = Room(limit, limit) if limit else Room(usual, max(usual, 2 * _QUICK_CALLS))

@@ -98,10 +98,13 @@ class Context(SessionView, FunctionCalls):
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
+        priority: int | None = None,
     ) -> Any:
         """Run a tool with this state, as `Pool.execute` does. Also raises the errors of opening a pool."""
         async with self._in_pool() as session:
-            return await session.execute(name, args, timeout=timeout, retries=retries, returns=returns)
+            return await session.execute(
+                name, args, timeout=timeout, retries=retries, returns=returns, priority=priority
+            )
 
     @asynccontextmanager
     async def stream(
@@ -111,9 +114,13 @@ class Context(SessionView, FunctionCalls):
         *,
         timeout: Timeout = DEFAULT,
         returns: Any = None,
+        priority: int | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool with this state, as `Pool.stream` does."""
-        async with self._in_pool() as session, session.stream(name, args, timeout=timeout, returns=returns) as chunks:
+        async with (
+            self._in_pool() as session,
+            session.stream(name, args, timeout=timeout, returns=returns, priority=priority) as chunks,
+        ):
             yield chunks
 
     async def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Any:

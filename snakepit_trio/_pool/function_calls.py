@@ -29,13 +29,14 @@ Block = AbstractAsyncContextManager[T]
 Pair = tuple[T, outcome.Maybe[R]]
 
 
-class TimeOption(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
     """What each call takes."""
 
     timeout: Timeout
+    priority: int | None
 
 
-class RetryOptions(TimeOption, total=False):
+class RetryOptions(CallOptions, total=False):
     """What each call takes that does not stream."""
 
     retries: int | RetryPolicy | None
@@ -47,7 +48,7 @@ class ExecuteOptions(RetryOptions, total=False):
     session: SessionView | str | None
 
 
-class StreamOptions(TimeOption, total=False):
+class StreamOptions(CallOptions, total=False):
     """What streams of tools take where they are in no session yet."""
 
     session: SessionView | str | None
@@ -227,6 +228,7 @@ class FunctionCalls(ABC):
         on_progress: Progress | None = None,
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
+        priority: int | None = None,
     ) -> Block[Results[Any, Any]]:
         """Run a function, or a tool, for each of many items: `async with pool.map(f, items) as results`, then iterate.
 
@@ -242,7 +244,8 @@ class FunctionCalls(ABC):
         `timeout` and `retries` are for each call, and a worker that crashes fails all items of its call.
         `on_progress` is called with the number of items that are done, and the number of all, None if that is not
         known. What it raises comes out of the block. `session` is for calls of a pool: a session and a context have
-        their own, and raise `UsageError`.
+        their own, and raise `UsageError`. `priority`, of each call, is from -100 to 100: a negative one lets other
+        calls go first.
         """
         options = {
             "limit": limit,
@@ -252,5 +255,6 @@ class FunctionCalls(ABC):
             "on_progress": on_progress,
             "timeout": timeout,
             "session": session,
+            "priority": priority,
         }
         return self._map(function, items, pairs, options)

@@ -23,7 +23,7 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import A, Args, Block, FunctionCalls, Kwargs, R, RetryOptions, TimeOption
+from .function_calls import A, Args, Block, CallOptions, FunctionCalls, Kwargs, R, RetryOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,18 +88,21 @@ class SessionHandle(SessionView, FunctionCalls):
         timeout: Timeout = DEFAULT,
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
+        priority: int | None = None,
     ) -> Any:
         """Run a tool in this session, as `Pool.execute` does."""
         args = await self._ask_first(name, args)
-        return await self._calls.execute(name, args, timeout=timeout, retries=retries, returns=returns)
+        return await self._calls.execute(
+            name, args, timeout=timeout, retries=retries, returns=returns, priority=priority
+        )
 
     @overload
     def stream(
-        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[TimeOption]
+        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[CallOptions]
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
-        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[TimeOption]
+        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[CallOptions]
     ) -> Block[Chunks[Any]]: ...
     @overload
     def stream(
@@ -108,7 +111,7 @@ class SessionHandle(SessionView, FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[CallOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
@@ -117,11 +120,11 @@ class SessionHandle(SessionView, FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        **options: Unpack[TimeOption],
+        **options: Unpack[CallOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
-        self, name: Callable[..., Any], args: Arguments | None = None, *, returns: Any, **options: Unpack[TimeOption]
+        self, name: Callable[..., Any], args: Arguments | None = None, *, returns: Any, **options: Unpack[CallOptions]
     ) -> Block[Chunks[Any]]: ...
     @asynccontextmanager
     async def stream(
@@ -131,10 +134,11 @@ class SessionHandle(SessionView, FunctionCalls):
         *,
         timeout: Timeout = DEFAULT,
         returns: Any = None,
+        priority: int | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool in this session, as `Pool.stream` does."""
         args = await self._ask_first(name, args)
-        async with self._calls.stream(name, args, timeout=timeout, returns=returns) as chunks:
+        async with self._calls.stream(name, args, timeout=timeout, returns=returns, priority=priority) as chunks:
             yield chunks
 
     async def execute_stream(
@@ -144,10 +148,11 @@ class SessionHandle(SessionView, FunctionCalls):
         callback: Callable[[Any], Awaitable[object] | object],
         *,
         timeout: Timeout = DEFAULT,
+        priority: int | None = None,
     ) -> None:
         """Run a streaming tool in this session, and call `callback` with each chunk, as `Pool.execute_stream` does."""
         args = await self._ask_first(name, args)
-        await self._calls.execute_stream(name, args, callback, timeout=timeout)
+        await self._calls.execute_stream(name, args, callback, timeout=timeout, priority=priority)
 
     @asynccontextmanager
     async def _map(

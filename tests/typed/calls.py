@@ -25,6 +25,7 @@ async def run_functions(pool: snakepit.Pool) -> None:
     assert_type(await pool.run(partial(f.total, discount=0.5), [Order(1.5)]), float)
     assert_type(await pool.options(timeout=5).run(f.priced, Order(1.0)), float)
     assert_type(await pool.options(retries=1).options(timeout=None).run(f.fetched, "a"), bytes)
+    assert_type(await pool.options(priority=-5).run(f.nothing), None)
 
 
 async def run_tools(pool: snakepit.Pool) -> None:
@@ -34,6 +35,7 @@ async def run_tools(pool: snakepit.Pool) -> None:
     assert_type(await pool.execute(Tools.double, {"n": 3}), int)
     assert_type(await pool.execute(Tools.later, {"order": Order(1.0)}, timeout=5), Order)
     assert_type(await pool.execute("double", {"n": 3}), Any)
+    assert_type(await pool.execute(Tools.double, {"n": 3}, priority=5), int)
     assert_type(await pool.execute("later", {"order": Order(1.0)}, returns=Order), Order)
 
 
@@ -49,7 +51,7 @@ async def iterate(pool: snakepit.Pool) -> None:
         assert_type([word async for word in words], list[str])
     async with pool.iterate(f.listed, 2) as items:
         assert_type([item async for item in items], list[int])
-    async with pool.stream(Tools.count, {"to": 2}) as numbers:
+    async with pool.stream(Tools.count, {"to": 2}, priority=1) as numbers:
         assert_type([number async for number in numbers], list[int])
     async with pool.stream(Tools.count_later, {"to": 2}) as words:
         assert_type([word async for word in words], list[str])
@@ -61,7 +63,7 @@ async def map_items(pool: snakepit.Pool) -> None:
     orders = [Order(1.0), Order(2.0)]
     async with pool.map(f.priced, orders) as prices:
         assert_type([price async for price in prices], list[float])
-    async with pool.map(f.priced_later, orders, limit=2, ordered=False) as texts:
+    async with pool.map(f.priced_later, orders, limit=2, ordered=False, priority=-1) as texts:
         assert_type([text async for text in texts], list[str])
     async with pool.map(Tools.double, [1, 2]) as doubles:
         assert_type([double async for double in doubles], list[int])
@@ -80,7 +82,7 @@ async def sessions_and_contexts(pool: snakepit.Pool) -> None:
     async with pool.session() as session:
         assert_type(await session.run(f.total, orders), float)
         assert_type(await session.run(Tools.later, orders[0]), Order)
-        assert_type(await session.execute(Tools.double, {"n": 1}), int)
+        assert_type(await session.execute(Tools.double, {"n": 1}, priority=1), int)
         async with session.map(f.priced_later, orders) as texts:
             assert_type([text async for text in texts], list[str])
         async with session.map(f.priced, orders, pairs=True) as pairs:

@@ -20,6 +20,7 @@ async def wrong_arguments(pool: snakepit.Pool, session: snakepit.SessionHandle, 
     await pool.run(Tools.later, by=1.0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await pool.run("double")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     await pool.options(timeout="5").run(f.nothing)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await pool.options(priority="high").run(f.nothing)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.run(f.total, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     await context.run(f.total, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 

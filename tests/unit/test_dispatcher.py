@@ -147,6 +147,46 @@ async def test_calls_wait_in_line_and_start_in_their_order() -> None:
     assert pool.dispatcher.succeeded == 2
 
 
+async def test_a_call_of_a_higher_priority_starts_first_and_none_waits_for_ever(mock_clock: MockClock) -> None:
+    pool = open_pool()
+    worker = pool.worker()
+    running = pool.call("running")
+    calls = {name: pool.call(name, priority=priority) for name, priority in (("low", -3), ("usual", None), ("high", 3))}
+    for second in range(10):
+        mock_clock.jump(1.0)
+        calls[f"after {second}"] = pool.call(f"after {second}", priority=2)
+    pool.answer(worker, running)
+    while pool.dispatcher.running:
+        pool.answer(worker, calls[worker.started[-1]])
+    expected = ["high", "after 0", "usual", *(f"after {second}" for second in range(1, 4)), "low"]
+    # Those that came after 2 and after 5 seconds have the same ranks as the usual and the low one, and came later.
+    assert worker.started == ["running", *expected, *(f"after {second}" for second in range(4, 10))]
+
+
+async def test_a_call_that_is_returned_keeps_its_place_among_the_priorities(mock_clock: MockClock) -> None:
+    pool = open_pool()
+    worker = pool.worker()
+    back = pool.call("back", priority=1)
+    mock_clock.jump(0.5)
+    for name, priority in (("usual", 0), ("later", 1), ("high", 2)):
+        pool.call(name, priority=priority)
+    del worker.calls[back.id]
+    pool.dispatcher.call_returned(worker, back)
+    assert worker.started == ["back", "high"]
+    for name in ("back", "later", "usual"):
+        pool.answer(worker, next(iter(worker.calls.values())))
+        assert worker.started[-1] == name
+
+
+async def test_a_call_made_by_a_call_has_its_priority_unless_it_says_another() -> None:
+    parent = make_call("parent", priority=7)
+    assert make_call("child", parent=parent).priority == 7
+    assert make_call("child", parent=parent, priority=0).priority == 0
+    assert make_call("child", parent=make_call("grandparent", parent=parent)).priority == 7
+    assert parent.again().priority == 7
+    assert make_call("usual").priority == 0
+
+
 async def test_a_free_worker_gets_a_call_at_once() -> None:
     pool = open_pool()
     workers = [pool.worker("v"), pool.worker("w")]

@@ -158,6 +158,7 @@ SHARED: dict[str, tuple[Any, ...]] = {
     "timeout": (snakepit.Pool.execute, inspect.Parameter.KEYWORD_ONLY),
     "retries": (snakepit.Pool.execute, inspect.Parameter.KEYWORD_ONLY),
     "session": (snakepit.Pool.execute, inspect.Parameter.KEYWORD_ONLY),
+    "priority": (snakepit.Pool.execute, inspect.Parameter.KEYWORD_ONLY),
 }
 
 
