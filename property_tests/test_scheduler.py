@@ -279,6 +279,18 @@ def test_a_call_of_a_higher_priority_overtakes_in_its_session_and_its_session_ov
     assert scheduler.queued == 0
 
 
+def test_a_session_moves_ahead_of_the_others_of_its_worker_with_its_first_call() -> None:
+    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0)
+    slot: Slot[Item] = Slot()
+    scheduler.add(slot, 0.0)
+    held = [Item(session, "strict") for session in "ab"]
+    waiting = [Item("a", "strict"), Item("b", "strict", 1), Item("a", "strict", 2)]
+    assert [scheduler.submit(call, 0.0) for call in (*held, *waiting)] == [slot, slot, None, None, None]
+    assert scheduler.release(slot, held[0], 0.0) == [(slot, waiting[2])]
+    assert scheduler.release(slot, held[1], 0.0) == [(slot, waiting[1])]
+    assert scheduler.release(slot, waiting[2], 0.0) == [(slot, waiting[0])]
+
+
 def test_calls_that_come_back_have_their_places_among_all_priorities() -> None:
     scheduler: Scheduler[Item] = Scheduler(concurrency=3, ahead=0)
     slot: Slot[Item] = Slot()
