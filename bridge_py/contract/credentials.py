@@ -44,7 +44,7 @@ class Credentials:
             return None
         found = [value for name, value in headers if name == _HEADER]
         scheme, _, given = found[0].partition(" ") if len(found) == 1 else ("", "", "")
-        # The time of this comparison tells nothing about the token.
+        # The time of this comparison does not tell how much of a token is right.
         is_right = hmac.compare_digest(given.encode(), self.token.encode())
         if is_right and scheme.lower() == _SCHEME.lower():
             return None

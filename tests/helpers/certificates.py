@@ -22,14 +22,18 @@ class Authority:
 
     def server(self, name: str, hosts: list[str], *, days: int = 2) -> ssl.SSLContext:
         """The context of a server with a certificate for addresses, which ends after `days`; 0 for at once."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certify(context, name, hosts, days=days)
+        return context
+
+    def certify(self, context: ssl.SSLContext, name: str, hosts: list[str], *, days: int = 2) -> None:
+        """Give a context such a certificate."""
         key, request, extras, file = (self._folder / f"{name}.{end}" for end in ("key", "csr", "ext", "pem"))
         _openssl("req", *_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         extras.write_text(f"subjectAltName={','.join(f'IP:{host}' for host in hosts)}\n")
         signing: list[str | Path] = ["-CA", self.file, "-CAkey", self._key, "-CAcreateserial", "-extfile", extras]
         _openssl("x509", "-req", "-in", request, "-out", file, "-days", str(days), *signing)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file, key)
-        return context
 
     def client(self) -> ssl.SSLContext:
         """The context of a client that trusts this authority."""

@@ -305,6 +305,21 @@ async def test_a_client_with_both_by_an_address_of_other_machines(
         assert touched.count == 1
 
 
+async def test_a_server_that_wants_certificates_of_its_clients(authority: Authority) -> None:
+    strict = authority.server("strict", ["127.0.0.1"])
+    strict.verify_mode = ssl.CERT_REQUIRED
+    strict.load_verify_locations(authority.file)
+    known = authority.client()
+    authority.certify(known, "client", ["127.0.0.1"])
+    async with serving(bridge_token=TOKEN, bridge_tls=strict) as (pool, touched):
+        async with snakepit.open_client(pool.bridge_address, token=TOKEN, tls=known) as client:
+            assert await client.execute_host_tool("touch") == 1
+        async with snakepit.open_client(pool.bridge_address, token=TOKEN, tls=authority.client()) as client:
+            with pytest.raises(snakepit.RemoteError, match="UNAVAILABLE"):
+                await client.execute_host_tool("touch")
+        assert touched.count == 1
+
+
 async def test_a_server_whose_certificate_is_for_another_address(authority: Authority) -> None:
     other = authority.server("other", ["192.0.2.99"])
     async with serving(bridge_token=TOKEN, bridge_tls=other) as (pool, touched):
