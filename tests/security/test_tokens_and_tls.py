@@ -266,7 +266,10 @@ async def test_a_name_that_stands_for_another_machine(monkeypatch: pytest.Monkey
         real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: real(mine if host == "far" else host, *a, **k))
         async with snakepit.open_client(f"far:{listener.getsockname()[1]}", token=TOKEN) as client:
-            with pytest.raises(snakepit.RemoteError, match="UNAVAILABLE: .* needs TLS and a token"):
+            with (
+                pytest.raises(snakepit.RemoteError, match="UNAVAILABLE: .* needs TLS and a token"),
+                trio.fail_after(20),
+            ):
                 await client.ping()
         with listener.accept()[0] as found:
             found.settimeout(5)
