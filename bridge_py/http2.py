@@ -19,7 +19,16 @@ import grpclib.protocol
 import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from h2.events import DataReceived, Event, PingReceived, PriorityUpdated, RemoteSettingsChanged, StreamReset
+from grpclib.metadata import encode_grpc_message
+from h2.events import (
+    DataReceived,
+    Event,
+    PingReceived,
+    PriorityUpdated,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamReset,
+)
 
 from bridge_py.wire.readable import readable
 
@@ -35,10 +44,13 @@ MAX_SILENT_BYTES: Final = 5 * 1024 * 1024  # of frames that mean nothing; a rese
 #: a second.
 MAX_CONTROLS: Final = 1000
 CONTROLS_PER_SECOND: Final = 100
+STRANGER: Final = 10.0  # seconds that a client has for its first request with a token, where the server wants one
 _SLICE: Final = 8 * 1024  # bytes that are parsed at once: a thousand tiny frames
 _TURN: Final = 0.005  # seconds that one connection may parse before the loop goes on with other things
 _QUIET: Final = 10.0  # seconds between two warnings of one server
 _CONTROLS: Final = (PingReceived, RemoteSettingsChanged, PriorityUpdated)
+#: Says why a request with these headers is refused; None if it is taken.
+WhyNot = Callable[[Any], str | None]
 
 logger = logging.getLogger("snakepit.link")
 
@@ -114,9 +126,16 @@ class _Buffer(grpclib.protocol.Buffer):
 class _Processor(grpclib.protocol.EventsProcessor):
     """Handles what h2 has read; notes in `abuse` which limit the peer has exceeded."""
 
-    def __init__(self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection) -> None:
+    def __init__(
+        self,
+        handler: grpclib.protocol.AbstractHandler,
+        connection: grpclib.protocol.Connection,
+        why_not: WhyNot | None = None,
+    ) -> None:
         super().__init__(handler, connection)
         self.abuse: str | None = None
+        self.is_known = why_not is None  # whether a request of the peer has been taken, if that says who it is
+        self._why_not = why_not
         self.silent_bytes = 0  # since the last event
         self._controls = Allowance(MAX_CONTROLS, CONTROLS_PER_SECOND)
 
@@ -133,6 +152,25 @@ class _Processor(grpclib.protocol.EventsProcessor):
             self._count(type(event).__name__)
         if is_known:
             super().process(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        if self._why_not is not None and (why := self._why_not(event.headers)) is not None:
+            assert event.stream_id is not None
+            self._refuse(event.stream_id, why)
+            return
+        self.is_known = True
+        super().process_request_received(event)
+
+    def _refuse(self, stream_id: int, why: str) -> None:
+        # Here and not in a handler: a refused request gets no task, and nothing of its body is kept.
+        self._count("requests without the token")
+        stream = self.connection.create_stream(stream_id=stream_id)
+        if stream.closable:
+            status = [("grpc-status", str(Status.UNAUTHENTICATED.value)), ("grpc-message", encode_grpc_message(why))]
+            headers = [(":status", "200"), ("content-type", "application/grpc+proto"), *status]
+            self.connection._connection.send_headers(stream_id, headers, end_stream=True)
+        if stream.closable:  # the peer has not sent everything
+            stream.reset_nowait()
 
     def process_stream_reset(self, event: StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
@@ -162,7 +200,10 @@ class _Protocol(grpclib.protocol.H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         super().connection_made(transport)
-        self.processor = self._bounded = _Processor(self.handler, self.connection)
+        self.processor = self._bounded = _Processor(self.handler, self.connection, self._why_not())
+
+    def _why_not(self) -> WhyNot | None:
+        return None
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -218,20 +259,36 @@ class _Protocol(grpclib.protocol.H2Protocol):
 class _ServerProtocol(_Protocol):
     """A connection of a server, if the server takes it."""
 
+    is_welcome = False  # the server has taken it already
+    _ending: asyncio.TimerHandle | None = None
+
     def __init__(self, server: BoundedServer, made: grpclib.protocol.H2Protocol) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if (why := self._server.why_not(transport)) is not None:
+        why = None if self.is_welcome else self._server.why_not(transport.get_extra_info("socket"))
+        if why is not None:
             self._server.warn(why)
             self.handler.close()
             cast("asyncio.Transport", transport).abort()
             return
         self._server.connections.add(self)
         super().connection_made(transport)
+        if not self._bounded.is_known:
+            self._ending = asyncio.get_running_loop().call_later(STRANGER, self._end_stranger)
+
+    def _why_not(self) -> WhyNot | None:
+        return self._server.why_not_request
+
+    def _end_stranger(self) -> None:
+        if not self._bounded.is_known:
+            self._bounded.abuse = f"no request with the token within {STRANGER:g} s"
+            self._check()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
         if self in self._server.connections:
             self._server.connections.remove(self)
             super().connection_lost(exc)
@@ -243,6 +300,10 @@ class _ServerProtocol(_Protocol):
 class BoundedServer(grpclib.server.Server):
     """grpclib's server for one service, with the limits of this module. It closes all connections that it refuses."""
 
+    #: Refuses requests, and connections that have made only such requests for a while; None takes all requests.
+    why_not_request: WhyNot | None = None
+    arriving = 0  # connections that are no connections of HTTP/2 yet
+
     def __init__(self, service: Any, codec: CodecBase | None = None, config: Configuration | None = None) -> None:
         super().__init__([service], codec=codec, config=config)
         self.connections: set[_ServerProtocol] = set()
@@ -251,9 +312,15 @@ class BoundedServer(grpclib.server.Server):
     def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
         return _ServerProtocol(self, super()._protocol_factory())
 
-    def why_not(self, _transport: asyncio.BaseTransport) -> str | None:
-        """Why a new connection is refused; None if it is taken."""
-        if len(self.connections) >= MAX_CONNECTIONS:
+    def welcome(self) -> asyncio.BaseProtocol:
+        """The protocol of a connection that `why_not` has let in already."""
+        protocol = _ServerProtocol(self, super()._protocol_factory())
+        protocol.is_welcome = True
+        return protocol
+
+    def why_not(self, _connection: Any) -> str | None:
+        """Why a new connection, of a socket, is refused; None if it is taken."""
+        if len(self.connections) + self.arriving >= MAX_CONNECTIONS:
             return f"a connection is refused: there are {MAX_CONNECTIONS} already"
         return None
 

@@ -29,7 +29,7 @@ from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
 from .tools.targets import attribute_of, module_of
-from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE
+from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, TOKEN_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,13 +55,14 @@ def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[]
     _limit(options.limits)
     secret = "" if ledger is None else take_secret(ledger)
     _extend_path(os.environ.pop(PATH_VARIABLE, ""))
+    host_token = os.environ.pop(TOKEN_VARIABLE, None)  # before code of the adapter runs
     adapter_options, first_call = _adapter_options(options.options_fd)
     with forks_end():
         adapter = load_adapter(options.adapter, adapter_options)
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
         starting = adapter.setup()
     if options.listen_fd is None:
-        return _start_contract(adapter, options, starting)
+        return _start_contract(adapter, options, starting, host_token)
     return _start_link(adapter, options, secret, ledger, starting, first_call)
 
 
@@ -150,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     contract.add_argument("--listen", default="", help="a Unix socket to make and serve it at, in place of --port")
     contract.add_argument("--elixir-address", default="", help="host:port of the host, or unix:/path")
     contract.add_argument(
+        "--elixir-ca", default="", help="for TLS with the host: a PEM file of who signed the host's certificate"
+    )
+    contract.add_argument(
         "--open-to", choices=["user", "machine"], default="user", help="whose programs may connect; root's always may"
     )
     contract.add_argument("--snakepit-run-id", default="", help="shows in process listings")
@@ -213,10 +217,16 @@ def _close(adapter: BaseAdapter, executor: Executor) -> int:
     return code
 
 
-def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting: object) -> Callable[[], int]:
+def _start_contract(
+    adapter: BaseAdapter, options: argparse.Namespace, starting: object, host_token: str | None
+) -> Callable[[], int]:
+    from .contract.credentials import of_client, reachable
     from .contract.listening import listen, listen_unix
     from .contract.service import ContractServer
 
+    credentials = of_client(host_token, options.elixir_ca)
+    if options.elixir_address:
+        reachable(options.elixir_address, credentials)
     ready_file = os.environ.get("SNAKEPIT_READY_FILE")
     listener = listen_unix(options.listen) if options.listen else listen("127.0.0.1", options.port)
     where = "unix" if options.listen else str(listener.getsockname()[1])
@@ -227,6 +237,7 @@ def _start_contract(adapter: BaseAdapter, options: argparse.Namespace, starting:
         partial(_say_ready, where, ready_file),
         bool(ready_file),
         options.open_to,
+        credentials,
     )
     executor = _executor(server, None, server.pack, options.concurrency)
     # SIGTERM does not wait for a tool that runs. A host that wants the tool to end must end the tool's call before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -21,11 +22,12 @@ from bridge_py.wire.variable import HistoryEntry, Variable
 
 from . import values
 from .connections import GuardedChannel
-from .listening import parse_address
+from .credentials import Credentials, reachable
 from .statuses import error_of_status, failure_of
 
 _SERVICE: Final = "/snakepit.bridge.BridgeService/"
 _RETRY: Final = 0.05  # seconds between two tries to connect
+_FINAL: Final = (PermissionError, ssl.SSLError)  # trying again would lead to the same
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 R = TypeVar("R")
@@ -318,16 +320,27 @@ class AsyncioClient(ClientBase):
 
     The address is "host:port" or "unix:/path". `connect_timeout` is how long, in seconds, it tries to reach a peer that
     does not listen yet. `allow_pickle` lets historic peers send arrays as pickles. With `check_server`, a port of this
-    machine counts as not there while another user, who is not root, serves it.
+    machine counts as not there while another user, who is not root, serves it. `token` is sent with each request, and
+    `tls` is the context for TLS with the peer.
 
-    Raises `UsageError` for an invalid address.
+    Raises `UsageError` for an invalid address, token or context, and without both of the latter for an address that
+    other machines reach.
     """
 
     def __init__(
-        self, address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False, check_server: bool = False
+        self,
+        address: str,
+        *,
+        connect_timeout: float = 5.0,
+        allow_pickle: bool = False,
+        check_server: bool = False,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.allow_pickle = allow_pickle
-        self._channel = GuardedChannel(*parse_address(address), check_server=check_server)
+        credentials = Credentials(token, tls)
+        self._metadata = credentials.metadata
+        self._channel = GuardedChannel(reachable(address, credentials), credentials, check_server=check_server)
         self._connect_timeout = connect_timeout
 
     def close(self) -> None:
@@ -338,7 +351,12 @@ class AsyncioClient(ClientBase):
         with translated():
             await self._connect()
             async with self._channel.request(
-                _SERVICE + rpc, Cardinality.UNARY_UNARY, type(request), response, timeout=timeout
+                _SERVICE + rpc,
+                Cardinality.UNARY_UNARY,
+                type(request),
+                response,
+                timeout=timeout,
+                metadata=self._metadata,
             ) as stream:
                 await stream.send_message(request, end=True)
                 found = await stream.recv_message()
@@ -352,7 +370,9 @@ class AsyncioClient(ClientBase):
         request = messages.TelemetryControl if rpc == "StreamTelemetry" else type(requests[0])
         with translated():
             await self._connect()
-            async with self._channel.request(_SERVICE + rpc, kind, request, response) as stream:
+            async with self._channel.request(
+                _SERVICE + rpc, kind, request, response, metadata=self._metadata
+            ) as stream:
                 await stream.send_request()
                 for each in requests:
                     await stream.send_message(each, end=kind is Cardinality.UNARY_STREAM)
@@ -371,7 +391,7 @@ class AsyncioClient(ClientBase):
             try:
                 await self._channel.__connect__()
             except OSError as error:
-                if time.monotonic() > deadline or isinstance(error, PermissionError):
+                if time.monotonic() > deadline or isinstance(error, _FINAL):
                     raise
                 await asyncio.sleep(_RETRY)
             else:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from bridge_py.wire.errors import UsageError
 
 UNIX: Final = "unix:"
+NEEDS: Final = "other machines reach this address, so it needs TLS and a token"
 
 
 class Address(NamedTuple):
@@ -30,18 +31,16 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, other_machines: bool = False) -> socket.socket:
     """Open a socket that listens; port 0 stands for any free port.
 
-    Raises `OSError`, and `PermissionError` among them for an address that other machines reach.
+    Raises `OSError`, and `PermissionError` among them for an address that other machines reach, without
+    `other_machines`.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
-    if not _is_loopback(str(address[0])):
-        raise PermissionError(
-            "other machines reach this address. That needs TLS and a token, which this server does not have: listen "
-            "at 127.0.0.1, and put a proxy that has both before it"
-        )
+    if not other_machines and not is_loopback(str(address[0])):
+        raise PermissionError(NEEDS)
     # grpclib sets TCP_NODELAY only on a socket that names its protocol. Without TCP_NODELAY each answer takes 40 ms.
     listener = socket.socket(family, kind, protocol)
     try:
@@ -66,7 +65,8 @@ def listen_unix(path: str | os.PathLike[str]) -> socket.socket:
     return listener
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, in numbers, is one that only programs of this machine reach."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback

@@ -15,6 +15,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, Literal, NamedTuple
 
+from .listening import is_loopback
+
 #: Who may connect: programs of this user and of root, or every program of this machine.
 OpenTo = Literal["user", "machine"]
 Address = tuple[str, int]
@@ -40,13 +42,16 @@ class _Found(NamedTuple):
     host: str  # as the table writes it
 
 
-def why_no_client(connection: Any) -> str | None:
+def why_no_client(connection: Any, *, takes_other_machines: bool = False) -> str | None:
     """Why an accepted connection must be refused; None if its other end belongs to this user or to root.
 
-    An end that cannot be found belongs to nobody: its program may have closed it already.
+    An end that cannot be found belongs to nobody: its program may have closed it already. If it does not come by
+    loopback, it may be on another machine, and `takes_other_machines` takes it.
     """
     try:
         uid = _uid_of_unix(connection) if connection.family == socket.AF_UNIX else _uid_of_tcp(connection)
+        if uid is None and takes_other_machines and not is_loopback(connection.getpeername()[0]):
+            return None
     except (OSError, ValueError) as error:
         return f"the user of a connection cannot be found: {error}"
     return None if _is_ours(uid) else f"a connection comes from {_named(uid)}"

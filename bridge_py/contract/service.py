@@ -26,6 +26,7 @@ from bridge_py.wire.messages.snakepit import bridge as messages
 from . import values
 from .client import AsyncioClient
 from .connections import GuardedServer
+from .credentials import Credentials
 from .host import ContractHost
 from .peers import OpenTo
 from .serving import ContractService
@@ -54,6 +55,7 @@ class ContractServer:
         ready: Callable[[], None],
         modern: bool,
         open_to: OpenTo,
+        host_credentials: Credentials,
     ) -> None:
         self.tools: dict[str, Tool] = adapter.tools()
         self.client: AsyncioClient | None = None
@@ -63,6 +65,7 @@ class ContractServer:
         self._listener = listener
         self._open_to: OpenTo = open_to
         self._host_address = host_address
+        self._host_credentials = host_credentials
         self._ready = ready
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Queue[tuple[str, Any]]] = {}
@@ -85,7 +88,8 @@ class ContractServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         if self._host_address:
-            self.client = AsyncioClient(self._host_address)
+            token, tls = self._host_credentials.token, self._host_credentials.tls
+            self.client = AsyncioClient(self._host_address, token=token, tls=tls)
         self.host.begin(self.client)
         server = GuardedServer(WorkerService(self), self._open_to)
         parent = os.getppid()

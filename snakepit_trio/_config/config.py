@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import ssl
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ import trio
 from bridge_py import BaseAdapter
 from bridge_py.buffers.buffer_sets import Sizes
 from bridge_py.buffers.compression import is_available
+from bridge_py.contract.credentials import check_tls, check_token
 from bridge_py.tools import pickling
 from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire.codec import BESIDE_BYTES
@@ -152,6 +154,21 @@ def _can_pickle(config: PoolConfig, _attribute: object, value: Any) -> None:
         )
     if value and not pickling.is_available():
         raise UsageError("pickle=True takes the cloudpickle package: pip install 'snakepit-trio[pickle]'")
+
+
+def _check_token(config: PoolConfig, field: attrs.Attribute[Any], token: object) -> None:
+    check_token(field.name, token)
+    _is_for_bridge(config, field.name, token)
+
+
+def _check_tls(config: PoolConfig, field: attrs.Attribute[Any], context: object) -> None:
+    check_tls(field.name, context, server=True)
+    _is_for_bridge(config, field.name, context)
+
+
+def _is_for_bridge(config: PoolConfig, name: str, value: object) -> None:
+    if value is not None and not config.bridge_server:
+        raise UsageError(f"{name}= is for bridge_server=, which is missing")
 
 
 def _to_name(name: object) -> Any:
@@ -317,10 +334,17 @@ class PoolConfig:
     launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
     #: Serve the contract to clients of this machine: True for a free port, or an address such as "127.0.0.1:50051".
     #: All programs of this user, and root, may connect, and use all of the pool: see `open_to`, and docs/contract.md.
+    #: With `bridge_tls` and `bridge_token`, it may be an address that other machines reach, such as "0.0.0.0:50051".
     #: `Pool.bridge_address` is the address.
     bridge_server: bool | str = attrs.field(
         default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
     )
+    #: What each request of a client must have in its metadata, as "authorization: Bearer <token>"; None for no token.
+    #: It has 16 to 4,096 characters of ASCII, without spaces. `secrets.token_urlsafe()` makes a good one.
+    bridge_token: str | None = attrs.field(default=None, validator=_check_token, repr=False)
+    #: A context for TLS with clients, with the certificate of this server; None for connections without TLS. The pool
+    #: sets its ALPN protocols to "h2".
+    bridge_tls: ssl.SSLContext | None = attrs.field(default=None, validator=_check_tls)
     #: Who may connect to the ports of `bridge_server` and of foreign workers' hosts: "user" for programs of this user,
     #: and root; "machine" for every program of this machine. With "user", a worker's port must be this user's as well.
     open_to: Literal["user", "machine"] = word("user", ("user", "machine"))

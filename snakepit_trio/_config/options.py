@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -67,6 +68,8 @@ class FurtherOptions(TypedDict, total=False):
     cleanup_interval: float
     launcher: Launcher | None
     bridge_server: bool | str
+    bridge_token: str | None
+    bridge_tls: ssl.SSLContext | None
     open_to: Literal["user", "machine"]
     host_threads: int
     max_asks: int

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
 
 from bridge_py.contract.client import AsyncioClient, ClientBase
-from bridge_py.contract.listening import parse_address
+from bridge_py.contract.credentials import Credentials, reachable
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.ownership import require_trio
@@ -43,7 +45,12 @@ class Client(ClientBase):
 
 @asynccontextmanager
 async def open_client(
-    address: str, *, connect_timeout: float = 5.0, allow_pickle: bool = False
+    address: str,
+    *,
+    connect_timeout: float = 5.0,
+    allow_pickle: bool = False,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client of the peer at an address, "host:port" or "unix:/path/to/socket".
 
@@ -52,22 +59,28 @@ async def open_client(
     waits for a peer that is not there yet. `allow_pickle` lets the peer send arrays as pickles, of which only numbers
     are read.
 
-    Raises `UsageError` for an invalid address, and outside of trio.
+    `token` is the peer's `bridge_token`. `tls` is a context for TLS with a peer at "host:port", such as
+    `ssl.create_default_context(cafile="ca.pem")`; it must check the peer's certificate, and its ALPN protocols are set
+    to "h2". An address that is not on this machine needs both: without them nothing is sent to it.
+
+    Raises `UsageError` for an invalid address, token or context, without the two for an address in numbers that is not
+    on this machine, and outside of trio.
     """
     require_trio()
-    parse_address(address)  # before anything is opened
+    reachable(address, Credentials(token, tls))  # before anything is opened
     async with background_nursery() as nursery:
         loop = AsyncioLoop()
         await nursery.start(loop.run)
-        inner = await loop.run_coroutine(_make(address, connect_timeout, allow_pickle))
+        make = partial(AsyncioClient, address, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
+        inner = await loop.run_coroutine(_make(partial(make, token=token, tls=tls)))
         try:
             yield Client(loop, inner)
         finally:
             inner.close()
 
 
-async def _make(address: str, connect_timeout: float, allow_pickle: bool) -> AsyncioClient:  # noqa: ASYNC124 - in the loop
-    return AsyncioClient(address, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
+async def _make(make: Callable[[], AsyncioClient]) -> AsyncioClient:  # noqa: ASYNC124 - in the loop
+    return make()
 
 
 async def _next(items: AsyncGenerator[R, None]) -> R | None:

@@ -348,12 +348,14 @@ class Pool(Calls):
             return None
         if self._site.runs_inline:
             raise UsageError("a pool in memory has no connections, and serves no clients: leave bridge_server out")
+        from bridge_py.contract.credentials import Credentials
         from snakepit_trio._contract.access import PoolAccess
         from snakepit_trio._contract.server import BridgeServer, BridgeService
 
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
         access = PoolAccess(self._services, self, config.session_ttl)
-        return BridgeServer(address, BridgeService(access, self.events), config.open_to)
+        credentials = Credentials(config.bridge_token, config.bridge_tls)
+        return BridgeServer(address, BridgeService(access, self.events), config.open_to, credentials)
 
     def _make_worker(self, id: str) -> Worker:
         return Worker(id, self.config, self._site, self._dispatcher, self._services)
