@@ -276,11 +276,11 @@ class Attacks:
         while True:
             self.say(*[ask(next(self._asks), call_id, "call_host_tool", "wait", {}) for _ in range(500)])
 
-    def large_asks(self, call_id: int, count: int = 6) -> None:
+    def large_asks(self, call_id: int, count: int = 4, megabytes: int = large_bodies.MEGABYTES) -> None:
         """Send large requests of both kinds, and return how many were answered by errors."""
         self._left = count
         self._waiting.append(call_id)
-        items = large_bodies.body("int_keys")
+        items = large_bodies.body("int_keys", megabytes)
         call, other = codec.encode_plain(call_id), codec.encode_plain("count")
         for number in range(count):
             if number % 2:
@@ -291,7 +291,7 @@ class Attacks:
             self.say(frame)
 
     def large_asks_at_once(self, call_id: int) -> None:
-        self.large_asks(call_id, 20)
+        self.large_asks(call_id, 20, 1)
 
     def _count(self, frame: Frame) -> None:
         fault = codec.decode_fault(frame.body).message if frame.kind == Kind.ERROR else ""

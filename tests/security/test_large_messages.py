@@ -17,7 +17,7 @@ from bridge_py.wire.errors import DecodeError
 from bridge_py.wire.large import between_pieces
 from snakepit_trio._requests import worker_requests
 from tests.helpers.hostile import LONGEST, counted_turns, open_hostile
-from tests.helpers.large_bodies import BODIES, MEGABYTES, body
+from tests.helpers.large_bodies import BODIES, body
 from tests.security.test_hostile_values import LONG_WAY, PAIRS_OF_ONE_HASH, _map
 
 #: How long the loop may wait, in seconds, for threads that read. On a busy machine, other programs may have the
@@ -66,7 +66,7 @@ async def test_large_requests_slow_nobody() -> None:
 
 
 async def test_more_large_requests_than_there_is_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_requests, "_MOST_TO_READ", 2 * MEGABYTES * 1_000_000)
+    monkeypatch.setattr(worker_requests, "_MOST_TO_READ", 2_000_000)
     async with open_hostile("large_asks_at_once") as pool, pool.session() as session:
         pool.expose(count)
         refused = await session.execute("attack", timeout=50)
