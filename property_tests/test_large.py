@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge_py.wire.errors import DecodeError
@@ -15,6 +15,7 @@ from bridge_py.wire.large import read_large
 from .same_values import same
 
 PIECES = st.sampled_from([1, 7, 20, 100, 1000])
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 EXTENSIONS = st.builds(
     msgspec.msgpack.Ext, st.integers(-128, 127).filter(lambda code: code != -1), st.binary(max_size=40)
 )
@@ -32,12 +33,14 @@ def extension(code: int, payload: memoryview) -> Any:
     return "extension", code, bytes(payload)
 
 
+@SLOW
 @given(VALUES, PIECES)
 def test_a_value_is_what_msgspec_reads(value: Any, piece: int) -> None:
     body = msgspec.msgpack.encode(value)
     assert same(read_large(body, extension, piece), msgspec.msgpack.decode(body, ext_hook=extension))
 
 
+@SLOW
 @given(VALUES, PIECES, st.data())
 def test_a_broken_message_is_refused_or_read_as_msgspec_does(value: Any, piece: int, data: st.DataObject) -> None:
     body = bytearray(msgspec.msgpack.encode(value))
