@@ -49,7 +49,8 @@ import msgspec
 from .broken import find_broken
 from .decoder import AREA, PICKLE, UNREADABLE, ValueDecoder
 from .errors import DecodeError, EncodeError, Fault
-from .keys import SMALL, SMALL_PART, check_maps, decode_texts, hashable, may_have_large_maps
+from .keys import SMALL, SMALL_PART, hashable, read_at_once
+from .large import LARGE, read_large
 from .readable import readable
 from .registry import Refused, TooDeep, encoder_of, parts_of, type_of
 
@@ -250,14 +251,12 @@ def _pickled(value: Any, what: str, pickle: Callable[[Any], bytes], beside: int)
 
 
 def _decode(body: bytes, decoder: ValueDecoder) -> Any:
-    if len(body) > SMALL:
-        if may_have_large_maps(body):
-            with contextlib.suppress(ValueError, RecursionError):  # other keys, bytes, extensions or many levels
-                return decode_texts(body)
-            check_maps(body)
-        decoder.small = SMALL_PART
     try:
-        return msgspec.msgpack.decode(body, ext_hook=decoder.decode_extension)
+        if len(body) <= SMALL:
+            return msgspec.msgpack.decode(body, ext_hook=decoder.decode_extension)
+        decoder.small = SMALL_PART
+        read = read_at_once if len(body) <= LARGE else read_large
+        return read(body, decoder.decode_extension)
     except Exception as error:
         raise _locate(body, decoder, error) from None
 

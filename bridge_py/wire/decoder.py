@@ -10,6 +10,7 @@ import msgspec
 
 from .errors import CodecError, DecodeError
 from .keys import SMALL, SMALL_PART, check_maps
+from .large import LARGE, read_large
 from .registry import Marked, decoder_of, is_panic
 
 AREA: Final = 13
@@ -80,6 +81,8 @@ class ValueDecoder:
 
     def value(self, payload: memoryview) -> Any:
         """Decode the value that is an extension's payload."""
+        if len(payload) > LARGE:
+            return read_large(payload, self.decode_extension)
         if len(payload) > self.small:
             check_maps(payload)
         return msgspec.msgpack.decode(payload, ext_hook=self.decode_extension)

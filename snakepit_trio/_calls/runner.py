@@ -18,10 +18,12 @@ from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire import codec
 from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, ToolError, UsageError
 from bridge_py.wire.frames import Frame
+from bridge_py.wire.large import LARGE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.ownership import OneRun, no_trio
+from snakepit_trio._util.threads import read_in_thread
 from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
@@ -79,7 +81,9 @@ class CallRunner:
         strength: Strength,
         deadlines: Deadlines,
         shared_copies: SharedCopies,
+        most_at_once: int = LARGE,
     ) -> None:
+        """`most_at_once` is the size in bytes of the largest value that is read here, and not in a thread."""
         self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
         #: How the values of functions' calls are sent and read.
@@ -93,6 +97,7 @@ class CallRunner:
         self._strength = strength
         self._deadlines = deadlines
         self._shared_copies = shared_copies
+        self._most_at_once = most_at_once
         self._run = OneRun()
 
     # A KeyboardInterrupt in the middle of a change of state would leave calls that nobody ends.
@@ -123,7 +128,10 @@ class CallRunner:
             if call.buffers is not None:
                 self._unload(call)
         assert call.final is not None
-        response = self._decode(call, call.final, reader)
+        if len(call.final.body) > self._most_at_once:
+            response = await read_in_thread(self._decode, call, call.final, reader)
+        else:
+            response = self._decode(call, call.final, reader)
         return self._adapter.process_response(name, response) if self._has_say else response
 
     @trio.lowlevel.enable_ki_protection
@@ -151,7 +159,10 @@ class CallRunner:
         if failure is not None:
             raise function.as_raised(failure)  # out here, so that its context is its own
         assert call.final is not None
-        response = self._decode(call, call.final, function.read)
+        if len(call.final.body) > self._most_at_once:
+            response = await read_in_thread(self._decode, call, call.final, function.read)
+        else:
+            response = self._decode(call, call.final, function.read)
         has_say = self._has_say and function.signature is not None
         return self._adapter.process_response(function.name, response) if has_say else response
 
@@ -203,7 +214,7 @@ class CallRunner:
             if call.buffers is not None or self._dispatcher.has_suspects:
                 await self._prepare(call)
             self._submit(call)
-            chunks: Chunks[Any] = Chunks(call, window, decode, self._time_out, failed)
+            chunks: Chunks[Any] = Chunks(call, window, decode, self._time_out, failed, self._most_at_once)
             try:
                 yield chunks
             finally:

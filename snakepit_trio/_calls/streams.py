@@ -10,6 +10,7 @@ import trio
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._util.ownership import OneTaker
+from snakepit_trio._util.threads import read_in_thread
 
 from .call import Call
 
@@ -33,6 +34,7 @@ class Chunks(AsyncIterator[T]):
         decode: Callable[[Call, Frame], Any],
         time_out: Callable[[Call], Awaitable[NoReturn]],
         failed: Callable[[Exception], Exception],
+        most_at_once: int,
     ) -> None:
         self._call = call
         self._refill_at = max(1, window // 2)
@@ -40,6 +42,7 @@ class Chunks(AsyncIterator[T]):
         self._decode = decode
         self._time_out = time_out
         self._failed = failed
+        self._most_at_once = most_at_once  # bytes; larger chunks are read in a thread
         self._taker = OneTaker("stream")
         self._is_left = False
 
@@ -59,12 +62,24 @@ class Chunks(AsyncIterator[T]):
         if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
             call.worker.grant(call, self._taken)
             self._taken = 0
+        if len(chunk.body) > self._most_at_once:
+            return await self._read_in_thread(call, chunk)
         return self._decode(call, chunk)  # type: ignore[no-any-return]
+
+    async def _read_in_thread(self, call: Call, chunk: Frame) -> T:
+        with self._taker:
+            try:
+                value: T = await read_in_thread(self._decode, call, chunk)
+            except trio.Cancelled:
+                chunk.number = 0  # its cost was counted
+                call.chunks.appendleft(chunk)  # the next iteration has it
+                raise
+            self._check_is_inside()
+        return value
 
     async def _until_there_is_one(self, call: Call) -> None:
         while self._is_left or not call.chunks:
-            if self._is_left:
-                raise UsageError(f"the block of this stream of {call.name!r} has been left: take its chunks inside it")
+            self._check_is_inside()
             if call.is_over:
                 if call.failure is not None:
                     raise self._failed(call.failure)
@@ -72,3 +87,9 @@ class Chunks(AsyncIterator[T]):
             if call.is_late:
                 await self._time_out(call)
             await call.wait()
+
+    def _check_is_inside(self) -> None:
+        if self._is_left:
+            raise UsageError(
+                f"the block of this stream of {self._call.name!r} has been left: take its chunks inside it"
+            )

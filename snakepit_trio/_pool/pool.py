@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
@@ -24,6 +25,7 @@ import trio
 from bridge_py.execution.ending import forks_end
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.hellos import PROTOCOL_VERSION
+from bridge_py.wire.large import LARGE
 from snakepit_trio._calls.call import DEFAULT, Default
 from snakepit_trio._calls.dispatcher import Dispatcher
 from snakepit_trio._calls.runner import CallRunner, Deadlines
@@ -165,8 +167,10 @@ class Pool(Calls):
         #: Functions of the application that workers may call, and the workers' tools.
         threads = None if self._site.runs_inline else config.host_threads
         self.tools = ToolRegistry(self.sessions.hub, self.execute, lambda: self._dispatcher.tools, threads)
+        # A pool in memory is played again step by step, so it has no threads.
+        self._most_at_once = sys.maxsize if self._site.runs_inline else LARGE
         self._services = HostServices(
-            self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events
+            self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events, self._most_at_once
         )
         #: The workers, one by one.
         self.workers = Workers(self._supervisor, self._site)
@@ -185,7 +189,9 @@ class Pool(Calls):
         # One for each call that may run, and one for the next call of each worker.
         self._shared_copies = SharedCopies(config.workers * (config.concurrency + 1))
         self._python: PythonAPI | None = None
-        runner = CallRunner(config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies)
+        runner = CallRunner(
+            config, self._dispatcher, self._supervisor, self._deadlines, self._shared_copies, self._most_at_once
+        )
         super().__init__(runner, 2 * config.workers * config.concurrency)
 
     def session(

@@ -149,14 +149,17 @@ class HostToolRuns:
         tool = tools.exposed(call.session_id or None, name)
         who = HostCall(call.session_id or None, self._worker_id, call.name)
         nested = call.parent is not None
+        large = len(frame.body) > self._services.most_at_once
         what = f"host tool {name}"
         # Encode in the thread of the function: once it has returned, another thread may change its result.
         keep = partial(_Kept, self._replies, what)
         if frame.kind == Kind.STREAM:
-            items = tools.stream(tool, args, who, nested=nested, keep=keep)
+            items = tools.stream(tool, args, who, nested=nested, large=large, keep=keep)
             await self._stream(running, items, what)
         else:
-            value = await for_the_application(partial(tools.run, tool, args, who, nested=nested, keep=keep))
+            value = await for_the_application(
+                partial(tools.run, tool, args, who, nested=nested, large=large, keep=keep)
+            )
             self._replies.send(frame, Kind.RESULT, await self._encode(value, what))
 
     async def _stream(self, running: _Running, items: AsyncGenerator[Any, None], what: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bridge_py.buffers.buffer_sets import EncodedValue, Sizes, encode_value
 from bridge_py.buffers.shared_memory import Segments
+from bridge_py.wire.large import LARGE
 from snakepit_trio.state.store import SessionStore
 from snakepit_trio.telemetry import Events
 
@@ -16,13 +17,20 @@ class HostServices:
     """The store, the tools, and shared memory for large answers."""
 
     def __init__(
-        self, store: SessionStore, tools: ToolRegistry, sizes: Sizes, session_ttl: float, events: Events
+        self,
+        store: SessionStore,
+        tools: ToolRegistry,
+        sizes: Sizes,
+        session_ttl: float,
+        events: Events,
+        most_at_once: int = LARGE,
     ) -> None:
         self.store = store
         self.tools = tools
         self.sizes = sizes
         self.session_ttl = session_ttl  # seconds; for sessions that workers make
         self.events = events
+        self.most_at_once = most_at_once  # bytes; larger requests are read in a thread
         self._segments = Segments()
 
     def encode(self, value: Any, what: str) -> EncodedValue:

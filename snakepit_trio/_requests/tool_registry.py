@@ -17,6 +17,7 @@ from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from snakepit_trio._calls.call import DEFAULT, Timeout
 from snakepit_trio._util.ownership import require_trio
+from snakepit_trio._util.threads import read_in_thread
 from snakepit_trio.state.watching import Hub
 
 __all__ = ["HostCall", "ParameterSpec", "RegisteredTool", "ToolRegistry", "ToolSpec"]
@@ -231,15 +232,17 @@ class ToolRegistry:
         call: HostCall,
         *,
         nested: bool = False,
+        large: bool = False,
         keep: Callable[[Any], Any] = _as_it_is,
     ) -> Any:
         """Run a host tool that is no stream, and return its result.
 
-        `nested` says that another host tool waits for this one, maybe in a thread. If the function runs in a thread,
+        `nested` says that another host tool waits for this one, maybe in a thread. `large` has the arguments converted
+        in a thread, because that takes a while. If the function runs in a thread,
         `keep` is called with its result in that thread, before others may change the result. What `keep` returns is
         then the result here.
         """
-        function, kwargs = _bound(tool, args, call, streaming=False)
+        function, kwargs = await _bound_somewhere(tool, args, call, streaming=False, large=large)
         try:
             if function.is_async:
                 return await function.function(**kwargs)
@@ -254,13 +257,14 @@ class ToolRegistry:
         call: HostCall,
         *,
         nested: bool = False,
+        large: bool = False,
         keep: Callable[[Any], Any] = _as_it_is,
     ) -> AsyncGenerator[Any, None]:
         """Run a host tool that is a stream, and yield its items, one after the other.
 
         The parameters are those of `run`. `keep` is called with each item of a generator that runs in a thread.
         """
-        function, kwargs = _bound(tool, args, call, streaming=True)
+        function, kwargs = await _bound_somewhere(tool, args, call, streaming=True, large=large)
         try:
             if function.is_async:
                 async with contextlib.aclosing(function.function(**kwargs)) as items:
@@ -337,6 +341,14 @@ def _tool_of(function: Callable[..., Any], name: str, description: str | None) -
 def _next(generator: Generator[Any, None, None], keep: Callable[[Any], Any]) -> Any:
     item = next(generator, _END)
     return item if item is _END else keep(item)
+
+
+async def _bound_somewhere(
+    tool: RegisteredTool, args: Mapping[str, Any], call: HostCall, *, streaming: bool, large: bool
+) -> tuple[Tool, dict[str, Any]]:
+    if large:
+        return await read_in_thread(lambda: _bound(tool, args, call, streaming=streaming))
+    return _bound(tool, args, call, streaming=streaming)
 
 
 def _bound(

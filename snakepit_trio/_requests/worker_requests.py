@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import Conversation
 from bridge_py.wire.errors import (
+    CANCELLED,
     Fault,
     InvalidArguments,
     RemoteProtocolError,
@@ -26,6 +27,8 @@ from bridge_py.wire.frames import Frame, Kind
 from snakepit_trio._calls.call import Call
 from snakepit_trio._calls.shared_copies import copy
 from snakepit_trio._util.log import get_logger
+from snakepit_trio._util.threads import read_in_thread
+from snakepit_trio.errors import OutOfResources
 from snakepit_trio.state.session import Change, Session
 
 from .handlers import handle
@@ -33,6 +36,7 @@ from .host_tool_runs import HostToolRuns
 from .services import HostServices
 
 _LONGEST_VERB: Final = 1_000
+_MOST_TO_READ: Final = 256 * 1024 * 1024  # bytes
 
 logger = get_logger("snakepit.bridge")
 
@@ -71,6 +75,8 @@ class WorkerRequests:
         self._link = link
         self._concurrency = concurrency
         self._nursery: trio.Nursery | None = None
+        self._reading: dict[int, trio.CancelScope] = {}  # by ask id: calls of host tools that are being read
+        self._bytes_to_read = 0  # of large requests
         self._sessions: set[str] = set()  # the sessions whose variables the worker may remember
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
 
@@ -95,7 +101,7 @@ class WorkerRequests:
             return
         if frame.kind == Kind.STREAM:
             self.fail(frame, fault_of(WrongCallKind(f"{frame.name} is no stream")))
-        elif self._services.store.may_wait:
+        elif self._services.store.may_wait or len(frame.body) > self._services.most_at_once:
             self._nursery.start_soon(self._answer, frame)
         else:
             self._answer_at_once(frame, self._nursery)
@@ -105,6 +111,8 @@ class WorkerRequests:
 
         Other questions are not cancelled: those that are answered at once have their answers by now.
         """
+        if (scope := self._reading.get(ask_id)) is not None:
+            scope.cancel()
         self.host_tool_runs.cancel(ask_id)
 
     def granted(self, ask_id: int) -> None:
@@ -112,8 +120,30 @@ class WorkerRequests:
         self.host_tool_runs.granted(ask_id)
 
     def _call_host_tool(self, frame: Frame, nursery: trio.Nursery) -> None:
+        if len(frame.body) <= self._services.most_at_once:
+            self._open_host_tool(frame, outcome.capture(_host_call, frame), nursery)
+            return
+        scope = trio.CancelScope()
+        nursery.start_soon(self._read_host_call, frame, scope, nursery)
+        self._reading[frame.call_id] = scope
+
+    async def _read_host_call(self, frame: Frame, scope: trio.CancelScope, nursery: trio.Nursery) -> None:
+        found: outcome.Maybe[Any] | None = None
         try:
-            (call_id, name, args), _ = codec.decode_marked(frame.body, frame.attached)
+            with scope:
+                found = outcome.Value(await self._read(frame, _host_call))
+        except Exception as error:
+            found = outcome.Error(error)
+        finally:
+            del self._reading[frame.call_id]
+        if found is None:
+            self.fail(frame, Fault(CANCELLED, "the host tool was stopped"))
+        else:
+            self._open_host_tool(frame, found, nursery)
+
+    def _open_host_tool(self, frame: Frame, found: outcome.Maybe[Any], nursery: trio.Nursery) -> None:
+        try:
+            call_id, name, args = found.unwrap()
             call = self._record(call_id, frame.name)
             if call.abandoned:
                 raise SessionError("call_host_tool: the call is being stopped")
@@ -121,6 +151,21 @@ class WorkerRequests:
             self.fail(frame, fault_of(error))
         else:
             self.host_tool_runs.open(frame, call, name, args, nursery)
+
+    async def _read(self, frame: Frame, read: Callable[[Frame], Any]) -> Any:
+        """Read a request: at once, without a checkpoint, or in a thread if it is large."""
+        size = len(frame.body)
+        if size <= self._services.most_at_once:
+            return read(frame)
+        if self._bytes_to_read and self._bytes_to_read + size > _MOST_TO_READ:
+            raise OutOfResources(
+                f"{frame.name}: more than {_MOST_TO_READ} bytes of large requests wait to be read: send fewer at a time"
+            )
+        self._bytes_to_read += size
+        try:
+            return await read_in_thread(read, frame)
+        finally:
+            self._bytes_to_read -= size
 
     def _record(self, call_id: object, verb: str) -> Call:
         call = self._calls.get(call_id) if isinstance(call_id, int) else None
@@ -164,7 +209,7 @@ class WorkerRequests:
             self._reply(frame, found)
 
     async def _find(self, frame: Frame) -> EncodedValue:
-        asked = codec.decode(frame.body, frame.attached, plain=True)
+        asked = await self._read(frame, _asked)
         if not isinstance(asked, list) or not asked:
             raise InvalidArguments(f"{frame.name}: a request is a list that begins with the id of its call")
         call_id, *arguments = asked
@@ -271,6 +316,14 @@ class WorkerRequests:
                 buffers.release()
                 raise
         return encoded
+
+
+def _host_call(frame: Frame) -> Any:
+    return codec.decode_marked(frame.body, frame.attached)[0]
+
+
+def _asked(frame: Frame) -> Any:
+    return codec.decode(frame.body, frame.attached, plain=True)
 
 
 def _is_large(encoded: EncodedValue) -> bool:

@@ -35,7 +35,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_batch, head_of
 from bridge_py.wire.hellos import PROTOCOL_VERSION
 from bridge_py.wire.packed import PACKED, decode_packed
-from tests.helpers import stranger
+from tests.helpers import large_bodies, stranger
 
 TOOLS = [{"name": "attack"}, {"name": "stream", "streaming": True}]
 EVIL = "a\x1b[2Jb\x07\u2028c\u202ed\x9be\x00\r<"
@@ -164,6 +164,7 @@ class Attacks:
         self._asks = iter(range(2, 1 << 40, 2))
         self._lock = threading.Lock()
         self._waiting: list[int] = []
+        self._refused = self._left = 0
         self.is_deaf = False
 
     def write(self, data: bytes) -> None:
@@ -186,9 +187,14 @@ class Attacks:
             self.say(Frame(Kind.PONG, number=frame.number))
         elif self._how in ("behind", "first"):
             self._behind(frame)
+        elif self._waiting and frame.kind in (Kind.RESULT, Kind.ERROR):
+            self._count(frame)
         elif frame.kind in (Kind.CALL, Kind.STREAM):
             attack = self._flood_channel if self._how.startswith("http2_") else getattr(self, self._how, None)
-            if attack is None:
+            if attack is None and self._how.startswith("large_"):
+                data = large_bodies.body(self._how.removeprefix("large_"))
+                self.say(Frame(Kind.RESULT, frame.call_id, body=data))
+            elif attack is None:
                 self.say(Frame(Kind.RESULT, frame.call_id, body=codec.encode_plain(frame.call_id)))
             else:
                 threading.Thread(target=attack, args=[frame.call_id], daemon=True).start()
@@ -269,6 +275,30 @@ class Attacks:
         """Call a host tool that never ends, for ever."""
         while True:
             self.say(*[ask(next(self._asks), call_id, "call_host_tool", "wait", {}) for _ in range(500)])
+
+    def large_asks(self, call_id: int, count: int = 4, megabytes: int = large_bodies.MEGABYTES) -> None:
+        """Send large requests of both kinds, and return how many were answered by errors."""
+        self._left = count
+        self._waiting.append(call_id)
+        items = large_bodies.body("int_keys", megabytes)
+        call, other = codec.encode_plain(call_id), codec.encode_plain("count")
+        for number in range(count):
+            if number % 2:
+                frame = Frame(Kind.CALL, next(self._asks), "get_variable", body=b"\x92" + call + items)
+            else:
+                args = b"\x93" + call + other + b"\x81\xa5items" + items
+                frame = Frame(Kind.CALL, next(self._asks), "call_host_tool", body=args)
+            self.say(frame)
+
+    def large_asks_at_once(self, call_id: int) -> None:
+        self.large_asks(call_id, 20, 1)
+
+    def _count(self, frame: Frame) -> None:
+        fault = codec.decode_fault(frame.body).message if frame.kind == Kind.ERROR else ""
+        self._refused += "wait to be read" in fault
+        self._left -= 1
+        if not self._left:
+            self.say(Frame(Kind.RESULT, self._waiting.pop(), body=codec.encode_plain(self._refused)))
 
     def unread(self, call_id: int) -> None:
         """Ask for a variable for ever, and read nothing any more."""

@@ -222,3 +222,37 @@ def test_many_pools_one_after_another() -> None:
 
     for _ in range(50):
         trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_large_values_are_read_without_a_thread(autojump_clock: trio.testing.MockClock) -> None:
+    class Large(BaseAdapter):
+        @tool
+        def make(self) -> list[int]:
+            """Give many numbers."""
+            return list(range(300_000))
+
+        @tool
+        def chunks(self) -> Iterator[list[int]]:
+            """Yield many numbers."""
+            yield list(range(300_000))
+
+        @tool
+        def ask(self, context: SessionContext) -> int:
+            """Give many numbers to the host."""
+            count: int = context.call_host_tool("count", items=list(range(300_000)))
+            return count
+
+    async def count(items: list[int]) -> int:
+        return len(items)
+
+    async def refuse(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("a thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", refuse)
+        async with snakepit.open_pool(Large, launcher=InMemory()) as pool:
+            pool.expose(count)
+            assert len(await pool.execute("make")) == 300_000
+            assert await pool.execute("ask") == 300_000
+            async with pool.stream("chunks") as chunks:
+                assert [len(chunk) async for chunk in chunks] == [300_000]
