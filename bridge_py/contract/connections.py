@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
+from grpclib.events import SendInitialMetadata, listen
+
 from bridge_py.http2 import BoundedChannel, BoundedServer
 
 from .peers import OpenTo, why_no_client, why_no_server
+from .values import LARGE_VALUES, RAW
 
 if TYPE_CHECKING:
     import grpclib.protocol
@@ -23,12 +26,17 @@ class GuardedServer(BoundedServer):
     def __init__(self, service: Any, open_to: OpenTo) -> None:
         super().__init__(service)
         self._open_to: OpenTo = open_to
+        listen(self, SendInitialMetadata, _tell)
 
     def why_not(self, transport: asyncio.BaseTransport) -> str | None:
         """Why a new connection is refused; None if it is taken."""
         if self._open_to == "user" and (why := why_no_client(transport.get_extra_info("socket"))) is not None:
             return f'{why}: it is refused, because only this user and root may connect (open_to="user")'
         return super().why_not(transport)
+
+
+async def _tell(event: SendInitialMetadata) -> None:
+    event.metadata[LARGE_VALUES] = RAW
 
 
 class GuardedChannel(BoundedChannel):

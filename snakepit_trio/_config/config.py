@@ -321,6 +321,9 @@ class PoolConfig:
     bridge_server: bool | str = attrs.field(
         default=False, validator=instance(bool, str, remedy="give True, False, or '127.0.0.1:50051'")
     )
+    #: Whether clients of `bridge_server` may send arrays as pickles, as Python programs of the Elixir system do. Only
+    #: numbers are read from them.
+    allow_pickle: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
     #: Who may connect to the ports of `bridge_server` and of foreign workers' hosts: "user" for programs of this user,
     #: and root; "machine" for every program of this machine. With "user", a worker's port must be this user's as well.
     open_to: Literal["user", "machine"] = word("user", ("user", "machine"))

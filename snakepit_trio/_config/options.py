@@ -67,6 +67,7 @@ class FurtherOptions(TypedDict, total=False):
     cleanup_interval: float
     launcher: Launcher | None
     bridge_server: bool | str
+    allow_pickle: bool
     open_to: Literal["user", "machine"]
     host_threads: int
     max_asks: int
