@@ -67,7 +67,7 @@ class ClientBase:
     async def initialize_session(
         self, session_id: str, metadata: Mapping[str, str] = _NOTHING
     ) -> messages.InitializeSessionResponse:
-        """Open a session, or join it; the answer has the host's tools and the session's variables."""
+        """Open a session, or join it; the answer has the host's tools. Ours has no variables: they may be large."""
         request = messages.InitializeSessionRequest(session_id=session_id, metadata=dict(metadata))
         found = await self._call("InitializeSession", request, messages.InitializeSessionResponse)
         _check(found)

@@ -11,8 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import trio
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 import snakepit_trio as snakepit
+from bridge_py.contract.statuses import error_of_status
 from tests.helpers.google_peer import stubs as google_stubs
 from tests.peers.test_grpc_server import LONGEST, run_checks
 
@@ -117,6 +120,35 @@ async def test_pickles_are_read_only_where_they_are_allowed(opened: Any) -> None
         with pytest.raises(snakepit.DecodeError, match="has not allowed pickle"):
             await pool.execute("echo", {"value": np.arange(1281.0)})
         assert await pool.execute("add", {"a": 2, "b": 3}) == 5
+
+
+async def test_our_client_asks_before_its_first_large_array() -> None:
+    async with (
+        snakepit.open_pool(TOOLS, workers=1, bridge_server=True) as pool,
+        snakepit.open_client(pool.bridge_address) as client,
+    ):
+        # As JSON it would have arrived, and come back, as a list.
+        assert isinstance(await client.execute_tool("echo", {"value": np.arange(1281.0)}), np.ndarray)
+        long = {"timeout_ms": "9" * 15}
+        assert await client.execute_tool("add", {"a": 1, "b": 2}, metadata=long) == 3
+        for wrong in ("0", "-1", "1.5", "", "9" * 16, "\u0663"):
+            with pytest.raises(snakepit.ToolError, match="timeout_ms="):
+                await client.execute_tool("add", {"a": 1, "b": 2}, metadata={"timeout_ms": wrong})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Received message larger than max (5242897 vs. 4194304)",
+        "SERVER: Sent message larger than max (1 vs. 0)",
+        "grpc: received message larger than max (5242897 vs. 4194304)",
+        "a message of 300000000 bytes; it may have 268435456: send it in parts",
+    ],
+)
+def test_how_peers_say_that_a_message_is_too_large(text: str) -> None:
+    error = error_of_status(GRPCError(Status.RESOURCE_EXHAUSTED, text))
+    assert type(error) is snakepit.RemoteError
+    assert error.status == "RESOURCE_EXHAUSTED"
 
 
 def grid(n: int) -> Any:
