@@ -41,11 +41,8 @@ def opened(stubs: Path) -> Callable[..., Any]:
     """Opens a pool of one such worker."""
 
     def opens(contract: Contract, large_values: Large, **options: Any) -> Any:
-        adapter = snakepit.GrpcBridge(
-            script=THEIRS,
-            contract=contract,
-            **{"args": ["--contract", contract], "large_values": large_values, "allow_pickle": True, **options},
-        )
+        more: dict[str, Any] = {"args": ["--contract", contract], "allow_pickle": True, **options}
+        adapter = snakepit.GrpcBridge(script=THEIRS, contract=contract, large_values=large_values, **more)
         return snakepit.open_pool(adapter, env={"GOOGLE_STUBS": str(stubs)}, workers=1)
 
     return opens
