@@ -14,6 +14,7 @@ from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import StreamClosedError
 
+from bridge_py.wire.any_values import LargeValues
 from bridge_py.wire.errors import RemoteError, SnakepitError, ToolError, error_of
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.readable import readable
@@ -29,6 +30,7 @@ _SERVICE: Final = "/snakepit.bridge.BridgeService/"
 _RETRY: Final = 0.05  # seconds between two tries to connect
 _FINAL: Final = (PermissionError, ssl.SSLError)  # trying again would lead to the same
 _NOTHING: Final[Mapping[str, Any]] = {}
+_READS_RAW: Final = {values.LARGE_VALUES: values.RAW}
 
 R = TypeVar("R")
 
@@ -49,6 +51,14 @@ class ClientBase:
     def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
         raise NotImplementedError
 
+    async def _form(self) -> LargeValues:
+        """How large arrays go to the peer. A peer that has not answered yet is asked."""
+        raise NotImplementedError
+
+    async def _form_of(self, contents: Iterable[Any]) -> LargeValues:
+        is_needed = any(hasattr(each, "__array__") or isinstance(each, (list, tuple)) for each in contents)
+        return await self._form() if is_needed else "json"
+
     # The peer and its sessions.
 
     async def ping(self, message: str = "ping", *, timeout: float | None = None) -> str:
@@ -59,7 +69,7 @@ class ClientBase:
     async def initialize_session(
         self, session_id: str, metadata: Mapping[str, str] = _NOTHING
     ) -> messages.InitializeSessionResponse:
-        """Open a session, or join it; the answer has the host's tools and the session's variables."""
+        """Open a session, or join it; the answer has the host's tools. Ours has no variables: they may be large."""
         request = messages.InitializeSessionRequest(session_id=session_id, metadata=dict(metadata))
         found = await self._call("InitializeSession", request, messages.InitializeSessionResponse)
         _check(found)
@@ -94,7 +104,7 @@ class ClientBase:
         metadata: Mapping[str, str] = _NOTHING,
     ) -> str:
         """Add a variable; returns its id."""
-        packed, binary = values.typed_any(value, type)
+        packed, binary = values.typed_any(value, type, large_values=await self._form_of([value]))
         request = messages.RegisterVariableRequest(
             session_id=session_id,
             name=name,
@@ -136,7 +146,7 @@ class ClientBase:
         metadata: Mapping[str, str] = _NOTHING,
     ) -> int:
         """Set the value of a variable; returns its new version."""
-        packed, binary = values.to_variable_any(value)
+        packed, binary = values.to_variable_any(value, large_values=await self._form_of([value]))
         request = messages.SetVariableRequest(
             session_id=session_id,
             variable_identifier=identifier,
@@ -158,7 +168,8 @@ class ClientBase:
         metadata: Mapping[str, str] = _NOTHING,
     ) -> tuple[dict[str, int], dict[str, str]]:
         """Set several values; returns the new versions and the error messages, each by name."""
-        packed = {name: values.to_variable_any(value) for name, value in updates.items()}
+        form = await self._form_of(updates.values())
+        packed = {name: values.to_variable_any(value, large_values=form) for name, value in updates.items()}
         request = messages.BatchSetVariablesRequest(
             session_id=session_id,
             updates={name: value for name, (value, _) in packed.items()},
@@ -247,7 +258,8 @@ class ClientBase:
         timeout: float | None = None,
     ) -> Any:
         """Run a tool, and return its result. Raises `ToolError` if the tool failed."""
-        request = _tool_request(name, args, session_id, metadata, stream=False)
+        form = await self._form_of(args.values())
+        request = _tool_request(name, args, session_id, metadata, form, stream=False)
         found = await self._call("ExecuteTool", request, messages.ExecuteToolResponse, timeout)
         return self._result(found, found.binary_result)
 
@@ -263,7 +275,8 @@ class ClientBase:
 
         Close the generator to stop the tool. Raises `ToolError` if the tool failed.
         """
-        request = _tool_request(name, args, session_id, metadata, stream=True)
+        form = await self._form_of(args.values())
+        request = _tool_request(name, args, session_id, metadata, form, stream=True)
         stream = self._stream("ExecuteStreamingTool", [request], messages.ToolChunk)
         async with contextlib.aclosing(stream) as chunks:
             try:
@@ -319,9 +332,10 @@ class AsyncioClient(ClientBase):
     """A client of the wire contract, in asyncio. It connects at the first call, and again after a connection is lost.
 
     The address is "host:port" or "unix:/path". `connect_timeout` is how long, in seconds, it tries to reach a peer that
-    does not listen yet. `allow_pickle` lets historic peers send arrays as pickles. With `check_server`, a port of this
-    machine counts as not there while another user, who is not root, serves it. `token` is sent with each request, and
-    `tls` is the context for TLS with the peer.
+    does not listen yet. `allow_pickle` lets historic peers send arrays as pickles. `large_values` says how large arrays
+    go to a peer that has not told that it reads them in raw bytes. With `check_server`, a port of this machine counts
+    as not there while another user, who is not root, serves it. `token` is sent with each request, and `tls` is the
+    context for TLS with the peer.
 
     Raises `UsageError` for an invalid address, token or context, and without both of the latter for an address that
     other machines reach.
@@ -333,13 +347,16 @@ class AsyncioClient(ClientBase):
         *,
         connect_timeout: float = 5.0,
         allow_pickle: bool = False,
+        large_values: LargeValues = "json",
         check_server: bool = False,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.allow_pickle = allow_pickle
+        self._large_values: LargeValues = large_values
+        self._peer_reads_raw: bool | None = None  # None until it has answered
         credentials = Credentials(token, tls)
-        self._metadata = credentials.metadata
+        self._metadata = {**_READS_RAW, **credentials.metadata}
         self._channel = GuardedChannel(reachable(address, credentials), credentials, check_server=check_server)
         self._connect_timeout = connect_timeout
 
@@ -360,6 +377,7 @@ class AsyncioClient(ClientBase):
             ) as stream:
                 await stream.send_message(request, end=True)
                 found = await stream.recv_message()
+                self._learn(stream.initial_metadata)
                 if found is None:
                     raise StreamTerminatedError("the peer gave no answer")
                 answer: R = found
@@ -384,6 +402,19 @@ class AsyncioClient(ClientBase):
                     with contextlib.suppress(StreamClosedError):
                         await stream.cancel()  # noqa: ASYNC120 - it sends one frame
                     raise
+
+    async def _form(self) -> LargeValues:
+        if self._peer_reads_raw is None:
+            try:
+                await self.ping()
+            except RemoteError as error:
+                if error.status == "UNAVAILABLE":
+                    raise
+        return values.RAW if self._peer_reads_raw else self._large_values
+
+    def _learn(self, metadata: Any) -> None:
+        # Another peer may have the address by now: so each answer counts.
+        self._peer_reads_raw = metadata is not None and metadata.get(values.LARGE_VALUES) == values.RAW
 
     async def _connect(self) -> None:
         deadline = time.monotonic() + self._connect_timeout
@@ -414,9 +445,15 @@ class translated:  # noqa: N801 - used like a function
 
 
 def _tool_request(
-    name: str, args: Mapping[str, Any], session_id: str, metadata: Mapping[str, str], *, stream: bool
+    name: str,
+    args: Mapping[str, Any],
+    session_id: str,
+    metadata: Mapping[str, str],
+    large_values: LargeValues,
+    *,
+    stream: bool,
 ) -> messages.ExecuteToolRequest:
-    packed, binaries = values.pack_parameters(args, name)
+    packed, binaries = values.pack_parameters(args, name, large_values=large_values)
     return messages.ExecuteToolRequest(
         session_id=session_id,
         tool_name=name,

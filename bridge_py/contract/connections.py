@@ -6,12 +6,15 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from grpclib.events import SendInitialMetadata, listen
+
 from bridge_py.http2 import BoundedChannel, BoundedServer
 
 from .credentials import Credentials
 from .listening import NEEDS, Address, is_loopback
 from .peers import OpenTo, why_no_client, why_no_server
 from .tls import HANDSHAKE, TlsDoor
+from .values import LARGE_VALUES, RAW
 
 if TYPE_CHECKING:
     import grpclib.protocol
@@ -35,6 +38,7 @@ class GuardedServer(BoundedServer):
         if credentials.token is not None:
             self.why_not_request = credentials.why_not
         self._door: TlsDoor | None = None
+        listen(self, SendInitialMetadata, _tell)
 
     async def serve(self, listener: socket.socket) -> None:
         """Begin to serve at a socket that listens."""
@@ -58,6 +62,10 @@ class GuardedServer(BoundedServer):
             if why is not None:
                 return f'{why}: it is refused, because only this user and root may connect (open_to="user")'
         return super().why_not(connection)
+
+
+async def _tell(event: SendInitialMetadata) -> None:
+    event.metadata[LARGE_VALUES] = RAW
 
 
 class GuardedChannel(BoundedChannel):

@@ -29,7 +29,7 @@ from .connections import GuardedServer
 from .credentials import Credentials
 from .host import ContractHost
 from .peers import OpenTo
-from .serving import ContractService
+from .serving import READS_RAW, ContractService
 from .statuses import json_text, plain_text
 from .telemetry import TelemetryFeed
 
@@ -186,7 +186,8 @@ class WorkerService(ContractService):
                 kind, content = await anext(answers)
             if kind == "result":
                 response.success = True
-                response.result, response.binary_result = content
+                # The tool's thread has encoded it, and does not know the client.
+                response.result, response.binary_result = content if READS_RAW.get() else values.as_json(*content)
             else:
                 response.error_message = self._server.text(content)
         except SnakepitError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from grpclib.const import Status
@@ -53,6 +54,10 @@ _ERRORS: Final[dict[Status, type[SnakepitError]]] = {
     Status.INVALID_ARGUMENT: InvalidValue,
     Status.FAILED_PRECONDITION: SessionError,
 }
+# How gRPC's libraries, and our own servers, refuse a message for its size.
+_TOO_LARGE: Final = re.compile(
+    "message larger than|message of [0-9]+ bytes|message length exceeds|message too large", re.IGNORECASE
+)
 
 
 def status_of(error: BaseException) -> GRPCError:
@@ -71,6 +76,8 @@ def error_of_status(error: GRPCError) -> SnakepitError:
     # A tool's failure may be in it as JSON, which is several times as long.
     message = readable(error.message or "", 4 * LONGEST)
     kind = _ERRORS.get(error.status)
+    if error.status is Status.RESOURCE_EXHAUSTED and _TOO_LARGE.search(message):
+        return RemoteError(f"{message}: the message is too large for the peer", error.status.name)
     if kind is None:
         return RemoteError(message, error.status.name)
     if kind is VariableNotFound and "session" in message.partition("not found")[0]:

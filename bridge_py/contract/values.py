@@ -7,34 +7,45 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from bridge_py.wire.any_values import AnyValue, decode_any, encode_any, encode_parameter
-from bridge_py.wire.codec import BESIDE_BYTES
-from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue
+from bridge_py.wire.any_values import AnyValue, LargeValues, decode_any, encode_any, encode_parameter
+from bridge_py.wire.errors import DecodeError, EncodeError, InvalidValue, UsageError
 from bridge_py.wire.messages.google import protobuf as google
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from bridge_py.wire.types import load_json
 from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
 
-_NO_BINARY: Final = 1 << 62
+#: The header of a request, or of an answer, by which a peer tells that it reads large arrays in raw bytes.
+LARGE_VALUES: Final = "snakepit-large-values"
+_LONGEST_NUMBER: Final = 15  # digits
+RAW: Final[Literal["raw"]] = "raw"
 
 
-def to_any(value: Any, what: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
+def to_any(
+    value: Any, what: str, *, large_values: LargeValues = "raw", binary: bool = True
+) -> tuple[google.Any, bytes]:
     """Encode a parameter or a result, as a tensor if it is an array, else as JSON.
 
-    Returns the message and the bytes that travel beside it. `binary` says whether the request or answer has a place
-    for these bytes. Raises `EncodeError`, which calls the value `what`.
+    Returns the message and the bytes that travel beside it. `large_values` says how large arrays travel, and `binary`
+    whether the request or answer has a place for these bytes. Raises `EncodeError`, which calls the value `what`.
     """
     try:
         if hasattr(value, "__array__") and hasattr(value, "dtype"):
-            found = encode_any(value, "tensor", binary_from=BESIDE_BYTES if binary else _NO_BINARY)
+            found = encode_any(value, "tensor", large_values=large_values, has_binary=binary)
         else:
             found = encode_parameter(value)
     except InvalidValue as error:
         raise EncodeError(f"{what}: {error}: the wire contract takes JSON, and arrays of numbers") from None
     return _any(found)
+
+
+def as_json(packed: google.Any, binary: bytes) -> tuple[google.Any, bytes]:
+    """Return what `to_any` has returned in a form for peers that do not read raw bytes."""
+    if not binary:
+        return packed, binary
+    return typed_any(from_any(packed, binary), "tensor", large_values="json", binary=False)
 
 
 def from_any(value: google.Any | None, binary: bytes = b"", *, allow_pickle: bool = False) -> Any:
@@ -44,13 +55,15 @@ def from_any(value: google.Any | None, binary: bytes = b"", *, allow_pickle: boo
     return decode_any(value.type_url, value.value, binary or None, allow_pickle=allow_pickle)[1]
 
 
-def pack_parameters(args: Mapping[str, Any], what: str) -> tuple[dict[str, google.Any], dict[str, bytes]]:
+def pack_parameters(
+    args: Mapping[str, Any], what: str, *, large_values: LargeValues = "raw"
+) -> tuple[dict[str, google.Any], dict[str, bytes]]:
     """Encode the arguments of a tool. Raises `EncodeError`."""
     packed, binaries = {}, {}
     for name, value in args.items():
         if not isinstance(name, str):
             raise EncodeError(f"{what}: the argument {name!r} has a name that is no text")
-        packed[name], binary = to_any(value, f"{what}: {name}")
+        packed[name], binary = to_any(value, f"{what}: {name}", large_values=large_values)
         if binary:
             binaries[name] = binary
     return packed, binaries
@@ -77,14 +90,16 @@ def value_of(value: google.Any | None, binary: bytes, *, allow_pickle: bool = Fa
         raise InvalidValue(str(error)) from None
 
 
-def typed_any(value: Any, type: str, *, binary: bool = True) -> tuple[google.Any, bytes]:
+def typed_any(
+    value: Any, type: str, *, large_values: LargeValues = "raw", binary: bool = True
+) -> tuple[google.Any, bytes]:
     """Encode the value of a variable of the given type. Raises `InvalidValue`."""
-    return _any(encode_any(value, type, binary_from=BESIDE_BYTES if binary else _NO_BINARY))
+    return _any(encode_any(value, type, large_values=large_values, has_binary=binary))
 
 
-def to_variable_any(value: Any) -> tuple[google.Any, bytes]:
+def to_variable_any(value: Any, *, large_values: LargeValues = "raw") -> tuple[google.Any, bytes]:
     """Encode the value of a variable, with the type that the value has by itself. Raises `InvalidValue`."""
-    return _any(encode_any(value))
+    return _any(encode_any(value, large_values=large_values))
 
 
 def _any(found: AnyValue) -> tuple[google.Any, bytes]:
@@ -94,9 +109,9 @@ def _any(found: AnyValue) -> tuple[google.Any, bytes]:
 # Variables.
 
 
-def variable_message(variable: Variable) -> messages.Variable:
-    """Encode a variable."""
-    value, binary = typed_any(variable.value, variable.type)
+def variable_message(variable: Variable, *, large_values: LargeValues = "raw") -> messages.Variable:
+    """Encode a variable. Raises `InvalidValue` if its value has no JSON."""
+    value, binary = typed_any(variable.value, variable.type, large_values=large_values)
     running = variable.optimization
     return messages.Variable(
         id=variable.id,
@@ -141,11 +156,13 @@ def variable_of(message: messages.Variable, *, allow_pickle: bool = False) -> Va
     )
 
 
-def history_message(entry: HistoryEntry, type: str) -> messages.VariableHistoryEntry:
-    """Encode a version of a variable."""
+def history_message(
+    entry: HistoryEntry, type: str, *, large_values: LargeValues = "raw"
+) -> messages.VariableHistoryEntry:
+    """Encode a version of a variable. Raises `InvalidValue` if its value has no JSON."""
     return messages.VariableHistoryEntry(
         version=entry.version,
-        value=typed_any(entry.value, type, binary=False)[0],
+        value=typed_any(entry.value, type, large_values=large_values, binary=False)[0],
         timestamp=timestamp(entry.timestamp),
         changed_by=entry.changed_by,
         metadata=dict(entry.metadata),
@@ -275,6 +292,19 @@ def chunk_of(data: bytes) -> Any:
         return load_json(data, "chunk")
     except InvalidValue:
         return data
+
+
+def timeout_of(metadata: Mapping[str, str]) -> float | None:
+    """The time, in seconds, that `timeout_ms` in the metadata of a request gives the call; None if it gives none.
+
+    Raises `UsageError` if it is no number of milliseconds above 0.
+    """
+    text = metadata.get("timeout_ms")
+    if text is None:
+        return None
+    if len(text) > _LONGEST_NUMBER or not text.isascii() or not text.isdigit() or not int(text):
+        raise UsageError(f"timeout_ms={text!r:.100}: give a number of milliseconds above 0, or leave it out")
+    return int(text) / 1000
 
 
 def execution_ms(began: float, ended: float) -> int:

@@ -55,8 +55,11 @@ def with_special(data: Any) -> Any:
     return data
 
 
-def without_special(data: Any) -> Any:
-    """Replace the texts of `with_special` by the numbers that they stand for."""
+def without_special(data: Any, null: Any = None) -> Any:
+    """Replace the texts of `with_special` by the numbers that they stand for, and None by `null`.
+
+    Some writers of JSON write null for NaN and for the infinities.
+    """
     if isinstance(data, list):
-        return [without_special(item) for item in data]
-    return SPECIAL.get(data, data) if isinstance(data, str) else data
+        return [without_special(item, null) for item in data]
+    return SPECIAL.get(data, data) if isinstance(data, str) else null if data is None else data

@@ -257,6 +257,10 @@ class IntegerType(VariableType):
         # str() refuses ints of more than 4300 digits; Decimal takes them.
         return format(Decimal(self.validate(value)), "f").encode()
 
+    def deserialize(self, data: bytes) -> int:
+        found = load_json(data, self.name)
+        return int(found) if isinstance(found, bool) else self.validate(found)  # some peers write 1 as true
+
 
 class StringType(VariableType):
     """A str."""
@@ -298,16 +302,10 @@ class ChoiceType(StringType):
 
 
 class ModuleType(StringType):
-    """The name of a module or class."""
+    """The name of a module or class. The empty text stands for none."""
 
     name = "module"
     constraints: ClassVar[Mapping[str, Constraint]] = {"choices": _CHOICES}
-
-    def validate(self, value: Any) -> str:
-        found = super().validate(value)
-        if not found:
-            raise self._refuse(value, "is empty")
-        return found
 
 
 class EmbeddingType(VariableType):
@@ -336,7 +334,7 @@ class EmbeddingType(VariableType):
         return json.dumps(with_special(self.validate(value))).encode()
 
     def deserialize(self, data: bytes) -> list[float]:
-        return self.validate(without_special(load_json(data, self.name)))
+        return self.validate(without_special(load_json(data, self.name), null=math.nan))
 
 
 class TensorType(VariableType):
@@ -373,10 +371,18 @@ class TensorType(VariableType):
         found = {"shape": list(shape_of(value)), "data": with_special(data)}
         return json.dumps(found, allow_nan=False).encode()
 
+    def deserialize(self, data: bytes) -> Any:
+        found = load_json(data, self.name)
+        if isinstance(found, dict) and "data" in found:
+            found["data"] = without_special(found["data"], null=math.nan)
+        elif isinstance(found, list):
+            found = without_special(found, null=math.nan)
+        return self.validate(found)
+
     def _of_dict(self, value: dict[str, Any]) -> Any:
         shape, data = value.get("shape"), value.get("data")
         try:
-            if set(value) - {"shape", "data"} or not _is_shape(shape) or not all(map(_is_length, shape or ())):
+            if "data" not in value or not _is_shape(shape) or not all(map(_is_length, shape or ())):
                 raise ValueError("has no shape and data")
             assert shape is not None
             data = without_special(data)

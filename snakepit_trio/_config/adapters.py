@@ -100,6 +100,8 @@ class GrpcBridge(Adapter):
     the program tells that it is ready: "0.4" by a line on stdout, "0.13" by a file. `python` is the interpreter that
     runs the script, by default the pool's; with an empty text the script runs itself. `adapter` is passed on as
     `--adapter`. `allow_pickle` lets the program send arrays as pickles; only numbers are read from them.
+    `large_values` says how arrays of more than 10,240 bytes go to a program that does not tell that it reads them in
+    raw bytes: "json", or "pickle" for a pickle of plain lists, which Python workers of the Elixir system read.
 
     A call is stopped by killing its worker, because the contract has no message that stops a call.
     """
@@ -112,6 +114,7 @@ class GrpcBridge(Adapter):
     python: str | None = attrs.field(default=None, validator=text(or_none="the pool's interpreter"))
     adapter: str = attrs.field(default="", validator=text())
     allow_pickle: bool = False
+    large_values: Literal["json", "pickle"] = word("json", ("json", "pickle"))
 
     def executable_path(self, python: str) -> str:
         """The program that runs the script; empty if the script runs itself."""

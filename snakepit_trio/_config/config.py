@@ -345,6 +345,9 @@ class PoolConfig:
     #: A context for TLS with clients, with the certificate of this server; None for connections without TLS. The pool
     #: sets its ALPN protocols to "h2".
     bridge_tls: ssl.SSLContext | None = attrs.field(default=None, validator=_check_tls)
+    #: Whether clients of `bridge_server` may send arrays as pickles, as Python programs of the Elixir system do. Only
+    #: numbers are read from them.
+    allow_pickle: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
     #: Who may connect to the ports of `bridge_server` and of foreign workers' hosts: "user" for programs of this user,
     #: and root; "machine" for every program of this machine. With "user", a worker's port must be this user's as well.
     open_to: Literal["user", "machine"] = word("user", ("user", "machine"))

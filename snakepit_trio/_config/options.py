@@ -70,6 +70,7 @@ class FurtherOptions(TypedDict, total=False):
     bridge_server: bool | str
     bridge_token: str | None
     bridge_tls: ssl.SSLContext | None
+    allow_pickle: bool
     open_to: Literal["user", "machine"]
     host_threads: int
     max_asks: int

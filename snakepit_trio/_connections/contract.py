@@ -21,6 +21,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
 from bridge_py.wire.frames import Frame, Kind, credit_of
 from snakepit_trio._calls.call import Call
+from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._contract.access import WorkerAccess
 from snakepit_trio._contract.server import BridgeService, ContractServer
 from snakepit_trio._requests.contract_requests import ContractRequests
@@ -75,7 +76,7 @@ class ContractConnection(Connection):
         *,
         worker_socket: Path | None,
         open_to: OpenTo,
-        allow_pickle: bool,
+        bridge: GrpcBridge,
     ) -> None:
         self.last_opened = 0
         self._context = context
@@ -84,7 +85,7 @@ class ContractConnection(Connection):
         self._ready_file = ready_file
         self._worker_socket = worker_socket
         self._open_to: OpenTo = open_to
-        self._allow_pickle = allow_pickle
+        self._bridge = bridge
         self._requests = ContractRequests(context.services, context.worker_id)
         self.host_work = self._requests.host_tool_runs
         self._numbers = itertools.count(1)
@@ -143,7 +144,13 @@ class ContractConnection(Connection):
     def _service(self) -> BridgeService:
         around = self._context
         access = WorkerAccess(
-            around.services, self._requests, around.services.session_ttl, self._allow_pickle, around.on_tools
+            around.services,
+            self._requests,
+            around.services.session_ttl,
+            self._bridge.allow_pickle,
+            around.on_tools,
+            large_values=self._bridge.large_values,
+            is_modern=self._bridge.contract == "0.13",
         )
         return BridgeService(access, around.services.events)
 
@@ -153,7 +160,10 @@ class ContractConnection(Connection):
             with contextlib.suppress(OSError, ValueError):
                 self._note_ready(self._ready_file.read_text("ascii"))
         self._client = AsyncioClient(
-            self._address, allow_pickle=self._allow_pickle, check_server=self._open_to == "user"
+            self._address,
+            allow_pickle=self._bridge.allow_pickle,
+            large_values=self._bridge.large_values,
+            check_server=self._open_to == "user",
         )
         try:
             await self._ask_whether_it_is_there()

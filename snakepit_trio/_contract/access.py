@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from bridge_py.wire.any_values import LargeValues
 from bridge_py.wire.errors import AccessDenied
 from bridge_py.wire.hellos import Announced
 from bridge_py.wire.specs import ToolSpec
@@ -21,11 +22,11 @@ from snakepit_trio.state.view import SessionView
 class Calls(Protocol):
     """The part of a pool that makes calls."""
 
-    async def execute(self, name: str, args: dict[str, Any], *, session: str | None) -> Any:
+    async def execute(self, name: str, args: dict[str, Any], *, session: str | None, timeout: float = ...) -> Any:
         """Run a tool in a worker and return its result.
 
-        The call has the default timeout: what the tool or the adapter says, else 30 seconds. It covers the wait in the
-        queue, the wire and the tool. If the call is cancelled or times out, its code is stopped before this returns.
+        `timeout`, in seconds, covers the wait in the queue, the wire and the tool. By default it is what the tool or
+        the adapter says, else 30. If the call is cancelled or times out, its code is stopped before this returns.
         Code that does not stop within `cancel_grace` seconds costs its worker's life. A call that still waits for a
         worker just leaves the queue. Calls of one `session` keep to one worker, as `affinity` says.
 
@@ -37,26 +38,82 @@ class Calls(Protocol):
         if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
 
-    def stream(self, name: str, args: dict[str, Any], *, session: str | None) -> AbstractAsyncContextManager[Any]:
+    def stream(
+        self, name: str, args: dict[str, Any], *, session: str | None, timeout: float = ...
+    ) -> AbstractAsyncContextManager[Any]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
-        The call has the default timeout: what the tool or the adapter says, else 300 seconds. The tool is never more
-        than `stream_window` chunks ahead of the consumer. Leaving the block early stops the tool, in the same way as
+        `timeout`, in seconds, is by default what the tool or the adapter says, else 300. The tool is never more than
+        `stream_window` chunks ahead of the consumer. Leaving the block early stops the tool, in the same way as
         cancelling `execute`. Entering the block raises `PoolClosed`, `PoolSaturated` and `WorkerBusy`. All other
         errors are raised where the chunks are taken.
         """
         ...
 
 
+class Access(Protocol):
+    """What one client may use. All methods are called in tasks of trio."""
+
+    allow_pickle: bool
+    large_values: LargeValues  # for a client that has not told that it reads arrays in raw bytes
+    is_modern: bool  # whether the client speaks contract 0.13
+    ttl: float | None  # in seconds, for sessions that the client makes
+
+    async def check(self, session_id: str, /) -> None:
+        """Raise `SessionNotFound` if the client has no such session.
+
+        The empty text stands for no session. It passes for clients that the owner lets in, but not for foreign workers.
+        """
+
+    def view(self, session_id: str, /) -> SessionView:
+        """A view of a session. Raises `SessionNotFound`, at the latest when the view is used."""
+        ...
+
+    async def initialize(self, session_id: str, ttl: float | None, /) -> SessionView:
+        """Open a session, or join it if it exists. Raises `SessionError`."""
+        ...
+
+    async def cleanup(self, session_id: str, /) -> bool:
+        """End a session; returns whether there was one. Raises `AccessDenied` if the client may not end it."""
+        ...
+
+    def owner(self, session_id: str, /) -> str | None:
+        """The name under which the client changes variables that have an owner; None if it has no name."""
+
+    def host_tools(self, session_id: str, /) -> list[RegisteredTool]:
+        """The host tools that the client may call."""
+        ...
+
+    async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
+        """Call a host tool, and return its result. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
+
+    def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
+        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
+
+    async def execute(self, name: str, args: dict[str, Any], session_id: str, timeout: float | None, /) -> Any:
+        """Run a tool of the pool, and return its result. Raises `AccessDenied` if the client may not run tools.
+
+        With `timeout` the call has this time, in seconds; otherwise it has the default timeout.
+        """
+
+    def stream(
+        self, name: str, args: dict[str, Any], session_id: str, timeout: float | None, /
+    ) -> AbstractAsyncContextManager[Any]:
+        """Run a streaming tool of the pool. Raises `AccessDenied` if the client may not run tools."""
+        ...
+
+
 class PoolAccess:
     """The access of clients that the owner of a pool lets in: they may use all of the pool."""
 
-    allow_pickle = False
+    large_values: LargeValues = "json"
+    is_modern = False  # what its clients speak is not known
 
-    def __init__(self, services: HostServices, calls: Calls, ttl: float | None) -> None:
+    def __init__(self, services: HostServices, calls: Calls, ttl: float | None, allow_pickle: bool) -> None:
         self._services = services
         self._calls = calls
         self.ttl = ttl
+        self.allow_pickle = allow_pickle
 
     async def check(self, session_id: str) -> None:
         """Raise `SessionNotFound` if there is no such session. The empty text stands for no session, and passes."""
@@ -95,13 +152,19 @@ class PoolAccess:
         found = Announced().add(list(specs))
         self._services.tools.register_tools(session_id or None, found, worker_id=worker_id or None)
 
-    async def execute(self, name: str, args: dict[str, Any], session_id: str) -> Any:
+    async def execute(self, name: str, args: dict[str, Any], session_id: str, timeout: float | None) -> Any:
         """Run a tool of the pool, and return its result."""
-        return await self._calls.execute(name, args, session=session_id or None)
+        if timeout is None:
+            return await self._calls.execute(name, args, session=session_id or None)
+        return await self._calls.execute(name, args, session=session_id or None, timeout=timeout)
 
-    def stream(self, name: str, args: dict[str, Any], session_id: str) -> AbstractAsyncContextManager[Any]:
+    def stream(
+        self, name: str, args: dict[str, Any], session_id: str, timeout: float | None
+    ) -> AbstractAsyncContextManager[Any]:
         """Run a streaming tool of the pool."""
-        return self._calls.stream(name, args, session=session_id or None)
+        if timeout is None:
+            return self._calls.stream(name, args, session=session_id or None)
+        return self._calls.stream(name, args, session=session_id or None, timeout=timeout)
 
 
 class WorkerAccess:
@@ -114,6 +177,9 @@ class WorkerAccess:
         ttl: float | None,
         allow_pickle: bool,
         has_tools: Callable[[Sequence[ToolSpec]], None],
+        *,
+        large_values: LargeValues = "json",
+        is_modern: bool = False,
     ) -> None:
         self._services = services
         self._requests = requests
@@ -121,6 +187,8 @@ class WorkerAccess:
         self._announced = Announced()
         self.ttl = ttl
         self.allow_pickle = allow_pickle
+        self.large_values: LargeValues = large_values
+        self.is_modern = is_modern
 
     async def check(self, session_id: str) -> None:
         """Raise `SessionNotFound` if the worker runs no call with this session."""
@@ -157,10 +225,12 @@ class WorkerAccess:
             self._services.tools.register_tools(call.session_id, found, worker_id=self._requests.worker_id)
         self._has_tools(found)
 
-    async def execute(self, name: str, _args: dict[str, Any], _session_id: str) -> Any:
+    async def execute(self, name: str, _args: dict[str, Any], _session_id: str, _timeout: float | None) -> Any:
         """Raise `AccessDenied`: a worker may run no tools of the pool."""
         raise AccessDenied(f"{name!r} is not a worker's to call: expose a host tool that calls it")
 
-    def stream(self, name: str, _args: dict[str, Any], _session_id: str) -> AbstractAsyncContextManager[Any]:
+    def stream(
+        self, name: str, _args: dict[str, Any], _session_id: str, _timeout: float | None
+    ) -> AbstractAsyncContextManager[Any]:
         """Raise `AccessDenied`: a worker may run no tools of the pool."""
         raise AccessDenied(f"{name!r} is not a worker's to call: expose a host tool that calls it")

@@ -12,6 +12,7 @@ import trio
 
 from bridge_py.contract.client import AsyncioClient, ClientBase
 from bridge_py.contract.credentials import Credentials, reachable
+from bridge_py.wire.any_values import LargeValues
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.ownership import require_trio
@@ -26,6 +27,11 @@ class Client(ClientBase):
         self.allow_pickle = inner.allow_pickle
         self._loop = loop
         self._inner = inner
+
+    async def _form(self) -> LargeValues:
+        require_trio()
+        form: LargeValues = await self._loop.run_coroutine(self._inner._form())
+        return form
 
     async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
         require_trio()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import trio
 from grpclib.const import Status
@@ -23,11 +24,13 @@ from bridge_py.contract.connections import GuardedServer
 from bridge_py.contract.credentials import Credentials
 from bridge_py.contract.listening import NEEDS, listen
 from bridge_py.contract.peers import OpenTo
-from bridge_py.contract.serving import ContractService
+from bridge_py.contract.serving import READS_RAW, ContractService
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
+from bridge_py.wire.any_values import LargeValues
 from bridge_py.wire.errors import (
     AccessDenied,
+    CallTimeout,
     InvalidValue,
     SessionNotFound,
     SnakepitError,
@@ -35,65 +38,19 @@ from bridge_py.wire.errors import (
     VariableNotFound,
 )
 from bridge_py.wire.messages.snakepit import bridge as messages
-from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import Variable
 from snakepit_trio._requests.tool_registry import RegisteredTool
 from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
 from snakepit_trio._util.log import get_logger
-from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 
+from .access import Access
+
 _TURNS: Final = 5  # of the event loop
+_MOST_TOLD: Final = 1000  # warnings about values without JSON
 logger = get_logger("snakepit.bridge")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
-
-
-class Access(Protocol):
-    """What one client may use. All methods are called in tasks of trio."""
-
-    allow_pickle: bool
-    ttl: float | None  # in seconds, for sessions that the client makes
-
-    async def check(self, session_id: str, /) -> None:
-        """Raise `SessionNotFound` if the client has no such session.
-
-        The empty text stands for no session. It passes for clients that the owner lets in, but not for foreign workers.
-        """
-
-    def view(self, session_id: str, /) -> SessionView:
-        """A view of a session. Raises `SessionNotFound`, at the latest when the view is used."""
-        ...
-
-    async def initialize(self, session_id: str, ttl: float | None, /) -> SessionView:
-        """Open a session, or join it if it exists. Raises `SessionError`."""
-        ...
-
-    async def cleanup(self, session_id: str, /) -> bool:
-        """End a session; returns whether there was one. Raises `AccessDenied` if the client may not end it."""
-        ...
-
-    def owner(self, session_id: str, /) -> str | None:
-        """The name under which the client changes variables that have an owner; None if it has no name."""
-
-    def host_tools(self, session_id: str, /) -> list[RegisteredTool]:
-        """The host tools that the client may call."""
-        ...
-
-    async def call_host_tool(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
-        """Call a host tool, and return its result. Raises `UnknownTool`, `InvalidArguments` and `HostToolError`."""
-
-    def register_tools(self, session_id: str, specs: Iterable[ToolSpec], worker_id: str, /) -> None:
-        """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
-
-    async def execute(self, name: str, args: dict[str, Any], session_id: str, /) -> Any:
-        """Run a tool of the pool, and return its result. Raises `AccessDenied` if the client may not run tools."""
-
-    def stream(
-        self, name: str, args: dict[str, Any], session_id: str, /
-    ) -> contextlib.AbstractAsyncContextManager[Any]:
-        """Run a streaming tool of the pool. Raises `AccessDenied` if the client may not run tools."""
-        ...
 
 
 def _rpc(function: F) -> F:
@@ -102,7 +59,7 @@ def _rpc(function: F) -> F:
     @functools.wraps(function)
     async def answer(self: Any, message: Any) -> Any:
         try:
-            return await in_trio(function, self, message)
+            return await in_trio(_with_context, READS_RAW.get(), function, self, message)
         except SnakepitError as error:
             raise status_of(error) from None
         except GRPCError:
@@ -112,6 +69,12 @@ def _rpc(function: F) -> F:
             raise GRPCError(Status.INTERNAL, f"{type(error).__name__}: {error}") from None
 
     return cast("F", answer)
+
+
+async def _with_context(reads_raw: bool, function: Callable[..., Any], *args: Any) -> Any:
+    # A task of trio does not inherit the context of the request.
+    READS_RAW.set(reads_raw)
+    return await function(*args)
 
 
 class _Item(NamedTuple):
@@ -124,6 +87,25 @@ class BridgeService(ContractService):
     def __init__(self, access: Access, events: Events) -> None:
         self._access = access
         self._events = events
+        self._told: set[str] = set()  # ids of variables whose values the log has said to be without JSON
+
+    @property
+    def _form(self) -> LargeValues:
+        """How large arrays go to the client of the request that is being answered."""
+        return values.RAW if READS_RAW.get() else self._access.large_values
+
+    def _message(self, variable: Variable) -> messages.Variable:
+        return values.variable_message(variable, large_values=self._form)
+
+    def _message_if_possible(self, variable: Variable) -> messages.Variable | None:
+        """Encode a variable among others; None, with a warning in the log, if its value has no JSON."""
+        try:
+            return self._message(variable)
+        except InvalidValue as error:
+            if variable.id not in self._told and len(self._told) < _MOST_TOLD:
+                self._told.add(variable.id)
+                logger.warning("variable %r is left out of answers: %s", variable.name, error)
+            return None
 
     # Sessions.
 
@@ -142,12 +124,14 @@ class BridgeService(ContractService):
         return messages.InitializeSessionResponse(
             success=True,
             available_tools={tool.name: _tool_message(tool) for tool in self._access.host_tools(message.session_id)},
-            initial_variables={each.name: values.variable_message(each) for each in await view.list_variables()},
         )
 
     @_rpc
     async def cleanup_session(self, message: messages.CleanupSessionRequest) -> messages.CleanupSessionResponse:
-        info = await self._access.view(message.session_id).info()
+        try:
+            info = await self._access.view(message.session_id).info()
+        except SessionNotFound:
+            return messages.CleanupSessionResponse(success=True)
         tools = [tool for tool in self._access.host_tools(message.session_id) if tool.session_id is not None]
         gone = await self._access.cleanup(message.session_id)
         return messages.CleanupSessionResponse(
@@ -157,12 +141,13 @@ class BridgeService(ContractService):
     @_rpc
     async def get_session(self, message: messages.GetSessionRequest) -> messages.GetSessionResponse:
         info = await self._access.view(message.session_id).info()
+        tools = len(self._access.host_tools(message.session_id))
         return messages.GetSessionResponse(
             session_id=info.id,
             metadata=info.metadata,
             created_at=values.timestamp(info.created_at),
-            variable_count=info.variables,
-            tool_count=len(self._access.host_tools(message.session_id)),
+            variable_count=tools if self._access.is_modern else info.variables,  # the field that 0.13 has for tools
+            tool_count=tools,
         )
 
     @_rpc
@@ -191,13 +176,13 @@ class BridgeService(ContractService):
     @_rpc
     async def get_variable(self, message: messages.GetVariableRequest) -> messages.GetVariableResponse:
         found = await self._access.view(message.session_id).get_variable(message.variable_identifier)
-        return messages.GetVariableResponse(variable=values.variable_message(found))
+        return messages.GetVariableResponse(variable=self._message(found))
 
     @_rpc
     async def get_variables(self, message: messages.BatchGetVariablesRequest) -> messages.BatchGetVariablesResponse:
         found, missing = await self._access.view(message.session_id).get_variables(message.variable_identifiers)
         return messages.BatchGetVariablesResponse(
-            variables={name: values.variable_message(each) for name, each in found.items()}, missing_variables=missing
+            variables={name: self._message(each) for name, each in found.items()}, missing_variables=missing
         )
 
     @_rpc
@@ -244,7 +229,8 @@ class BridgeService(ContractService):
     @_rpc
     async def list_variables(self, message: messages.ListVariablesRequest) -> messages.ListVariablesResponse:
         found = await self._access.view(message.session_id).list_variables(message.pattern or "*")
-        return messages.ListVariablesResponse(variables=[values.variable_message(each) for each in found])
+        packed = [self._message_if_possible(each) for each in found]
+        return messages.ListVariablesResponse(variables=[each for each in packed if each is not None])
 
     @_rpc
     async def delete_variable(self, message: messages.DeleteVariableRequest) -> messages.DeleteVariableResponse:
@@ -270,7 +256,7 @@ class BridgeService(ContractService):
     @_rpc
     async def stop_optimization(self, message: messages.StopOptimizationRequest) -> messages.StopOptimizationResponse:
         found = await self._access.view(message.session_id).stop_optimization(message.variable_identifier)
-        value, _ = values.typed_any(found.value, found.type, binary=False)
+        value, _ = values.typed_any(found.value, found.type, large_values=self._form, binary=False)
         return messages.StopOptimizationResponse(success=True, final_value=value)
 
     @_rpc
@@ -281,7 +267,7 @@ class BridgeService(ContractService):
         variable = await view.get_variable(message.variable_identifier)
         entries = await view.history(message.variable_identifier, message.limit or None)
         return messages.GetVariableHistoryResponse(
-            entries=[values.history_message(entry, variable.type) for entry in entries]
+            entries=[values.history_message(entry, variable.type, large_values=self._form) for entry in entries]
         )
 
     @_rpc
@@ -292,7 +278,7 @@ class BridgeService(ContractService):
             source="worker",
             owner=self._access.owner(message.session_id),
         )
-        return messages.RollbackVariableResponse(success=True, variable=values.variable_message(found))
+        return messages.RollbackVariableResponse(success=True, variable=self._message(found))
 
     async def watch_variables(self, message: messages.WatchVariablesRequest) -> AsyncIterator[messages.VariableUpdate]:
         watching = contextlib.AsyncExitStack()
@@ -303,7 +289,8 @@ class BridgeService(ContractService):
                 self._access.view(message.session_id).watch(*names, initial=message.include_initial_values),
             )
             while (update := await in_trio(_next, watcher)) is not None:
-                yield _update_message(update.value)
+                if (packed := self._update_message(update.value)) is not None:
+                    yield packed
         except SnakepitError as error:
             raise status_of(error) from None
         finally:
@@ -315,6 +302,20 @@ class BridgeService(ContractService):
         if missing:
             raise VariableNotFound(f"variable {missing[0]!r} not found in session {message.session_id!r}")
         return [each.name for each in found.values()]
+
+    def _update_message(self, update: Update) -> messages.VariableUpdate | None:
+        variable = update.variable
+        packed = messages.Variable(name=update.name) if variable is None else self._message_if_possible(variable)
+        if packed is None:
+            return None
+        return messages.VariableUpdate(
+            variable_id=update.id,
+            variable=packed,
+            update_source="" if variable is None else variable.source,
+            update_metadata={} if update.cause is None else {"cause": update.cause},
+            timestamp=values.timestamp(time.time()),
+            update_type=update.kind,
+        )
 
     def _value(self, value: Any, binary: bytes) -> Any:
         return values.value_of(value, binary, allow_pickle=self._access.allow_pickle)
@@ -343,8 +344,13 @@ class BridgeService(ContractService):
         self, message: messages.ExecuteElixirToolRequest
     ) -> messages.ExecuteElixirToolResponse:
         response = messages.ExecuteElixirToolResponse()
-        await self._execute(response, message, {}, self._access.call_host_tool)
+        await self._execute(response, message, {}, self._call_host_tool)
         return response
+
+    async def _call_host_tool(self, name: str, args: dict[str, Any], session_id: str, timeout: float | None) -> Any:
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await self._access.call_host_tool(name, args, session_id)
+        raise CallTimeout(f"host tool {name!r} took longer than its {timeout:g} s")
 
     @_rpc
     async def execute_tool(self, message: messages.ExecuteToolRequest) -> messages.ExecuteToolResponse:
@@ -357,8 +363,11 @@ class BridgeService(ContractService):
         began = time.monotonic()
         try:
             args = values.unpack_parameters(message.parameters, binaries, allow_pickle=self._access.allow_pickle)
-            found = await run(message.tool_name, args, message.session_id)
-            response.result, response.binary_result = values.to_any(found, f"{message.tool_name}: result")
+            found = await run(message.tool_name, args, message.session_id, values.timeout_of(message.metadata))
+            # Clients that do not read raw bytes do not look at `binary_result` either.
+            response.result, response.binary_result = values.to_any(
+                found, f"{message.tool_name}: result", large_values=self._form, binary=READS_RAW.get()
+            )
             response.success = True
         except AccessDenied:
             raise
@@ -375,7 +384,8 @@ class BridgeService(ContractService):
             args = values.unpack_parameters(
                 message.parameters, message.binary_parameters, allow_pickle=self._access.allow_pickle
             )
-            chunks = await in_trio(running.enter_async_context, self._access.stream(name, args, message.session_id))
+            stream = self._access.stream(name, args, message.session_id, values.timeout_of(message.metadata))
+            chunks = await in_trio(running.enter_async_context, stream)
             while (chunk := await in_trio(_next, chunks)) is not None:
                 yield messages.ToolChunk(chunk_id=f"{name}-{number}", data=values.chunk_data(chunk.value, name))
                 number += 1
@@ -419,18 +429,6 @@ def _stream_status(error: SnakepitError) -> GRPCError:
 
 def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
     return values.tool_message(tool.spec, tool.metadata)
-
-
-def _update_message(update: Update) -> messages.VariableUpdate:
-    variable = update.variable
-    return messages.VariableUpdate(
-        variable_id=update.id,
-        variable=messages.Variable(name=update.name) if variable is None else values.variable_message(variable),
-        update_source="" if variable is None else variable.source,
-        update_metadata={} if update.cause is None else {"cause": update.cause},
-        timestamp=values.timestamp(time.time()),
-        update_type=update.kind,
-    )
 
 
 class ContractServer(GuardedServer):

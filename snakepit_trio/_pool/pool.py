@@ -359,7 +359,7 @@ class Pool(Calls):
         from snakepit_trio._contract.server import BridgeServer, BridgeService
 
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
-        access = PoolAccess(self._services, self, config.session_ttl)
+        access = PoolAccess(self._services, self, config.session_ttl, config.allow_pickle)
         credentials = Credentials(config.bridge_token, config.bridge_tls)
         return BridgeServer(address, BridgeService(access, self.events), config.open_to, credentials)
 

@@ -76,7 +76,7 @@ class ForeignProcess(OwnProcess):
             self._folder / "ready",
             worker_socket=self._folder / "work" if _uses_unix_sockets(self._config) else None,
             open_to=self._config.open_to,
-            allow_pickle=_bridge(self._config).allow_pickle,
+            bridge=_bridge(self._config),
         )
         return self._connection
 

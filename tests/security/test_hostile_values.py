@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
 import msgspec
@@ -253,6 +254,42 @@ def test_a_pickle_of_keys_that_take_long_is_refused(protocol: int) -> None:
         with pytest.raises(DecodeError, match="is not read: only numpy arrays are"):
             decode_any(PREFIX + "snakepit.tensor.binary", about, data, allow_pickle=True)
         assert time.thread_time() - began < 1
+
+
+def _lists_of_each_other(depth: int) -> bytes:
+    # A list of 200 numbers, in a list that holds it 200 times, and so on: 200 ** depth numbers in few bytes.
+    leaf = b"]\x94(" + b"K\x01" * 200 + b"e"
+    for number in range(depth):
+        leaf += b"]\x94(" + (b"h" + bytes([number])) * 200 + b"e"
+    return b"\x80\x04" + leaf + b"."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04]\x94(K\x01cos\nsystem\n(Vtouch " + b"made\ntRe.",
+        b"\x80\x04]\x94(G" + b"cos\nsyst" + b"cos\nsystem\n(Vtouch made\ntRe.",
+        b"]." + b"cos\nsystem\n(Vtouch made\ntR.",
+        b"]\x94h\x00a.",
+        b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
+        b"(((((.",
+        b"h\x07.",
+        _lists_of_each_other(8),
+    ],
+    ids=str,
+)
+def test_pickles_that_begin_as_plain_lists_do(data: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    about = b'{"shape": [1], "dtype": "float64", "binary_format": "pickle", "type": "tensor"}'
+    began = time.thread_time()
+    try:
+        found = decode_any(PREFIX + "snakepit.tensor.binary", about, data, allow_pickle=True)
+    except DecodeError:
+        pass
+    else:
+        assert found == ("tensor", [])  # what follows the end of a pickle is not read
+    assert time.thread_time() - began < 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_that_are_nested_too_deep_are_refused() -> None:

@@ -186,3 +186,79 @@ def test_pickles_of_anything_else(data: bytes, message: str, capsys: pytest.Capt
     with pytest.raises(DecodeError, match=message):
         decode_any(url, about, data, allow_pickle=True)
     assert capsys.readouterr().out == ""
+
+
+# Peers with the habits of the Elixir system's Python programs.
+
+
+@pytest.mark.parametrize(
+    ("url", "data", "value"),
+    [
+        ("dspex.variables/float", b"2", ("float", 2.0)),
+        ("dspex.variables/integer", b"7", ("integer", 7)),
+        ("elsewhere.org/a/string", b'"x"', ("string", "x")),
+        (OURS + "integer", b"true", ("integer", 1)),
+        (OURS + "module", b'""', ("module", "")),
+        (OURS + "tensor", b'{"shape": [2], "data": [1, 2], "dtype": "float32", "x": null}', ("tensor", [1, 2])),
+    ],
+)
+def test_what_others_write(url: str, data: bytes, value: tuple[str, Any]) -> None:
+    assert decode_any(url, data) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tensor", b'{"shape": [3], "data": [NaN, null, 1]}'),
+        ("tensor", b'{"shape": [3], "data": ["NaN", null, 1]}'),
+        ("tensor", b'["NaN", null, 1]'),
+        ("embedding", b'["NaN", null, 1]'),
+        ("embedding", b"[NaN, null, 1]"),
+    ],
+)
+def test_nan_inside_of_arrays_is_read_as_a_number(name: str, data: bytes) -> None:
+    assert str(decode_any(OURS + name, data)[1][:2]) == "[nan, nan]"
+
+
+@pytest.mark.parametrize("name", ["tensor", "embedding"])
+def test_null_and_text_are_no_arrays(name: str) -> None:
+    for data in (b"null", b'"NaN"', b'["x"]'):
+        with pytest.raises(DecodeError):
+            decode_any(OURS + name, data)
+
+
+def test_plain_nan_as_a_parameter() -> None:
+    found = encode_parameter(math.nan)
+    assert (found.type_url, found.value) == (OURS + "float", b'"NaN"')
+    assert encode_parameter(-math.inf).value == b'"-Infinity"'
+
+
+@pytest.mark.parametrize("large_values", ["json", "pickle"])
+@pytest.mark.parametrize("shape", [(3,), (1280,), (1281,), (100, 100), (1281, 2), (0,), ()])
+def test_arrays_for_peers_that_know_no_raw_bytes(large_values: Any, shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape), dtype=float).reshape(shape)
+    found = encode_any(array, large_values=large_values)
+    is_pickled = large_values == "pickle" and bool(shape) and shape[0] > 1280
+    assert (found.binary is not None) == is_pickled
+    if found.binary is not None:
+        assert pickle.loads(found.binary) == array.tolist()
+        assert json.loads(found.value)["binary_format"] == "pickle"
+    assert np.array_equal(decode_any(found.type_url, found.value, found.binary, allow_pickle=True)[1], array)
+
+
+@pytest.mark.parametrize("large_values", ["json", "pickle"])
+def test_nan_never_goes_to_them_as_a_text(large_values: Any) -> None:
+    for value, name in (([1.0, math.nan], "embedding"), (np.array([math.inf, 1.0]), "tensor")):
+        found = encode_any(value, name, large_values=large_values)
+        assert found.binary is not None
+        assert all(type(item) is float for item in pickle.loads(found.binary))
+        # Without a place for a pickle, the JSON is what Python's own module writes.
+        found = encode_any(value, name, large_values=large_values, has_binary=False)
+        assert found.binary is None
+        assert b'"NaN"' not in found.value
+        assert b'"Infinity"' not in found.value
+
+
+def test_flat_pickles_get_the_shape_that_comes_with_them() -> None:
+    url, about, _ = _binary(binary_format="pickle")
+    assert decode_any(url, about, pickle.dumps([1, 2, 3, 4]), allow_pickle=True)[1] == [[1, 2], [3, 4]]

@@ -55,11 +55,23 @@ function stop(server) {
 
 function handlers(host) {
   return {
-    Ping: ({ request }, reply) => reply(null, { message: request.message, server_time: now() }),
-    Heartbeat: (call, reply) => reply(null, { server_time: now(), session_valid: true }),
-    ExecuteTool: async (call, reply) => reply(null, await executeTool(call, host)),
+    Ping: (call, reply) => answer(call, reply, { message: call.request.message, server_time: now() }),
+    Heartbeat: (call, reply) => answer(call, reply, { server_time: now(), session_valid: true }),
+    ExecuteTool: async (call, reply) => answer(call, reply, await executeTool(call, host)),
     ExecuteStreamingTool: (call) => executeStreamingTool(call, host),
   };
+}
+
+function answer(call, reply, response) {
+  call.sendMetadata(readsRaw());
+  reply(null, response);
+}
+
+// Tells the peer that large arrays may come in raw bytes. Otherwise they come as JSON.
+function readsRaw() {
+  const metadata = new grpc.Metadata();
+  metadata.set("snakepit-large-values", "raw");
+  return metadata;
 }
 
 async function executeTool(call, host) {
@@ -241,7 +253,8 @@ class Host {
 
   #ask(method, request, signal) {
     return new Promise((resolve, reject) => {
-      const call = this.#client[method](request, (error, response) => (error ? reject(error) : resolve(response)));
+      const settle = (error, response) => (error ? reject(error) : resolve(response));
+      const call = this.#client[method](request, readsRaw(), settle);
       signal?.addEventListener("abort", () => call.cancel(), { once: true });
     });
   }

@@ -9,6 +9,7 @@ checks, which are in the modules of GROUPS.
 - worker: a worker with those tools, which runs one call at a time. GOOGLE_HOST is the address of its host, which has
   those host tools; GOOGLE_CONTRACT is 0.4 or 0.13
 - alone, unreachable: a worker that has no host, or one that cannot be reached
+- theirs: a host's service that reads pickles, of a pool of the tools of tests/peers/test_their_values.py
 - die, term, orphan: a worker, which ends by itself, by SIGTERM, and by the death of its parent
 """
 
@@ -29,7 +30,18 @@ from connection import (  # type: ignore[import-not-found]  # beside this script
 )
 
 # In the order in which their checks run.
-GROUPS = ("sessions", "variables", "large", "watching", "tools", "streams", "telemetry", "leftovers", "workers")
+GROUPS = (
+    "sessions",
+    "variables",
+    "large",
+    "watching",
+    "tools",
+    "streams",
+    "telemetry",
+    "leftovers",
+    "workers",
+    "theirs",
+)
 
 
 def main() -> int:

@@ -42,23 +42,24 @@ CHANNEL_OPTIONS = (
 
 
 class Client:
-    """A connection. Every call of `call` ends within `PATIENCE`."""
+    """A connection. Every call of `call` ends within `PATIENCE`. It tells that it reads large arrays in raw bytes."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, reads_raw: bool = True) -> None:
+        self.metadata = (("snakepit-large-values", "raw"),) if reads_raw else ()
         self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.stub = services.BridgeServiceStub(self.channel)
 
     def call(self, rpc: str, /, timeout: float = PATIENCE, **fields: Any) -> Any:
         """The response of a unary RPC, to a request with these fields."""
-        return getattr(self.stub, rpc)(request_of(rpc, **fields), timeout=timeout)
+        return getattr(self.stub, rpc)(request_of(rpc, **fields), timeout=timeout, metadata=self.metadata)
 
     def stream(self, rpc: str, /, timeout: float = PATIENCE, **fields: Any) -> Any:
-        return getattr(self.stub, rpc)(request_of(rpc, **fields), timeout=timeout)
+        return getattr(self.stub, rpc)(request_of(rpc, **fields), timeout=timeout, metadata=self.metadata)
 
     def raw(self, rpc: str, data: bytes) -> bytes:
         """The bytes of the response to the bytes of a request."""
         method = self.channel.unary_unary(SERVICE + rpc, request_serializer=bytes, response_deserializer=bytes)
-        found: bytes = method(data, timeout=PATIENCE)
+        found: bytes = method(data, timeout=PATIENCE, metadata=self.metadata)
         return found
 
     def open(self, session_id: str, **fields: Any) -> Any:
@@ -108,7 +109,7 @@ class Client:
     def start(self, tool: str, /, timeout: float = LONG, **args: Any) -> Any:
         """A call of a tool, as a future."""
         request = request_of("ExecuteTool", tool_name=tool, parameters=parameters(args))
-        return self.stub.ExecuteTool.future(request, timeout=timeout)
+        return self.stub.ExecuteTool.future(request, timeout=timeout, metadata=self.metadata)
 
     def chunks(self, tool: str, /, session_id: str = "", timeout: float = PATIENCE, **args: Any) -> Any:
         fields: dict[str, Any] = {"session_id": session_id, "tool_name": tool, "parameters": parameters(args)}

@@ -31,11 +31,11 @@ def ping(client: Client) -> None:
 def sessions(client: Client) -> None:
     config = pb2.SessionConfig(enable_caching=True, cache_ttl_seconds=7, enable_telemetry=True)
     first = client.open("sessions", metadata={"who": "me", "what": "x"}, config=config)
-    assert not first.initial_variables
     client.register("sessions", "x", "float", 1.5)
     joined = client.open("sessions", metadata={"what": "y"})
-    assert joined.initial_variables.keys() == {"x"}
-    assert joined.initial_variables["x"].value == typed("float", b"1.5")
+    # Variables may be large, and a worker opens a session for each call: it asks for those that it needs.
+    assert not first.initial_variables
+    assert not joined.initial_variables
     found = client.call("GetSession", session_id="sessions")
     assert found.session_id == "sessions"
     assert found.metadata == {"who": "me", "what": "y"}
@@ -104,7 +104,6 @@ def heartbeats(client: Client) -> None:
 
 SESSION_RPCS: dict[str, dict[str, Any]] = {
     "GetSession": {},
-    "CleanupSession": {},
     "RegisterVariable": {"name": "x", "type": "float", "initial_value": typed("float", 1)},
     "GetVariable": {"variable_identifier": "x"},
     "SetVariable": {"variable_identifier": "x", "value": typed("float", 1)},
@@ -129,6 +128,14 @@ def missing_sessions(client: Client) -> None:
     for names in ([], ["x"]):
         with refused(Code.NOT_FOUND, says="not found"):
             next(client.stream("WatchVariables", session_id="no such", variable_identifiers=names))
+
+
+@check("host")
+def ending_missing_sessions(client: Client) -> None:
+    for session_id in ("no such", ""):
+        gone = client.call("CleanupSession", session_id=session_id)
+        assert gone.success
+        assert gone.resources_cleaned == 0
 
 
 @check("host")
@@ -164,7 +171,7 @@ def missing_variables(client: Client) -> None:
     client.open("missing variables")
     client.register("missing variables", "y", "float", 1)
     rpcs = SESSION_RPCS.keys() - {
-        "GetSession", "CleanupSession", "RegisterVariable", "GetVariables", "SetVariables", "ListVariables",
+        "GetSession", "RegisterVariable", "GetVariables", "SetVariables", "ListVariables",
     }  # fmt: skip
     for rpc in sorted(rpcs):
         with refused(Code.NOT_FOUND, says="not found"):

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from connection import (  # type: ignore[import-not-found]  # beside this script
+    ADDRESS,
     LARGE,
     MODE,
     PATIENCE,
@@ -187,6 +188,18 @@ def bytes_that_are_no_request(client: Client) -> None:
     later = request_of("Ping", message="x").SerializeToString() + b"\xa2\x06\x02hi"
     assert pb2.PingResponse.FromString(client.raw("Ping", later)).message == "x"
     assert client.execute("add", a=1, b=2) == 3
+
+
+@check("host", "worker", "alone")
+def large_results_for_clients_that_tell_nothing(client: Client) -> None:
+    silent, about = Client(ADDRESS, reads_raw=False), tensor_about([LARGE], "float64")
+    binaries = {"value": doubles(LARGE)}
+    response = silent.call("ExecuteTool", tool_name="echo", parameters={"value": about}, binary_parameters=binaries)
+    assert response.success, response.error_message
+    assert response.binary_result == b""
+    assert response.result.type_url == f"{PREFIX}snakepit.tensor"
+    assert json.loads(response.result.value) == {"shape": [LARGE], "data": list(range(LARGE))}
+    silent.close()
 
 
 @check("host", "worker")

@@ -13,6 +13,7 @@ It finds the modules that stubs.py generates in the folder GOOGLE_STUBS. Bad hab
 - never_ready: listens and does not say so
 - garbage_result: `echo` answers with an unknown type
 - not_json_result: `echo` answers with what is no JSON
+- small_messages: requests of more than 50,000 bytes are refused
 """
 
 # ruff: noqa: N802 - methods are named as the RPCs are
@@ -65,6 +66,7 @@ HABITS = {
     "never_ready",
     "garbage_result",
     "not_json_result",
+    "small_messages",
 }
 
 NO_READY_FILE, NO_HOST, NO_HEARTBEAT = 2, 3, 4  # exit codes of 0.13
@@ -79,18 +81,19 @@ CHANNEL_OPTIONS = (
 )
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
+def main(hosts: Any = None, workers: Any = None) -> None:
+    """Serve until SIGTERM. Subclasses of `Host` and `Worker` may stand for these."""
     options = read_options()
     modern = options.contract == "0.13"
     handle_term(options.habits, exit_code=0 if modern else 1)
     if modern and "SNAKEPIT_READY_FILE" not in os.environ:
         sys.exit(NO_READY_FILE)
-    host = Host(options.elixir_address, modern)
+    host = (hosts or Host)(options.elixir_address, modern)
     if modern and not host.answers():
         sys.exit(NO_HOST)
-    server = grpc.server(ThreadPoolExecutor(THREADS), options=(*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)))
-    services.add_BridgeServiceServicer_to_server(Worker(host, options.habits, modern), server)
+    limits = (("grpc.max_receive_message_length", 50_000),) if "small_messages" in options.habits else CHANNEL_OPTIONS
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=(*limits, ("grpc.so_reuseport", 0)))
+    services.add_BridgeServiceServicer_to_server((workers or Worker)(host, options.habits, modern), server)
     port = server.add_insecure_port(f"127.0.0.1:{options.port}")
     server.start()
     say_ready(port, options.habits, modern)
@@ -412,7 +415,7 @@ class Worker(services.BridgeServiceServicer):
         started = time.monotonic()
         response = pb2.ExecuteToolResponse()
         try:
-            self._set_result(response.result, request.tool_name, self._start(request, streaming=False))
+            self._set_result(response, request.tool_name, self._start(request, streaming=False))
             response.success = True
         except Exception as error:
             response.error_message = self._describe(error)
@@ -446,13 +449,16 @@ class Worker(services.BridgeServiceServicer):
         """The result of a tool, or the iterator of one that streams."""
         self._host.prepare(request.session_id)
         tool = find_tool(request.tool_name, streaming)
-        arguments = {
+        return tool(Call(self._host, request.session_id, self._habits), **self._arguments(request))
+
+    def _arguments(self, request: Any) -> dict[str, Any]:
+        return {
             name: decode_any(packed, request.binary_parameters.get(name, b""))
             for name, packed in request.parameters.items()
         }
-        return tool(Call(self._host, request.session_id, self._habits), **arguments)
 
-    def _set_result(self, target: Any, name: str, value: Any) -> None:
+    def _set_result(self, response: Any, name: str, value: Any) -> None:
+        target = response.result
         if name == "echo" and "garbage_result" in self._habits:
             set_any(target, UNKNOWN, encode_json(value))
         elif name == "echo" and "not_json_result" in self._habits:
