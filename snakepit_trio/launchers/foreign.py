@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import bridge_py.execution.limited
 from bridge_py.contract.listening import UNIX, listen, listen_unix
-from snakepit_trio._config.adapters import GrpcBridge
+from snakepit_trio._config.adapters import DEFAULT_VARIABLES, GrpcBridge
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._processes.registry import ProcessRegistry
@@ -77,6 +77,7 @@ class ForeignProcess(OwnProcess):
             worker_socket=self._folder / "work" if _uses_unix_sockets(self._config) else None,
             open_to=self._config.open_to,
             allow_pickle=_bridge(self._config).allow_pickle,
+            cleans_sessions=_bridge(self._config).contract != "0.4",
         )
         return self._connection
 
@@ -103,9 +104,16 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.enter_context(listener)
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id), *more]
         make = partial(ForeignProcess, registry, key, listener, folder, config, loop)
-        process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"), make)
+        variables = _without_chosen(adapter.variables(folder / "ready"), config)
+        process = await spawn(place, registry, key, command, variables, make)
         undo.pop_all()
     return process
+
+
+def _without_chosen(variables: dict[str, str], config: PoolConfig) -> dict[str, str]:
+    """The variables without the defaults that the user has set, in `env` or in the environment."""
+    chosen = DEFAULT_VARIABLES.keys() & {*os.environ, *(config.env or {})}
+    return {name: value for name, value in variables.items() if name not in chosen}
 
 
 def _uses_unix_sockets(config: PoolConfig) -> bool:
