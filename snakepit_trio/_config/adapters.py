@@ -23,6 +23,9 @@ _FOR_CALLS: Final = (
     "command_timeout",
 )
 
+#: Environment variables of workers that follow the contract, unless the user has set them.
+DEFAULT_VARIABLES: Final = {"SNAKEPIT_LOG_LEVEL": "info", "SNAKEPIT_OTEL_CONSOLE": "false"}
+
 
 class Adapter(ABC):
     """Names the program that a worker runs, and may check and change its calls and their results."""
@@ -145,8 +148,7 @@ class GrpcBridge(Adapter):
             return {}
         return {
             "SNAKEPIT_READY_FILE": os.fspath(ready_file),
-            "SNAKEPIT_LOG_LEVEL": "info",
-            "SNAKEPIT_OTEL_CONSOLE": "false",
+            **DEFAULT_VARIABLES,
         }
 
     def unavailable(self, python: str) -> str | None:

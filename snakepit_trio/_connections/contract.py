@@ -32,6 +32,8 @@ from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5}|unix)\b")
+_MOST_SESSIONS: Final = 64  # that a worker may keep things for, besides those of its calls
+_CLEANING: Final = 5.0  # seconds that a worker gets to clean up a session
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; nothing reports that it is there
 
 
@@ -62,7 +64,8 @@ class ContractConnection(Connection):
 
     `listener` is the socket at which the worker reaches the host. The worker may write its port into `ready_file`.
     A worker of our own serves at a Unix socket in the same folder, `worker_socket`. `open_to` says who may connect to
-    the host, and whose port a worker's may be.
+    the host, and whose port a worker's may be. A worker of 0.13 is told which sessions have ended or
+    have not been used for long: such workers keep a thread for each session id that they meet.
     """
 
     kills_to_cancel = True  # the contract has no message that stops a call
@@ -86,7 +89,8 @@ class ContractConnection(Connection):
         self._worker_socket = worker_socket
         self._open_to: OpenTo = open_to
         self._bridge = bridge
-        self._requests = ContractRequests(context.services, context.worker_id)
+        self._requests = ContractRequests(context.services, context.worker_id, reuses_names=True)
+        self._met: dict[str, None] = {}  # sessions of callers that the worker has met, the latest last
         self.host_work = self._requests.host_tool_runs
         self._numbers = itertools.count(1)
         self._served: dict[int, _Served] = {}
@@ -209,17 +213,48 @@ class ContractConnection(Connection):
             final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
         del self._served[call_id]
         await in_trio(self._requests.finish, served.call)
+        self._note_session(served.call.session_id)
         self._context.on_frame(final)
+
+    async def _prepare(self, call: Call) -> None:
+        if self._requests.needs_session(call):
+            await in_trio(self._requests.renew, call)
+
+    # Sessions that the worker keeps something for.
+
+    def _note_session(self, session_id: str | None) -> None:
+        if not session_id or self._bridge.contract == "0.4":
+            return
+        self._met.pop(session_id, None)
+        self._met[session_id] = None
+        if len(self._met) > _MOST_SESSIONS:
+            idle = (each for each in self._met if not self._requests.has_calls(each))
+            if (oldest := next(idle, None)) is not None:
+                self._do(self._clean(oldest))
+
+    async def _clean_ended(self) -> None:
+        for session_id in tuple(self._met):
+            if not self._requests.has_calls(session_id) and await in_trio(self._requests.has_ended, session_id):
+                await self._clean(session_id)
+
+    async def _clean(self, session_id: str) -> None:
+        assert self._client is not None
+        self._met.pop(session_id, None)
+        # A worker need not know this RPC.
+        with contextlib.suppress(SnakepitError, TimeoutError):
+            await asyncio.wait_for(self._client.cleanup_session(session_id), _CLEANING)
 
     async def _execute(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
         call = served.call
+        await self._prepare(call)
         value = await self._client.execute_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         return _frame(Kind.RESULT, call_id, value, call.name)
 
     async def _stream(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
         call = served.call
+        await self._prepare(call)
         stream = self._client.execute_streaming_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         async with contextlib.aclosing(stream) as chunks:
             async for chunk in chunks:
@@ -255,6 +290,8 @@ class ContractConnection(Connection):
             self._lose(self._lost)
         else:
             self._context.on_frame(Frame(Kind.PONG, number=number))
+            with contextlib.suppress(SnakepitError):
+                await self._clean_ended()
         finally:
             self._pinging = False
 

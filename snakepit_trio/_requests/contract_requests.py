@@ -37,15 +37,19 @@ class ContractRequests:
     """The requests of one foreign worker.
 
     The contract identifies sessions, not calls. So each call gets a session: the caller's, or a temporary name. A
-    worker may use the sessions of the calls that it runs, and no others.
+    worker may use the sessions of the calls that it runs, and no others. With `reuses_names`, a temporary name serves
+    one call after another, for workers that keep something for each name that they meet.
     """
 
-    def __init__(self, services: HostServices, worker_id: str) -> None:
+    def __init__(self, services: HostServices, worker_id: str, *, reuses_names: bool = False) -> None:
         self._services = services
         self.worker_id = worker_id
         self._names: dict[int, str] = {}  # the names of sessions, by `id(call)`
         self._calls: dict[str, list[Call]] = {}  # the calls of a session, by its name
         self._made: set[str] = set()  # sessions that end with their call
+        self._reuses_names = reuses_names
+        self._free: list[str] = []  # temporary names that no call has
+        self._asked_for: set[str] = set()  # temporary names for which the worker has made a session
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
@@ -70,7 +74,7 @@ class ContractRequests:
 
     def begin(self, call: Call) -> str:
         """Note that a call is being sent to the worker. Returns the name of the session that goes with it."""
-        name = call.session_id or f"call_{secrets.token_hex(8)}"
+        name = call.session_id or (self._free.pop() if self._free else f"call_{secrets.token_hex(8)}")
         self._names[id(call)] = name
         self._calls.setdefault(name, []).append(call)
         return name
@@ -89,7 +93,25 @@ class ContractRequests:
         self.end(call)
         if name in self._made:
             await self._services.store.delete_session(name)
-            self._made.remove(name)
+            self._made.discard(name)
+        if self._reuses_names and not call.session_id:
+            self._free.append(name)
+
+    def needs_session(self, call: Call) -> bool:
+        """Whether the worker takes it that the call's session exists, because it has made one of this name before."""
+        return self._names[id(call)] in self._asked_for
+
+    async def renew(self, call: Call) -> None:
+        """Make the session that a call needs. Raises `SessionError`."""
+        await self.initialize(self._names[id(call)], self._services.session_ttl)
+
+    def has_calls(self, name: str) -> bool:
+        """Whether the worker runs a call with this session."""
+        return name in self._calls
+
+    async def has_ended(self, name: str) -> bool:
+        """Whether there is no such session any more."""
+        return not await self._services.store.session_exists(name)
 
     def call_of(self, name: str) -> Call:
         """The call that the worker acts for when it names this session; the latest if several calls have the session.
@@ -107,12 +129,21 @@ class ContractRequests:
         """The session of a call. Makes the session if it does not exist. Raises `SessionError`."""
         call, store = self.call_of(name), self._services.store
         if not await store.session_exists(name):
-            if not call.session_id:
-                self._made.add(name)
-            await store.create_session(name, ttl=ttl)
-            if name not in self._calls and not call.session_id:
-                await store.delete_session(name)  # the call has ended meanwhile
+            if call.session_id:
+                await store.create_session(name, ttl=ttl)
+            else:
+                await self._make_temporary(name, ttl)
         return store.of(name)
+
+    async def _make_temporary(self, name: str, ttl: float | None) -> None:
+        self._made.add(name)
+        if self._reuses_names:
+            self._asked_for.add(name)
+        await self._services.store.create_session(name, ttl=ttl)
+        if name not in self._calls:
+            await self._services.store.delete_session(name)  # the call has ended meanwhile
+        else:
+            self._made.add(name)  # the call may have ended meanwhile, and another one have its name
 
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import bridge_py.execution.limited
 from bridge_py.contract.listening import UNIX, listen, listen_unix
-from snakepit_trio._config.adapters import GrpcBridge
+from snakepit_trio._config.adapters import DEFAULT_VARIABLES, GrpcBridge
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._processes.registry import ProcessRegistry
@@ -103,9 +103,16 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.enter_context(listener)
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id), *more]
         make = partial(ForeignProcess, registry, key, listener, folder, config, loop)
-        process = await spawn(place, registry, key, command, adapter.variables(folder / "ready"), make)
+        variables = _without_chosen(adapter.variables(folder / "ready"), config)
+        process = await spawn(place, registry, key, command, variables, make)
         undo.pop_all()
     return process
+
+
+def _without_chosen(variables: dict[str, str], config: PoolConfig) -> dict[str, str]:
+    """The variables without the defaults that the user has set, in `env` or in the environment."""
+    chosen = DEFAULT_VARIABLES.keys() & {*os.environ, *(config.env or {})}
+    return {name: value for name, value in variables.items() if name not in chosen}
 
 
 def _uses_unix_sockets(config: PoolConfig) -> bool:

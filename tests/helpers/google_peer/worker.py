@@ -170,6 +170,18 @@ class Host:
         self._modern = modern
         self._lock = threading.Lock()
         self._begun: set[str] = set()
+        self.most = 0  # heartbeats at once
+
+    def forget(self, session_id: str) -> bool:
+        """End the heartbeats of a session; returns whether there were any."""
+        with self._lock:
+            known = session_id in self._begun
+            self._begun.discard(session_id)
+        return known
+
+    def heartbeats(self) -> tuple[int, int]:
+        """How many sessions have heartbeats, and how many had at most."""
+        return len(self._begun), self.most
 
     def answers(self) -> bool:
         try:
@@ -192,6 +204,7 @@ class Host:
             self._initialize(session_id)
             self._register(session_id)
             self._begun.add(session_id)
+        self.most = max(self.most, len(self._begun))
         threading.Thread(target=self._keep_alive, args=(session_id,), daemon=True).start()
 
     def tools(self, session_id: str) -> list[str]:
@@ -240,7 +253,7 @@ class Host:
         check(self._stub.RegisterTools(request))
 
     def _keep_alive(self, session_id: str) -> None:
-        while True:
+        while session_id in self._begun:
             request = pb2.HeartbeatRequest(session_id=session_id)
             request.client_time.GetCurrentTime()
             try:
@@ -302,6 +315,10 @@ def call_host(call: Call, tool: str, args: dict[str, Any]) -> Any:
     return call.host.run(call.session_id, tool, args)
 
 
+def heartbeats(call: Call) -> list[int]:
+    return list(call.host.heartbeats())
+
+
 def host_tools(call: Call) -> list[str]:
     return call.host.tools(call.session_id)
 
@@ -323,6 +340,10 @@ def flat(data: Any) -> Iterator[float]:
 
 def die(call: Call) -> None:
     os._exit(3)
+
+
+def variable(call: Call, name: str) -> str | None:
+    return os.environ.get(name)
 
 
 def pid(call: Call) -> int:
@@ -357,10 +378,12 @@ TOOLS: dict[str, Callable[..., Any]] = {
     "get_var": get_var,
     "set_var": set_var,
     "call_host": call_host,
+    "heartbeats": heartbeats,
     "host_tools": host_tools,
     "sum": add_up,
     "die": die,
     "pid": pid,
+    "variable": variable,
     **STREAMS,
 }
 PARAMETER_TYPES = {"str": "string", "float": "float", "int": "integer", "dict[str, Any]": "map", "Any": "any"}
@@ -409,6 +432,10 @@ class Worker(services.BridgeServiceServicer):
         response = pb2.HeartbeatResponse(session_valid=True)
         response.server_time.GetCurrentTime()
         return response
+
+    def CleanupSession(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._refuse_if_unimplemented(context)
+        return pb2.CleanupSessionResponse(success=self._host.forget(request.session_id))
 
     def ExecuteTool(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._flood()
