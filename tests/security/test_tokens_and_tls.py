@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import ssl
 import subprocess
@@ -27,7 +26,7 @@ from tests.security.test_other_users import STRANGER, as_root, run_attack
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = "tests.helpers.contract_tools:ContractTools"
 OWN = ROOT / "bridge_py" / "__main__.py"
-TOKEN: Final = secrets.token_urlsafe()
+TOKEN: Final = "a-token-of-the-tests-that-nobody-else-has"  # the same in all processes of pytest
 REFUSED = "UNAUTHENTICATED: the token is"
 
 
