@@ -137,10 +137,17 @@ def rebuild(description: bytes) -> Exception | None:
     The exceptions that belong to it are left out if they cannot be made. The members of a group all must be.
     """
     try:
-        found = _rebuild(msgspec.msgpack.decode(description, type=Raised))
+        raised = msgspec.msgpack.decode(description, type=Raised)
+        found = _rebuild(raised) if _is_within(raised, _MOST_LINKS) else None
     except Exception:
         return None
     return found if can_be_raised(found) else None
+
+
+def _is_within(raised: Raised, links: int) -> bool:
+    """Whether no more exceptions are one below the other than `describe` sends."""
+    below = (raised.cause, raised.context, *raised.members)
+    return links > 0 and all(each is None or _is_within(each, links - 1) for each in below)
 
 
 def _rebuild(raised: Raised) -> BaseException:

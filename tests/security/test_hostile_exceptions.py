@@ -203,8 +203,9 @@ def test_parts_of_a_wrong_type_make_nothing(parts: dict[str, Any]) -> None:
         nested(100_000, "cause"),
         nested(100_000, "members"),
         nested(5_000, "context"),
+        nested(17, "cause"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_broken_descriptions_make_nothing(description: bytes) -> None:
     assert rebuild(description) is None
