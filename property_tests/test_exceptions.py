@@ -50,17 +50,21 @@ parts = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st
 notes = st.lists(st.text("abc", max_size=3), max_size=2)
 
 
+def made(kind: type[BaseException], *args: object) -> BaseException:
+    """An exception of a class, or what the class raises because it takes no such arguments."""
+    found = outcome.capture(kind, *args)
+    return found.value if isinstance(found, outcome.Value) else found.error
+
+
 @st.composite
 def single(draw: st.DrawFn) -> BaseException:
     how = draw(st.sampled_from(["builtin", "builtin", "os", "own", "slots", "unicode", "import", "library"]))
     text, number = draw(st.text("ab", max_size=3)), draw(st.integers(0, 140))
     if how == "builtin":
-        made = outcome.capture(draw(st.sampled_from(KINDS)), *draw(st.lists(parts, max_size=5)))
-        found = made.value if isinstance(made, outcome.Value) else made.error  # a class that takes no such arguments
+        found = made(draw(st.sampled_from(KINDS)), *draw(st.lists(parts, max_size=5)))
     elif how == "os":
-        found = draw(st.sampled_from([OSError, Lost, ConnectionError]))(
-            number, text, *draw(st.lists(parts, max_size=1))
-        )
+        kind = draw(st.sampled_from([OSError, Lost, ConnectionError]))
+        found = made(kind, number, text, *draw(st.lists(parts, max_size=1)))
     elif how == "own":
         found = Coded(number, why=text)
         found.extra = draw(parts)  # type: ignore[attr-defined]
