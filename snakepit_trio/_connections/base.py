@@ -115,12 +115,16 @@ class Connection(ABC):
 
 @attrs.frozen
 class Output:
-    """A stream that a worker process writes to; `hear` gets each line that comes."""
+    """A stream that a worker process writes to; `hear` gets each line that comes.
+
+    Lines become log records of `level`. With `has_levels`, a line that says its own level has that.
+    """
 
     stream: trio.abc.ReceiveStream
     level: int
     is_stderr: bool = False
     hear: Callable[[str], None] | None = None
+    has_levels: bool = False
 
 
 class WorkerProcess(Protocol):

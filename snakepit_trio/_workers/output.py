@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import deque
 from typing import Final
 
@@ -15,6 +17,12 @@ _LONGEST_LINE: Final = 64 * 1024  # bytes of one log record
 _LONGEST_KEPT: Final = 4 * 1024  # characters of a line that error messages show
 _LINES_PER_TURN: Final = 64
 _BYTES_PER_TURN: Final = 128 * 1024
+_HEAD: Final = 100  # characters of a line, among which its level is looked for
+_LEVELS: Final = logging.getLevelNamesMapping()
+# As Python's logging writes them, and as Elixir's, Node's and Rust's do.
+_LEVEL: Final = re.compile(
+    r"\b(DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b|\[(debug|info|warn|warning|error|fatal)\]"
+)
 
 
 async def log_lines(output: Output, logger: SafeLogger, tail: deque[str]) -> None:
@@ -46,4 +54,9 @@ def _log(line: bytes, output: Output, logger: SafeLogger, tail: deque[str]) -> N
         tail.append(readable(text, _LONGEST_KEPT))
     if output.hear is not None:
         output.hear(text)
-    logger.log(output.level, "%s", text)
+    logger.log(_level_of(text, output), "%s", text)
+
+
+def _level_of(text: str, output: Output) -> int:
+    found = _LEVEL.search(text[:_HEAD]) if output.has_levels else None
+    return _LEVELS[found[0].strip("[]").upper()] if found else output.level

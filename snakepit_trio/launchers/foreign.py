@@ -63,7 +63,8 @@ class ForeignProcess(OwnProcess):
         """The output streams of the process that must be read, from the first byte on."""
         pipes = self._process.pipes
         hear = None if self._connection is None else self._connection.hear
-        return Output(pipes.stdout, logging.INFO, hear=hear), Output(pipes.stderr, logging.WARNING, True)
+        stdout = Output(pipes.stdout, logging.INFO, hear=hear, has_levels=True)
+        return stdout, Output(pipes.stderr, logging.WARNING, True, has_levels=True)
 
     def connect(self, context: ConnectionContext) -> Connection:
         """Make the connection to the process."""

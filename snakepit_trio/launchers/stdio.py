@@ -34,7 +34,7 @@ class StdioProcess(OwnProcess):
     @property
     def outputs(self) -> Sequence[Output]:
         """The output streams of the process that must be read, from the first byte on."""
-        return [Output(self._process.pipes.stderr, logging.WARNING, True)]
+        return [Output(self._process.pipes.stderr, logging.WARNING, True, has_levels=True)]
 
     def connect(self, context: ConnectionContext) -> Connection:
         """Make the connection to the process."""
