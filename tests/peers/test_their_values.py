@@ -63,18 +63,20 @@ async def test_large_arrays_there_and_back(opened: Any, contract: Contract, larg
 
         pool.expose(given)
         await session.register_variable("x", "tensor", [0.0])
-        for shape in SHAPES:
+        # 10 MB of text take several seconds each way, so two of the four are enough.
+        has_all = (contract, large_values) in {("0.4", "json"), ("0.13", "pickle")}
+        for shape in SHAPES if has_all else SHAPES[:-1]:
             array = np.arange(math.prod(shape), dtype=float).reshape(shape)
             is_pickled = large_values == "pickle" and shape[0] > 1280  # only the outer list counts
             assert await session.execute("form", {"value": array}) == ("pickle" if is_pickled else "json")
-            assert plain(await session.execute("echo", {"value": array}, timeout=60)) == array.tolist()
+            assert plain(await session.execute("echo", {"value": array}, timeout=LONGEST)) == array.tolist()
             await session.update_variable("x", array)
-            found = await session.execute("get_var", {"name": "x"}, timeout=60)
+            found = await session.execute("get_var", {"name": "x"}, timeout=LONGEST)
             assert plain(found) == array.tolist()
             packed = {"shape": list(shape), "data": array.tolist()}
-            await session.execute("set_var", {"name": "x", "value": packed}, timeout=60)
+            await session.execute("set_var", {"name": "x", "value": packed}, timeout=LONGEST)
             assert plain(await session.get_variable_value("x")) == array.tolist()
-            found = await session.execute("call_host", {"tool": "given", "args": {"value": packed}}, timeout=60)
+            found = await session.execute("call_host", {"tool": "given", "args": {"value": packed}}, timeout=LONGEST)
             assert plain(found) == array.tolist()
         assert pool.get_stats().restarts == 0
 
