@@ -80,7 +80,7 @@ _STRANGERS: Final[dict[str, Callable[[], Values]]] = {
     "string": _no_texts,
     "boolean": lambda: st.one_of(st.none(), st.sampled_from([0, 1, 0.0, 1.0]), st.text(), st.lists(st.booleans())),
     "choice": _no_texts,
-    "module": lambda: _no_texts() | st.just(""),
+    "module": _no_texts,
     "embedding": _no_embeddings,
     "tensor": _no_tensors,
     "list": _no_lists,
