@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,8 @@ import snakepit_trio as snakepit
 async def main(how: str) -> None:
     """Open a pool, or two, and work until a signal comes."""
     if how == "own handler":
-        signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+        # Not `print`, which the signal may interrupt.
+        signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"handled\n"))
     async with AsyncExitStack() as stack:
         pools = [
             await stack.enter_async_context(snakepit.open_pool("tests.helpers.tools:Tools"))
