@@ -193,14 +193,9 @@ def _is_plain(value: Any) -> bool:
 
     So are most arguments and results. They need no `ValueEncoder`.
     """
-    kind = type(value)
-    if kind in _LEAVES:
+    if _is_flat(value):
         return True
-    if kind is list:
-        return _LEAVES.issuperset(map(type, value))
-    if kind is not dict or not _KEYS.issuperset(map(type, value)):
-        return False
-    return _LEAVES.issuperset(map(type, value.values())) or all(map(_is_flat, value.values()))
+    return type(value) is dict and _KEYS.issuperset(map(type, value)) and all(map(_is_flat, value.values()))
 
 
 def _is_flat(value: Any) -> bool:

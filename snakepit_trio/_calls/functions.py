@@ -79,12 +79,16 @@ class Function(NamedTuple):
 
     def arguments_for_each(self, items: Sequence[Any]) -> Any:
         """The arguments of the worker's tool that calls the function for each of several items."""
-        return self.values.exact({"function": self.name if self.itself is None else self.itself, "items": list(items)})
+        return self.values.exact({"function": self._target, "items": list(items)})
+
+    @property
+    def _target(self) -> Any:
+        return self.name if self.itself is None else self.itself
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The arguments of the worker's tool. Raises `InvalidArguments` if a tool does not take them."""
         if self.signature is None:
-            given: dict[str, Any] = {"function": self.name if self.itself is None else self.itself}
+            given: dict[str, Any] = {"function": self._target}
             if args:
                 given["args"] = list(args)
             if kwargs:

@@ -265,10 +265,8 @@ class CallRunner:
         self._check_place()
         if not self._runs_functions:
             raise UsageError(f"{function.name} cannot run: workers of {self._adapter!r} have tools, and no functions")
-        if retries is not None:
-            check_retries(retries)
-        if priority is not None:
-            check_priority(priority)
+        check_retries(retries)
+        check_priority(priority)
         session_id = "" if session is None else session_id_of(session, function.name) or ""
         budget = None if isinstance(timeout, Default) else seconds_of(timeout, function.name)
         call = self._encoded(function.name, args, function.name, session_id, budget, credit, priority)

@@ -21,7 +21,6 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from tests.helpers.google_peer import stubs as google_stubs
 from tests.helpers.workers import is_alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,14 +31,6 @@ READY = b"GRPC_READY:"
 LONGEST = 240  # seconds for all checks of one mode, which take some ten
 
 pytestmark = pytest.mark.timeout(LONGEST + 60)
-
-
-@pytest.fixture(scope="session")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Google's classes of the contract."""
-    folder = tmp_path_factory.mktemp("stubs")
-    google_stubs.generate(folder)
-    return folder
 
 
 # The client.

@@ -28,14 +28,6 @@ SHAPES = [(1281,), (100, 100), (131_072,), (1250, 1000)]
 pytestmark = pytest.mark.timeout(LONGEST + 60)
 
 
-@pytest.fixture(scope="session")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Google's classes of the contract."""
-    folder = tmp_path_factory.mktemp("stubs")
-    google_stubs.generate(folder)
-    return folder
-
-
 @pytest.fixture
 def opened(stubs: Path) -> Callable[..., Any]:
     """Opens a pool of one such worker."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py import BaseAdapter, SessionContext, http2, tool
+from bridge_py import http2
 from bridge_py.contract import connections, credentials, peers, tls
 from tests.helpers.certificates import Authority
 from tests.helpers.hostile import LONGEST, counted_turns
@@ -37,23 +36,6 @@ def own_address() -> str:
             if each.family == socket.AF_INET and not each.address.startswith("127."):
                 return each.address
     pytest.skip("this machine has no address but loopback")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"), "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"), "theirs")
-
-
-@pytest.fixture(scope="module")
-def context(authority: Authority) -> ssl.SSLContext:
-    """The server's."""
-    mine = [each.address for row in psutil.net_if_addrs().values() for each in row if each.family == socket.AF_INET]
-    return authority.server("server", sorted({"127.0.0.1", *mine}))
 
 
 class Touched:
@@ -475,70 +457,3 @@ async def test_a_connection_of_another_machine_is_taken_only_with_both(monkeypat
             assert peers.why_no_client(accepted) == nobody
             why = peers.why_no_client(accepted, takes_other_machines=True)
             assert why == (nobody if host == "127.0.0.1" else None)
-
-
-# Our own worker, which calls back.
-
-
-class Peeking(BaseAdapter):
-    """Calls a host tool, and looks for the token."""
-
-    def __init__(self) -> None:
-        self._environment = dict(os.environ)
-
-    @tool
-    def touch(self, ctx: SessionContext) -> Any:
-        """Call the host."""
-        return ctx.call_host_tool("touch")
-
-    @tool
-    def sees_the_token(self) -> bool:
-        """Whether code of the adapter, and the programs that it starts, find it in their environment."""
-        return "SNAKEPIT_BRIDGE_TOKEN" in self._environment or "SNAKEPIT_BRIDGE_TOKEN" in os.environ
-
-
-@contextmanager
-def worker(address: str, *words: str, **env: str) -> Iterator[str]:
-    """Our own worker for a host; yields its address."""
-    arguments = [sys.executable, str(OWN), "--adapter", f"{__name__}:Peeking", "--elixir-address", address, *words]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, **env}, **pipes) as process:
-        try:
-            assert TOKEN not in " ".join(psutil.Process(process.pid).cmdline())
-            yield f"127.0.0.1:{int(process.stdout.readline().rpartition(b':')[2])}"  # type: ignore[union-attr]
-        finally:
-            process.kill()
-
-
-async def test_our_own_worker_has_the_token_of_its_host(authority: Authority, context: ssl.SSLContext) -> None:
-    host = f"{own_address()}:0"
-    async with serving(host, bridge_token=TOKEN, bridge_tls=context) as (pool, touched), pool.session("s"):
-        words = ("--elixir-ca", str(authority.file))
-        with worker(pool.bridge_address, *words, SNAKEPIT_BRIDGE_TOKEN=TOKEN) as address:
-            async with snakepit.open_client(address) as client:
-                assert await client.execute_tool("touch", session_id="s") == 1
-                assert await client.execute_tool("sees_the_token") is False
-        with worker(pool.bridge_address, *words, SNAKEPIT_BRIDGE_TOKEN="x" * 20) as address:
-            async with snakepit.open_client(address) as client:
-                with pytest.raises(snakepit.SnakepitError, match="the token is wrong"):
-                    await client.execute_tool("touch", session_id="s")
-        assert touched.count == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "token", "why"),
-    [
-        ((), TOKEN, "needs TLS and a token"),
-        (("--elixir-ca", "{ca}"), None, "needs TLS and a token"),
-        (("--elixir-ca", "nothing.pem"), TOKEN, "nothing.pem: no certificate can be read"),
-    ],
-)
-def test_our_own_worker_calls_no_other_machine_without_both(
-    authority: Authority, words: tuple[str, ...], token: str | None, why: str
-) -> None:
-    more = [word.format(ca=authority.file) for word in words]
-    command = [sys.executable, str(OWN), "--adapter", TOOLS, "--elixir-address", "192.0.2.1:1", *more]
-    env = os.environ | ({} if token is None else {"SNAKEPIT_BRIDGE_TOKEN": token})
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode != 0
-    assert why in done.stderr

@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from readiness import flood, say_ready  # type: ignore[import-not-found]  # beside this script
 from values import (  # type: ignore[import-not-found]  # beside this script
     PREFIX,
     STRING_VALUE,
@@ -120,43 +121,6 @@ def handle_term(habits: frozenset[str], exit_code: int) -> None:
     else:
         # An orderly exit would wait for the threads, and they for their tools.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(exit_code))
-
-
-def say_ready(port: int, habits: frozenset[str], modern: bool) -> None:
-    if "flood" in habits:
-        flood()
-    if "slow_ready" in habits:
-        time.sleep(1)
-    if "never_ready" in habits:
-        return
-    if modern:
-        write_ready_file(port)
-    else:
-        print_ready_line(port, in_two="split_ready" in habits)
-
-
-def write_ready_file(port: int) -> None:
-    path = os.environ["SNAKEPIT_READY_FILE"]
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(str(port))
-    os.rename(temporary, path)
-
-
-def print_ready_line(port: int, in_two: bool) -> None:
-    line = f"GRPC_READY:{port}\n"
-    half = len("GRPC_REA") if in_two else len(line)
-    print(line[:half], end="", flush=True)
-    if in_two:
-        time.sleep(0.2)
-        print(line[half:], end="", flush=True)
-
-
-def flood() -> None:
-    text = ("flood" * 13)[:63] + "\n"
-    for stream in (sys.stdout, sys.stderr):
-        stream.write(text * 1024)
-        stream.flush()
 
 
 # The host
