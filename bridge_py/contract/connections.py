@@ -18,8 +18,9 @@ from .values import LARGE_VALUES, RAW
 
 if TYPE_CHECKING:
     import grpclib.protocol
+    from grpclib.encoding.base import CodecBase
 
-_NONE: Final = Credentials()
+NO_CREDENTIALS: Final = Credentials()
 _ALPN: Final = ["h2"]  # clients of gRPC demand it
 
 
@@ -31,8 +32,10 @@ class GuardedServer(BoundedServer):
     ends with UNAUTHENTICATED. With both a token and TLS, connections of other machines are taken too.
     """
 
-    def __init__(self, service: Any, open_to: OpenTo, credentials: Credentials = _NONE) -> None:
-        super().__init__(service)
+    def __init__(
+        self, service: Any, open_to: OpenTo, credentials: Credentials = NO_CREDENTIALS, codec: CodecBase | None = None
+    ) -> None:
+        super().__init__(service, codec)
         self._open_to: OpenTo = open_to
         self._credentials = credentials
         if credentials.token is not None:

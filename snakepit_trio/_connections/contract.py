@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
@@ -23,7 +24,8 @@ from bridge_py.wire.frames import Frame, Kind, credit_of
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._contract.access import WorkerAccess
-from snakepit_trio._contract.server import BridgeService, ContractServer
+from snakepit_trio._contract.bridge_server import ContractServer
+from snakepit_trio._contract.server import BridgeService
 from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
 from snakepit_trio._util.log import get_logger
@@ -32,7 +34,11 @@ from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5}|unix)\b")
-_MOST_SESSIONS: Final = 64  # that a worker may keep things for, besides those of its calls
+# A worker of 0.13 asks the host each 2 s whether a session is alive. To clean it up and to open it anew costs as much
+# as five of these questions.
+_IDLE: Final = 10.0  # seconds, from which on a session is cleaned up
+_IDLE_SESSIONS: Final = 64  # that are left alone all the same
+_MOST_SESSIONS: Final = 256  # that a worker may keep things for, besides those of its calls
 _CLEANING: Final = 5.0  # seconds that a worker gets to clean up a session
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; nothing reports that it is there
 
@@ -90,7 +96,7 @@ class ContractConnection(Connection):
         self._open_to: OpenTo = open_to
         self._bridge = bridge
         self._requests = ContractRequests(context.services, context.worker_id, reuses_names=True)
-        self._met: dict[str, None] = {}  # sessions of callers that the worker has met, the latest last
+        self._met: dict[str, float] = {}  # when sessions of callers had their latest call here, the latest last
         self.host_work = self._requests.host_tool_runs
         self._numbers = itertools.count(1)
         self._served: dict[int, _Served] = {}
@@ -212,13 +218,12 @@ class ContractConnection(Connection):
             logger.exception("call %d of worker %s failed", call_id, self._context.worker_id)
             final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
         del self._served[call_id]
-        await in_trio(self._requests.finish, served.call)
+        if self._requests.has_made_session(served.call):
+            await in_trio(self._requests.finish, served.call)
+        else:
+            self._requests.end(served.call)
         self._note_session(served.call.session_id)
         self._context.on_frame(final)
-
-    async def _prepare(self, call: Call) -> None:
-        if self._requests.needs_session(call):
-            await in_trio(self._requests.renew, call)
 
     # Sessions that the worker keeps something for.
 
@@ -226,10 +231,11 @@ class ContractConnection(Connection):
         if not session_id or self._bridge.contract == "0.4":
             return
         self._met.pop(session_id, None)
-        self._met[session_id] = None
-        if len(self._met) > _MOST_SESSIONS:
+        self._met[session_id] = now = time.monotonic()
+        if len(self._met) > _IDLE_SESSIONS:
             idle = (each for each in self._met if not self._requests.has_calls(each))
-            if (oldest := next(idle, None)) is not None:
+            oldest = next(idle, None)
+            if oldest is not None and (len(self._met) > _MOST_SESSIONS or now - self._met[oldest] > _IDLE):
                 self._do(self._clean(oldest))
 
     async def _clean_ended(self) -> None:
@@ -247,14 +253,12 @@ class ContractConnection(Connection):
     async def _execute(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
         call = served.call
-        await self._prepare(call)
         value = await self._client.execute_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         return _frame(Kind.RESULT, call_id, value, call.name)
 
     async def _stream(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
         call = served.call
-        await self._prepare(call)
         stream = self._client.execute_streaming_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         async with contextlib.aclosing(stream) as chunks:
             async for chunk in chunks:

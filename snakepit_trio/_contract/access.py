@@ -65,6 +65,34 @@ class Access(Protocol):
         The empty text stands for no session. It passes for clients that the owner lets in, but not for foreign workers.
         """
 
+    def check_at_once(self, session_id: str, /) -> bool:
+        """Do what `check` does, if that needs no task of trio. Returns whether it is done.
+
+        This, `promise`, `host_tools` and `register_tools` may be called outside of trio's tasks.
+        """
+        ...
+
+    def promise(self, session_id: str, /) -> bool:
+        """Open a session that is made as soon as it is used. Returns whether the client has such sessions.
+
+        Raises `SessionNotFound`.
+        """
+        ...
+
+    async def keep_promise(self, session_id: str, /) -> None:
+        """Make the session if it was promised. Called before a session is used. Raises `SessionError`."""
+
+    def is_valid_for_sure(self, session_id: str, /) -> bool:
+        """Whether it is known at once, outside of trio's tasks too, that `is_valid` says yes."""
+        ...
+
+    async def is_valid(self, session_id: str, /) -> bool:
+        """Answer a heartbeat: whether the client still has the session. Counts as use of a session that it uses now.
+
+        Raises `SessionError`.
+        """
+        ...
+
     def view(self, session_id: str, /) -> SessionView:
         """A view of a session. Raises `SessionNotFound`, at the latest when the view is used."""
         ...
@@ -119,6 +147,26 @@ class PoolAccess:
         """Raise `SessionNotFound` if there is no such session. The empty text stands for no session, and passes."""
         if session_id:
             await self.view(session_id).info()
+
+    def check_at_once(self, _session_id: str) -> bool:
+        """Return False: the store must be asked."""
+        return False
+
+    def promise(self, _session_id: str) -> bool:
+        """Return False: sessions of clients are made when they are opened."""
+        return False
+
+    async def keep_promise(self, _session_id: str) -> None:
+        """Do nothing: nothing was promised."""
+
+    def is_valid_for_sure(self, _session_id: str) -> bool:
+        """Return False: the store must be asked."""
+        return False
+
+    async def is_valid(self, session_id: str) -> bool:
+        """Whether there is the session. Counts as use."""
+        await self.view(session_id).info()
+        return True
 
     def view(self, session_id: str) -> SessionView:
         """A view of a session. Using the view raises `SessionNotFound` if there is no such session."""
@@ -185,6 +233,8 @@ class WorkerAccess:
         self._requests = requests
         self._has_tools = has_tools
         self._announced = Announced()
+        self._latest: Iterable[ToolSpec] = ()  # the latest registration, as it came
+        self._tools: list[ToolSpec] = []  # and as it is checked
         self.ttl = ttl
         self.allow_pickle = allow_pickle
         self.large_values: LargeValues = large_values
@@ -194,13 +244,37 @@ class WorkerAccess:
         """Raise `SessionNotFound` if the worker runs no call with this session."""
         self._requests.call_of(session_id)
 
+    def check_at_once(self, session_id: str) -> bool:
+        """Raise `SessionNotFound` if the worker runs no call with this session."""
+        self._requests.call_of(session_id)
+        return True
+
+    def promise(self, session_id: str) -> bool:
+        """Open a session that is made as soon as it is used. Raises `SessionNotFound`."""
+        self._requests.promise(session_id)
+        return True
+
+    async def keep_promise(self, session_id: str) -> None:
+        """Make the session if it was promised. Raises `SessionError`."""
+        await self._requests.keep_promise(session_id)
+
+    def is_valid_for_sure(self, session_id: str) -> bool:
+        """Whether it is a session that calls without a session have, in turn."""
+        return self._requests.is_temporary(session_id)
+
+    async def is_valid(self, session_id: str) -> bool:
+        """Whether there is the session, of a call that the worker runs or has run. Counts as use while one runs."""
+        return await self._requests.is_alive(session_id)
+
     def view(self, session_id: str) -> SessionView:
         """A view of a session. Raises `SessionNotFound` if the worker runs no call with this session."""
         return self._requests.view(session_id)
 
-    async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
+    async def initialize(self, session_id: str, _ttl: float | None) -> SessionView:
         """Open a session, or join it if it exists. Raises `SessionError`."""
-        return await self._requests.initialize(session_id, ttl)
+        self._requests.promise(session_id)
+        await self._requests.keep_promise(session_id)
+        return self._requests.view(session_id)
 
     async def cleanup(self, session_id: str) -> bool:
         """Raise `AccessDenied`: a worker may end no session."""
@@ -220,10 +294,12 @@ class WorkerAccess:
 
     def register_tools(self, session_id: str, specs: Iterable[ToolSpec], _worker_id: str) -> None:
         """Note tools that the client has. Raises `UsageError` for tools that are described wrongly, or too many."""
-        call, found = self._requests.call_of(session_id), self._announced.add(list(specs))
+        call = self._requests.call_of(session_id)
+        if specs is not self._latest:
+            self._tools, self._latest = self._announced.add(list(specs)), specs
+            self._has_tools(self._tools)
         if call.session_id:
-            self._services.tools.register_tools(call.session_id, found, worker_id=self._requests.worker_id)
-        self._has_tools(found)
+            self._services.tools.register_tools(call.session_id, self._tools, worker_id=self._requests.worker_id)
 
     async def execute(self, name: str, _args: dict[str, Any], _session_id: str, _timeout: float | None) -> Any:
         """Raise `AccessDenied`: a worker may run no tools of the pool."""

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import trio
@@ -20,10 +20,6 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from bridge_py.contract import values
-from bridge_py.contract.connections import GuardedServer
-from bridge_py.contract.credentials import Credentials
-from bridge_py.contract.listening import NEEDS, listen
-from bridge_py.contract.peers import OpenTo
 from bridge_py.contract.serving import READS_RAW, ContractService
 from bridge_py.contract.statuses import status_of, text_of
 from bridge_py.contract.telemetry import TelemetryFeed
@@ -34,20 +30,19 @@ from bridge_py.wire.errors import (
     InvalidValue,
     SessionNotFound,
     SnakepitError,
-    UsageError,
     VariableNotFound,
 )
 from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.specs import ToolSpec
 from bridge_py.wire.variable import Variable
 from snakepit_trio._requests.tool_registry import RegisteredTool
-from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
+from snakepit_trio._util.asyncio_loop import in_trio
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 
 from .access import Access
 
-_TURNS: Final = 5  # of the event loop
 _MOST_TOLD: Final = 1000  # warnings about values without JSON
 logger = get_logger("snakepit.bridge")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -58,23 +53,30 @@ def _rpc(function: F) -> F:
 
     @functools.wraps(function)
     async def answer(self: Any, message: Any) -> Any:
-        try:
+        with _errors_as_statuses(function.__name__):
             return await in_trio(_with_context, READS_RAW.get(), function, self, message)
-        except SnakepitError as error:
-            raise status_of(error) from None
-        except GRPCError:
-            raise
-        except Exception as error:
-            logger.exception("%s failed", function.__name__)
-            raise GRPCError(Status.INTERNAL, f"{type(error).__name__}: {error}") from None
 
     return cast("F", answer)
 
 
-async def _with_context(reads_raw: bool, function: Callable[..., Any], *args: Any) -> Any:
+async def _with_context(reads_raw: bool, function: Callable[..., Any], service: BridgeService, message: Any) -> Any:
     # A task of trio does not inherit the context of the request.
     READS_RAW.set(reads_raw)
-    return await function(*args)
+    await service.keep_promise(message.session_id)
+    return await function(service, message)
+
+
+@contextlib.contextmanager
+def _errors_as_statuses(rpc: str) -> Iterator[None]:
+    try:
+        yield
+    except SnakepitError as error:
+        raise status_of(error) from None
+    except GRPCError:
+        raise
+    except Exception as error:
+        logger.exception("%s failed", rpc)
+        raise GRPCError(Status.INTERNAL, f"{type(error).__name__}: {error}") from None
 
 
 class _Item(NamedTuple):
@@ -87,6 +89,8 @@ class BridgeService(ContractService):
     def __init__(self, access: Access, events: Events) -> None:
         self._access = access
         self._events = events
+        self._tools: list[messages.ToolRegistration] = []  # of the latest registration
+        self._specs: list[ToolSpec] = []  # the same
         self._told: set[str] = set()  # ids of variables whose values the log has said to be without JSON
 
     @property
@@ -112,19 +116,34 @@ class BridgeService(ContractService):
     async def ping(self, message: messages.PingRequest) -> messages.PingResponse:
         return messages.PingResponse(message=message.message, server_time=values.timestamp(time.time()))
 
-    @_rpc
+    async def keep_promise(self, session_id: str) -> None:
+        """Make the session if the client was promised it. Raises `SessionError`."""
+        await self._access.keep_promise(session_id)
+
     async def initialize_session(
         self, message: messages.InitializeSessionRequest
     ) -> messages.InitializeSessionResponse:
-        if not message.session_id:
-            raise InvalidValue("a session has an id: session_id is empty")
+        with _errors_as_statuses("initialize_session"):
+            if not message.session_id:
+                raise InvalidValue("a session has an id: session_id is empty")
+            if message.metadata or not self._access.promise(message.session_id):
+                return await self._initialize(message)
+            return self._opened(message.session_id)
+
+    @_rpc
+    async def _initialize(self, message: messages.InitializeSessionRequest) -> messages.InitializeSessionResponse:
         view = await self._access.initialize(message.session_id, self._access.ttl)
         for key, text in message.metadata.items():
             await view.put_metadata(key, text)
-        return messages.InitializeSessionResponse(
-            success=True,
-            available_tools={tool.name: _tool_message(tool) for tool in self._access.host_tools(message.session_id)},
-        )
+        return self._opened(message.session_id)
+
+    def _opened(self, session_id: str) -> messages.InitializeSessionResponse:
+        tools = {tool.name: _tool_message(tool) for tool in self._access.host_tools(session_id)}
+        return messages.InitializeSessionResponse(success=True, available_tools=tools)
+
+    async def _check(self, session_id: str) -> None:
+        if not self._access.check_at_once(session_id):
+            await in_trio(self._access.check, session_id)
 
     @_rpc
     async def cleanup_session(self, message: messages.CleanupSessionRequest) -> messages.CleanupSessionResponse:
@@ -150,14 +169,15 @@ class BridgeService(ContractService):
             tool_count=tools,
         )
 
-    @_rpc
     async def heartbeat(self, message: messages.HeartbeatRequest) -> messages.HeartbeatResponse:
-        try:
-            await self._access.view(message.session_id).info()  # this counts as use
-            valid = True
-        except SnakepitError:
-            valid = False
+        valid = self._access.is_valid_for_sure(message.session_id) or await in_trio(self._is_valid, message.session_id)
         return messages.HeartbeatResponse(server_time=values.timestamp(time.time()), session_valid=valid)
+
+    async def _is_valid(self, session_id: str) -> bool:
+        try:
+            return await self._access.is_valid(session_id)
+        except SnakepitError:
+            return False
 
     # Variables.
 
@@ -322,22 +342,23 @@ class BridgeService(ContractService):
 
     # Tools.
 
-    @_rpc
     async def register_tools(self, message: messages.RegisterToolsRequest) -> messages.RegisterToolsResponse:
-        await self._access.check(message.session_id)
-        specs = [values.spec_of(each) for each in message.tools]
-        self._access.register_tools(message.session_id, specs, message.worker_id)
-        return messages.RegisterToolsResponse(
-            success=True, tool_ids={spec.name: f"{message.session_id}:{spec.name}" for spec in specs}
-        )
+        with _errors_as_statuses("register_tools"):
+            await self._check(message.session_id)
+            if message.tools is not self._tools:
+                self._tools, self._specs = message.tools, [values.spec_of(each) for each in message.tools]
+            self._access.register_tools(message.session_id, self._specs, message.worker_id)
+            return messages.RegisterToolsResponse(
+                success=True, tool_ids={spec.name: f"{message.session_id}:{spec.name}" for spec in self._specs}
+            )
 
-    @_rpc
     async def get_exposed_elixir_tools(
         self, message: messages.GetExposedElixirToolsRequest
     ) -> messages.GetExposedElixirToolsResponse:
-        await self._access.check(message.session_id)
-        tools = self._access.host_tools(message.session_id)
-        return messages.GetExposedElixirToolsResponse(tools=[_tool_message(tool) for tool in tools])
+        with _errors_as_statuses("get_exposed_elixir_tools"):
+            await self._check(message.session_id)
+            tools = self._access.host_tools(message.session_id)
+            return messages.GetExposedElixirToolsResponse(tools=[_tool_message(tool) for tool in tools])
 
     @_rpc
     async def execute_elixir_tool(
@@ -429,62 +450,3 @@ def _stream_status(error: SnakepitError) -> GRPCError:
 
 def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
     return values.tool_message(tool.spec, tool.metadata)
-
-
-class ContractServer(GuardedServer):
-    """A server that also closes its connections when it ends."""
-
-    async def end(self) -> None:
-        """Cancel all running RPCs, wait for their end, and close all connections."""
-        self.close()
-        await self.wait_arrived()
-        running = [handler.wait_closed() for handler in self._handlers]
-        await asyncio.gather(*running, return_exceptions=True)
-        # A client that was accepted in this turn gets its protocol in the next, and its connection in the one after.
-        for _ in range(_TURNS):
-            for protocol in list(self.connections):
-                protocol.connection.close()
-            await asyncio.sleep(0)
-        self.abort()
-        await asyncio.sleep(0)
-
-
-class BridgeServer:
-    """Serves a service at an address, "host:port". Port 0 stands for a free port. It listens from the start.
-
-    `open_to` says who may connect, and `credentials` have the token and the TLS context that clients need. Raises
-    `UsageError` if the address is malformed, if other machines reach it and the credentials do not suffice for that, or
-    if it cannot be had.
-    """
-
-    def __init__(self, address: str, service: BridgeService, open_to: OpenTo, credentials: Credentials) -> None:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise UsageError(f'bridge_server={address!r}: write it as "127.0.0.1:50051", or True for a free port')
-        try:
-            self._listener = listen(host, int(port), other_machines=credentials.suffice)
-        except PermissionError as error:
-            remedy = ": give both, bridge_tls= and bridge_token=, or listen at 127.0.0.1" if str(error) == NEEDS else ""
-            raise UsageError(f"bridge_server: {address} cannot be had: {error}{remedy}") from None
-        except OSError as error:
-            raise UsageError(f"bridge_server: {address} cannot be had: {error}") from None
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
-        self._service = service
-        self._open_to: OpenTo = open_to
-        self._credentials = credentials
-
-    async def run(  # noqa: ASYNC128 - started where it serves
-        self, loop: AsyncioLoop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Serve until cancelled."""
-        with self._listener:
-            await loop.run_coroutine(self._serve(task_status))
-
-    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
-        server = ContractServer(self._service, self._open_to, self._credentials)
-        await server.serve(self._listener)
-        task_status.started()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await server.end()  # noqa: ASYNC102 - asyncio's turn, once

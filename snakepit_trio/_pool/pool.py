@@ -55,7 +55,7 @@ from .stats import PoolStats
 from .worker_info import PoolHealth, WorkerInfo, Workers
 
 if TYPE_CHECKING:
-    from snakepit_trio._contract.server import BridgeServer
+    from snakepit_trio._contract.bridge_server import BridgeServer
 
 logger = get_logger("snakepit.pool")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -356,7 +356,8 @@ class Pool(Calls):
             raise UsageError("a pool in memory has no connections, and serves no clients: leave bridge_server out")
         from bridge_py.contract.credentials import Credentials
         from snakepit_trio._contract.access import PoolAccess
-        from snakepit_trio._contract.server import BridgeServer, BridgeService
+        from snakepit_trio._contract.bridge_server import BridgeServer
+        from snakepit_trio._contract.server import BridgeService
 
         address = "127.0.0.1:0" if config.bridge_server is True else str(config.bridge_server)
         access = PoolAccess(self._services, self, config.session_ttl, config.allow_pickle)

@@ -18,6 +18,7 @@ from snakepit_trio.state.view import SessionView
 from .host_tool_runs import HostToolRuns
 from .services import HostServices
 
+_MOST_HAD: Final = 1000  # sessions that are remembered
 _LAST_WORDS: Final = 5.0  # seconds that the store gets to delete the sessions that were made for calls
 
 
@@ -44,12 +45,14 @@ class ContractRequests:
     def __init__(self, services: HostServices, worker_id: str, *, reuses_names: bool = False) -> None:
         self._services = services
         self.worker_id = worker_id
+        self._had: dict[str, None] = {}  # sessions of callers that have had calls here, the latest last
         self._names: dict[int, str] = {}  # the names of sessions, by `id(call)`
         self._calls: dict[str, list[Call]] = {}  # the calls of a session, by its name
         self._made: set[str] = set()  # sessions that end with their call
         self._reuses_names = reuses_names
         self._free: list[str] = []  # temporary names that no call has
-        self._asked_for: set[str] = set()  # temporary names for which the worker has made a session
+        self._promised: set[str] = set()  # sessions of calls that are made when the worker uses them
+        self._asked_for: set[str] = set()  # temporary names that the worker takes for made, in each call that has them
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
@@ -77,33 +80,43 @@ class ContractRequests:
         name = call.session_id or (self._free.pop() if self._free else f"call_{secrets.token_hex(8)}")
         self._names[id(call)] = name
         self._calls.setdefault(name, []).append(call)
+        if name in self._asked_for:
+            self._promised.add(name)
         return name
 
     def end(self, call: Call) -> None:
-        """Note that a call is over. It does not delete the session that was made for the call: `finish` does."""
+        """Note that a call is over for which no session was made: else, `finish` it."""
+        self._release(call, self._take(call))
+
+    async def finish(self, call: Call) -> None:
+        """Note that a call is over, and delete the session that was made for it."""
+        name = self._take(call)
+        if name in self._made:
+            await self._services.store.delete_session(name)
+            self._made.discard(name)
+        self._release(call, name)
+
+    def _take(self, call: Call) -> str:
         name = self._names.pop(id(call))
         calls = self._calls[name]
         calls.remove(call)
         if not calls:
             del self._calls[name]
+            self._promised.discard(name)
+        if call.session_id:
+            self._had.pop(name, None)
+            self._had[name] = None
+            if len(self._had) > _MOST_HAD:
+                del self._had[next(iter(self._had))]
+        return name
 
-    async def finish(self, call: Call) -> None:
-        """Note that a call is over, and delete the session that was made for it."""
-        name = self._names[id(call)]
-        self.end(call)
-        if name in self._made:
-            await self._services.store.delete_session(name)
-            self._made.discard(name)
+    def _release(self, call: Call, name: str) -> None:
         if self._reuses_names and not call.session_id:
             self._free.append(name)
 
-    def needs_session(self, call: Call) -> bool:
-        """Whether the worker takes it that the call's session exists, because it has made one of this name before."""
-        return self._names[id(call)] in self._asked_for
-
-    async def renew(self, call: Call) -> None:
-        """Make the session that a call needs. Raises `SessionError`."""
-        await self.initialize(self._names[id(call)], self._services.session_ttl)
+    def has_made_session(self, call: Call) -> bool:
+        """Whether a session was made for the call, which ends with it."""
+        return self._names[id(call)] in self._made
 
     def has_calls(self, name: str) -> bool:
         """Whether the worker runs a call with this session."""
@@ -112,6 +125,18 @@ class ContractRequests:
     async def has_ended(self, name: str) -> bool:
         """Whether there is no such session any more."""
         return not await self._services.store.session_exists(name)
+
+    def is_temporary(self, name: str) -> bool:
+        """Whether it is a name that serves one call after another."""
+        return name in self._asked_for
+
+    async def is_alive(self, name: str) -> bool:
+        """Whether there is the session of a call that the worker runs or has run. Counts as use while one runs."""
+        if name in self._calls:
+            if name not in self._promised:
+                await self._services.store.of(name).info()
+            return True
+        return name in self._had and await self._services.store.session_exists(name)
 
     def call_of(self, name: str) -> Call:
         """The call that the worker acts for when it names this session; the latest if several calls have the session.
@@ -125,23 +150,38 @@ class ContractRequests:
 
     # The requests of the worker.
 
-    async def initialize(self, name: str, ttl: float | None) -> SessionView:
-        """The session of a call. Makes the session if it does not exist. Raises `SessionError`."""
-        call, store = self.call_of(name), self._services.store
-        if not await store.session_exists(name):
-            if call.session_id:
-                await store.create_session(name, ttl=ttl)
-            else:
-                await self._make_temporary(name, ttl)
-        return store.of(name)
+    def promise(self, name: str) -> None:
+        """Note that the session of a call is to be made as soon as the worker uses it: most calls never do.
 
-    async def _make_temporary(self, name: str, ttl: float | None) -> None:
-        self._made.add(name)
-        if self._reuses_names:
+        Raises `SessionNotFound` if the worker runs no call with this session.
+        """
+        call = self.call_of(name)
+        self._promised.add(name)
+        if self._reuses_names and not call.session_id:
             self._asked_for.add(name)
-        await self._services.store.create_session(name, ttl=ttl)
+
+    async def keep_promise(self, name: str) -> None:
+        """Make a session that was promised, if there is none. Raises `SessionError`."""
+        if name in self._promised:
+            await self._make(name)
+            self._promised.discard(name)
+
+    async def _make(self, name: str) -> None:
+        call, store = self.call_of(name), self._services.store
+        if await store.session_exists(name):
+            return
+        if not call.session_id:
+            self._made.add(name)
+        try:
+            await store.create_session(name, ttl=self._services.session_ttl)
+        except SessionError:
+            # Another request of the worker may have been faster.
+            if not await store.session_exists(name):
+                raise
+        if call.session_id:
+            return
         if name not in self._calls:
-            await self._services.store.delete_session(name)  # the call has ended meanwhile
+            await store.delete_session(name)  # the call has ended meanwhile
         else:
             self._made.add(name)  # the call may have ended meanwhile, and another one have its name
 

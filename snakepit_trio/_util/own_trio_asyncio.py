@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _asyncio
 import asyncio
+import contextlib
 import functools
 import importlib
 import sys
@@ -30,6 +31,7 @@ from snakepit_trio.errors import OutOfResources
 
 NAME: Final = "trio_asyncio"
 _CHANGED: Final = (asyncio, asyncio.events, asyncio.tasks)  # by its import
+_TOGETHER: Final = 50  # callbacks that are run without a turn of trio
 _importing = threading.Lock()
 _Loop: Any = object  # trio-asyncio's class is known when it has been imported, which is when the first pool opens
 
@@ -168,6 +170,16 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
             self._closed = True  # else `__del__` would close a loop that is half made
             raise OutOfResources(f"a pool cannot open its links: {error}") from error
         self._q_recv: Any = _Callbacks(vars(self)["_q_recv"], self._tell_application)
+
+    async def _main_loop_one(self, no_wait: bool = False) -> None:
+        # trio-asyncio gives trio a turn before each callback, and a request of HTTP/2 has fifteen of them, one after
+        # another. So callbacks that are there, or that those make, are run together.
+        await super()._main_loop_one(no_wait)
+        if no_wait:
+            return
+        with contextlib.suppress(trio.WouldBlock):
+            for _ in range(_TOGETHER):
+                await super()._main_loop_one(no_wait=True)
 
     _run_inside = run_inside
 

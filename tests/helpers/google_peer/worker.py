@@ -147,6 +147,14 @@ class Host:
         """How many sessions have heartbeats, and how many had at most."""
         return len(self._begun), self.most
 
+    def beats(self, session_id: str) -> bool:
+        """Ask whether a session is valid."""
+        return bool(self._stub.Heartbeat(pb2.HeartbeatRequest(session_id=session_id)).session_valid)
+
+    def sessions(self) -> list[str]:
+        """The sessions that have heartbeats."""
+        return sorted(self._begun)
+
     def answers(self) -> bool:
         try:
             self._stub.Ping(pb2.PingRequest(message="worker"), timeout=HOST_TIMEOUT_S, wait_for_ready=True)
@@ -283,6 +291,14 @@ def heartbeats(call: Call) -> list[int]:
     return list(call.host.heartbeats())
 
 
+def beats(call: Call, session_ids: Any) -> list[bool]:
+    return [call.host.beats(session_id) for session_id in session_ids]
+
+
+def sessions(call: Call) -> list[str]:
+    return call.host.sessions()
+
+
 def host_tools(call: Call) -> list[str]:
     return call.host.tools(call.session_id)
 
@@ -343,6 +359,8 @@ TOOLS: dict[str, Callable[..., Any]] = {
     "set_var": set_var,
     "call_host": call_host,
     "heartbeats": heartbeats,
+    "beats": beats,
+    "sessions": sessions,
     "host_tools": host_tools,
     "sum": add_up,
     "die": die,
