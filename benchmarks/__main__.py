@@ -71,6 +71,19 @@ FUNCTIONS: dict[str, tuple[str, float | None, bool]] = {
     "map by 10, x faster": ("the same, by tens", 3.0, True),
     "map by 100, x faster": ("the same, by hundreds", 3.0, True),
 }
+#: The same for `foreign`.
+FOREIGN: dict[str, tuple[str, float | None, bool]] = {
+    **{
+        f"{contract}, {sessions}, {callers}": (
+            f"{contract} workers, {sessions}, callers: {callers}: 0.95 of a plain grpcio client's rate", 0.95, True
+        )
+        for contract in ("0.4", "0.13")
+        for sessions in ("no session", "one session", "100 sessions")
+        for callers in (1, 64)
+    },
+    "last of 10,000, x first": ("10,000 calls of a 0.13 worker at a flat rate", 0.8, True),
+    "heartbeats": ("one heartbeat for calls without a session", 1.0, False),
+}  # fmt: skip
 MORE_IS_BETTER = ("calls/s", "chunks/s")
 #: What to reach: a figure, the peer (None for the best one), ours as a multiple of theirs, and the words.
 RATIOS: tuple[tuple[str, str | None, float, str], ...] = (
@@ -143,7 +156,9 @@ def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
     state = [column for column in columns if column in STATE]
     dataset = [column for column in columns if column in DATASET]
     functions = [column for column in columns if column in FUNCTIONS]
-    calls = [column for column in columns if column not in (*values, *state, *dataset, *endurance, *functions)]
+    foreign = [column for column in columns if column in FOREIGN]
+    others = (*values, *state, *dataset, *endurance, *functions, *foreign)
+    calls = [column for column in columns if column not in others]
     ours = [Ours.name]
     groups = (
         ("Calls", names, calls),
@@ -152,6 +167,11 @@ def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
         ("Dataset", ours, dataset),
         ("Endurance", ours, endurance),
         ("Functions", ours, functions),
+        *(
+            (f"Workers of contract {version}", ours, [each for each in foreign if each.startswith(f"{version},")])
+            for version in ("0.4", "0.13")
+        ),
+        ("A 0.13 worker", ours, [each for each in foreign if "," not in each or "10,000" in each]),
     )
     return [_table(rounds, peers, title, group) for title, peers, group in groups if group]
 
@@ -202,7 +222,7 @@ def _reach(rounds: Rounds) -> list[str]:
 
 def _reach_of_ours(rounds: Rounds) -> list[str]:
     lines = []
-    for column, (aim, bound, more) in {**STATE, **DATASET, **ENDURANCE, **FUNCTIONS}.items():
+    for column, (aim, bound, more) in {**STATE, **DATASET, **ENDURANCE, **FUNCTIONS, **FOREIGN}.items():
         found = _median(rounds, column)
         if found is not None and bound is not None:
             lines.append(_verdict(aim, found, found >= bound if more else found <= bound, ""))

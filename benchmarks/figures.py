@@ -148,6 +148,15 @@ async def functions(peer: Peer, scale: float) -> Figures:
     return await function_costs.measure(scale) if peer.name == Ours.name else {}
 
 
+async def foreign(peer: Peer, scale: float) -> Figures:
+    """Workers that speak the wire contract, beside a plain client of grpcio."""
+    if peer.name != Ours.name:
+        return {}
+    from .foreign import measure as measure_foreign  # needs what makes Google's classes
+
+    return await measure_foreign(scale)
+
+
 FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "latency": latency,
     "throughput": throughput,
@@ -159,4 +168,5 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "dataset": dataset,
     "endurance": endurance,
     "functions": functions,
+    "foreign": foreign,
 }

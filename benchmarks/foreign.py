@@ -35,12 +35,13 @@ _WORKER: Final = Path(stubs.__file__).with_name("worker.py")
 _WORKERS: Final = 2
 _AT_ONCE: Final = 32  # calls of one worker; it has as many threads
 _TURNS: Final = 4
+_CALLS: Final = 10_000
 _ARGS: Final = {"a": 1, "b": 2}
 
 
 async def measure(scale: float) -> dict[str, float]:
-    """The rates of a pool as multiples of a plain client's, by contract, sessions and callers."""
-    figures = {}
+    """The rates of a pool as multiples of a plain client's, by contract, sessions and callers; and 10,000 calls."""
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         stubs.generate(Path(folder))
         for contract in CONTRACTS:
@@ -49,7 +50,24 @@ async def measure(scale: float) -> dict[str, float]:
                     for (name, sessions), callers in itertools.product(SESSIONS.items(), CALLERS):
                         ratio = await _compare(pool, plain, sessions, callers, seconds=2 * scale)
                         figures[f"{contract}, {name}, {callers}"] = ratio
+        figures |= await _many_calls(folder, int(_CALLS * scale))
     return figures
+
+
+async def _many_calls(folder: str, calls: int) -> dict[str, float]:
+    """Whether a worker that keeps a heartbeat for each session that it meets becomes slow."""
+    async with _open_pool("0.13", folder, workers=1) as pool:
+        await _time_of(pool, calls // 10)
+        times = [await _time_of(pool, calls // 10) for _ in range(10)]
+        _, most = await pool.execute("heartbeats")
+    return {"last of 10,000, x first": times[0] / times[-1], "heartbeats": float(most)}
+
+
+async def _time_of(pool: snakepit.Pool, calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        await pool.execute("add", _ARGS)
+    return time.perf_counter() - began
 
 
 async def _compare(pool: snakepit.Pool, plain: _Plain, sessions: int, callers: int, seconds: float) -> float:
@@ -66,10 +84,10 @@ async def _compare(pool: snakepit.Pool, plain: _Plain, sessions: int, callers: i
 
 
 @asynccontextmanager
-async def _open_pool(contract: Contract, folder: str) -> AsyncIterator[snakepit.Pool]:
+async def _open_pool(contract: Contract, folder: str, workers: int = _WORKERS) -> AsyncIterator[snakepit.Pool]:
     adapter = snakepit.GrpcBridge(script=_WORKER, contract=contract, args=["--contract", contract])
     env = {"GOOGLE_STUBS": folder}
-    async with snakepit.open_pool(adapter, workers=_WORKERS, concurrency=_AT_ONCE, env=env) as pool:
+    async with snakepit.open_pool(adapter, workers=workers, concurrency=_AT_ONCE, env=env) as pool:
         yield pool
 
 

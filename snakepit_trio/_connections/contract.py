@@ -239,8 +239,10 @@ class ContractConnection(Connection):
                 self._do(self._clean(oldest))
 
     async def _clean_ended(self) -> None:
-        for session_id in tuple(self._met):
-            if not self._requests.has_calls(session_id) and await in_trio(self._requests.has_ended, session_id):
+        now = time.monotonic()
+        idle = [name for name, since in self._met.items() if now - since > _IDLE and not self._requests.has_calls(name)]
+        for session_id in await in_trio(self._requests.ended, idle) if idle else ():
+            if not self._requests.has_calls(session_id):
                 await self._clean(session_id)
 
     async def _clean(self, session_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Iterable
 from typing import Any, Final
 
 import outcome
@@ -122,9 +123,9 @@ class ContractRequests:
         """Whether the worker runs a call with this session."""
         return name in self._calls
 
-    async def has_ended(self, name: str) -> bool:
-        """Whether there is no such session any more."""
-        return not await self._services.store.session_exists(name)
+    async def ended(self, names: Iterable[str]) -> list[str]:
+        """The names of which there is no session any more, or none yet."""
+        return [name for name in names if not await self._services.store.session_exists(name)]
 
     def is_temporary(self, name: str) -> bool:
         """Whether it is a name that serves one call after another."""
