@@ -83,6 +83,8 @@ class ContractRequests:
         self._calls.setdefault(name, []).append(call)
         if name in self._asked_for:
             self._promised.add(name)
+        if self._reuses_names and call.session_id:
+            self._services.note_home(name, self.worker_id)
         return name
 
     def end(self, call: Call) -> None:
@@ -124,8 +126,10 @@ class ContractRequests:
         return name in self._calls
 
     async def ended(self, names: Iterable[str]) -> list[str]:
-        """The names of which there is no session any more, or none yet."""
-        return [name for name in names if not await self._services.store.session_exists(name)]
+        """The names of sessions that the worker needs no longer: there is none any more, or another worker has it."""
+        left = self._services.has_left
+        exists = self._services.store.session_exists
+        return [name for name in names if left(name, self.worker_id) or not await exists(name)]
 
     def is_temporary(self, name: str) -> bool:
         """Whether it is a name that serves one call after another."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from bridge_py.buffers.buffer_sets import EncodedValue, Sizes, encode_value
 from bridge_py.buffers.shared_memory import Segments
@@ -11,6 +11,8 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.telemetry import Events
 
 from .tool_registry import ToolRegistry
+
+_MOST_HOMES: Final = 10_000  # sessions
 
 
 class HostServices:
@@ -32,6 +34,18 @@ class HostServices:
         self.events = events
         self.most_at_once = most_at_once  # bytes; larger requests are read in a thread
         self._segments = Segments()
+        self._homes: dict[str, str] = {}  # the worker of each session's latest call; the latest session last
+
+    def note_home(self, session_id: str, worker_id: str) -> None:
+        """Note that a worker gets a call of a session. Only workers note it that keep something for each session."""
+        self._homes.pop(session_id, None)
+        self._homes[session_id] = worker_id
+        if len(self._homes) > _MOST_HOMES:
+            del self._homes[next(iter(self._homes))]
+
+    def has_left(self, session_id: str, worker_id: str) -> bool:
+        """Whether another worker has got the latest call of a session."""
+        return self._homes.get(session_id, worker_id) != worker_id
 
     def encode(self, value: Any, what: str) -> EncodedValue:
         """Encode a value to be sent. Its large buffers are still to be copied. Raises `EncodeError`."""

@@ -52,6 +52,31 @@ async def test_heartbeats_hear_whether_the_session_lives(stubs: Path) -> None:
         assert await pool.execute("beats", {"session_ids": named}) == [True, False, False, False, False]
 
 
+async def test_a_session_that_has_left_a_worker_is_cleaned_up_there(
+    stubs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+    clean = contract.ContractConnection._clean
+
+    async def note(connection: contract.ContractConnection, session_id: str) -> None:
+        cleaned.append((connection._context.worker_id, session_id))
+        await clean(connection, session_id)
+
+    monkeypatch.setattr(contract, "_IDLE", 0.0)
+    monkeypatch.setattr(contract.ContractConnection, "_clean", note)
+    async with open_google(stubs, "0.13", workers=2, ping_interval=0.2) as pool, pool.session("s") as session:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):  # a worker has one call at a time
+                nursery.start_soon(session.execute, "slow", {"seconds": 1})
+        with trio.fail_after(30):
+            while not cleaned:  # a silent worker is pinged
+                await trio.sleep(0.1)
+        assert await session.execute("sessions") == ["s"]
+        await trio.sleep(1)  # and pinged again
+        assert [session_id for _, session_id in cleaned] == ["s"]
+        await pool.sessions.delete_session("s")
+
+
 async def test_a_call_that_uses_no_state_makes_no_session(stubs: Path) -> None:
     """The worker opens a session for each call; the host makes it when the worker uses it."""
     async with open_google(stubs, "0.4", workers=1) as pool:
