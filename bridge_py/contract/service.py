@@ -183,7 +183,7 @@ class WorkerService(ContractService):
         try:
             tool, args = await self._prepare(message, streaming=False)
             async with aclosing(self._server.run(tool, args, message.session_id)) as answers:
-                kind, content = await anext(answers)
+                kind, content = await _next(answers, message, began)
             if kind == "result":
                 response.success = True
                 # The tool's thread has encoded it, and does not know the client.
@@ -203,7 +203,9 @@ class WorkerService(ContractService):
         try:
             tool, args = await self._prepare(message, streaming=True)
             async with aclosing(self._server.run(tool, args, message.session_id)) as answers:
-                async for kind, content in answers:
+                is_final = False
+                while not is_final:
+                    kind, content = await _next(answers, message, began)
                     if kind == "error":
                         raise GRPCError(Status.INTERNAL, self._server.text(content))
                     chunk_id, is_final = f"{name}-{number}", kind == "end"
@@ -256,3 +258,17 @@ class WorkerService(ContractService):
         if len(self._sessions) >= _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[session_id] = time.time()
+
+
+async def _next(
+    answers: AsyncGenerator[tuple[str, Any], None], message: messages.ExecuteToolRequest, began: float
+) -> tuple[str, Any]:
+    """What a tool says next. When the time is over that the client gave it, this ends the tool and the request."""
+    seconds = values.timeout_of(message.metadata)
+    left = None if seconds is None else began + seconds - time.monotonic()
+    try:
+        async with asyncio.timeout(left):
+            return await anext(answers)
+    except TimeoutError:
+        text = f"tool {message.tool_name!r} took longer than the {seconds:g} s that its client gave it"
+        raise GRPCError(Status.DEADLINE_EXCEEDED, text) from None

@@ -40,6 +40,7 @@ _IDLE: Final = 10.0  # seconds, from which on a session is cleaned up
 _IDLE_SESSIONS: Final = 64  # that are left alone all the same
 _MOST_SESSIONS: Final = 256  # that a worker may keep things for, besides those of its calls
 _CLEANING: Final = 5.0  # seconds that a worker gets to clean up a session
+_LATE: Final = 1.0  # seconds that a host's deadline may come after the worker's
 _LOOK: Final = 0.02  # seconds between two looks for a ready file; nothing reports that it is there
 
 
@@ -210,6 +211,8 @@ class ContractConnection(Connection):
             if error.status == "UNAVAILABLE":
                 self._lose(str(error))
                 return  # its process will be reaped, and that ends its calls
+            if error.status == "DEADLINE_EXCEEDED":
+                await asyncio.sleep(_LATE)  # the host's own deadline comes, and says more
             final = _failure(call_id, error)
         except SnakepitError as error:
             final = _failure(call_id, error)

@@ -19,6 +19,7 @@ import functools
 import importlib
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from snakepit_trio.errors import OutOfResources
 
 NAME: Final = "trio_asyncio"
 _CHANGED: Final = (asyncio, asyncio.events, asyncio.tasks)  # by its import
-_TOGETHER: Final = 50  # callbacks that are run without a turn of trio
+_TOGETHER: Final = 0.001  # seconds that callbacks are run without a turn of trio
 _importing = threading.Lock()
 _Loop: Any = object  # trio-asyncio's class is known when it has been imported, which is when the first pool opens
 
@@ -148,9 +149,11 @@ class _Callbacks:
     def __init__(self, queue: trio.MemoryReceiveChannel[Any], tell: Callable[[], None]) -> None:
         self._queue = queue
         self._tell = tell
+        self.since = 0.0  # when `receive` has returned, on the monotonic clock
 
     async def receive(self) -> Any:
         callback = await self._queue.receive()
+        self.since = time.monotonic()
         self._tell()
         return callback
 
@@ -173,12 +176,12 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
 
     async def _main_loop_one(self, no_wait: bool = False) -> None:
         # trio-asyncio gives trio a turn before each callback, and a request of HTTP/2 has fifteen of them, one after
-        # another. So callbacks that are there, or that those make, are run together.
+        # another. So callbacks that are there, or that those make, are run together, for a short while.
         await super()._main_loop_one(no_wait)
         if no_wait:
             return
         with contextlib.suppress(trio.WouldBlock):
-            for _ in range(_TOGETHER):
+            while time.monotonic() < self._q_recv.since + _TOGETHER:
                 await super()._main_loop_one(no_wait=True)
 
     _run_inside = run_inside

@@ -41,6 +41,13 @@ class ContractTools(BaseAdapter):
             yield {"i": i}
 
     @tool
+    def count_slowly(self) -> Iterator[int]:
+        """Count to one, and take time."""
+        yield 0
+        time.sleep(600)
+        yield 1
+
+    @tool
     def fail_after(self, n: int, message: str) -> Iterator[dict[str, int]]:
         """Count, and raise."""
         yield from self.count(n)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +252,18 @@ async def test_a_worker_whose_parent_dies_while_a_tool_runs(stubs: Path) -> None
     async with open_grandchild() as (_, pid, address):
         await run_checks(stubs, "orphan", address)
         await is_gone(pid)
+
+
+@pytest.mark.parametrize("tool", ["slow", "count_slowly"])
+async def test_a_worker_stops_at_the_time_that_the_client_gives(tool: str) -> None:
+    given = {"timeout_ms": "300"}
+    async with open_worker() as (_, address), snakepit.open_client(address) as client:
+        with trio.fail_after(60), pytest.raises(snakepit.RemoteError, match=r"DEADLINE_EXCEEDED.*the 0.3 s that"):
+            if tool == "slow":
+                await client.execute_tool("slow", {"seconds": 600}, metadata=given)
+            else:
+                async with aclosing(client.execute_streaming_tool(tool, {}, metadata=given)) as chunks:
+                    assert [chunk async for chunk in chunks] == [0]
+        # The tool has ended: the worker runs one at a time.
+        with trio.fail_after(60):
+            assert await client.execute_tool("add", {"a": 1, "b": 2}, metadata={"timeout_ms": "9" * 15}) == 3

@@ -43,7 +43,7 @@ def sessions_of_a_worker(client: Client) -> None:
     assert not client.call("Heartbeat", session_id="used").session_valid
     assert client.execute("add", "used", a=1, b=2) == 3
     found = client.call("GetSession", session_id="used")
-    assert (found.session_id, found.tool_count) == ("used", 13)
+    assert (found.session_id, found.tool_count) == ("used", 14)
     assert is_now(found.created_at)
     beat = client.call("Heartbeat", session_id="used")
     assert beat.session_valid
