@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def opened(peer: Peer) -> Any:
+async def opened(peer: Peer) -> AsyncIterator[AsyncioClient]:
     """A client of the peer. At the end, neither has a connection, and no task is left."""
     async with serve(peer) as port:
         client = AsyncioClient(f"127.0.0.1:{port}", connect_timeout=0.5)
@@ -234,7 +234,7 @@ def test_waiting_requests_that_are_cancelled_leave_nothing() -> None:
                 task.cancel()
             await asyncio.wait(tasks[1:19])
             gc.collect()
-            processor = client._channel._protocol.processor
+            processor: Any = client._channel._protocol.processor  # type: ignore[union-attr]
             assert len(processor._waiting) == len(processor.streams) == 1
             connection.answer(1)
             connection = await held(peer, 1)

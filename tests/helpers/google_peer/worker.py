@@ -85,9 +85,9 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 LIMITS = {
-    "small_messages": [("grpc.max_receive_message_length", 50_000)],
-    "few_streams": [("grpc.max_concurrent_streams", 2)],
-    "short_connections": [("grpc.max_connection_age_ms", 500), ("grpc.max_connection_age_grace_ms", 60_000)],
+    "small_messages": {"grpc.max_receive_message_length": 50_000},
+    "few_streams": {"grpc.max_concurrent_streams": 2},
+    "short_connections": {"grpc.max_connection_age_ms": 500, "grpc.max_connection_age_grace_ms": 60_000},
 }
 
 
@@ -101,8 +101,9 @@ def main(hosts: Any = None, workers: Any = None) -> None:
     host = (hosts or Host)(options.elixir_address, modern)
     if modern and not host.answers():
         sys.exit(NO_HOST)
-    limits = [limit for habit in sorted(options.habits) for limit in LIMITS.get(habit, ())]
-    server = grpc.server(ThreadPoolExecutor(THREADS), options=(*CHANNEL_OPTIONS, *limits, ("grpc.so_reuseport", 0)))
+    limits = {name: limit for habit in options.habits for name, limit in LIMITS.get(habit, {}).items()}
+    settings = {**dict(CHANNEL_OPTIONS), "grpc.so_reuseport": 0, **limits}
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=tuple(settings.items()))
     services.add_BridgeServiceServicer_to_server((workers or Worker)(host, options.habits, modern), server)
     port = server.add_insecure_port(f"127.0.0.1:{options.port}")
     server.start()
