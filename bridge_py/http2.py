@@ -72,7 +72,7 @@ class Allowance:
         return self._left >= 0
 
 
-class _Buffer(grpclib.protocol.Buffer):
+class BoundedBuffer(grpclib.protocol.Buffer):
     """The unread bytes of one stream, at most its window, however tiny the frames are that they came in.
 
     Reading a message that is too large fails before its bytes are fetched.
@@ -83,7 +83,6 @@ class _Buffer(grpclib.protocol.Buffer):
         self._acknowledge = acknowledge
         self._data = bytearray()
         self._fetched = 0  # bytes of the data that are acknowledged: the peer may send as many again
-        self._ended = False
         self._more = asyncio.Event()
 
     def add(self, data: bytes, ack_size: int) -> None:
@@ -93,7 +92,7 @@ class _Buffer(grpclib.protocol.Buffer):
         self._more.set()
 
     def eof(self) -> None:
-        self._ended = True
+        self._eof = True
         self._more.set()
 
     async def read(self, size: int) -> bytes:
@@ -102,7 +101,7 @@ class _Buffer(grpclib.protocol.Buffer):
             raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
         while True:
             self._fetch(size)
-            if len(self._data) >= size or self._ended:
+            if len(self._data) >= size or self._eof:
                 break
             self._more.clear()
             await self._more.wait()
@@ -116,6 +115,10 @@ class _Buffer(grpclib.protocol.Buffer):
     def unacked_size(self) -> int:
         return len(self._data) - self._fetched
 
+    def detach(self) -> None:
+        """Let what has come be read after the end of the connection."""
+        self._acknowledge = _ignore
+
     def _fetch(self, size: int) -> None:
         fresh = min(size, len(self._data)) - self._fetched
         if fresh > 0:
@@ -123,7 +126,11 @@ class _Buffer(grpclib.protocol.Buffer):
             self._acknowledge(fresh)
 
 
-class _Processor(grpclib.protocol.EventsProcessor):
+def _ignore(_size: int) -> None:
+    pass
+
+
+class BoundedProcessor(grpclib.protocol.EventsProcessor):
     """Handles what h2 has read; notes in `abuse` which limit the peer has exceeded."""
 
     def __init__(
@@ -141,7 +148,7 @@ class _Processor(grpclib.protocol.EventsProcessor):
 
     def register(self, stream: grpclib.protocol.Stream) -> Any:
         assert stream.id is not None
-        stream.buffer = _Buffer(partial(self.connection.ack, stream.id))
+        stream.buffer = BoundedBuffer(partial(self.connection.ack, stream.id))
         return super().register(stream)
 
     def process(self, event: Event) -> None:
@@ -189,18 +196,18 @@ class _Processor(grpclib.protocol.EventsProcessor):
             self.abuse = f"more than {MAX_CONTROLS} {kind} and the like, at more than {CONTROLS_PER_SECOND} a second"
 
 
-class _Protocol(grpclib.protocol.H2Protocol):
+class BoundedProtocol(grpclib.protocol.H2Protocol):
     """One connection, whose peer holds up the loop for a few milliseconds at a time at most."""
 
     transport: asyncio.Transport
-    _bounded: _Processor
+    _bounded: BoundedProcessor
     _rest = b""  # came, and is not parsed yet
     _goes_on = False  # parses the rest in the loop's next turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         super().connection_made(transport)
-        self.processor = self._bounded = _Processor(self.handler, self.connection, self._why_not())
+        self.processor = self._bounded = BoundedProcessor(self.handler, self.connection, self._why_not())
 
     def _why_not(self) -> WhyNot | None:
         return None
@@ -248,7 +255,7 @@ class _Protocol(grpclib.protocol.H2Protocol):
     @property
     def abuse(self) -> str | None:
         """What the peer sent that has cost it the connection; None if that was nothing."""
-        bounded: _Processor | None = getattr(self, "_bounded", None)
+        bounded: BoundedProcessor | None = getattr(self, "_bounded", None)
         return None if bounded is None else bounded.abuse
 
     def complain(self, text: str) -> None:
@@ -256,7 +263,7 @@ class _Protocol(grpclib.protocol.H2Protocol):
         logger.warning("%s", text)
 
 
-class _ServerProtocol(_Protocol):
+class _ServerProtocol(BoundedProtocol):
     """A connection of a server, if the server takes it."""
 
     is_welcome = False  # the server has taken it already
@@ -341,12 +348,14 @@ class BoundedServer(grpclib.server.Server):
 class BoundedChannel(grpclib.client.Channel):
     """grpclib's channel, with the limits of this module."""
 
-    _latest: _Protocol | None = None
+    _latest: BoundedProtocol | None = None
 
     def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
-        made = super()._protocol_factory()
-        self._latest = _Protocol(made.handler, made.config, made.h2_config)
+        self._latest = self._protocol_of(super()._protocol_factory())
         return self._latest
+
+    def _protocol_of(self, made: grpclib.protocol.H2Protocol) -> BoundedProtocol:
+        return BoundedProtocol(made.handler, made.config, made.h2_config)
 
     @property
     def abuse(self) -> str | None:

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from grpclib.const import Cardinality
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.metadata import Deadline
 from h2.exceptions import StreamClosedError
 
 from bridge_py.wire.any_values import LargeValues
@@ -24,7 +25,8 @@ from bridge_py.wire.variable import HistoryEntry, Variable
 from . import values
 from .connections import GuardedChannel
 from .credentials import Credentials, reachable
-from .statuses import error_of_status, failure_of
+from .requests import Attempts, NotProcessed
+from .statuses import failure_of, translated
 
 _SERVICE: Final = "/snakepit.bridge.BridgeService/"
 _RETRY: Final = 0.05  # seconds between two tries to connect
@@ -40,7 +42,8 @@ class ClientBase:
 
     All methods raise the error that the peer's status stands for: `SessionNotFound`, `VariableNotFound`,
     `InvalidValue`, `VersionConflict`, and so on. Any other status is a `RemoteError`. Its `status` is "UNAVAILABLE" if
-    the peer cannot be reached; the next call tries again to reach it.
+    the peer cannot be reached; the next call tries again to reach it. Requests that the peer has not processed are made
+    again, until the timeout: those that it has refused (REFUSED_STREAM), and those after which it has left (GOAWAY).
     """
 
     allow_pickle = False
@@ -365,43 +368,58 @@ class AsyncioClient(ClientBase):
         self._channel.close()
 
     async def _call(self, rpc: str, request: Any, response: type[R], timeout: float | None = None) -> R:
+        attempts = Attempts(timeout)
         with translated():
-            await self._connect()
-            async with self._channel.request(
-                _SERVICE + rpc,
-                Cardinality.UNARY_UNARY,
-                type(request),
-                response,
-                timeout=timeout,
-                metadata=self._metadata,
-            ) as stream:
-                await stream.send_message(request, end=True)
-                found = await stream.recv_message()
-                self._learn(stream.initial_metadata)
-                if found is None:
-                    raise StreamTerminatedError("the peer gave no answer")
-                answer: R = found
+            while True:
+                try:
+                    return await self._try_call(rpc, request, response, attempts.deadline)
+                except NotProcessed as error:
+                    await attempts.pause(error)
+
+    async def _try_call(self, rpc: str, request: Any, response: type[R], deadline: Deadline | None) -> R:
+        await self._connect(deadline)
+        async with self._channel.request(
+            _SERVICE + rpc,
+            Cardinality.UNARY_UNARY,
+            type(request),
+            response,
+            deadline=deadline,
+            metadata=self._metadata,
+        ) as stream:
+            await stream.send_message(request, end=True)
+            found = await stream.recv_message()
+            self._learn(stream.initial_metadata)
+            if found is None:
+                raise StreamTerminatedError("the peer gave no answer")
+            answer: R = found
         return answer
 
     async def _stream(self, rpc: str, requests: Any, response: type[R]) -> AsyncGenerator[R, None]:
         kind = Cardinality.STREAM_STREAM if rpc == "StreamTelemetry" else Cardinality.UNARY_STREAM
         request = messages.TelemetryControl if rpc == "StreamTelemetry" else type(requests[0])
+        attempts = Attempts()
         with translated():
-            await self._connect()
-            async with self._channel.request(
-                _SERVICE + rpc, kind, request, response, metadata=self._metadata
-            ) as stream:
-                await stream.send_request()
-                for each in requests:
-                    await stream.send_message(each, end=kind is Cardinality.UNARY_STREAM)
+            while True:
+                await self._connect(None)
                 try:
-                    while (found := await stream.recv_message()) is not None:
-                        yield found  # noqa: ASYNC119 - a caller that leaves early closes it
-                except GeneratorExit:
-                    # Without this, leaving would wait for the stream's end. The stream may have ended meanwhile.
-                    with contextlib.suppress(StreamClosedError):
-                        await stream.cancel()  # noqa: ASYNC120 - it sends one frame
-                    raise
+                    async with self._channel.request(
+                        _SERVICE + rpc, kind, request, response, metadata=self._metadata
+                    ) as stream:
+                        await _send(stream, requests, end=kind is Cardinality.UNARY_STREAM)
+                        try:
+                            while (found := await stream.recv_message()) is not None:
+                                yield found  # noqa: ASYNC119 - a caller that leaves early closes it
+                        except GeneratorExit:
+                            # Without this, leaving would wait for the stream's end. It may have ended meanwhile.
+                            with contextlib.suppress(StreamClosedError):
+                                await stream.cancel()  # noqa: ASYNC120 - it sends one frame
+                            raise
+                        if kind is Cardinality.UNARY_STREAM:
+                            # grpclib would not look at the status when the connection has ended meanwhile.
+                            await stream.recv_trailing_metadata()
+                        return
+                except NotProcessed as error:  # so nothing has been yielded
+                    await attempts.pause(error)
 
     async def _form(self) -> LargeValues:
         if self._peer_reads_raw is None:
@@ -416,32 +434,33 @@ class AsyncioClient(ClientBase):
         # Another peer may have the address by now: so each answer counts.
         self._peer_reads_raw = metadata is not None and metadata.get(values.LARGE_VALUES) == values.RAW
 
-    async def _connect(self) -> None:
-        deadline = time.monotonic() + self._connect_timeout
+    async def _connect(self, deadline: Deadline | None) -> None:
+        if self._channel.is_connected:
+            return
+        if deadline is None:
+            await self._connect_within(self._connect_timeout)
+            return
+        left = deadline.time_remaining()
+        async with asyncio.timeout(left):
+            await self._connect_within(min(left, self._connect_timeout))
+
+    async def _connect_within(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         while True:
             try:
                 await self._channel.__connect__()
             except OSError as error:
-                if time.monotonic() > deadline or isinstance(error, _FINAL):
+                if time.monotonic() + _RETRY > until or isinstance(error, _FINAL):
                     raise
                 await asyncio.sleep(_RETRY)
             else:
                 return
 
 
-class translated:  # noqa: N801 - used like a function
-    """Turns exceptions of grpclib and of the operating system into ours."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, GRPCError):
-            raise error_of_status(error) from None
-        if isinstance(error, TimeoutError):
-            raise RemoteError("there was no answer in time", "DEADLINE_EXCEEDED") from None
-        if isinstance(error, (OSError, StreamTerminatedError, EOFError)):
-            raise RemoteError(f"the peer cannot be reached: {error or type(error).__name__}", "UNAVAILABLE") from error
+async def _send(stream: Any, requests: Any, *, end: bool) -> None:
+    await stream.send_request()
+    for each in requests:
+        await stream.send_message(each, end=end)
 
 
 def _tool_request(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from grpclib.events import SendInitialMetadata, listen
 
-from bridge_py.http2 import BoundedChannel, BoundedServer
+from bridge_py.http2 import BoundedServer
 
 from .credentials import Credentials
 from .listening import NEEDS, Address, is_loopback
 from .peers import OpenTo, why_no_client, why_no_server
+from .requests import RequestChannel
 from .tls import HANDSHAKE, TlsDoor
 from .values import LARGE_VALUES, RAW
 
@@ -71,7 +72,7 @@ async def _tell(event: SendInitialMetadata) -> None:  # noqa: ASYNC124 - grpclib
     event.metadata[LARGE_VALUES] = RAW
 
 
-class GuardedChannel(BoundedChannel):
+class GuardedChannel(RequestChannel):
     """A channel with limits, to a Unix socket (`path`) or to a TCP port.
 
     With `check_server` it uses a port only if it is served by this user or by root: connecting raises

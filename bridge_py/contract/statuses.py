@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from bridge_py.wire.errors import (
     AccessDenied,
@@ -29,6 +29,8 @@ from bridge_py.wire.errors import (
     fault_of,
 )
 from bridge_py.wire.readable import LONGEST, readable
+
+from .requests import NotTaken
 
 # The first class that an error is an instance of decides.
 _STATUSES: Final[list[tuple[type[SnakepitError], Status]]] = [
@@ -115,3 +117,19 @@ def _failure_of(told: dict[str, Any]) -> Fault:
 def text_of(error: BaseException) -> str:
     """Write the text for an exception that version 0.4 of the contract has."""
     return plain_text(fault_of(error))
+
+
+class translated:  # noqa: N801 - used like a function
+    """Turns exceptions of grpclib and of the operating system into ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, GRPCError):
+            raise error_of_status(error) from None
+        if isinstance(error, TimeoutError):
+            text = str(error) if isinstance(error, NotTaken) else "there was no answer in time"
+            raise RemoteError(text, "DEADLINE_EXCEEDED") from None
+        if isinstance(error, (OSError, StreamTerminatedError, EOFError)):
+            raise RemoteError(f"the peer cannot be reached: {error or type(error).__name__}", "UNAVAILABLE") from error

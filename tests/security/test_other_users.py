@@ -363,7 +363,7 @@ async def test_tiny_frames_that_wait_take_little_room() -> None:
         nonlocal acknowledged
         acknowledged += size
 
-    buffer = http2._Buffer(acknowledge)
+    buffer = http2.BoundedBuffer(acknowledge)
     for number in range(1_000_000):
         buffer.add(b"%d" % (number % 10), 1)
     assert buffer._data.__sizeof__() < 2_000_000

@@ -14,6 +14,8 @@ It finds the modules that stubs.py generates in the folder GOOGLE_STUBS. Bad hab
 - garbage_result: `echo` answers with an unknown type
 - not_json_result: `echo` answers with what is no JSON
 - small_messages: requests of more than 50,000 bytes are refused
+- few_streams: two requests at a time on a connection
+- short_connections: a connection is to be left after half a second
 """
 
 # ruff: noqa: N802 - methods are named as the RPCs are
@@ -68,6 +70,8 @@ HABITS = {
     "garbage_result",
     "not_json_result",
     "small_messages",
+    "few_streams",
+    "short_connections",
 }
 
 NO_READY_FILE, NO_HOST, NO_HEARTBEAT = 2, 3, 4  # exit codes of 0.13
@@ -80,6 +84,11 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
+LIMITS = {
+    "small_messages": {"grpc.max_receive_message_length": 50_000},
+    "few_streams": {"grpc.max_concurrent_streams": 2},
+    "short_connections": {"grpc.max_connection_age_ms": 500, "grpc.max_connection_age_grace_ms": 60_000},
+}
 
 
 def main(hosts: Any = None, workers: Any = None) -> None:
@@ -92,8 +101,9 @@ def main(hosts: Any = None, workers: Any = None) -> None:
     host = (hosts or Host)(options.elixir_address, modern)
     if modern and not host.answers():
         sys.exit(NO_HOST)
-    limits = (("grpc.max_receive_message_length", 50_000),) if "small_messages" in options.habits else CHANNEL_OPTIONS
-    server = grpc.server(ThreadPoolExecutor(THREADS), options=(*limits, ("grpc.so_reuseport", 0)))
+    limits = {name: limit for habit in options.habits for name, limit in LIMITS.get(habit, {}).items()}
+    settings = {**dict(CHANNEL_OPTIONS), "grpc.so_reuseport": 0, **limits}
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=tuple(settings.items()))
     services.add_BridgeServiceServicer_to_server((workers or Worker)(host, options.habits, modern), server)
     port = server.add_insecure_port(f"127.0.0.1:{options.port}")
     server.start()
