@@ -6,8 +6,10 @@ import difflib
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,7 +57,10 @@ def changed_lines(before: str, after: str) -> int:
 def printed(program: str, folder: Path) -> str:
     """What a program prints, run as a script; cells of a notebook are run as one function from standard input."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    command = [sys.executable, "-W", "ignore"]
+    if "snakepit" not in program:
+        # Coverage writes its data when SIGTERM comes, which is how multiprocessing ends its workers.
+        environment = {name: value for name, value in environment.items() if not name.startswith("COV")}
+    command = [sys.executable, "-X", "faulthandler", "-W", "ignore"]
     if is_notebook := program.startswith("# %%"):
         if "async with" in program:
             program = program.replace("async with", "async def cell():\n  async with").replace(
@@ -66,12 +71,20 @@ def printed(program: str, folder: Path) -> str:
     else:
         (folder / "program.py").write_text(program)
         command.append("program.py")
-    done = subprocess.run(
-        command, check=False, cwd=folder, env=environment, input=program if is_notebook else None,
-        capture_output=True, text=True, timeout=200,
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, start_new_session=True, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    try:
+        out, err = process.communicate(program if is_notebook else "", timeout=200)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it says where it stands
+        time.sleep(5)
+        os.killpg(process.pid, signal.SIGKILL)  # its workers have the pipes, too
+        out, err = process.communicate()
+        pytest.fail(f"this program hangs:\n{program}\n{out}\n{err}")
+    assert process.returncode == 0, err
+    return out
 
 
 def test_the_page_has_all_sections() -> None:
