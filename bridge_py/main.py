@@ -29,7 +29,7 @@ from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
 from .tools.targets import attribute_of, module_of
-from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, TOKEN_VARIABLE
+from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, READY_VARIABLE, TOKEN_VARIABLE
 from .wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _start_contract(
     credentials = of_client(host_token, options.elixir_ca)
     if options.elixir_address:
         reachable(options.elixir_address, credentials)
-    ready_file = os.environ.get("SNAKEPIT_READY_FILE")
+    ready_file = os.environ.get(READY_VARIABLE)
     listener = listen_unix(options.listen) if options.listen else listen("127.0.0.1", options.port)
     where = "unix" if options.listen else str(listener.getsockname()[1])
     server = ContractServer(

@@ -46,6 +46,7 @@ from ._config.limits import Limits
 from ._config.options import PoolOptions
 from ._config.policies import RecyclePolicy, RetryPolicy
 from ._config.stdio_adapters import StdioJson, StdioMsgpack
+from ._config.worker_options import WorkerOptions
 from ._pool import programs as session_helpers
 from ._pool.calls import Calls
 from ._pool.context import BridgedState, Context, LocalState
@@ -165,6 +166,7 @@ __all__ = [
     "WorkerCrashed",
     "WorkerError",
     "WorkerInfo",
+    "WorkerOptions",
     "WorkerStartError",
     "WorkerState",
     "WrongCallKind",

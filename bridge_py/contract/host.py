@@ -14,6 +14,7 @@ import msgspec
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.wire import codec
+from bridge_py.wire.environment import worker_number
 from bridge_py.wire.errors import (
     HostToolError,
     SessionError,
@@ -45,6 +46,7 @@ class ContractHost:
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
+        self.worker_number = worker_number()
         self._pid = os.getpid()
         self.caches = Caches()
         self._client: AsyncioClient | None = None

@@ -23,6 +23,7 @@ from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
+from bridge_py.wire.environment import worker_number
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, WrongCallKind, fault_of
 from bridge_py.wire.frames import CALL, STREAM, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
@@ -73,6 +74,7 @@ class LinkEndpoint:
         self._use(driver)
         self.cache_ttl = adapter.cache_ttl
         self.strict = adapter.strict
+        self.worker_number = worker_number()
         self.is_ending = False
         self._asked: dict[int, tuple[str, Deliver]] = {}  # by request: its session, and the receiver of its answer
         self._secret = secret

@@ -26,6 +26,7 @@ class StateHost(Host, Protocol):
     caches: Caches
     cache_ttl: float
     strict: bool
+    worker_number: int | None
 
     def clock(self) -> float:
         """Read the clock of the deadlines, in seconds; normally `time.monotonic`."""
@@ -71,6 +72,15 @@ class CallContext:
     def session_id(self) -> str | None:
         """The session that the caller named, or None."""
         return self._session_id
+
+    @property
+    def worker_number(self) -> int | None:
+        """Number of this worker among the workers of its pool, from 0 on; None if no pool has started it.
+
+        The worker that replaces this one has the same number. Code without a context finds the number in the
+        environment variable SNAKEPIT_WORKER_NUMBER.
+        """
+        return None if self._host is None else self._host.worker_number
 
     @property
     def cancelled(self) -> bool:

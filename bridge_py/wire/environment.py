@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 PATH_VARIABLE: Final = "SNAKEPIT_SYS_PATH"
+#: The number of a worker among the workers of its pool, from 0 on.
+NUMBER_VARIABLE: Final = "SNAKEPIT_WORKER_NUMBER"
+#: The file by which a worker of the contract "0.13" says that it is ready.
+READY_VARIABLE: Final = "SNAKEPIT_READY_FILE"
 OPTIONS_VARIABLE: Final = "SNAKEPIT_ADAPTER_OPTIONS"
 #: The token of the host, for our own worker that speaks the wire contract.
 TOKEN_VARIABLE: Final = "SNAKEPIT_BRIDGE_TOKEN"  # noqa: S105 - a name
 SCRIPT_VARIABLE: Final = "SNAKEPIT_SCRIPT"
 SCRIPT_MODULE: Final = "__snakepit_main__"  # what a worker calls the host's script
 LOADING: Final = "__snakepit_loading__"  # in that module while it runs
+
+
+def worker_number() -> int | None:
+    """The number of this worker, as its environment has it; None if there is none."""
+    text = os.environ.get(NUMBER_VARIABLE, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None

@@ -13,6 +13,7 @@ import attrs
 
 import bridge_py
 from bridge_py.tools.adapter import unknown_tool
+from bridge_py.wire.environment import READY_VARIABLE
 from snakepit_trio._util.validation import is_text, refuse, text, word
 
 _FOR_CALLS: Final = (
@@ -147,7 +148,7 @@ class GrpcBridge(Adapter):
         if self.contract == "0.4":
             return {}
         return {
-            "SNAKEPIT_READY_FILE": os.fspath(ready_file),
+            READY_VARIABLE: os.fspath(ready_file),
             **DEFAULT_VARIABLES,
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import ssl
@@ -33,6 +32,7 @@ from .limits import Limits, share_of_cores
 from .policies import Affinity, RecyclePolicy, RetryPolicy
 from .settings_file import default_adapter
 from .targets import call_of, place_of
+from .worker_options import OptionsByNumber, WorkerOptions, check_options, to_env, to_options
 
 if TYPE_CHECKING:
     from snakepit_trio._connections.base import WorkerProcess
@@ -76,24 +76,6 @@ def _is_or_none(kind: type, none: str) -> Any:
     return instance(kind, type(None), remedy=f"give a snakepit_trio.{kind.__name__}, or None for {none}")
 
 
-def _to_env(env: object) -> Any:
-    # A copy: workers that start later get the values of the time when the pool opened. The same holds for options.
-    return dict(env) if isinstance(env, Mapping) else env
-
-
-def _to_options(options: object) -> Any:
-    if not isinstance(options, Mapping):
-        return options
-    return {option: _plain(option, value) for option, value in options.items()}
-
-
-def _plain(option: object, value: object) -> object:
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"options: {option!r} is no plain JSON value: {error}") from None
-
-
 def _to_bound(bound: float | None) -> float:
     return math.inf if bound is None else bound
 
@@ -125,10 +107,17 @@ def _to_adapter(adapter: object) -> Adapter:
 
 
 def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None:
-    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-        raise UsageError(f"options {options!r}: give a dict by the names of the adapter's parameters")
-    if options and not isinstance(config.adapter, GrpcPython):
-        raise UsageError(f"options are for adapters that are Python classes; {config.adapter!r} takes none")
+    check_options(config.adapter, options)
+
+
+def _check_per_worker(_config: PoolConfig, _attribute: object, function: Any) -> None:
+    if function is not None and not callable(function):
+        raise refuse("per_worker", function, "give a function of the worker's number that returns WorkerOptions")
+
+
+def _options_by_number() -> Any:
+    made: Any = attrs.Factory(lambda self: OptionsByNumber(self.per_worker, self.adapter), takes_self=True)
+    return attrs.field(init=False, default=made, repr=False, eq=False)
 
 
 def _first_call(config: PoolConfig) -> bytes:
@@ -204,8 +193,11 @@ class Site(ABC):
         """Run the services that workers need, until cancelled. Workers are launched and ended while this runs."""
 
     @abstractmethod
-    async def launch(self, worker_id: str) -> WorkerProcess:
-        """Start a worker; returns before it is ready. Raises `OSError`."""
+    async def launch(self, worker_id: str, number: int) -> WorkerProcess:
+        """Start a worker; returns before it is ready. Raises `OSError`.
+
+        `number` is the worker's number. `PoolConfig.worker_options.of(number)` is what differs for it.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -242,9 +234,15 @@ class PoolConfig:
     #: That call, as a worker reads it; empty if there is none.
     first_call: bytes = attrs.field(init=False, default=attrs.Factory(_first_call, takes_self=True), repr=False)
     #: Keyword arguments for the adapter class, where that is a Python class: plain JSON values by name.
-    options: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_options, validator=_check_options)
+    options: Mapping[str, Any] = attrs.field(factory=dict, converter=to_options, validator=_check_options)
     #: Environment variables of the workers, on top of this process's own.
-    env: Mapping[str, str] | None = attrs.field(default=None, converter=_to_env, validator=environment)
+    env: Mapping[str, str] | None = attrs.field(default=None, converter=to_env, validator=environment)
+    #: What differs for each worker: a function of its number, from 0 to `workers` - 1. When the pool opens, the
+    #: function is called once for each number, before any worker starts; for further workers, before they start. The
+    #: worker that replaces another has the same number and options, and starts only when the other has ended.
+    per_worker: Callable[[int], WorkerOptions] | None = attrs.field(default=None, validator=_check_per_worker)
+    #: What it has returned.
+    worker_options: OptionsByNumber = _options_by_number()  # noqa: RUF009 - a field
     #: Working directory of the workers; None for this process's own.
     cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=path(or_none="this process's own"))
     #: Permission bits that files made by workers do not get, such as 0o077; None for this process's own umask.

@@ -15,6 +15,7 @@ from .adapters import Adapter
 from .config import Launcher
 from .limits import Limits
 from .policies import Affinity, RecyclePolicy, RetryPolicy
+from .worker_options import WorkerOptions
 
 #: Everything that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an `Adapter`.
 AdapterLike = str | type[BaseAdapter] | Adapter
@@ -30,6 +31,7 @@ class FurtherOptions(TypedDict, total=False):
     concurrency: int
     options: Mapping[str, Any]
     env: Mapping[str, str] | None
+    per_worker: Callable[[int], WorkerOptions] | None
     cwd: str | os.PathLike[str] | None
     umask: int | None
     python: str | os.PathLike[str]

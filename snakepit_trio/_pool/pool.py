@@ -173,7 +173,7 @@ class Pool(Calls):
             self.sessions, self.tools, config.sizes, config.session_ttl, self._dispatcher.events, self._most_at_once
         )
         #: The workers, one by one.
-        self.workers = Workers(self._supervisor, self._site)
+        self.workers = Workers(self._supervisor, self._site, config.worker_options)
         #: What happens in the pool, as it happens.
         self.events = self._dispatcher.events
         try:
@@ -364,8 +364,8 @@ class Pool(Calls):
         credentials = Credentials(config.bridge_token, config.bridge_tls)
         return BridgeServer(address, BridgeService(access, self.events), config.open_to, credentials)
 
-    def _make_worker(self, id: str) -> Worker:
-        return Worker(id, self.config, self._site, self._dispatcher, self._services)
+    def _make_worker(self, id: str, number: int) -> Worker:
+        return Worker(id, number, self.config, self._site, self._dispatcher, self._services)
 
     async def _open(self) -> None:
         await self._serving.wait()

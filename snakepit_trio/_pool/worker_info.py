@@ -8,6 +8,7 @@ import attrs
 
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.config import Site
+from snakepit_trio._config.worker_options import OptionsByNumber
 from snakepit_trio._util.ownership import require_trio
 from snakepit_trio._util.validation import check_whole
 from snakepit_trio._workers.supervisor import Supervisor, WorkerStarter
@@ -23,6 +24,8 @@ class WorkerInfo:
 
     `started_at` is Unix time in seconds. `resident_bytes` is the worker's resident memory. `latency` is how many
     seconds it took to answer the last ping. `missed_pings` is how many pings in a row it has not answered.
+    `number` is the number that `per_worker` gets: the lowest, from 0 on, that no other worker had when this one was
+    added. The worker that replaces it has the same.
     """
 
     id: str
@@ -33,6 +36,7 @@ class WorkerInfo:
     resident_bytes: int | None
     latency: float | None
     missed_pings: int
+    number: int
 
 
 @attrs.frozen
@@ -62,9 +66,10 @@ class PoolHealth:
 class Workers:
     """A pool's workers: `pool.workers`."""
 
-    def __init__(self, supervisor: Supervisor, site: Site) -> None:
+    def __init__(self, supervisor: Supervisor, site: Site, worker_options: OptionsByNumber) -> None:
         self._supervisor = supervisor
         self._site = site
+        self._worker_options = worker_options
 
     def list(self) -> list[WorkerInfo]:
         """All workers, in the order of the numbers in their ids. A worker that is being replaced is listed twice."""
@@ -89,13 +94,16 @@ class Workers:
     async def start(self, number: int = 1) -> tuple[str, ...]:
         """Add workers; returns their ids when all are ready.
 
-        Many workers are started a few at a time. Raises `UsageError` for more workers than this machine can hold.
+        Many workers are started a few at a time. Raises `UsageError` for more workers than this machine can hold, and
+        for what `per_worker` gives for them; no worker is started then.
         Raises `WorkerStartError`, at once, if a worker cannot start; the workers that can start stay. If cancelled, no
         more workers are started, and starts under way go on.
         """
         require_trio()
         check_whole("number", number, 0)
-        self._site.check_room(self._supervisor.target + number)
+        wanted = self._supervisor.target + number
+        self._site.check_room(wanted)
+        self._worker_options.prepare(wanted)
         starters = await self._supervisor.start(number, self._site.starts_at_once)
         return tuple(starter.id for starter in starters)
 
@@ -144,4 +152,5 @@ def _info(worker: Worker, state: WorkerState) -> WorkerInfo:
         worker.resident_bytes() or None,
         worker.health.latency,
         worker.health.missed,
+        worker.number,
     )

@@ -149,6 +149,7 @@ def _become(command: list[str], options: dict[str, Any], told: int) -> NoReturn:
         _reset_signals()
         if options["umask"] is not None:
             os.umask(options["umask"])
+        _bind(options["cpus"])
         _enter(options["folder"], options["folder_descriptor"])
         os.execvpe(command[0], command, os.environ)  # noqa: S606 - the command is the caller's own
     except BaseException as error:  # noqa: ASYNC103 - there is no trio here
@@ -164,6 +165,16 @@ def _reset_signals() -> None:
             if signal.getsignal(number) is not signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _bind(cpus: set[int]) -> None:
+    if not cpus:
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        shown = ", ".join(map(str, sorted(cpus)))
+        raise OSError(error.errno, f"it cannot be bound to CPU {shown}: {error.strerror}") from None
 
 
 def _enter(folder: str, descriptor: int | None) -> None:
@@ -256,19 +267,20 @@ def _main(host: int, host_pid: int, options: dict[str, Any], command: list[str])
     Keeper(host, host_pid).keep(command, options)
 
 
-def _options(descriptors: str, folder: str, folder_descriptor: str, umask: str) -> dict[str, Any]:
+def _options(descriptors: str, folder: str, folder_descriptor: str, umask: str, cpus: str) -> dict[str, Any]:
     """Read the options; an empty number is none. `json` would take a sixth of the keeper's start to import."""
     return {
         "descriptors": [int(number) for number in descriptors.split()],
         "folder": folder,
         "folder_descriptor": int(folder_descriptor) if folder_descriptor else None,
         "umask": int(umask) if umask else None,
+        "cpus": {int(number) for number in cpus.split()},
     }
 
 
 if __name__ == "__main__":
     try:
-        _main(int(sys.argv[1]), int(sys.argv[2]), _options(*sys.argv[3:7]), sys.argv[7:])
+        _main(int(sys.argv[1]), int(sys.argv[2]), _options(*sys.argv[3:8]), sys.argv[8:])
     except BaseException as error:  # noqa: ASYNC103 - there is no trio here
         sys.excepthook(type(error), error, error.__traceback__)
     finally:

@@ -22,24 +22,29 @@ _RECONCILE = 1.0  # seconds
 
 
 class WorkerStarter:
-    """Runs one worker after another under one id."""
+    """Runs one worker after another under one id and one number."""
 
     def __init__(
         self,
         id: str,
-        make_worker: Callable[[str], Worker],
+        number: int,
+        make_worker: Callable[[str, int], Worker],
         policy: RestartPolicy,
         recycling: trio.Lock,
         changes: Changes,
+        *,
+        one_at_a_time: bool,
     ) -> None:
         self.id = id
-        self.worker = make_worker(id)
+        self.number = number
+        self.worker = make_worker(id, number)
         self.workers: list[Worker] = []  # all workers whose process may live, the present one last
         self.failure: WorkerStartError | None = None  # of the very first start
         self._is_up = False
         self.restarts = 0
         self.recycled = 0
         self._make_worker = make_worker
+        self._one_at_a_time = one_at_a_time  # never two processes: they would share a GPU or a port
         self._policy = policy
         self._recycling = recycling  # one at a time in a pool, so that the pool never runs short
         self._changes = changes
@@ -109,57 +114,87 @@ class WorkerStarter:
         if not self._stopping.is_set():
             self._policy.starting()
             self.restarts += 1
-            self.worker = self._make_worker(self.id)
-            nursery.start_soon(self._run, self.worker)
+            self._start_fresh(nursery)
+
+    def _start_fresh(self, nursery: trio.Nursery) -> None:
+        self.worker = self._make_worker(self.id, self.number)
+        nursery.start_soon(self._run, self.worker)
 
     async def _recycle(self, nursery: trio.Nursery) -> None:
-        """Start a replacement. Only when it is ready, let the old worker finish its calls and end."""
         old = self.worker
-        async with self._recycling:
-            if not old.is_due or self._stopping.is_set():
-                return
-            logger.info("worker %s is replaced: %s", self.id, old.due.reason)
-            fresh = self._make_worker(self.id)
-            nursery.start_soon(self._run, fresh)
-            await fresh.until_ready_or_over()
-            if fresh.is_ready:
-                self.recycled += 1
-                self.worker = fresh
-                old.drain()
-                self._changes.notify()  # the fresh worker was ready before it was visible here
-            else:
-                old.postpone()
+        # Not `async with` alone: if the worker ends, its restart must not wait for another worker's replacement.
+        while self._is_due(old) and self._recycling.locked():
+            await self._changes.wait()
+        if not self._is_due(old):
+            return
+        try:
+            async with self._recycling:
+                if self._is_due(old):
+                    logger.info("worker %s is replaced: %s", self.id, old.due.reason)
+                    await (self._end_and_start if self._one_at_a_time else self._start_and_end)(old, nursery)
+        finally:
+            self._changes.notify()  # for those that wait for their turn
+
+    def _is_due(self, worker: Worker) -> bool:
+        return worker.is_due and not self._stopping.is_set()
+
+    async def _start_and_end(self, old: Worker, nursery: trio.Nursery) -> None:
+        """Start a replacement. Only when it is ready, let the old worker finish its calls and end."""
+        fresh = self._make_worker(self.id, self.number)
+        nursery.start_soon(self._run, fresh)
+        await fresh.until_ready_or_over()
+        if fresh.is_ready:
+            self.recycled += 1
+            self.worker = fresh
+            old.drain()
+            self._changes.notify()  # the fresh worker was ready before it was visible here
+        else:
+            old.postpone()
+
+    async def _end_and_start(self, old: Worker, nursery: trio.Nursery) -> None:
+        """Let the old worker finish its calls and end. Only then start a replacement."""
+        old.drain()
+        await old.ended.wait()
+        if not self._stopping.is_set():
+            self.recycled += 1
+            self._start_fresh(nursery)
+            await self.worker.until_ready_or_over()
 
     def stop(self) -> None:
         """End the worker in order and start no other."""
-        self._stopping.set()
+        self._set_stopping()
         for worker in [*self.workers, self.worker]:
             worker.stop()
 
     def hurry(self) -> None:
         """Kill the worker, and start no other."""
-        self._stopping.set()
+        self._set_stopping()
         for worker in [*self.workers, self.worker]:
             worker.hurry()
 
     def retire(self) -> None:
         """Let the worker finish its calls, end it, and start no other."""
-        self._stopping.set()
+        self._set_stopping()
         for worker in [*self.workers, self.worker]:
             worker.drain()
+
+    def _set_stopping(self) -> None:
+        self._stopping.set()
+        self._changes.notify()  # it may wait for its turn, or for its number
 
 
 class Supervisor:
     """All starters of a pool, and how many there should be."""
 
-    def __init__(self, config: PoolConfig, make_worker: Callable[[str], Worker], changes: Changes) -> None:
+    def __init__(self, config: PoolConfig, make_worker: Callable[[str, int], Worker], changes: Changes) -> None:
         self.starters: dict[str, WorkerStarter] = {}
         self.target = 0
         self._restarts_of_gone = self._recycled_of_gone = 0
         self._config = config
-        self._numbers = itertools.count(1)
+        self._ids = itertools.count(1)
         self._make_worker = make_worker
         self._changes = changes
+        self._one_at_a_time = config.per_worker is not None
         self._recycling = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
@@ -191,7 +226,7 @@ class Supervisor:
         added: list[WorkerStarter] = []
         starting: list[WorkerStarter] = []
         while starting or len(added) < number:
-            fresh = [self._add_one() for _ in range(min(number - len(added), at_once - len(starting)))]
+            fresh = self._add_some(min(number - len(added), at_once - len(starting)))
             added += fresh
             starting += fresh
             await self._changes.wait()
@@ -202,30 +237,53 @@ class Supervisor:
             starting = [starter for starter in starting if starter not in up]
         return added
 
-    def _add_one(self) -> WorkerStarter:
+    def _add_some(self, count: int) -> list[WorkerStarter]:
         assert self._nursery is not None
-        self.target += 1
-        return self._add(self._nursery)
+        self.target += count
+        return [self._add(self._nursery, number) for number in self._free_numbers(count)]
 
     def reconcile(self) -> None:
         """Start missing workers, or retire surplus ones, the newest first."""
         assert self._nursery is not None
         active = [starter for starter in self.starters.values() if not starter.is_stopping]
-        for _ in range(self.target - len(active)):
-            self._add(self._nursery).count_as_up()
+        for number in self._free_numbers(self.target - len(active)):
+            self._add(self._nursery, number).count_as_up()
         for starter in active[self.target :]:
             starter.retire()
 
-    def _add(self, nursery: trio.Nursery) -> WorkerStarter:
-        worker_id = f"{self._config.name}-{next(self._numbers)}"
-        starter = WorkerStarter(worker_id, self._make_worker, self._make_policy(), self._recycling, self._changes)
+    def _add(self, nursery: trio.Nursery, number: int) -> WorkerStarter:
+        worker_id = f"{self._config.name}-{next(self._ids)}"
+        starter = WorkerStarter(
+            worker_id,
+            number,
+            self._make_worker,
+            self._make_policy(),
+            self._recycling,
+            self._changes,
+            one_at_a_time=self._one_at_a_time,
+        )
         self.starters[worker_id] = starter
         nursery.start_soon(self._run, starter)
         return starter
 
+    def _free_numbers(self, count: int) -> list[int]:
+        """The lowest numbers that no starter has, unless it is stopping."""
+        taken = {starter.number for starter in self.starters.values() if not starter.is_stopping}
+        free = (number for number in itertools.count() if number not in taken)
+        return list(itertools.islice(free, max(0, count)))
+
+    async def _until_number_is_free(self, starter: WorkerStarter) -> None:
+        """Wait until all earlier starters of this number have ended, or this one shall end."""
+        earlier = [each for each in self.starters.values() if each.number == starter.number and each is not starter]
+        while not starter.is_stopping and any(each.id in self.starters for each in earlier):
+            await self._changes.wait()
+
     async def _run(self, starter: WorkerStarter) -> None:
         try:
-            await starter.run()
+            if self._one_at_a_time:
+                await self._until_number_is_free(starter)
+            if not starter.is_stopping:
+                await starter.run()
         except Exception:
             # A fault of our own must not take the pool down; `reconcile` starts another starter.
             logger.exception("the starter of worker %s failed", starter.id)
@@ -260,8 +318,10 @@ class Supervisor:
 
     async def renew(self, starter: WorkerStarter) -> None:
         """Replace a worker by a fresh one. Returns when the fresh worker is ready, or when the starter is gone."""
-        old = starter.worker
-        old.recycle("its pool's owner asked for it")
+        # A worker that starts is fresh, and cannot be replaced yet.
+        old = starter.worker if starter.worker.was_ready else None
+        if old is not None:
+            old.recycle("its pool's owner asked for it")
         while starter.id in self.starters and not (starter.worker is not old and starter.worker.is_ready):
             await self._changes.wait()
 

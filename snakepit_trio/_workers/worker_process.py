@@ -65,8 +65,11 @@ _STATES: Final = {
 class Worker(WorkerCalls):
     """One worker process and its link."""
 
-    def __init__(self, id: str, config: PoolConfig, site: Site, reports: WorkerEvents, services: HostServices) -> None:
+    def __init__(
+        self, id: str, number: int, config: PoolConfig, site: Site, reports: WorkerEvents, services: HostServices
+    ) -> None:
         super().__init__(id, config, reports)
+        self.number = number  # among the workers of its pool
         self.started_at = site.clock()
         self.python = ""  # its version
         self.ended = trio.Event()  # `run` is over
@@ -136,7 +139,7 @@ class Worker(WorkerCalls):
         """
         try:
             with trio.fail_after(self._config.start_timeout + _LAUNCH):
-                process = self._process = await self._site.launch(self.id)
+                process = self._process = await self._site.launch(self.id, self.number)
         except Exception as error:
             self._finish(NOT_STARTED, told(error))
             raise WorkerStartError(self.id, f"could not be started: {told(error)}") from error

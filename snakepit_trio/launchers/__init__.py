@@ -60,8 +60,8 @@ class _LocalSite(Site):
             nursery.start_soon(_sweep)
             task_status.started()
 
-    async def launch(self, worker_id: str) -> WorkerProcess:
-        return await self._launch(self._place, worker_id, self._registry, self._loop)
+    async def launch(self, worker_id: str, number: int) -> WorkerProcess:
+        return await self._launch(self._place.of_worker(number), worker_id, self._registry, self._loop)
 
     def close(self) -> None:
         try:

@@ -104,15 +104,15 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.enter_context(listener)
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id), *more]
         make = partial(ForeignProcess, registry, key, listener, folder, config, loop)
-        variables = _without_chosen(adapter.variables(folder / "ready"), config)
+        variables = _without_chosen(adapter.variables(folder / "ready"), place)
         process = await spawn(place, registry, key, command, variables, make)
         undo.pop_all()
     return process
 
 
-def _without_chosen(variables: dict[str, str], config: PoolConfig) -> dict[str, str]:
+def _without_chosen(variables: dict[str, str], place: Place) -> dict[str, str]:
     """The variables without the defaults that the user has set, in `env` or in the environment."""
-    chosen = DEFAULT_VARIABLES.keys() & {*os.environ, *(config.env or {})}
+    chosen = DEFAULT_VARIABLES.keys() & {*os.environ, *place.env}
     return {name: value for name, value in variables.items() if name not in chosen}
 
 

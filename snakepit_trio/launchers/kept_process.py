@@ -201,6 +201,7 @@ def _spawn(
     *stdin, stdout, stderr = pipes
     descriptors = [*pass_fds, *([] if place.descriptor is None else [place.descriptor])]
     options = [" ".join(map(str, descriptors)), place.folder, *map(_number, (place.descriptor, place.config.umask))]
+    options.append(" ".join(map(str, sorted(place.options.cpus or ()))))
     keeper = [place.python, "-I", "-S", place.keeper, str(theirs.fileno()), str(os.getpid()), *options]
     return subprocess.Popen(
         [*keeper, *command],

@@ -106,7 +106,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener.bind(str(folder / "link"))
         listener.listen(1)
         pipes = _make_pipes(undo, close) if place.config.lane else None
-        options_fd = _make_options(place.config)
+        options_fd = _make_options(place)
         close.callback(os.close, options_fd)
         given = [listener.fileno(), ledger_fd, options_fd, *(() if pipes is None else pipes.theirs)]
         command = _command(place.config, worker_id, *given)
@@ -130,12 +130,12 @@ def _make_ledger() -> int:
     return ledger
 
 
-def _make_options(config: PoolConfig) -> int:
+def _make_options(place: Place) -> int:
     # In no environment, which would show passwords among the options as long as the worker lives.
     options = os.memfd_create("snakepit-options")
     try:
         with open(options, "wb", closefd=False) as file:
-            file.write(json.dumps(dict(config.options)).encode() + b"\n" + config.first_call)
+            file.write(json.dumps(place.adapter_options).encode() + b"\n" + place.config.first_call)
         os.lseek(options, 0, os.SEEK_SET)
     except BaseException:
         os.close(options)

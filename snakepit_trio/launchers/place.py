@@ -8,24 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
-from bridge_py.wire.environment import PATH_VARIABLE
+from bridge_py.wire.environment import NUMBER_VARIABLE, PATH_VARIABLE
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.limits import thread_variables
+from snakepit_trio._config.worker_options import WorkerOptions
 from snakepit_trio._processes import guardian, keeper
 from snakepit_trio._processes.children import interpreter, script
 
 
 @attrs.frozen
 class Place:
-    """What all worker processes of a pool have in common.
+    """The place where a worker process of a pool starts; all but its `number` is the same for all workers.
 
     `folder` is the absolute path of their working directory. `descriptor` refers to the directory itself, so that it
     can be entered even when it has been deleted; None if the directory is not there. `python` runs keepers and
-    guardians.
+    guardians. `number` is the number of the worker that starts here.
     """
 
     config: PoolConfig
@@ -33,6 +34,7 @@ class Place:
     descriptor: int | None
     python: str
     keeper: str
+    number: int = 0
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
@@ -54,11 +56,35 @@ class Place:
         if self.descriptor is not None:
             os.close(self.descriptor)
 
+    def of_worker(self, number: int) -> Self:
+        """The place of one worker. It has the same descriptor, and is not to be closed."""
+        return attrs.evolve(self, number=number)
+
+    @property
+    def options(self) -> WorkerOptions:
+        """What differs for the worker."""
+        return self.config.worker_options.of(self.number)
+
+    @property
+    def adapter_options(self) -> dict[str, Any]:
+        """The keyword arguments for the adapter class of the worker."""
+        return {**self.config.options, **self.options.options}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment variables that the user has given for the worker."""
+        return {**(self.config.env or {}), **(self.options.env or {})}
+
     def environment(self, given: dict[str, str]) -> dict[str, str]:
-        """The environment of a worker: this process's own, the pool's `env`, and the `given` variables."""
+        """The environment of a worker: this process's own, the user's `env`, and the `given` variables."""
         config = self.config
         path = [os.path.join(self.folder, entry) for entry in sys.path]
         if config.python != sys.executable:  # packages of this interpreter are of no use there
             path = [entry for entry in path if os.path.realpath(entry) == os.path.realpath(self.folder)]
-        environment = {**os.environ, **(config.env or {}), **given, PATH_VARIABLE: os.pathsep.join(filter(None, path))}
-        return {**thread_variables(config.threads, environment), **environment}
+        ours = {NUMBER_VARIABLE: str(self.number), PATH_VARIABLE: os.pathsep.join(filter(None, path))}
+        environment = {**os.environ, **self.env, **given, **ours}
+        return {**thread_variables(self._threads(), environment), **environment}
+
+    def _threads(self) -> int | None:
+        threads, cpus = self.config.threads, self.options.cpus
+        return threads if threads is None or cpus is None else min(threads, len(cpus))

@@ -16,6 +16,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import trio
@@ -88,7 +89,6 @@ class _MemorySite(Site):
         self._config = config
         self._processes = processes
         self._adapter = adapter
-        self._options = json.dumps(dict(config.options))  # as a process would get them
         self._faults = faults
         self._tool_loop: GuestLoop | None = None
         self._nursery: trio.Nursery | None = None
@@ -103,6 +103,18 @@ class _MemorySite(Site):
     def check_room(self, workers: int) -> None:
         check_whole("workers", workers, 0, _MOST)
 
+        if self._config.per_worker is not None:
+            for number in range(workers):
+                self._check_options(number)
+
+    def _check_options(self, number: int) -> None:
+        options = self._config.worker_options.of(number)
+        if options.env or options.cpus:
+            raise UsageError(
+                f"per_worker({number}): workers in memory have no env= and no cpus= of their own, because they are in"
+                " this process: give only options=, or use processes"
+            )
+
     @property
     def loop(self) -> AsyncioLoop:
         raise UsageError("a pool in memory has no connections")
@@ -112,13 +124,15 @@ class _MemorySite(Site):
             task_status.started()
             await trio.sleep_forever()
 
-    async def launch(self, worker_id: str) -> MemoryProcess:
+    async def launch(self, worker_id: str, number: int) -> MemoryProcess:
         assert self._nursery is not None
         assert self._tool_loop is not None
         refusal = self._faults.take(RefuseStart, worker_id)
         if refusal is not None and refusal.how == "launch":
             raise BlockingIOError(errno.EAGAIN, "a fault of the test: no process can be started")
-        process = MemoryProcess(worker_id, self._config, self._make_adapter, self._tool_loop, self._faults)
+        process = MemoryProcess(
+            worker_id, number, self._config, partial(self._make_adapter, number), self._tool_loop, self._faults
+        )
         self._nursery.start_soon(self._run, worker_id, process, refusal)
         return process
 
@@ -131,9 +145,10 @@ class _MemorySite(Site):
             if self._processes.get(worker_id) is process:
                 del self._processes[worker_id]
 
-    def _make_adapter(self) -> BaseAdapter:
+    def _make_adapter(self, number: int) -> BaseAdapter:
         made = self._adapter.adapter_class
-        options = json.loads(self._options)
+        ours = {**self._config.options, **self._config.worker_options.of(number).options}
+        options = json.loads(json.dumps(ours))  # as a process would get them
         return load_adapter(self._adapter.target, options) if made is None else make_adapter(made, options)
 
     def close(self) -> None:
@@ -146,6 +161,7 @@ class MemoryProcess:
     def __init__(
         self,
         worker_id: str,
+        number: int,
         config: PoolConfig,
         make_adapter: Callable[[], BaseAdapter],
         loop: GuestLoop,
@@ -158,6 +174,7 @@ class MemoryProcess:
         self.to_worker = Wire(faults, worker_id, "to_worker", self.die)
         self.to_host = Wire(faults, worker_id, "to_host", self.die)
         self._worker_id = worker_id
+        self._number = number
         self._faults = faults
         self._config = config
         self._make_adapter = make_adapter
@@ -205,6 +222,7 @@ class MemoryProcess:
             driver = _Driver(self.to_host, nursery)
             end = LinkEndpoint(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
             driver.end = end
+            end.worker_number = self._number
             calls = CallFaults(self._faults, self._worker_id, self.die)
             self._executor = InlineExecutor(end, end.pack, self._config.concurrency, self._loop, nursery, calls)
             end.begin(self._executor)

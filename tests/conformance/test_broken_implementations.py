@@ -177,8 +177,8 @@ class Broken(Launcher):
         site = self._inner.open(config)
         launch = site.launch
 
-        async def launch_broken(worker_id: str) -> Any:
-            return self._change(await launch(worker_id))
+        async def launch_broken(worker_id: str, number: int) -> Any:
+            return self._change(await launch(worker_id, number))
 
         site.launch = launch_broken  # type: ignore[method-assign]
         return site

@@ -121,6 +121,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
                 "the shop says 5 as the host told: 5",
             ],
         ),
+        (
+            "gpu_per_worker",
+            [
+                "numbers: [0, 1]\n",
+                "worker 0: small(7) on GPU 0\nworker 1: large(7) on GPU 1\n",
+            ],
+        ),
         ("crash", ["double returned 8", "crash failed: worker pool-", "restarts: 1"]),
     ],
 )

@@ -167,7 +167,7 @@ class FakeSite(Site):
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         raise NotImplementedError
 
-    async def launch(self, worker_id: str) -> FakeProcess:
+    async def launch(self, worker_id: str, number: int) -> FakeProcess:
         if self._failure is not None:
             raise self._failure
         return self.process
@@ -214,7 +214,7 @@ class Life:
     def __init__(self, site: FakeSite, **settings: Any) -> None:
         self.process = site.process
         self.reports = Reports()
-        self.worker = Worker("w", PoolConfig(**settings), site, self.reports, cast("HostServices", None))
+        self.worker = Worker("w", 0, PoolConfig(**settings), site, self.reports, cast("HostServices", None))
         self.failure: snakepit.WorkerStartError | None = None  # of its start
 
     async def run(self) -> None:

@@ -145,10 +145,10 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     before = _LocalSite.launch
     left = [error] * 3
 
-    async def launch(site: Any, worker_id: str) -> Any:
+    async def launch(site: Any, worker_id: str, number: int) -> Any:
         if left:
             raise left.pop()
-        return await before(site, worker_id)
+        return await before(site, worker_id, number)
 
     async with snakepit.open_pool(TOOLS, workers=1) as pool:
         monkeypatch.setattr(_LocalSite, "launch", launch)

@@ -74,6 +74,8 @@ def _known_to_type_checkers() -> None:
     snakepit.open_pool(TOOLS, workers="2")  # type: ignore[arg-type]
     snakepit.open_pool(TOOLS, affinity="loose")  # type: ignore[arg-type]
     snakepit.open_pool(adapter=3)  # type: ignore[arg-type]
+    snakepit.open_pool(TOOLS, per_worker=lambda number: snakepit.WorkerOptions(env={"GPU": str(number)}, cpus={number}))
+    snakepit.open_pool(TOOLS, per_worker=lambda number: {"env": number})  # type: ignore[arg-type,return-value]
     snakepit.open_pool(TOOLS, max_queue=None, python="python3", env={"A": "1"}, limits=snakepit.Limits(nice=5))
 
     async def main(pool: snakepit.Pool) -> int:

@@ -32,7 +32,7 @@ NAMES = {
         StateProvider StdioJson StdioMsgpack Step StoreStats StoredObjectLost StoredObjectNotFound Tainted
         ToolError ToolRegistry ToolSpec UnknownTool Update UsageError Variable VariableError VariableExists
         VariableNotFound Verbatim VersionConflict Watcher WorkerBusy WorkerCrashed WorkerError WorkerInfo
-        WorkerStartError WorkerState WrongCallKind force_cleanup_all open_client open_pool register_codec
+        WorkerOptions WorkerStartError WorkerState WrongCallKind force_cleanup_all open_client open_pool register_codec
         run_as_script session_helpers variables
     """,
     "snakepit_trio.errors": """

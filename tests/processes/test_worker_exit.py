@@ -36,8 +36,8 @@ class Watched(Launcher):
         site = self._local.open(config)
         launch = site.launch
 
-        async def watch(worker_id: str) -> Any:
-            process = await launch(worker_id)
+        async def watch(worker_id: str, number: int) -> Any:
+            process = await launch(worker_id, number)
             self._processes.append(process)
             return process
 

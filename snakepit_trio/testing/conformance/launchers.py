@@ -131,8 +131,8 @@ class WatchedSite(Site):
     ) -> None:
         await self._inner.run(task_status)
 
-    async def launch(self, worker_id: str) -> WorkerProcess:
-        return self._watched.note(await self._inner.launch(worker_id))
+    async def launch(self, worker_id: str, number: int) -> WorkerProcess:
+        return self._watched.note(await self._inner.launch(worker_id, number))
 
     def close(self) -> None:
         self.is_closed = True
