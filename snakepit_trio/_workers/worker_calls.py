@@ -28,6 +28,7 @@ from snakepit_trio._calls.progress import Progress
 from snakepit_trio._calls.queues import Slot
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, WorkerProcess
+from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import told
 from snakepit_trio.errors import WorkerCrashed
 
@@ -38,6 +39,8 @@ from .life import Life, Phase
 # Python 3.11 takes as long to look up an enum's member as to call a function.
 _DRAINING: Final = Phase.DRAINING
 _STOPPED: Final = Phase.STOPPED
+
+logger = get_logger("snakepit.worker")
 
 
 class WorkerEvents(Protocol):
@@ -210,7 +213,8 @@ class WorkerCalls(ABC):
                 progress = Progress(*read_report(frame.body))
                 call = self.calls.get(frame.call_id)
                 if call is not None and not call.abandoned:
-                    self._reports.call_progressed(self, call, progress)
+                    with logger.tolerates("passing on the progress of a call"):  # the call goes on without it
+                        self._reports.call_progressed(self, call, progress)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:

@@ -77,9 +77,9 @@ class Tools(BaseAdapter):
 
         messages = []
         for name, value in VALUES.items():
-            for arguments in ((value,), (1, value)):
+            for done, total in ((value, None), (1, value)):
                 try:
-                    context.progress(*arguments)
+                    context.progress(done, total)
                 except UsageError as error:
                     messages.append(f"{name}: {error}")
         try:
