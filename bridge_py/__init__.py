@@ -5,7 +5,7 @@ any interpreter from Python 3.11 on.
 """
 
 from .tools.adapter import BaseAdapter, tool
-from .tools.context import AsyncSessionContext, SessionContext
+from .tools.context import AsyncSessionContext, SessionContext, current_context
 from .wire.errors import CodecError, HostToolError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
 from .wire.public_names import publish
 from .wire.registry import register_codec
@@ -20,6 +20,7 @@ __all__ = [
     "SnakepitError",
     "ToolCancelled",
     "UsageError",
+    "current_context",
     "register_codec",
     "tool",
 ]

@@ -28,6 +28,7 @@ from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
 from .link.server import LinkServer
 from .tools.adapter import BaseAdapter
+from .tools.context import mark_worker
 from .tools.targets import attribute_of, module_of
 from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, READY_VARIABLE, TOKEN_VARIABLE
 from .wire.errors import UsageError
@@ -41,6 +42,7 @@ _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 def main(arguments: list[str]) -> int:
     """Run a worker until its host says goodbye; returns the exit code."""
     options = _parser().parse_args(arguments)
+    mark_worker()
     _line_buffered(sys.stdout)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)

@@ -80,12 +80,19 @@ class Joined(RuleBasedStateMachine):
         self.credit[key] = self.sent[key] = self.received[key] = self.ended[key] = 0
 
     @precondition(lambda self: self.serving)
-    @rule(data=st.data(), how=st.sampled_from(["end", "error", "chunk"]), size=st.sampled_from([1, 4096, 4097, 20_000]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["end", "error", "chunk", "progress"]),
+        size=st.sampled_from([1, 4096, 4097, 20_000]),
+    )
     def serve(self, data: st.DataObject, how: str, size: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.serving, key=lambda key: (key[0].value, key[1]))))
         opener, call_id = key
         conversation = self.sides[Side.WORKER if opener is Side.HOST else Side.HOST]
         stream = self.serving[key] is Kind.STREAM
+        if how == "progress":
+            conversation.progress(call_id, b"")
+            return
         if how == "chunk":
             if stream and self.credit[key] > 0:
                 body = str(self.sent[key]).encode().rjust(size)
@@ -105,6 +112,8 @@ class Joined(RuleBasedStateMachine):
         del self.serving[key]
         with pytest.raises(LocalProtocolError):
             conversation.error(call_id, b"")
+        with pytest.raises(LocalProtocolError):
+            conversation.progress(call_id, b"")
 
     @precondition(lambda self: any(not count for count in self.ended.values()))
     @rule(data=st.data(), how=st.sampled_from(["cancel", "recall", "grant"]))
@@ -221,6 +230,7 @@ def test_a_batch_that_is_cut_anywhere_is_taken_in_part_or_a_remote_protocol_erro
         ([Frame(Kind.HELLO), Frame(Kind.CHUNK, 1)], "no open stream with credit"),
         ([Frame(Kind.HELLO), Frame(Kind.END, 1)], "no open stream"),
         ([Frame(Kind.HELLO), Frame(Kind.ERROR, 1)], "not open"),
+        ([Frame(Kind.HELLO), Frame(Kind.PROGRESS, 1)], "not open"),
         ([Frame(Kind.HELLO), Frame(Kind.CALL, 1)], "not the peer's to open"),
         ([Frame(Kind.HELLO), Frame(Kind.CALL, 4), Frame(Kind.CALL, 2)], "not the peer's to open"),
         ([Frame(Kind.HELLO), Frame(Kind.CANCEL, 4)], "never opened"),

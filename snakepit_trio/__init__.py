@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import bridge_py
+from bridge_py import current_context
 from bridge_py.dynamic.references import RemoteRef, Verbatim
 from bridge_py.wire.errors import (
     AccessDenied,
@@ -39,6 +40,7 @@ from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Var
 
 from . import variables
 from ._calls.mapping import Results
+from ._calls.progress import Progress
 from ._calls.streams import Chunks
 from ._config.adapters import Adapter, GrpcBridge, GrpcPython
 from ._config.config import Launcher, PoolConfig, Site
@@ -122,6 +124,7 @@ __all__ = [
     "PoolSaturated",
     "PoolStats",
     "ProgramNotFound",
+    "Progress",
     "ProtocolError",
     "PythonAPI",
     "QuotaExceeded",
@@ -170,6 +173,7 @@ __all__ = [
     "WorkerStartError",
     "WorkerState",
     "WrongCallKind",
+    "current_context",
     "force_cleanup_all",
     "open_client",
     "open_pool",

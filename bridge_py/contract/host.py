@@ -13,6 +13,7 @@ import msgspec
 
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
+from bridge_py.tools.context import CallContext
 from bridge_py.wire import codec
 from bridge_py.wire.environment import worker_number
 from bridge_py.wire.errors import (
@@ -81,6 +82,10 @@ class ContractHost:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._start, asked, session_id, verb, arguments, deliver, credit)
         return asked
+
+    def report(self, context: CallContext) -> None:
+        """Send nothing: the contract has no message for progress."""
+        context._is_reporting = True
 
     def grant(self, asked: PendingRequest, credit: int) -> None:
         """Do nothing: the contract has no streams from the host."""

@@ -21,6 +21,7 @@ from bridge_py.execution.executor import Executor, ToolCall
 from bridge_py.host.asking import Answer, Deliver, PendingRequest, check_process
 from bridge_py.host.cache import Caches
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
+from bridge_py.tools.context import CallContext
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.environment import worker_number
@@ -28,11 +29,16 @@ from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ProtocolError, 
 from bridge_py.wire.frames import CALL, STREAM, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, HostHello, read_hello
 from bridge_py.wire.packed import PACKED
+from bridge_py.wire.progress import EVERY, Reported, encode_report
 from bridge_py.wire.specs import FUNCTION_TOOLS
 
 __uninterruptible__ = True  # interrupts spare the functions of this module, and the code that they call
 _INTERRUPT_AGAIN: Final = 0.01  # seconds
-Verb = Literal["result", "error", "chunk", "end", "ask", "grant", "drop"]
+_MOST_WAITING: Final = 100  # frames that the host has not taken, while reports of progress go out
+Verb = Literal["result", "error", "chunk", "end", "progress", "ask", "grant", "drop"]
+
+
+_ENDS: Final = ("result", "error", "end")
 
 
 class Driver(Protocol):
@@ -56,6 +62,16 @@ class Driver(Protocol):
 
         Any thread calls its `put`; the waiting thread calls its `get`.
         """
+
+
+class _Report:
+    """A call that has reported progress, and which report was sent last."""
+
+    __slots__ = ("context", "sent")
+
+    def __init__(self, context: CallContext) -> None:
+        self.context = context
+        self.sent: Reported | None = None
 
 
 class LinkEndpoint:
@@ -88,6 +104,8 @@ class LinkEndpoint:
         self._end = end
         self._executor: Executor | None = None
         self._outbox: deque[tuple[Verb, int, Any]] = deque()
+        self._reports: dict[int, _Report] = {}  # by call, of those that have reported progress
+        self._is_reporting = False  # whether a timer runs
         #: If there is a lane: opens it, once the host has offered one too, and returns its driver.
         self.open_lane: Callable[[], Driver] | None = None
 
@@ -235,6 +253,12 @@ class LinkEndpoint:
         """Tell the host that a stream is over."""
         self._post(("end", call_id, None))
 
+    def report(self, context: CallContext) -> None:
+        """Send the latest progress of a call, now and from time to time until the call ends."""
+        context._is_reporting = True
+        if os.getpid() == self._pid:  # a process that a tool has forked has no link
+            self._post(("progress", context.call_id, context))
+
     def ask(
         self,
         call_id: int,
@@ -279,6 +303,8 @@ class LinkEndpoint:
 
     def _reply(self, kind: str, call_id: int, content: Any) -> None:
         conversation = self._conversation
+        if self._reports and kind in _ENDS:
+            self._report_last(call_id)
         if kind in ("result", "chunk"):
             send = conversation.result if kind == "result" else conversation.chunk
             buffers = content.buffers
@@ -289,12 +315,46 @@ class LinkEndpoint:
             conversation.end(call_id)
         elif kind == "error":
             conversation.error(call_id, codec.encode_plain(content))
+        elif kind == "progress":
+            self._begin_reports(call_id, content)
         elif kind == "ask":
             self._ask(*content)
         elif kind == "grant":
             self._grant(*content)
         elif kind == "drop" and conversation.is_open(content.id):
             conversation.cancel(content.id)
+
+    def _begin_reports(self, call_id: int, context: CallContext) -> None:
+        # Threads that report at the same time may begin twice, and a thread may be left behind by its call.
+        if call_id in self._reports or not self._conversation.serves(call_id):
+            return
+        report = self._reports[call_id] = _Report(context)
+        self._report(call_id, report)
+        if not self._is_reporting:
+            self._is_reporting = True
+            self._driver.later(EVERY, self._report_all)
+
+    def _report_all(self) -> None:
+        self._is_reporting = bool(self._reports)
+        if not self._is_reporting:
+            return
+        # The host may be slow, and only the latest report matters: older ones must not pile up.
+        if self._conversation.waiting_frames < _MOST_WAITING:
+            for call_id, report in self._reports.items():
+                self._report(call_id, report)
+            self._driver.flush()
+        self._driver.later(EVERY, self._report_all)
+
+    def _report(self, call_id: int, report: _Report) -> None:
+        latest = report.context._latest
+        if latest is not None and latest is not report.sent:
+            self._conversation.progress(call_id, encode_report(latest))
+            report.sent = latest
+
+    def _report_last(self, call_id: int) -> None:
+        report = self._reports.pop(call_id, None)
+        if report is not None:
+            self._report(call_id, report)
 
     def _ask(
         self,

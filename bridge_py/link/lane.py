@@ -340,11 +340,11 @@ class Lane:
 
     def _nap(self, quiet: int) -> float | None:
         """How long to wait for the host, in milliseconds; None: for ever. `quiet` counts the ticks without a reply."""
-        self._ticks = quiet <= _QUIET_TICKS or bool(self._timers)
+        self._ticks = quiet <= _QUIET_TICKS
         if self._ticks:
             return _TICK * 1000
         self._speak()  # a thread may have left a reply to us a moment ago
-        return None
+        return max(0.0, self._timers[0][0] - time.monotonic()) * 1000 if self._timers else None
 
     def _wake(self) -> None:
         """Have the follower look each tick."""

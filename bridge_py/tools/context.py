@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from bridge_py.host.asking import Host, HostClient, Questions, T
@@ -13,6 +15,7 @@ from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
 from bridge_py.host.session_state import SessionState
 from bridge_py.wire.errors import SessionError, UsageError
 from bridge_py.wire.owning import own
+from bridge_py.wire.progress import Amount, Reported, checked
 from bridge_py.wire.variable import AccessRules, Variable
 
 _logger = logging.getLogger("snakepit.tool")
@@ -32,6 +35,13 @@ class StateHost(Host, Protocol):
         """Read the clock of the deadlines, in seconds; normally `time.monotonic`."""
         ...
 
+    def report(self, context: CallContext) -> None:
+        """Send the latest report of a call, now and from time to time until the call ends. Any thread may ask."""
+
+
+_current: Final[ContextVar[CallContext | None]] = ContextVar("snakepit_context", default=None)
+_workers: Final[set[int]] = set()  # the id of this process, if it is a worker
+
 
 class CallContext:
     """The part about the call, which both kinds of contexts share."""
@@ -42,6 +52,8 @@ class CallContext:
         "_client",
         "_host",
         "_host_tools",
+        "_is_reporting",
+        "_latest",
         "_session_id",
         "_state",
         "deadline",
@@ -62,6 +74,8 @@ class CallContext:
         self._client: HostClient | None = None
         self._host_tools: Any = None
         self._state: SessionState | None = None
+        self._latest: Reported | None = None  # the progress that was reported last
+        self._is_reporting = False  # whether the host sends `_latest` from time to time
 
     @property
     def call_id(self) -> int:
@@ -91,6 +105,21 @@ class CallContext:
         """Seconds until the deadline (negative when it has passed), or None without one."""
         clock = time.monotonic if self._host is None else self._host.clock
         return None if self.deadline is None else self.deadline - clock()
+
+    def progress(self, done: Amount, total: Amount | None = None, note: str = "") -> None:
+        """Tell the caller how far the call has come, if the caller listens (`on_progress`), and listeners of the pool.
+
+        `done` and `total` are amounts of anything, as numbers from 0 on; `total` is None if it is not known. `done` may
+        go down, and beyond a `total` that was an estimate. `note` is a short text, of which 200 characters are sent.
+
+        Call this as often as you like, from any thread or task of the call: it never blocks. The first report is sent
+        at once, then the latest one every 50 ms, and the last one before the call's result. After the end of the call,
+        and in processes that it has forked, it does nothing. Raises `UsageError` for anything that is no amount, such
+        as a bool, nan or a negative number, and for a note that is no text.
+        """
+        self._latest = checked(done, total, note)
+        if not self._is_reporting and self._host is not None:
+            self._host.report(self)
 
     def clear_cache(self) -> None:
         """Forget all remembered variables of the session."""
@@ -407,3 +436,32 @@ class AsyncSessionContext(CallContext):
 
     async def _wait(self, steps: Questions[T]) -> T:
         return await self._questions.wait(steps)
+
+
+def current_context() -> SessionContext | AsyncSessionContext:
+    """Return the context of the function that `Pool.run`, `iterate` or `map` runs here: a tool has it as a parameter.
+
+    A coroutine function gets an `AsyncSessionContext`, any other function a `SessionContext`. Take it in the function
+    itself, and hand it to the threads that the function starts: a new thread has no context of its own. Where no worker
+    runs the function, as in a test that calls it, this is the context of no call: it is never cancelled, it has no
+    deadline and no session, and its progress goes nowhere. Raises `UsageError` in a worker, outside of functions.
+    """
+    found = _current.get()
+    if found is not None:
+        return found  # type: ignore[return-value]  # functions have contexts of these two classes
+    if os.getpid() in _workers:
+        raise UsageError(
+            "current_context: no function of Pool.run runs here: a tool takes its context as a parameter, and a thread"
+            " takes it from the function that has started the thread"
+        )
+    return SessionContext(0, None, None)
+
+
+def enter(context: CallContext | None) -> None:
+    """Make a context the current one of this thread or task; None for no context."""
+    _current.set(context)
+
+
+def mark_worker() -> None:
+    """Note that this process is a worker."""
+    _workers.add(os.getpid())

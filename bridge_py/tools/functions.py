@@ -19,7 +19,7 @@ from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArgumen
 from bridge_py.wire.specs import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 
 from .adapter import Tool
-from .context import CallContext
+from .context import AsyncSessionContext, CallContext, SessionContext, enter
 from .hints import has_marks, hints_of, plain, restored
 from .pickling import OF_WORKER, PLAIN, Values
 from .targets import attribute_of, module_of
@@ -129,25 +129,32 @@ def _call(
     function: Target,
     values: Values,
     marked: bool,
+    context: CallContext,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> Any:
     found = find(function)
     if marked:
         args, kwargs = found.restored(args, kwargs)
-    return values.exact(found.call(*args, **kwargs))
+    enter(context)
+    try:
+        return values.exact(found.call(*args, **kwargs))
+    finally:
+        enter(None)
 
 
 async def _call_async(
     function: Target,
     values: Values,
     marked: bool,
+    context: CallContext,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> Any:
     found = find(function)
     if marked:
         args, kwargs = found.restored(args, kwargs)
+    enter(context)  # of this task, which ends with the call
     return values.exact(await found.call(*args, **kwargs))
 
 
@@ -155,31 +162,38 @@ def _iterate(
     function: Target,
     values: Values,
     marked: bool,
+    context: CallContext,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> Iterator[Any]:
     found = find(function)
     if marked:
         args, kwargs = found.restored(args, kwargs)
-    iterator = iter(found.call(*args, **kwargs))
+    enter(context)  # a thread runs one call at a time, from its beginning to its end
     try:
-        for value in iterator:
-            yield values.exact(value)
+        iterator = iter(found.call(*args, **kwargs))
+        try:
+            for value in iterator:
+                yield values.exact(value)
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
     finally:
-        if hasattr(iterator, "close"):
-            iterator.close()
+        enter(None)
 
 
 async def _iterate_async(
     function: Target,
     values: Values,
     marked: bool,
+    context: CallContext,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
 ) -> AsyncIterator[Any]:
     found = find(function)
     if marked:
         args, kwargs = found.restored(args, kwargs)
+    enter(context)
     iterator = aiter(found.call(*args, **kwargs))
     try:
         async for value in iterator:
@@ -207,20 +221,27 @@ class _Each:
         return self._ways.exact({"values": self.values, "errors": self._errors})
 
 
-def _call_each(function: Target, values: Values, marked: bool, items: list[Any]) -> Any:
+def _call_each(function: Target, values: Values, marked: bool, context: CallContext, items: list[Any]) -> Any:
     found, each = find(function), _Each(values)
     call, append = found.for_each(marked), each.values.append
-    for item in items:
-        try:
-            append(call(item))
-        except Exception as error:
-            each.failed(error)
+    enter(context)
+    try:
+        for item in items:
+            try:
+                append(call(item))
+            except Exception as error:
+                each.failed(error)
+    finally:
+        enter(None)
     return each.outcome()
 
 
-async def _call_each_async(function: Target, values: Values, marked: bool, items: list[Any]) -> Any:
+async def _call_each_async(
+    function: Target, values: Values, marked: bool, context: CallContext, items: list[Any]
+) -> Any:
     found, each = find(function), _Each(values)
     call, append = found.for_each(marked), each.values.append
+    enter(context)
     for item in items:
         try:
             append(await call(item))
@@ -235,11 +256,13 @@ class _FunctionTool(Tool):
     def __init__(self, function: Callable[..., Any], name: str, values: Values) -> None:
         super().__init__(function, name + values.suffix)
         self._values = values
+        self.takes_context = True
+        self.context_class = AsyncSessionContext if self.is_async else SessionContext
 
     def fault(self, error: BaseException) -> Fault:
         return self._values.fault(error)
 
-    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:  # noqa: ARG002 - functions get no context
+    def arguments(self, body: bytes, area: bytes | memoryview, context: CallContext | None) -> dict[str, Any]:
         try:
             given, is_special = codec.decode_marked(body, area, trusted=True, unpickle=self._values.unpickle)
         except CodecError:
@@ -247,6 +270,7 @@ class _FunctionTool(Tool):
         except DecodeError as error:
             raise InvalidArguments(f"the arguments cannot be read: {error}") from None
         given["values"] = self._values
+        given["context"] = context
         given["marked"] = is_special and self._values is PLAIN
         return given  # type: ignore[no-any-return]  # the host sends a dict of these names
 

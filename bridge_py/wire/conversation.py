@@ -9,8 +9,10 @@ The life of a call, seen from the side that opened it (the other side's view is 
 
     state        may send                may receive                  next state
     -----        --------                -----------                  ----------
-    plain        CANCEL, RECALL          RESULT, ERROR                over
+    plain        CANCEL, RECALL          PROGRESS                     plain
+                                         RESULT, ERROR                over
     streaming    CANCEL, RECALL, CREDIT  CHUNK (if credit is left)    streaming
+                                         PROGRESS                     streaming
                                          END, ERROR                   over
     over         nothing                 nothing
 
@@ -127,6 +129,7 @@ class Conversation:
             Kind.BUFFER: self.loans.peer_sent_piece,
             Kind.TAKEN: self.loans.peer_took,
             Kind.RETURNED: self.loans.peer_gave_back,
+            Kind.PROGRESS: self._peer_progressed,
         }
 
     # Frames that this side sends.
@@ -209,6 +212,12 @@ class Conversation:
         self._send(chunk if area is NO_AREA else _loaded(chunk, area))
         self._served[call_id] = credit - credit_of(chunk)
 
+    def progress(self, call_id: int, body: bytes) -> None:
+        """Say how far a call has come."""
+        if call_id not in self._served:
+            raise LocalProtocolError(f"call {call_id} is no open call of the peer's")
+        self._send(Frame(Kind.PROGRESS, call_id, body=body))
+
     def end(self, call_id: int) -> None:
         """End a stream."""
         if self._served.get(call_id, _PLAIN) == _PLAIN:
@@ -258,9 +267,18 @@ class Conversation:
         """Whether a call that this side opened has not been ended by the peer."""
         return call_id in self._opened
 
+    def serves(self, call_id: int) -> bool:
+        """Whether a call that the peer opened has not been ended by this side."""
+        return call_id in self._served
+
     def has_credit(self, call_id: int) -> bool:
         """Whether the peer takes another chunk of a stream that it opened."""
         return self._served.get(call_id, _PLAIN) > 0
+
+    @property
+    def waiting_frames(self) -> int:
+        """How many frames `data_to_send` has not returned yet, without pieces of areas."""
+        return len(self._out)
 
     @property
     def open_calls(self) -> int:
@@ -349,6 +367,11 @@ class Conversation:
             raise RemoteProtocolError(f"a chunk for call {frame.call_id}, which is no open stream with credit left")
         frame.number = cost = credit_of(frame)
         self._opened[frame.call_id] = allowance - cost
+        return True
+
+    def _peer_progressed(self, frame: Frame) -> bool:
+        if frame.call_id not in self._opened:
+            raise RemoteProtocolError(f"progress of call {frame.call_id}, which is not open")
         return True
 
     def _peer_granted(self, frame: Frame) -> bool:

@@ -51,6 +51,7 @@ class Kind(IntEnum):
     BUFFER = 17
     TAKEN = 18
     RETURNED = 19
+    PROGRESS = 20
 
 
 # The kinds that each call needs. Python 3.11 takes as long to look up an enum's member as to call a function.
@@ -59,6 +60,7 @@ STREAM: Final = int(Kind.STREAM)
 RESULT: Final = int(Kind.RESULT)
 ERROR: Final = int(Kind.ERROR)
 CHUNK: Final = int(Kind.CHUNK)
+PROGRESS: Final = int(Kind.PROGRESS)
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 

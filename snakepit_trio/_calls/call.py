@@ -20,6 +20,7 @@ from snakepit_trio._util.validation import check_whole, is_utf8, is_whole, refus
 from snakepit_trio.errors import PoolClosed, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
+from .progress import CallProgress
 from .queues import Slot
 
 #: In the tasks and threads of a host tool: the call that the tool runs for.
@@ -69,6 +70,7 @@ class Call:
         "order",
         "parent",
         "priority",
+        "progress",
         "rank",
         "returns",
         "session_id",
@@ -121,6 +123,7 @@ class Call:
         self.chunks: deque[Frame] = _NO_CHUNKS if credit is None else deque()
         self.final: Frame | None = None  # the frame that ended it
         self.failure: Exception | None = None  # the error that its caller gets, if it failed
+        self.progress: CallProgress | None = None  # if its caller wants to hear of it, or its code has reported any
         self._waiter: trio.lowlevel.Task | None = None
 
     def ancestors(self) -> Iterator[Call]:
@@ -176,6 +179,7 @@ class Call:
         )
         call.deadline = self.deadline
         call.claim, call.tool = self.claim, self.tool
+        call.progress = None if self.progress is None else self.progress.again()
         return call
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
@@ -196,6 +200,21 @@ class Call:
         """Wait until the next `wake`. Do not call this if the call is over, or while chunks are left."""
         self._waiter = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._stop_waiting)  # noqa: ASYNC105 - its caller awaits it
+
+    async def wait_and_tell(self) -> None:
+        """Wait as `wait` does, or less long, and tell the caller's handler what the call has reported.
+
+        What the handler raises comes out.
+        """
+        assert self.progress is not None
+        due = self.progress.tell()
+        if self.is_over or self.is_late or self.chunks:
+            return
+        if due == math.inf:
+            await self.wait()
+        else:
+            with trio.CancelScope(deadline=due):
+                await self.wait()
 
     def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None

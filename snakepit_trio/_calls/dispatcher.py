@@ -29,6 +29,7 @@ from snakepit_trio.telemetry import Events
 
 from .call import Call, CallState, CallWorker, Displaced, stopped
 from .deadlocks import Deadlocks
+from .progress import CallProgress, Progress
 from .queues import Slot
 from .scheduler import PlaceTaken, QueueFull, Scheduler
 from .stalls import Stalls
@@ -234,6 +235,8 @@ class Dispatcher:
         if self._taint.deaths:
             for key in _keys(call):
                 self._taint.succeeded(key)
+        if call.progress is not None:
+            self._emit_progress(worker, call, call.progress)
         if failure is None:
             self.succeeded += 1
         elif not call.abandoned:
@@ -241,6 +244,24 @@ class Dispatcher:
         call.finish(final, failure)
         if others := self._scheduler.release(worker.slot, call, self._now()):
             self._carry_out(others)
+
+    def call_progressed(self, worker: CallWorker, call: Call, progress: Progress) -> None:
+        """The code of a call has reported progress."""
+        told = call.progress
+        if told is None:
+            told = call.progress = CallProgress(None)
+        told.take(progress)
+        if told.handler is not None:
+            call.wake()
+        if told.may_be_heard(self._now()):
+            self._emit_progress(worker, call, told)
+
+    def _emit_progress(self, worker: CallWorker, call: Call, told: CallProgress) -> None:
+        progress, told.unheard = told.unheard, None
+        if progress is not None and self.events.has_handlers:
+            metadata = {"worker": worker.id, "call": call.id, "name": call.name, "note": progress.note}
+            total = {} if progress.total is None else {"total": progress.total}
+            self.events.emit("call.progress", metadata, done=progress.done, **total)
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, but telling its caller raised an error: only this call fails."""

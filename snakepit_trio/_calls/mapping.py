@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _QUICK: Final = 0.002  # seconds
 _SLOW: Final = 0.01
-Progress = Callable[[int, int | None], object]
+OnItems = Callable[[int, int | None], object]
 
 
 class Done(Generic[T]):
@@ -118,7 +118,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         ordered: bool,
         chunksize: int = 1,
         pairs: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: OnItems | None = None,
     ) -> None:
         if not isinstance(source, (Iterable, AsyncIterable)) or isinstance(source, Mapping):
             raise UsageError(f"items={source!r}: give an iterable of arguments; for a tool, a dict for each call")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,8 +41,10 @@ from .call import (
     serving,
     session_id_of,
 )
+from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .functions import Function
+from .progress import CallProgress, OnProgress
 from .shared_copies import SharedCopies
 from .streams import Chunks
 
@@ -54,7 +54,6 @@ _SUSPECTS_WAIT: Final = 1.0  # seconds
 _TIMEOUT: Final = 30.0
 _STREAM_TIMEOUT: Final = 300.0
 Reader = Callable[[Frame], Any]
-_SLACK: Final = 1000  # deadlines of ended calls that may be kept before they are removed
 
 
 def _unchanged(error: Exception) -> Exception:
@@ -112,13 +111,16 @@ class CallRunner:
         claim: Callable[[CallWorker], bool] | None = None,
         reader: Reader | None = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
         `claim` is asked whether a worker may start the call. If it returns False, the call fails with `Displaced`.
         `reader` decodes the result in place of the usual way.
         """
+        progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, None, retries, priority)
+        call.progress = progress
         call.claim = claim
         try:
             await self._finish(call)
@@ -143,9 +145,12 @@ class CallRunner:
         session: SessionView | str | None,
         retries: int | RetryPolicy | None = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a function, and return its result, or raise what it raised, once none of its code runs."""
+        progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, None, retries, priority)
+        call.progress = progress
         failure: Exception | None = None
         try:
             await self._finish(call)
@@ -177,10 +182,12 @@ class CallRunner:
         claim: Callable[[CallWorker], bool] | None = None,
         reader: Reader | None = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool for the time of the block. `claim` and `reader` are as for `execute`."""
+        progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, self._config.stream_window, None, priority)
-        call.claim = claim
+        call.claim, call.progress = claim, progress
         decode = self._decode if reader is None else partial(self._decode, reader=reader)
         async with self._streaming(call, decode) as chunks:
             yield chunks
@@ -194,9 +201,12 @@ class CallRunner:
         timeout: Timeout,
         session: SessionView | str | None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a generator function for the time of the block."""
+        progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, self._config.stream_window, None, priority)
+        call.progress = progress
         decode = partial(self._decode, reader=function.read)
         async with self._streaming(call, decode, function.as_raised) as chunks:
             yield chunks
@@ -344,11 +354,14 @@ class CallRunner:
         try:
             if call.buffers is not None or self._dispatcher.has_suspects:
                 await self._prepare(call)
+            watched = call.progress
             self._submit(call)
             while not call.is_over and not call.is_late:
-                await call.wait()
+                await (call.wait() if watched is None else call.wait_and_tell())
             if not call.is_over:
                 await self._time_out(call)
+            if watched is not None:
+                watched.tell_last()
         except BaseException as error:
             self.cancelled += isinstance(error, trio.Cancelled)
             await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
@@ -450,44 +463,3 @@ class CallRunner:
             raise OutOfResources(f"what {call.name!r} sent back could not be read: out of memory") from error
         except DecodeError as error:
             raise DecodeError(f"{call.name!r} sent back what cannot be read: {error}") from error
-
-
-class Deadlines:
-    """Wakes callers whose time is used up, as exactly as trio would.
-
-    A cancel scope for each call would cost much more. Adding and removing a call is O(1), except for the heap.
-
-    `calls` are the calls that it watches, by `order`. To stop watching a call, because nobody waits for it any more,
-    take it out.
-    """
-
-    def __init__(self) -> None:
-        self.calls: dict[int, Call] = {}
-        self._heap: list[tuple[float, int]] = []  # deadline and `order`; may have calls that are over
-        self._nap = trio.CancelScope()
-
-    def add(self, call: Call) -> None:
-        """Watch a call: at its deadline, set `call.is_late` and wake its caller."""
-        deadline, order, heap = call.deadline, call.order, self._heap
-        if deadline == math.inf:
-            return
-        self.calls[order] = call
-        heapq.heappush(heap, (deadline, order))
-        if heap[0][1] == order:
-            self._nap.deadline = deadline
-        if len(heap) > 2 * len(self.calls) + _SLACK:
-            self._heap = sorted((other.deadline, order) for order, other in self.calls.items())
-
-    async def run(self) -> None:
-        """Watch the deadlines, until cancelled."""
-        while True:
-            self._end_those_before(trio.current_time())
-            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._nap:
-                await trio.sleep_forever()
-
-    def _end_those_before(self, now: float) -> None:
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self.calls):
-            call = self.calls.pop(heapq.heappop(self._heap)[1], None)
-            if call is not None:
-                call.is_late = True
-                call.wake()

@@ -53,6 +53,8 @@ class Chunks(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         call = self._call
+        if call.progress is not None and not self._is_left:
+            call.progress.tell()
         if not call.chunks or self._is_left or self._taker.is_taken:
             with self._taker:
                 await self._until_there_is_one(call)
@@ -81,12 +83,14 @@ class Chunks(AsyncIterator[T]):
         while self._is_left or not call.chunks:
             self._check_is_inside()
             if call.is_over:
+                if call.progress is not None:
+                    call.progress.tell_last()
                 if call.failure is not None:
                     raise self._failed(call.failure)
                 raise StopAsyncIteration
             if call.is_late:
                 await self._time_out(call)
-            await call.wait()
+            await (call.wait() if call.progress is None else call.wait_and_tell())
 
     def _check_is_inside(self) -> None:
         if self._is_left:

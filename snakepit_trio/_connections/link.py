@@ -17,7 +17,7 @@ from bridge_py.buffers.transfers import Transfers
 from bridge_py.wire import codec
 from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
-from bridge_py.wire.frames import RESULT, Frame, Kind, most_bytes
+from bridge_py.wire.frames import PROGRESS, RESULT, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
 from bridge_py.wire.packed import PACKED
 from bridge_py.wire.readable import readable
@@ -281,7 +281,9 @@ class LinkConnection(Connection):
         self._on_ready(Hello(tools, readable(hello.python)))
 
     def _route(self, frame: Frame) -> None:
-        if frame.call_id and (frame.loan or frame.call_id in self.transfers.waiting):
+        if frame.kind == PROGRESS:
+            self._on_frame(frame)  # it waits for no large buffers of its call: nothing bounds how many there are
+        elif frame.call_id and (frame.loan or frame.call_id in self.transfers.waiting):
             self.transfers.receive(frame)
         elif frame.call_id:
             self._handle(frame)

@@ -25,6 +25,7 @@ from snakepit_trio._calls.call import (
 )
 from snakepit_trio._calls.functions import Function, function_of, read
 from snakepit_trio._calls.mapping import Done, Results, Room
+from snakepit_trio._calls.progress import OnProgress, check_on_progress
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
@@ -44,6 +45,7 @@ class Defaults:
     session: SessionView | str | None = None
     retries: int | RetryPolicy | None = None
     priority: int | None = None
+    on_progress: OnProgress | None = None
 
 
 _QUICK_CALLS: Final = 64  # of a map, while they take less than 2 ms
@@ -65,18 +67,22 @@ class Calls(FunctionCalls):
         session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Calls:
         """Return the same calls with other defaults: `await pool.options(timeout=5).run(function)`.
 
         `timeout` is in seconds, None for no limit. `priority` is from -100 to 100: calls of a higher one leave the
-        queue sooner, as `execute` says. What is left out stays as it is. A call that names a value of its own goes by
-        that. Raises `UsageError` for a value that no call could have.
+        queue sooner, as `execute` says. `on_progress` is called with the progress of each call, as `execute` says, and
+        so of each call of `map`, whose own `on_progress` counts items. What is left out stays as it is. A call that
+        names a value of its own goes by that. Raises `UsageError` for a value that no call could have.
         """
         if not isinstance(timeout, Default):
             seconds_of(timeout, "options")
         session_id_of(session, "options")
         check_retries(retries)
         check_priority(priority)
+        if on_progress is not None:
+            check_on_progress(on_progress)
         before = self._defaults
         return Calls(
             self._runner,
@@ -86,6 +92,7 @@ class Calls(FunctionCalls):
                 before.session if session is None else session,
                 before.retries if retries is None else retries,
                 before.priority if priority is None else priority,
+                before.on_progress if on_progress is None else on_progress,
             ),
         )
 
@@ -105,13 +112,21 @@ class Calls(FunctionCalls):
         """Run a function that was read."""
         defaults = self._defaults
         return self._runner.run(
-            function, arguments, defaults.timeout, defaults.session, defaults.retries, defaults.priority
+            function,
+            arguments,
+            defaults.timeout,
+            defaults.session,
+            defaults.retries,
+            defaults.priority,
+            defaults.on_progress,
         )
 
     def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         """Run a generator function that was read."""
         defaults = self._defaults
-        return self._runner.iterate(function, arguments, defaults.timeout, defaults.session, defaults.priority)
+        return self._runner.iterate(
+            function, arguments, defaults.timeout, defaults.session, defaults.priority, defaults.on_progress
+        )
 
     # Tools, by name.
 
@@ -170,6 +185,7 @@ class Calls(FunctionCalls):
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a tool in a worker and return its result.
 
@@ -190,6 +206,10 @@ class Calls(FunctionCalls):
         of waiting, so no call waits for ever. The default is 0, or the priority of the call whose host tool makes
         this one.
 
+        `on_progress` is a plain function. It is called in this task with a `Progress`, at most every 25 ms, when the
+        tool has reported some by `context.progress`; the last time, before this returns or raises. A run after a crash
+        begins anew. If the function raises, the call is stopped, and the exception comes out of here.
+
         Raises `InvalidArguments`, `UnknownTool`, `EncodeError`, `ToolError` (the tool raised),
         `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
@@ -203,7 +223,8 @@ class Calls(FunctionCalls):
             session = defaults.session if session is None else session
             retries = defaults.retries if retries is None else retries
             priority = defaults.priority if priority is None else priority
-        return await self._runner.execute(name, args, timeout, session, retries, None, reader, priority)
+            on_progress = defaults.on_progress if on_progress is None else on_progress
+        return await self._runner.execute(name, args, timeout, session, retries, None, reader, priority, on_progress)
 
     @overload
     def stream(
@@ -259,14 +280,16 @@ class Calls(FunctionCalls):
         session: SessionView | str | None = None,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Block[Chunks[Any]]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
         `name`, `priority` and `returns`, the hint of a chunk, are as for `execute`. `timeout` is too, but 300 if
         neither the tool nor the adapter says otherwise. The tool is never more than `stream_window` chunks ahead of
         the consumer; a chunk counts once for each 4 KiB that it has begun. Leaving the block early stops the tool, in
-        the same way as cancelling `execute`. Errors are raised where the chunks are taken, but `PoolClosed`,
-        `PoolSaturated` and `WorkerBusy` on entering the block.
+        the same way as cancelling `execute`. `on_progress` is as for `execute`, and is called where the task takes a
+        chunk or waits for one; what it raises comes out there. Errors are raised where the chunks are taken, but
+        `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering the block.
         """
         reader = None
         if returns is not None or callable(name):
@@ -274,7 +297,8 @@ class Calls(FunctionCalls):
         timeout = self._defaults.timeout if isinstance(timeout, Default) else timeout
         session = self._defaults.session if session is None else session
         priority = self._defaults.priority if priority is None else priority
-        return self._runner.stream(name, args, timeout, session, None, reader, priority)
+        on_progress = self._defaults.on_progress if on_progress is None else on_progress
+        return self._runner.stream(name, args, timeout, session, None, reader, priority, on_progress)
 
     def _reader(self, name: object, returns: Any, *, streams: bool) -> tuple[str, Callable[[Frame], Any]]:
         """The name of a tool, and the function that decodes its results by a hint."""
@@ -294,6 +318,7 @@ class Calls(FunctionCalls):
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
 
@@ -301,7 +326,9 @@ class Calls(FunctionCalls):
         """
         if not callable(callback):
             raise refuse("callback", callback, "give a function that takes a chunk")
-        async with self.stream(name, args, timeout=timeout, session=session, priority=priority) as chunks:
+        async with self.stream(
+            name, args, timeout=timeout, session=session, priority=priority, on_progress=on_progress
+        ) as chunks:
             async for chunk in chunks:
                 answer = callback(chunk)
                 if inspect.isawaitable(answer):

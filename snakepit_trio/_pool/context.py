@@ -13,6 +13,7 @@ import trio
 from bridge_py.wire.errors import SessionError
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout, needed_session_id
 from snakepit_trio._calls.mapping import Results
+from snakepit_trio._calls.progress import OnProgress
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._util.nurseries import background_nursery
@@ -99,11 +100,18 @@ class Context(SessionView, FunctionCalls):
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a tool with this state, as `Pool.execute` does. Also raises the errors of opening a pool."""
         async with self._in_pool() as session:
             return await session.execute(
-                name, args, timeout=timeout, retries=retries, returns=returns, priority=priority
+                name,
+                args,
+                timeout=timeout,
+                retries=retries,
+                returns=returns,
+                priority=priority,
+                on_progress=on_progress,
             )
 
     @asynccontextmanager
@@ -115,11 +123,14 @@ class Context(SessionView, FunctionCalls):
         timeout: Timeout = DEFAULT,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool with this state, as `Pool.stream` does."""
         async with (
             self._in_pool() as session,
-            session.stream(name, args, timeout=timeout, returns=returns, priority=priority) as chunks,
+            session.stream(
+                name, args, timeout=timeout, returns=returns, priority=priority, on_progress=on_progress
+            ) as chunks,
         ):
             yield chunks
 

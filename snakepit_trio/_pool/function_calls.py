@@ -14,7 +14,8 @@ from bridge_py import BaseAdapter
 from bridge_py.tools.pickling import Values
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.functions import Function, function_of
-from snakepit_trio._calls.mapping import Progress, Results
+from snakepit_trio._calls.mapping import OnItems, Results
+from snakepit_trio._calls.progress import OnProgress
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._config.targets import unwrapped
@@ -36,7 +37,13 @@ class CallOptions(TypedDict, total=False):
     priority: int | None
 
 
-class RetryOptions(CallOptions, total=False):
+class OneCallOptions(CallOptions, total=False):
+    """What a single call of a tool takes."""
+
+    on_progress: OnProgress | None
+
+
+class RetryOptions(OneCallOptions, total=False):
     """What each call takes that does not stream."""
 
     retries: int | RetryPolicy | None
@@ -48,19 +55,21 @@ class ExecuteOptions(RetryOptions, total=False):
     session: SessionView | str | None
 
 
-class StreamOptions(CallOptions, total=False):
+class StreamOptions(OneCallOptions, total=False):
     """What streams of tools take where they are in no session yet."""
 
     session: SessionView | str | None
 
 
-class MapOptions(ExecuteOptions, total=False):
+class MapOptions(CallOptions, total=False):
     """What `map` takes beside `pairs`."""
 
+    retries: int | RetryPolicy | None
+    session: SessionView | str | None
     limit: int | None
     ordered: bool
     chunksize: int
-    on_progress: Progress | None
+    on_progress: OnItems | None
 
 
 Args = tuple[Any, ...]
@@ -225,7 +234,7 @@ class FunctionCalls(ABC):
         pairs: bool = False,
         chunksize: int = 1,
         retries: int | RetryPolicy | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnItems | None = None,
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         priority: int | None = None,

@@ -27,8 +27,9 @@ from bridge_py.wire.errors import UsageError
 from bridge_py.wire.hellos import PROTOCOL_VERSION
 from bridge_py.wire.large import LARGE
 from snakepit_trio._calls.call import DEFAULT, Default
+from snakepit_trio._calls.deadlines import Deadlines
 from snakepit_trio._calls.dispatcher import Dispatcher
-from snakepit_trio._calls.runner import CallRunner, Deadlines
+from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.shared_copies import SharedCopies
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig

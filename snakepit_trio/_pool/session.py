@@ -14,6 +14,7 @@ from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import DEFAULT, Arguments, Timeout
 from snakepit_trio._calls.functions import Function
 from snakepit_trio._calls.mapping import Results
+from snakepit_trio._calls.progress import OnProgress
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import Affinity, RetryPolicy
 from snakepit_trio._requests.tool_registry import ToolRegistry
@@ -23,7 +24,7 @@ from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .calls import Calls
-from .function_calls import A, Args, Block, CallOptions, FunctionCalls, Kwargs, R, RetryOptions
+from .function_calls import A, Args, Block, FunctionCalls, Kwargs, OneCallOptions, R, RetryOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,20 +90,21 @@ class SessionHandle(SessionView, FunctionCalls):
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a tool in this session, as `Pool.execute` does."""
         args = await self._ask_first(name, args)
         return await self._calls.execute(
-            name, args, timeout=timeout, retries=retries, returns=returns, priority=priority
+            name, args, timeout=timeout, retries=retries, returns=returns, priority=priority, on_progress=on_progress
         )
 
     @overload
     def stream(
-        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[CallOptions]
+        self, name: str, args: Arguments | None = None, *, returns: type[R], **options: Unpack[OneCallOptions]
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
-        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[CallOptions]
+        self, name: str, args: Arguments | None = None, *, returns: Any = None, **options: Unpack[OneCallOptions]
     ) -> Block[Chunks[Any]]: ...
     @overload
     def stream(
@@ -111,7 +113,7 @@ class SessionHandle(SessionView, FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[OneCallOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
@@ -120,11 +122,16 @@ class SessionHandle(SessionView, FunctionCalls):
         args: Arguments | None = None,
         *,
         returns: None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[OneCallOptions],
     ) -> Block[Chunks[R]]: ...
     @overload
     def stream(
-        self, name: Callable[..., Any], args: Arguments | None = None, *, returns: Any, **options: Unpack[CallOptions]
+        self,
+        name: Callable[..., Any],
+        args: Arguments | None = None,
+        *,
+        returns: Any,
+        **options: Unpack[OneCallOptions],
     ) -> Block[Chunks[Any]]: ...
     @asynccontextmanager
     async def stream(
@@ -135,10 +142,13 @@ class SessionHandle(SessionView, FunctionCalls):
         timeout: Timeout = DEFAULT,
         returns: Any = None,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool in this session, as `Pool.stream` does."""
         args = await self._ask_first(name, args)
-        async with self._calls.stream(name, args, timeout=timeout, returns=returns, priority=priority) as chunks:
+        async with self._calls.stream(
+            name, args, timeout=timeout, returns=returns, priority=priority, on_progress=on_progress
+        ) as chunks:
             yield chunks
 
     async def execute_stream(
@@ -149,10 +159,13 @@ class SessionHandle(SessionView, FunctionCalls):
         *,
         timeout: Timeout = DEFAULT,
         priority: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         """Run a streaming tool in this session, and call `callback` with each chunk, as `Pool.execute_stream` does."""
         args = await self._ask_first(name, args)
-        await self._calls.execute_stream(name, args, callback, timeout=timeout, priority=priority)
+        await self._calls.execute_stream(
+            name, args, callback, timeout=timeout, priority=priority, on_progress=on_progress
+        )
 
     @asynccontextmanager
     async def _map(

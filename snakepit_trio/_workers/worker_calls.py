@@ -21,11 +21,14 @@ from bridge_py.wire.errors import (
     raised_by,
 )
 from bridge_py.wire.frames import ERROR, RESULT, Frame, Kind
+from bridge_py.wire.progress import read_report
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call, CallWorker, stopped
+from snakepit_trio._calls.progress import Progress
 from snakepit_trio._calls.queues import Slot
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, WorkerProcess
+from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.nurseries import told
 from snakepit_trio.errors import WorkerCrashed
 
@@ -36,6 +39,8 @@ from .life import Life, Phase
 # Python 3.11 takes as long to look up an enum's member as to call a function.
 _DRAINING: Final = Phase.DRAINING
 _STOPPED: Final = Phase.STOPPED
+
+logger = get_logger("snakepit.worker")
 
 
 class WorkerEvents(Protocol):
@@ -57,6 +62,9 @@ class WorkerEvents(Protocol):
 
     def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
+
+    def call_progressed(self, worker: CallWorker, call: Call, progress: Progress) -> None:
+        """The code of a call has reported progress."""
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, but telling its caller raised an error: only this call fails."""
@@ -201,6 +209,12 @@ class WorkerCalls(ABC):
                     call.wake()
             case Kind.END | Kind.ERROR:
                 self._ends(frame)
+            case Kind.PROGRESS:
+                progress = Progress(*read_report(frame.body))
+                call = self.calls.get(frame.call_id)
+                if call is not None and not call.abandoned:
+                    with logger.tolerates("passing on the progress of a call"):  # the call goes on without it
+                        self._reports.call_progressed(self, call, progress)
             case Kind.PONG:
                 self.health.answer(frame.number, trio.current_time())
             case _:

@@ -35,6 +35,11 @@ class Events:
     def __init__(self) -> None:
         self._handlers: list[tuple[str, Handler]] = []
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._handlers)
+
     def attach(self, handler: Handler, prefix: str = "") -> Callable[[], None]:
         """Call `handler` with each event whose name starts with `prefix`. Returns a function that detaches it.
 

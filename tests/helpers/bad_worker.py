@@ -21,6 +21,10 @@ from bridge_py.wire.hellos import PROTOCOL_VERSION
 ERROR_BODY = codec.encode_plain({"code": "tool", "message": "late", "type": "T"})
 
 
+def _report(done: object, total: object = None, note: str = "") -> bytes:
+    return codec.encode_plain([done, total, note])
+
+
 def _answer(how: str, call_id: int) -> bytes:
     answers = {
         "unknown_kind": encode_batch([Frame(77, call_id)]),
@@ -32,6 +36,17 @@ def _answer(how: str, call_id: int) -> bytes:
             [Frame(Kind.ERROR, call_id, body=ERROR_BODY), Frame(Kind.ERROR, call_id, body=ERROR_BODY)]
         ),
         "chunk": encode_batch([Frame(Kind.CHUNK, call_id, body=b"\xc0")]),
+        "progress_of_another": encode_batch([Frame(Kind.PROGRESS, call_id + 2, body=_report(1))]),
+        "progress_too_late": encode_batch(
+            [Frame(Kind.RESULT, call_id, body=b"\xc0"), Frame(Kind.PROGRESS, call_id, body=_report(1))]
+        ),
+        "progress_of_nobody": encode_batch([Frame(Kind.PROGRESS, body=_report(1))]),
+        "progress_broken": encode_batch([Frame(Kind.PROGRESS, call_id, body=b"\xc1")]),
+        "progress_bool": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(True))]),
+        "progress_nan": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(float("nan")))]),
+        "progress_negative": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1, -1))]),
+        "progress_long_note": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1, None, "x" * 201))]),
+        "progress_loan": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1), loan=1, size=9)]),
         "other_call": encode_batch([Frame(Kind.RESULT, call_id + 2, body=b"\xc0")]),
     }
     return answers[how]

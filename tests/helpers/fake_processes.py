@@ -204,6 +204,9 @@ class Reports:
     def call_failed(self, call: Call, error: Exception) -> None:
         self.heard.append((call.name, error))
 
+    def call_progressed(self, worker: CallWorker, call: Call, progress: snakepit.Progress) -> None:
+        self.heard.append((call.name, progress))
+
     def call_returned(self, worker: CallWorker, call: Call) -> None:
         self.heard.append(f"returned {call.name}")
 

@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,6 +212,15 @@ class Attacks:
 
     def pings(self, _call_id: int) -> None:
         self._flood(iter([Frame(Kind.PING, number=1)]))
+
+    def progress(self, call_id: int) -> None:
+        self._flood(iter([Frame(Kind.PROGRESS, call_id, body=codec.encode_plain([1, None, "flood"]))]))
+
+    def single_progress(self, call_id: int) -> None:
+        """Report progress for ever, in batches that come one after the other."""
+        while True:
+            time.sleep(0.0005)
+            self.say(Frame(Kind.PROGRESS, call_id, body=codec.encode_plain([1, None, "flood"])))
 
     def cancels(self, call_id: int) -> None:
         self.say(ask(2, call_id, "list_variables", "*"))

@@ -26,14 +26,14 @@ NAMES = {
         DecodeError EncodeError Event GrpcBridge GrpcPython HistoryEntry HostCall HostToolError
         InvalidArguments InvalidCall InvalidValue Launcher Limits LocalState MemoryStore NotAllowed
         Optimization OutOfResources Pool PoolClosed PoolConfig PoolDeadlock PoolError PoolHealth
-        PoolNotReady PoolOptions PoolSaturated PoolStats ProgramNotFound ProtocolError PythonAPI
+        PoolNotReady PoolOptions PoolSaturated PoolStats ProgramNotFound Progress ProtocolError PythonAPI
         QuotaExceeded Quotas RecyclePolicy RegisteredTool RemoteError RemoteRef Results RetryPolicy Session
         SessionError SessionHandle SessionInfo SessionNotFound SessionStore SessionView Site SnakepitError
         StateProvider StdioJson StdioMsgpack Step StoreStats StoredObjectLost StoredObjectNotFound Tainted
         ToolError ToolRegistry ToolSpec UnknownTool Update UsageError Variable VariableError VariableExists
         VariableNotFound Verbatim VersionConflict Watcher WorkerBusy WorkerCrashed WorkerError WorkerInfo
-        WorkerOptions WorkerStartError WorkerState WrongCallKind force_cleanup_all open_client open_pool register_codec
-        run_as_script session_helpers variables
+        WorkerOptions WorkerStartError WorkerState WrongCallKind current_context force_cleanup_all open_client open_pool
+        register_codec run_as_script session_helpers variables
     """,
     "snakepit_trio.errors": """
         AccessDenied OutOfResources PoolClosed PoolDeadlock PoolError PoolNotReady PoolSaturated
@@ -70,7 +70,7 @@ NAMES = {
     """,
     "bridge_py": """
         AsyncSessionContext BaseAdapter CodecError HostToolError InvalidArguments SessionContext
-        SnakepitError ToolCancelled UsageError register_codec tool
+        SnakepitError ToolCancelled UsageError current_context register_codec tool
     """,
     "bridge_py.adapters.python_calls": """
         PipelineStep PythonCalls RemoteRef

@@ -85,6 +85,23 @@ async def test_a_flood_that_is_legal_slows_nobody(how: str) -> None:
     assert turns.count > 5
 
 
+@pytest.mark.parametrize("how", ["progress", "single_progress"])
+async def test_a_flood_of_progress_slows_nobody_and_its_listeners_hear_of_little_of_it(how: str) -> None:
+    heard: list[snakepit.Progress] = []
+    events: list[snakepit.Event] = []
+    async with open_hostile(how) as pool, counted_turns() as turns:
+        pool.events.attach(events.append, "call.progress")
+        began = trio.current_time()
+        with pytest.raises(snakepit.CallTimeout):
+            await pool.execute("attack", timeout=2, on_progress=heard.append)
+        took = trio.current_time() - began
+    turns.tell(how)
+    assert turns.own < LONGEST
+    assert turns.count > 5
+    assert 5 < len(heard) <= 2 + 40 * took
+    assert 5 < len(events) <= 2 + 40 * took
+
+
 async def test_what_is_no_request_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with open_hostile("no_requests") as pool:
         await pool.execute("attack", timeout=20)

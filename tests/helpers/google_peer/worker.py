@@ -143,27 +143,22 @@ class Host:
         self._stub = services.BridgeServiceStub(grpc.insecure_channel(address, options=CHANNEL_OPTIONS))
         self._modern = modern
         self._lock = threading.Lock()
-        self._begun: set[str] = set()
+        self.begun: set[str] = set()  # sessions that have heartbeats
         self.most = 0  # heartbeats at once
 
     def forget(self, session_id: str) -> bool:
         """End the heartbeats of a session; returns whether there were any."""
         with self._lock:
-            known = session_id in self._begun
-            self._begun.discard(session_id)
+            known = session_id in self.begun
+            self.begun.discard(session_id)
         return known
 
     def heartbeats(self) -> tuple[int, int]:
         """How many sessions have heartbeats, and how many had at most."""
-        return len(self._begun), self.most
+        return len(self.begun), self.most
 
     def beats(self, session_id: str) -> bool:
-        """Ask whether a session is valid."""
         return bool(self._stub.Heartbeat(pb2.HeartbeatRequest(session_id=session_id)).session_valid)
-
-    def sessions(self) -> list[str]:
-        """The sessions that have heartbeats."""
-        return sorted(self._begun)
 
     def answers(self) -> bool:
         try:
@@ -181,12 +176,12 @@ class Host:
             self._register(session_id)
             return
         with self._lock:
-            if session_id in self._begun:
+            if session_id in self.begun:
                 return
             self._initialize(session_id)
             self._register(session_id)
-            self._begun.add(session_id)
-        self.most = max(self.most, len(self._begun))
+            self.begun.add(session_id)
+        self.most = max(self.most, len(self.begun))
         threading.Thread(target=self._keep_alive, args=(session_id,), daemon=True).start()
 
     def tools(self, session_id: str) -> list[str]:
@@ -235,7 +230,7 @@ class Host:
         check(self._stub.RegisterTools(request))
 
     def _keep_alive(self, session_id: str) -> None:
-        while session_id in self._begun:
+        while session_id in self.begun:
             request = pb2.HeartbeatRequest(session_id=session_id)
             request.client_time.GetCurrentTime()
             try:
@@ -306,7 +301,7 @@ def beats(call: Call, session_ids: Any) -> list[bool]:
 
 
 def sessions(call: Call) -> list[str]:
-    return call.host.sessions()
+    return sorted(call.host.begun)
 
 
 def host_tools(call: Call) -> list[str]:

@@ -173,6 +173,11 @@ class Kind(betterproto2.Enum):
     The borrower has done with a loan; the last word about it.
     """
 
+    PROGRESS = 20
+    """
+    What the code of a call has done so far; only the latest of them counts.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -196,6 +201,7 @@ class Kind(betterproto2.Enum):
             17: "KIND_BUFFER",
             18: "KIND_TAKEN",
             19: "KIND_RETURNED",
+            20: "KIND_PROGRESS",
         }
 
     @classmethod
@@ -221,6 +227,7 @@ class Kind(betterproto2.Enum):
             "KIND_BUFFER": 17,
             "KIND_TAKEN": 18,
             "KIND_RETURNED": 19,
+            "KIND_PROGRESS": 20,
         }
 
 
