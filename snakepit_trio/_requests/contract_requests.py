@@ -177,18 +177,23 @@ class ContractRequests:
             return
         if not call.session_id:
             self._made.add(name)
-        try:
-            await store.create_session(name, ttl=self._services.session_ttl)
-        except SessionError:
-            # Another request of the worker may have been faster.
-            if not await store.session_exists(name):
-                raise
+        await self._create(name)
         if call.session_id:
             return
         if name not in self._calls:
             await store.delete_session(name)  # the call has ended meanwhile
         else:
             self._made.add(name)  # the call may have ended meanwhile, and another one have its name
+
+    async def _create(self, name: str) -> None:
+        store, failure = self._services.store, None
+        try:
+            await store.create_session(name, ttl=self._services.session_ttl)
+        except SessionError as error:
+            failure = error
+        # Another request of the worker may have been faster.
+        if failure is not None and not await store.session_exists(name):
+            raise failure
 
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""
