@@ -20,7 +20,7 @@ from snakepit_trio._util.validation import check_whole, is_utf8, is_whole, refus
 from snakepit_trio.errors import PoolClosed, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
-from .queues import Slot
+from .queues import Limit, Slot
 
 #: In the tasks and threads of a host tool: the call that the tool runs for.
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
@@ -65,6 +65,7 @@ class Call:
         "is_late",
         "is_over",
         "is_unwanted",
+        "limits",
         "name",
         "order",
         "parent",
@@ -106,6 +107,7 @@ class Call:
         self.children: dict[Call, None] | None = None  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
+        self.limits: tuple[Limit, ...] = ()  # it holds a place of each while it runs
         self.parent = parent  # the call whose host tool made this one
         if priority is None:  # the parent goes on only after it
             priority = 0 if parent is None else parent.priority
@@ -175,7 +177,7 @@ class Call:
             self.priority,
         )
         call.deadline = self.deadline
-        call.claim, call.tool = self.claim, self.tool
+        call.claim, call.tool, call.limits = self.claim, self.tool, self.limits
         return call
 
     def finish(self, final: Frame | None, failure: Exception | None = None) -> None:
