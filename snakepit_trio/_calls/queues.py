@@ -170,8 +170,6 @@ class Member:
 
     __slots__ = ("group", "key")
 
-    queue: HasHead
-
     def __init__(self) -> None:
         self.group: Group[Any] | None = None  # the group that it is in while a call waits
         self.key: Key = LAST  # of its entry in the group's heap: never above the key of its first call
@@ -180,7 +178,19 @@ class Member:
         return False  # of two entries with one key, one is outdated
 
 
-M = TypeVar("M", bound=Member)
+class Listed(Protocol):
+    """What a group reads and writes on its members."""
+
+    group: Group[Any] | None
+    key: Key
+
+    @property
+    def queue(self) -> HasHead:
+        """The calls of the member."""
+        ...
+
+
+M = TypeVar("M", bound=Listed)
 
 
 class SessionQueue(Member, Generic[C]):
