@@ -112,7 +112,8 @@ class Machine(RuleBasedStateMachine):
 
     def _hold(self, slot: Slot[Item], call: Item) -> None:
         assert slot in self.slots
-        assert self._may_go(call, slot), "a strict call goes to its session's worker"
+        may_be_forgotten = call.limits and self.sessions < 4
+        assert self._may_go(call, slot) or may_be_forgotten, "a strict call goes to its session's worker"
         self.taken.discard(call)
         for other in self.waiting:
             assert place(other) > place(call) or not self._may_go(other, slot), "calls are assigned in their order"
@@ -288,7 +289,9 @@ class Machine(RuleBasedStateMachine):
         assert not any(self.scheduler.holds(call) for call in hints), "a call waits for a worker without places"
 
     def _compare_homes(self) -> None:
-        waiting = {call.session_id for call in self.waiting if call.affinity != "hint"}
+        # A session may be forgotten while its calls wait for places, and not yet for its worker.
+        strict = [call for call in self.waiting if call.affinity != "hint"]
+        waiting = {call.session_id for call in strict if not call.limits or self.scheduler.holds(call)}
         for session in set(SESSIONS) - {""}:
             if session in self.homes and self.scheduler.home(session) is None:
                 assert self.sessions < 4, "a session is forgotten only if there are too many"
