@@ -90,6 +90,7 @@ class Machine(RuleBasedStateMachine):
         self.kept: set[str] = set()
         self.limits = [Limit(f"limit {number}", places) for number, places in enumerate(limits)]
         self.taken: set[Item] = set()  # the calls that hold places, if they have limits
+        self.had: set[Item] = set()  # those that held some before the latest step
 
     def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
         return self._has_places(call) and (call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot)
@@ -114,7 +115,9 @@ class Machine(RuleBasedStateMachine):
         assert slot in self.slots
         may_be_forgotten = call.limits and self.sessions < 4
         assert self._may_go(call, slot) or may_be_forgotten, "a strict call goes to its session's worker"
-        self.taken.discard(call)
+        # A strict call may have got its places before a call came that has a better place in the queue.
+        if call not in self.had:
+            self.taken.discard(call)
         for other in self.waiting:
             assert place(other) > place(call) or not self._may_go(other, slot), "calls are assigned in their order"
         assert self._has_places(call), "a call starts only with its places"
@@ -125,6 +128,7 @@ class Machine(RuleBasedStateMachine):
             self.homes[call.session_id] = slot
 
     def _carry_out(self, assignments: list[tuple[Slot[Item], Item]]) -> None:
+        self.had = self.taken.copy()
         self._strict_calls_have_places()
         for slot, call in assignments:
             self.waiting.remove(call)
