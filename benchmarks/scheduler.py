@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from snakepit_trio._calls.queues import Slot
+from snakepit_trio._calls.queues import Limit, Slot
 from snakepit_trio._calls.scheduler import Scheduler
 from snakepit_trio._config.policies import Affinity
 
@@ -25,6 +25,7 @@ class Item:
     order = 0
     rank = 0.0
     assigned_at = 0.0
+    limits: tuple[Limit, ...] = ()
     size = 1
 
     def __init__(self, session_id: str, affinity: Affinity, priority: int) -> None:

@@ -17,6 +17,7 @@ from snakepit_trio._calls import (
     call,
     deadlocks,
     dispatcher,
+    limits,
     queues,
     runner,
     scheduler,
@@ -32,7 +33,7 @@ from snakepit_trio._workers import worker_calls
 WAY: Final = frozenset(
     str(module.__file__)
     for module in (
-        *(runner, call, dispatcher, scheduler, queues, deadlocks, stalls, abandonment),
+        *(runner, call, dispatcher, scheduler, queues, limits, deadlocks, stalls, abandonment),
         *(shared_copies, streams, ownership),
         *(link, worker_calls),
         *(buffer_sets, transfers, shared_memory, compression),

@@ -4,7 +4,8 @@ No worker holds more than its limit, none more than its places unless it is quic
 places, and none waits while a worker that it may go to has room. Of the calls that may go to a worker it gets the
 one with the lowest rank: the oldest, if their priorities are the same. A strict call goes to its session's worker as
 long as that lives, which for a session that is kept none of its other calls can change. A call is refused only if it
-would have to wait. All this holds after the state was mended.
+would have to wait. Of a limit no more places are taken than it has, and each is given back once; a call holds all of
+its places or none, and calls whose places are taken hold up no others. All this holds after the state was mended.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_trio._calls.queues import Slot
+from snakepit_trio._calls.queues import Limit, Slot
 from snakepit_trio._calls.scheduler import AGEING, PATIENCE, QUICK, PlaceTaken, QueueFull, Scheduler
 from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 PRIORITIES = [0, 0, 0, 0, -100, -2, 1, 2, 100]
+LIMITS = [(), (), (), (0,), (0,), (1,), (2,), (0, 1), (1, 0), (1, 2), (0, 1, 2)]
 
 
 class Item:
@@ -34,7 +36,14 @@ class Item:
     assigned_at = 0.0
     since = 0.0  # for the tests: when it was submitted
 
-    def __init__(self, session_id: str = "", affinity: Affinity = "hint", priority: int = 0) -> None:
+    def __init__(
+        self,
+        session_id: str = "",
+        affinity: Affinity = "hint",
+        priority: int = 0,
+        limits: tuple[Limit, ...] = (),
+    ) -> None:
+        self.limits = limits
         self.size = 1 + len(session_id)
         self.session_id = session_id
         self.affinity = affinity
@@ -57,8 +66,17 @@ class Machine(RuleBasedStateMachine):
             {session: st.sampled_from(["hint", "strict", "strict", "strict_fail_fast"]) for session in SESSIONS}
         ),
         sessions=st.sampled_from([1, 2, 10]),
+        limits=st.tuples(*[st.integers(1, 3)] * 3),
     )
-    def begin(self, concurrency: int, ahead: int, most: float, affinities: dict[str, Affinity], sessions: int) -> None:
+    def begin(
+        self,
+        concurrency: int,
+        ahead: int,
+        most: float,
+        affinities: dict[str, Affinity],
+        sessions: int,
+        limits: tuple[int, ...],
+    ) -> None:
         self.concurrency, self.ahead, self.most = concurrency, ahead, most
         self.affinities, self.sessions = affinities, sessions
         self.scheduler: Scheduler[Item] = Scheduler(concurrency=concurrency, ahead=ahead, most=most, sessions=sessions)
@@ -67,11 +85,27 @@ class Machine(RuleBasedStateMachine):
         self.waiting: list[Item] = []
         self.held: dict[Item, Slot[Item]] = {}
         self.of_the_dead: list[Item] = []
+        self.draining: list[Item] = []  # calls that run on in workers which take no more
         self.homes: dict[str, Slot[Item]] = {}
         self.kept: set[str] = set()
+        self.limits = [Limit(f"limit {number}", places) for number, places in enumerate(limits)]
+        self.taken: set[Item] = set()  # the calls that hold places, if they have limits
+        self.had: set[Item] = set()  # those that held some before the latest step
 
     def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
-        return call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot
+        return self._has_places(call) and (call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot)
+
+    def _has_places(self, call: Item) -> bool:
+        """Whether a call has places of its limits, or all of them are free."""
+        return call in self.taken or not any(self._is_full(limit) for limit in call.limits)
+
+    def _is_full(self, limit: Limit) -> bool:
+        return sum(limit in call.limits for call in self.taken) >= limit.most
+
+    def _strict_calls_have_places(self) -> None:
+        """Strict calls take their places when it is their turn, and wait for their worker with them."""
+        strict = {call for call in self.waiting if call.session_id and call.affinity != "hint" and call.limits}
+        self.taken |= {call for call in strict if self.scheduler.holds(call)}
 
     def _has_room(self, slot: Slot[Item]) -> bool:
         load = len(slot.calls)
@@ -79,15 +113,23 @@ class Machine(RuleBasedStateMachine):
 
     def _hold(self, slot: Slot[Item], call: Item) -> None:
         assert slot in self.slots
-        assert self._may_go(call, slot), "a strict call goes to its session's worker"
+        may_be_forgotten = call.limits and self.sessions < 4
+        assert self._may_go(call, slot) or may_be_forgotten, "a strict call goes to its session's worker"
+        # A strict call may have got its places before a call came that has a better place in the queue.
+        if call not in self.had:
+            self.taken.discard(call)
         for other in self.waiting:
             assert place(other) > place(call) or not self._may_go(other, slot), "calls are assigned in their order"
+        assert self._has_places(call), "a call starts only with its places"
+        self.taken.add(call)
         assert call not in self.held
         self.held[call] = slot
         if call.session_id and not (call.session_id in self.kept and call.session_id in self.homes):
             self.homes[call.session_id] = slot
 
     def _carry_out(self, assignments: list[tuple[Slot[Item], Item]]) -> None:
+        self.had = self.taken.copy()
+        self._strict_calls_have_places()
         for slot, call in assignments:
             self.waiting.remove(call)
             self._hold(slot, call)
@@ -107,9 +149,10 @@ class Machine(RuleBasedStateMachine):
             self.slots.append(slot)
             self._carry_out(self.scheduler.add(slot, self.now))
 
-    @rule(session=st.sampled_from(SESSIONS), priority=st.sampled_from(PRIORITIES))
-    def call_comes(self, session: str, priority: int) -> None:
-        call, home = Item(session, self.affinities[session], priority), self.homes.get(session)
+    @rule(session=st.sampled_from(SESSIONS), priority=st.sampled_from(PRIORITIES), needs=st.sampled_from(LIMITS))
+    def call_comes(self, session: str, priority: int, needs: tuple[int, ...]) -> None:
+        limits = tuple(self.limits[number] for number in needs)
+        call, home = Item(session, self.affinities[session], priority, limits), self.homes.get(session)
         call.since = self.now
         can_run = any(self._may_go(call, slot) and self._has_room(slot) for slot in self.slots)
         has_place = home is not None and len(home.calls) < self.concurrency
@@ -131,6 +174,7 @@ class Machine(RuleBasedStateMachine):
             else:
                 assert slot is home or not has_place, "a session keeps to its worker while that has a place"
                 self._hold(slot, call)
+            self._strict_calls_have_places()
 
     @rule(session=st.sampled_from(SESSIONS[2:]), is_kept=st.booleans())
     def session_is_kept_or_let_go(self, session: str, is_kept: bool) -> None:
@@ -143,6 +187,7 @@ class Machine(RuleBasedStateMachine):
     def call_leaves(self, data: st.DataObject, how: str) -> None:
         call = data.draw(st.sampled_from(sorted(self.held, key=lambda held: held.order)))
         slot = self.held.pop(call)
+        self.taken.discard(call)
         if how == "release":
             self._carry_out(self.scheduler.release(slot, call, self.now))
             assert self.scheduler.release(slot, call, self.now) == [], "a call is released once"
@@ -157,10 +202,12 @@ class Machine(RuleBasedStateMachine):
         assert self.scheduler.withdraw(call)
         assert not self.scheduler.withdraw(call)
         self.waiting.remove(call)
+        self.taken.discard(call)
+        self._carry_out(self.scheduler.admit(self.now))
 
     @precondition(lambda self: self.slots)
-    @rule(data=st.data(), again=st.booleans())
-    def worker_dies(self, data: st.DataObject, again: bool) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["its calls come back", "its calls end", "its calls go on"]))
+    def worker_dies(self, data: st.DataObject, how: str) -> None:
         slot = self.slots.pop(data.draw(st.integers(0, len(self.slots) - 1)))
         self.homes = {session: home for session, home in self.homes.items() if home is not slot}
         lost, assignments = self.scheduler.remove(slot, self.now)
@@ -169,13 +216,35 @@ class Machine(RuleBasedStateMachine):
         for call in lost:
             del self.held[call]
         self._carry_out(assignments)
-        self.of_the_dead += lost if again else []
+        if how == "its calls come back":
+            self.of_the_dead += lost
+        elif how == "its calls go on":
+            self.draining += lost
+        else:
+            self._end(lost)
+
+    @precondition(lambda self: self.draining)
+    @rule()
+    def calls_of_a_worker_that_takes_no_more_end(self) -> None:
+        self._end([self.draining.pop(0)])
+
+    def _end(self, calls: list[Item]) -> None:
+        for call in calls:
+            self.taken.discard(call)
+            self._carry_out(self.scheduler.end(call, self.now))
+            assert self.scheduler.end(call, self.now) == [], "a call gives its places back once"
+
+    @rule(number=st.sampled_from([0, 1, 2]), most=st.integers(1, 3))
+    def a_limit_changes(self, number: int, most: int) -> None:
+        self.limits[number].most = most
+        self._carry_out(self.scheduler.resized(self.limits[number], self.now))
 
     @precondition(lambda self: self.of_the_dead)
     @rule()
     def calls_of_the_dead_come_back(self) -> None:
         for call in self.of_the_dead:
             self._wait(call)
+            self.taken.discard(call)
             self._carry_out(self.scheduler.requeue(call, self.now))
             self._compare_homes()
         self.of_the_dead = []
@@ -186,6 +255,7 @@ class Machine(RuleBasedStateMachine):
         lost = data.draw(st.sets(st.sampled_from(calls), max_size=3)) if calls else set()
         self.waiting = [call for call in self.waiting if call not in lost]
         self.held = {call: slot for call, slot in self.held.items() if call not in lost}
+        self.taken -= lost
         self.scheduler.mend(self.now, lambda call: call in lost)
         assigned = [(slot, call) for slot, call in self.scheduler.held() if call not in self.held]
         self._carry_out(sorted(assigned, key=lambda assignment: place(assignment[1])))
@@ -205,6 +275,7 @@ class Machine(RuleBasedStateMachine):
         assert self.scheduler.queued_bytes == sum(call.size for call in self.waiting)
         assert {call: slot for slot in self.slots for call in slot.calls.values()} == self.held
         self._compare_homes()
+        self._compare_limits()
         for slot in self.slots:
             assert len(slot.calls) <= self.concurrency + self.ahead
             if self._has_room(slot):
@@ -212,8 +283,19 @@ class Machine(RuleBasedStateMachine):
                     "no call waits for a worker with room"
                 )
 
+    def _compare_limits(self) -> None:
+        for limit in self.limits:
+            holders = {call for call in self.taken if limit in call.limits}
+            assert limit.taken == len(holders)
+            assert set(self.scheduler.holders(limit)) == holders
+        assert all(call in self.taken for call in self.held)
+        hints = [call for call in self.waiting if call.limits and (call.affinity == "hint" or not call.session_id)]
+        assert not any(self.scheduler.holds(call) for call in hints), "a call waits for a worker without places"
+
     def _compare_homes(self) -> None:
-        waiting = {call.session_id for call in self.waiting if call.affinity != "hint"}
+        # A session may be forgotten while its calls wait for places, and not yet for its worker.
+        strict = [call for call in self.waiting if call.affinity != "hint"]
+        waiting = {call.session_id for call in strict if not call.limits or self.scheduler.holds(call)}
         for session in set(SESSIONS) - {""}:
             if session in self.homes and self.scheduler.home(session) is None:
                 assert self.sessions < 4, "a session is forgotten only if there are too many"
@@ -226,7 +308,10 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
             assert self.scheduler.clear() == sorted(self.waiting, key=lambda call: call.order)
-            assert self.scheduler.queued == 0
+            assert self.scheduler.queued == self.scheduler.queued_with_limits == 0
+            for call in (*self.held, *self.of_the_dead, *self.draining):
+                self.scheduler.end(call, self.now)
+            assert [limit.taken for limit in self.limits] == [0, 0, 0], "all places are given back"
 
 
 TestMachine = pytest.mark.slow(Machine.TestCase)

@@ -37,6 +37,7 @@ class _Mark(msgspec.Struct):
     cancel: Cancel
     idempotent: bool
     timeout: float | None
+    limit: int | None
 
 
 @overload
@@ -49,6 +50,7 @@ def tool(
     cancel: Cancel = "interrupt",
     idempotent: bool = False,
     timeout: float | None = None,
+    limit: int | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -59,6 +61,7 @@ def tool(
     cancel: Cancel = "interrupt",
     idempotent: bool = False,
     timeout: float | None = None,
+    limit: int | None = None,
 ) -> F | Callable[[F], F]:
     """Mark a method of an adapter as a tool.
 
@@ -79,13 +82,16 @@ def tool(
     has not started is simply withdrawn. `idempotent=True` says that a call may run again on another worker after a
     crash. `timeout`, in seconds, applies to calls that give no timeout.
 
+    `limit` is how many calls of the tool run at once at most, in all workers of a pool together. Further ones wait in
+    the pool's queue, and hold up no calls of other tools. None means that there is no limit.
+
     An adapter raises `UsageError` when its worker starts, if one of its tools is marked with invalid options, or is
     written in a way that cannot work: without `self`, as a static method, or in place of a method of `BaseAdapter`.
     """
 
     def mark(function: F) -> F:
         check_markable(function)
-        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout)  # type: ignore[attr-defined]
+        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout, limit)  # type: ignore[attr-defined]
         return function
 
     return mark if function is None else mark(function)
@@ -149,6 +155,7 @@ class Tool:
         idempotent: bool = False,
         *,
         timeout: float | None = None,
+        limit: int | None = None,
         context_type: type | None = None,
     ) -> None:
         self.function = function
@@ -156,6 +163,7 @@ class Tool:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         _check_cancel(name, cancel, self.is_async)
+        _check_limit(name, limit)
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         #: Whether a parameter of it gets the context.
@@ -171,7 +179,7 @@ class Tool:
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
-        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout)
+        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout, limit)
 
     def of(self, function: Callable[..., Any]) -> Tool:
         """Copy this tool with another function of the same signature."""
@@ -309,7 +317,9 @@ def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
     name = mark.name or attribute
     known = _read.get(marked)
     if known is None or known.name != name:
-        known = Tool(function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout)
+        known = Tool(
+            function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout, limit=mark.limit
+        )
         _read[marked] = known.of(unbound)
     return known.of(function)
 
@@ -335,6 +345,11 @@ def _check_cancel(name: str, cancel: str, is_async: bool) -> None:
     if cancel not in choices:
         kind = "an async tool is cancelled at its awaits; " if is_async else ""
         raise UsageError(f"tool {name!r}: cancel={cancel!r} cannot be: {kind}give one of {', '.join(choices)}")
+
+
+def _check_limit(name: str, limit: object) -> None:
+    if limit is not None and (type(limit) is not int or not 1 <= limit < 1 << 63):
+        raise UsageError(f"tool {name!r}: limit={limit!r:.100} cannot be: give a whole number of at least 1, or None")
 
 
 def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:

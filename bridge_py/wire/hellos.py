@@ -70,7 +70,8 @@ def check_tools(tools: Sequence[ToolSpec]) -> list[ToolSpec]:
     """Check the tools that a worker says it has, and make their descriptions readable.
 
     Raises `RemoteProtocolError` for more than 10,000 tools, two tools of one name, a name that is empty, not printable
-    or longer than 1,000 characters, more than 1,000 parameters, and a timeout that is no number from 0 on.
+    or longer than 1,000 characters, more than 1,000 parameters, a timeout that is no number from 0 on, and a limit
+    below 1.
     """
     if len(tools) > MOST_TOOLS:
         raise _wrong(f"{len(tools)} tools; a worker may have {MOST_TOOLS}")
@@ -108,6 +109,8 @@ def _checked(tool: ToolSpec) -> ToolSpec:
         raise _wrong(f"tool {tool.name!r:.100} has {len(tool.parameters)} parameters; it may have {MOST_PARAMETERS}")
     if tool.timeout is not None and not tool.timeout >= 0:
         raise _wrong(f"tool {tool.name!r:.100} has the timeout {tool.timeout}")
+    if tool.limit is not None and tool.limit < 1:
+        raise _wrong(f"tool {tool.name!r:.100} has the limit {tool.limit}")
     _check_names((parameter.name for parameter in tool.parameters), tool)
     if _is_plain([tool.description, *(text for each in tool.parameters for text in _texts(each))]):
         return tool

@@ -34,7 +34,10 @@ class ParameterSpec(msgspec.Struct, omit_defaults=True):
 
 
 class ToolSpec(msgspec.Struct, omit_defaults=True):
-    """One tool, as the other side sees it. `timeout`, in seconds, applies to calls that give no timeout."""
+    """One tool, as the other side sees it.
+
+    `timeout`, in seconds, applies to calls that give no timeout. `limit` is how many of its calls may run at once.
+    """
 
     name: str
     description: str = ""
@@ -43,3 +46,4 @@ class ToolSpec(msgspec.Struct, omit_defaults=True):
     cancel: Cancel = "interrupt"
     idempotent: bool = False
     timeout: float | None = None
+    limit: int | None = None

@@ -21,7 +21,7 @@ from snakepit_trio.errors import PoolClosed, WorkerCrashed
 from snakepit_trio.state.view import SessionView
 
 from .progress import CallProgress
-from .queues import Slot
+from .queues import Limit, Slot
 
 #: In the tasks and threads of a host tool: the call that the tool runs for.
 serving: ContextVar[Call | None] = ContextVar("serving", default=None)
@@ -66,6 +66,7 @@ class Call:
         "is_late",
         "is_over",
         "is_unwanted",
+        "limits",
         "name",
         "order",
         "parent",
@@ -108,6 +109,7 @@ class Call:
         self.children: dict[Call, None] | None = None  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
+        self.limits: tuple[Limit, ...] = ()  # it holds a place of each while it runs
         self.parent = parent  # the call whose host tool made this one
         if priority is None:  # the parent goes on only after it
             priority = 0 if parent is None else parent.priority
@@ -178,7 +180,7 @@ class Call:
             self.priority,
         )
         call.deadline = self.deadline
-        call.claim, call.tool = self.claim, self.tool
+        call.claim, call.tool, call.limits = self.claim, self.tool, self.limits
         call.progress = None if self.progress is None else self.progress.again()
         return call
 

@@ -29,8 +29,9 @@ from snakepit_trio.telemetry import Events
 
 from .call import Call, CallState, CallWorker, Displaced, stopped
 from .deadlocks import Deadlocks
+from .limits import Limits
 from .progress import CallProgress, Progress
-from .queues import Slot
+from .queues import Limit, Slot
 from .scheduler import PlaceTaken, QueueFull, Scheduler
 from .stalls import Stalls
 
@@ -61,7 +62,8 @@ class Dispatcher:
         self._closed = False
         self._now = trio.lowlevel.current_clock().current_time  # `trio.current_time` takes three times as long
         self.stalls = Stalls(self._scheduler, self._workers)
-        self.deadlocks = Deadlocks(self._scheduler, self._workers, config.concurrency)
+        self.deadlocks = Deadlocks(self._scheduler, self._workers, config.concurrency, self.withdraw)
+        self._limits = Limits()
         self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
         self._taint_after = config.taint_after
         self.workers_changed = Changes()
@@ -78,6 +80,11 @@ class Dispatcher:
     def queued(self) -> int:
         """Calls that wait for a worker."""
         return self._scheduler.queued
+
+    @property
+    def queued_with_limits(self) -> int:
+        """Those of them that have limits."""
+        return self._scheduler.queued_with_limits
 
     @property
     def running(self) -> int:
@@ -106,8 +113,8 @@ class Dispatcher:
         """
         if self._closed:
             raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
-        if self._taint.deaths:
-            self.check_taint(call)
+        if self._taint.deaths or self._limits.of_tools:
+            self._check(call)
         try:
             slot = self._scheduler.submit(call, self._now())
             self.submitted += 1
@@ -125,6 +132,13 @@ class Dispatcher:
             self._mend(error, call)
             if not call.is_over and not _is_sent(call):
                 raise _failure(call, error) from error
+
+    def _check(self, call: Call) -> None:
+        if self._taint.deaths:
+            self.check_taint(call)
+        limit = self._limits.of_tools.get(call.tool)
+        if limit is not None and limit not in call.limits:  # else it is the same call again
+            call.limits = (*call.limits, limit)
 
     def _saturated(self, call: Call) -> PoolSaturated:
         limit, bound = "max_queue", f"max_queue={self._max_queue}"
@@ -162,10 +176,27 @@ class Dispatcher:
     def withdraw(self, call: Call) -> bool:
         """Take a call out of its queue, even if the scheduler fails. Returns False if the call does not wait."""
         try:
-            return self._scheduler.withdraw(call)
+            found = self._scheduler.withdraw(call)
+            if call.limits:
+                self._carry_out(self._scheduler.admit(trio.current_time()))
+            return found
         except Exception as error:
             self._mend(error, call)
             return call.worker is None
+
+    def limit_of(self, key: object, most: object) -> Limit:
+        """The limit of a key, which has `most` places from now on. Raises `UsageError` for a bad key or number."""
+        limit = self._limits.of_key(key, most)
+        self._resize([limit])
+        return limit
+
+    def _resize(self, limits: Sequence[Limit]) -> None:
+        """Assign calls that waited for limits which may have more places now."""
+        try:
+            for limit in limits:
+                self._carry_out(self._scheduler.resized(limit, self._now()))
+        except Exception as error:
+            self._mend(error)
 
     # What workers report.
 
@@ -173,6 +204,9 @@ class Dispatcher:
         """A worker takes calls from now on."""
         self._workers[worker.slot] = worker
         self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
+        limited = {name: tool.limit for name, tool in self.tools.items() if tool.limit is not None}
+        if limited or self._limits.of_tools:
+            self._resize(self._limits.note_tools(limited))
         self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
         self.workers_changed.notify()
         self._assign(self._scheduler.add, worker.slot)
@@ -213,10 +247,19 @@ class Dispatcher:
 
     def _settle(self, worker: CallWorker, call: Call, failure: Exception) -> None:
         try:
-            worker.when_over(call, partial(call.finish, None, failure))
+            worker.when_over(call, partial(self._end, call, failure))
         except Exception:
             logger.exception("stopping what the host does for %r failed", call.name)
-            call.finish(None, failure)
+            self._end(call, failure)
+
+    def _end(self, call: Call, failure: Exception) -> None:
+        """End a call that no worker holds any more."""
+        call.finish(None, failure)
+        if call.limits:
+            try:
+                self._carry_out(self._scheduler.end(call, trio.current_time()))
+            except Exception as error:
+                self._mend(error)
 
     def tell_end(self, worker: CallWorker, exit_code: int | None) -> None:
         """A worker's process is gone, and its calls are settled."""
@@ -274,7 +317,7 @@ class Dispatcher:
     def call_returned(self, worker: CallWorker, call: Call) -> None:
         """A worker has given back a call that it had not started."""
         if self._closed:
-            call.finish(None, stopped(call))
+            self._end(call, stopped(call))
         else:
             self._return(call, worker.slot)
 

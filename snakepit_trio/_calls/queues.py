@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from snakepit_trio._config.policies import Affinity
 
@@ -49,6 +49,11 @@ class Schedulable(Protocol):
         """How it keeps to the worker of its session. All waiting calls of a session have the same affinity."""
         ...
 
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits of which it holds a place each while it runs. They do not change while it waits or runs."""
+        ...
+
 
 C = TypeVar("C", bound=Schedulable)
 
@@ -80,6 +85,12 @@ class CallQueue(Generic[C]):
         """The key of the first call; `LAST` if none waits."""
         first = _key_of(next(iter(self._line.values()), None))
         return min(first, self._head_apart()) if self._apart else first
+
+    @property
+    def first(self) -> C:
+        """The first call; there must be one."""
+        order = self.head[1]
+        return self._apart[order] if order in self._apart else self._line[order]
 
     def append(self, call: C) -> None:
         """Add a new call, whose order is above that of all others."""
@@ -141,21 +152,57 @@ class Slot(Generic[C]):
         self.last_progress = 0.0
         self.recalled = False
         self.is_gone = False
-        self.group: Group[C] = Group()  # sessions whose calls wait for this worker
+        self.group: Group[SessionQueue[C]] = Group()  # sessions whose calls wait for this worker
         self.place: OrderedDict[Slot[C], None] | None = None  # where the scheduler finds it, if it has room for a call
 
 
-class SessionQueue(Generic[C]):
+class HasHead(Protocol):
+    """Waiting calls of some kind, of which it knows the first."""
+
+    @property
+    def head(self) -> Key:
+        """The key of the first call; `LAST` if none waits."""
+        ...
+
+
+class Member:
+    """Something with waiting calls that a group orders by their first ones."""
+
+    __slots__ = ("group", "key")
+
+    def __init__(self) -> None:
+        self.group: Group[Any] | None = None  # the group that it is in while a call waits
+        self.key: Key = LAST  # of its entry in the group's heap: never above the key of its first call
+
+    def __lt__(self, other: Member) -> bool:
+        return False  # of two entries with one key, one is outdated
+
+
+class Listed(Protocol):
+    """What a group reads and writes on its members."""
+
+    group: Group[Any] | None
+    key: Key
+
+    @property
+    def queue(self) -> HasHead:
+        """The calls of the member."""
+        ...
+
+
+M = TypeVar("M", bound=Listed)
+
+
+class SessionQueue(Member, Generic[C]):
     """A session: the worker that served it last, and its calls that wait for one worker and no other."""
 
-    __slots__ = ("group", "id", "key", "queue", "slot")
+    __slots__ = ("id", "queue", "slot")
 
     def __init__(self, id: str) -> None:
+        super().__init__()
         self.id = id
         self.slot: Slot[C] | None = None
         self.queue: CallQueue[C] = CallQueue()
-        self.group: Group[C] | None = None  # the group that it is in while a call waits
-        self.key: Key = LAST  # of its entry in the group's heap: never above the key of its first call
 
     @property
     def home(self) -> Slot[C] | None:
@@ -163,13 +210,13 @@ class SessionQueue(Generic[C]):
         return None if self.slot is None or self.slot.is_gone else self.slot
 
 
-class Group(Generic[C]):
-    """The sessions whose calls wait for the same worker, or for any worker. Finds the first call."""
+class Group(Generic[M]):
+    """Sessions whose calls wait for the same worker, or for any worker, or other members. Finds the first call."""
 
     __slots__ = ("_heap", "_size")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[Key, SessionQueue[C]]] = []  # some entries may be outdated
+        self._heap: list[tuple[Key, M]] = []  # some entries may be outdated
         self._size = 0
 
     def __len__(self) -> int:
@@ -180,57 +227,93 @@ class Group(Generic[C]):
         """The key of the first call; `LAST` if none waits."""
         heap = self._heap
         while heap:
-            key, session = heap[0]
-            if not self._is_valid(key, session):
+            key, member = heap[0]
+            if not self._is_valid(key, member):
                 heapq.heappop(heap)
-            elif (first := session.queue.head) != key:  # its first call was withdrawn
-                session.key = first
-                heapq.heapreplace(heap, (first, session))
+            elif (first := member.queue.head) != key:  # its first call was withdrawn
+                member.key = first
+                heapq.heapreplace(heap, (first, member))
             else:
                 return key
         return LAST
 
-    def pop(self) -> SessionQueue[C]:
-        """Take out the session with the first call; there must be one."""
+    def pop(self) -> M:
+        """Take out the member with the first call; there must be one."""
         assert self.head is not LAST
-        session = heapq.heappop(self._heap)[1]
-        self.leave(session)
-        return session
+        member = heapq.heappop(self._heap)[1]
+        self.leave(member)
+        return member
 
-    def join(self, session: SessionQueue[C]) -> None:
-        """Add a session: its calls wait in this group from now on."""
-        session.group = self
+    def first(self) -> M | None:
+        """The member with the first call; None if no call waits."""
+        return None if self.head is LAST else self._heap[0][1]
+
+    def join(self, member: M) -> None:
+        """Add a member: its calls wait in this group from now on."""
+        member.group = self
         self._size += 1
-        self._list(session)
+        self._list(member)
 
-    def renew(self, session: SessionQueue[C]) -> None:
-        """Update the entry of a session after a call has joined it that may be its first."""
-        if session.queue.head < session.key:
-            self._list(session)
+    def renew(self, member: M) -> None:
+        """Update the entry of a member after a call has joined it that may be its first."""
+        if member.queue.head < member.key:
+            self._list(member)
 
-    def leave(self, session: SessionQueue[C]) -> None:
-        """Remove a session: its calls do not wait in this group any more."""
-        session.group = None
+    def leave(self, member: M) -> None:
+        """Remove a member: its calls do not wait in this group any more."""
+        member.group = None
         self._size -= 1
         if len(self._heap) > 2 * self._size + _SPARE:
             self._heap = [*{entry for entry in self._heap if self._is_valid(*entry)}]
             heapq.heapify(self._heap)
 
-    def merge(self, other: Group[C]) -> Group[C]:
+    def merge(self, other: Group[M]) -> Group[M]:
         """Merge both groups and return the merged one. Only the entries of the smaller group are moved."""
         if other._size > self._size:
             return other.merge(self)
-        for _, session in other._heap:
-            if session.group is other:
-                self.join(session)
+        for _, member in other._heap:
+            if member.group is other:
+                self.join(member)
         return self
 
-    def _list(self, session: SessionQueue[C]) -> None:
-        session.key = session.queue.head
-        heapq.heappush(self._heap, (session.key, session))
+    def _list(self, member: M) -> None:
+        member.key = member.queue.head
+        heapq.heappush(self._heap, (member.key, member))
 
-    def _is_valid(self, key: Key, session: SessionQueue[C]) -> bool:
-        return session.group is self and session.key == key
+    def _is_valid(self, key: Key, member: M) -> bool:
+        return member.group is self and member.key == key
+
+
+class Limit(Member):
+    """Places that calls share, at most `most` of them. A call holds one while it runs, wherever that is."""
+
+    __slots__ = ("__weakref__", "most", "name", "queue", "taken")
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__()
+        self.name = name  # as messages call it
+        self.most = most
+        self.taken = 0
+        self.queue: Group[SameLimits[Any]] = Group()  # of the waiting calls that need a place, those that are put here
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.taken} of {self.most} places taken)"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no place is free."""
+        return self.taken >= self.most
+
+
+class SameLimits(Member, Generic[C]):
+    """Waiting calls that need places of the same limits."""
+
+    __slots__ = ("limits", "queue")
+
+    def __init__(self, limits: tuple[Limit, ...]) -> None:
+        super().__init__()
+        self.limits = limits
+        self.queue: CallQueue[C] = CallQueue()
 
 
 class SessionQueues(Generic[C]):
@@ -241,7 +324,7 @@ class SessionQueues(Generic[C]):
         self._idle: OrderedDict[str, SessionQueue[C]] = OrderedDict()  # no call waits; last used at the end
         self._waiting: dict[str, SessionQueue[C]] = {}
         self._kept: dict[str, Slot[C] | None] = {}  # sessions that `keep` holds, and their workers
-        self.unbound: Group[C] = Group()  # sessions whose calls may go to any worker
+        self.unbound: Group[SessionQueue[C]] = Group()  # sessions whose calls may go to any worker
         self.queued = 0
 
     def __len__(self) -> int:
@@ -302,7 +385,7 @@ class SessionQueues(Generic[C]):
         self._join(session)
         return session.home
 
-    def take(self, group: Group[C]) -> C:
+    def take(self, group: Group[SessionQueue[C]]) -> C:
         """Take the first call of a group that is not empty. The caller binds the session to a worker."""
         session = group.pop()
         call = session.queue.pop()

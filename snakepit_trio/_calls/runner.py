@@ -45,6 +45,7 @@ from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .functions import Function
 from .progress import CallProgress, OnProgress
+from .queues import Limit
 from .shared_copies import SharedCopies
 from .streams import Chunks
 
@@ -85,14 +86,13 @@ class CallRunner:
         """`most_at_once` is the size in bytes of the largest value that is read here, and not in a thread."""
         self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
-        #: How the values of functions' calls are sent and read.
-        self.values = OF_HOST if config.pickle else PLAIN
+        self.values = OF_HOST if config.pickle else PLAIN  # how the values of functions' calls are sent and read
         self._config = config
         self._sizes = config.sizes
         self._adapter = config.adapter
         self._has_say = config.adapter.has_a_say
         self._runs_functions = config.adapter.protocol == "link"
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._strength = strength
         self._deadlines = deadlines
         self._shared_copies = shared_copies
@@ -112,6 +112,7 @@ class CallRunner:
         reader: Reader | None = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
@@ -120,8 +121,7 @@ class CallRunner:
         """
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, None, retries, priority)
-        call.progress = progress
-        call.claim = claim
+        call.progress, call.claim, call.limits = progress, claim, limits
         try:
             await self._finish(call)
             if call.failure is not None:
@@ -146,11 +146,12 @@ class CallRunner:
         retries: int | RetryPolicy | None = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> Any:
         """Run a function, and return its result, or raise what it raised, once none of its code runs."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, None, retries, priority)
-        call.progress = progress
+        call.progress, call.limits = progress, limits
         failure: Exception | None = None
         try:
             await self._finish(call)
@@ -183,11 +184,12 @@ class CallRunner:
         reader: Reader | None = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool for the time of the block. `claim` and `reader` are as for `execute`."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, self._config.stream_window, None, priority)
-        call.claim, call.progress = claim, progress
+        call.claim, call.progress, call.limits = claim, progress, limits
         decode = self._decode if reader is None else partial(self._decode, reader=reader)
         async with self._streaming(call, decode) as chunks:
             yield chunks
@@ -202,11 +204,12 @@ class CallRunner:
         session: SessionView | str | None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a generator function for the time of the block."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, self._config.stream_window, None, priority)
-        call.progress = progress
+        call.progress, call.limits = progress, limits
         decode = partial(self._decode, reader=function.read)
         async with self._streaming(call, decode, function.as_raised) as chunks:
             yield chunks
@@ -221,7 +224,7 @@ class CallRunner:
     ) -> AsyncIterator[Chunks[Any]]:
         window = self._config.stream_window
         try:
-            if call.buffers is not None or self._dispatcher.has_suspects:
+            if call.buffers is not None or self.dispatcher.has_suspects:
                 await self._prepare(call)
             self._submit(call)
             chunks: Chunks[Any] = Chunks(call, window, decode, self._time_out, failed, self._most_at_once)
@@ -288,7 +291,7 @@ class CallRunner:
             is_elsewhere = trio.lowlevel.current_trio_token() is not self._run.token
         except RuntimeError:
             raise no_trio() from None
-        if is_elsewhere and not self._dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
+        if is_elsewhere and not self.dispatcher.is_closed:  # a closed pool raises `PoolClosed` in any run
             self._run.refuse()
 
     def _encoded(
@@ -311,12 +314,12 @@ class CallRunner:
 
     def _affinity_of(self, session_id: str) -> Affinity:
         affinity = self.affinities.get(session_id, self._config.affinity)
-        return "strict" if affinity == "hint" and self._dispatcher.keeps_session(session_id) else affinity
+        return "strict" if affinity == "hint" and self.dispatcher.keeps_session(session_id) else affinity
 
     def budget(self, name: str, args: Arguments, timeout: Timeout, credit: int | None) -> float | None:
         """The seconds that a call has; None for no limit. Raises `UsageError`."""
         if isinstance(timeout, Default):
-            tool = self._dispatcher.tools.get(name)
+            tool = self.dispatcher.tools.get(name)
             timeout = None if tool is None else tool.timeout
             if timeout is None and self._has_say:
                 timeout = self._adapter.command_timeout(name, args)
@@ -325,15 +328,15 @@ class CallRunner:
         return seconds_of(timeout, repr(name))
 
     def _submit(self, call: Call) -> None:
-        self._dispatcher.submit(call)
+        self.dispatcher.submit(call)
         self._deadlines.add(call)
         if call.parent is not None:
             call.join_parent()
 
     async def _prepare(self, call: Call) -> None:
-        is_suspect = self._dispatcher.is_suspect(call)
+        is_suspect = self.dispatcher.is_suspect(call)
         if is_suspect:
-            self._dispatcher.check_taint(call)
+            self.dispatcher.check_taint(call)
         if call.buffers is not None and call.buffers.is_large:
             await self._copy(call)  # before any wait: the arguments are sent as they were at the call
         if is_suspect:
@@ -352,7 +355,7 @@ class CallRunner:
 
     async def _finish(self, call: Call) -> None:
         try:
-            if call.buffers is not None or self._dispatcher.has_suspects:
+            if call.buffers is not None or self.dispatcher.has_suspects:
                 await self._prepare(call)
             watched = call.progress
             self._submit(call)
@@ -404,26 +407,25 @@ class CallRunner:
             return retries
         if retries is not None:
             return attrs.evolve(self._config.retry, retries=retries)
-        tool = self._dispatcher.tools.get(call.name)
-        if tool is not None and tool.idempotent:
-            return self._config.retry
-        return attrs.evolve(self._config.retry, retries=0)
+        tool = self.dispatcher.tools.get(call.name)
+        is_idempotent = tool is not None and tool.idempotent
+        return self._config.retry if is_idempotent else attrs.evolve(self._config.retry, retries=0)
 
     async def _until_whole(self, call: Call) -> None:
         # A call that may kill one worker after another does not get the next worker while the last one is missing.
         # So other calls are served all the time.
         with trio.move_on_after(min(_SUSPECTS_WAIT, max(0.0, call.time_left()))):
             while self._strength.missing():
-                await self._dispatcher.workers_changed.wait()
+                await self.dispatcher.workers_changed.wait()
 
     async def _abandon(self, call: Call) -> None:
         with trio.CancelScope(shield=True):
             try:
                 if not call.is_over:
-                    await abandon(call, self._dispatcher.withdraw, self._config.cancel_grace)
+                    await abandon(call, self.dispatcher.withdraw, self._config.cancel_grace)
             except Exception:
                 logger.exception("%r could not be stopped, and it is tried again", call.name)
-                await abandon(call, self._dispatcher.withdraw, self._config.cancel_grace)
+                await abandon(call, self.dispatcher.withdraw, self._config.cancel_grace)
 
     async def _time_out(self, call: Call) -> NoReturn:
         if call.is_unwanted:
@@ -440,10 +442,11 @@ class CallRunner:
         if call.state is CallState.NEW:
             return f"never started: there was no room for its large arguments for {call.timeout} s"
         if call.worker is None:
-            dispatcher = self._dispatcher
+            dispatcher = self.dispatcher
             return (
                 f"never started: it did not leave the queue within {call.timeout} s"
-                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target})"
+                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target}"
+                f"{''.join(f', {limit!r}' for limit in call.limits)})"
             )
         there = trio.current_time() - call.assigned_at
         if not call.worker.has_started(call):

@@ -20,6 +20,12 @@ its places. So it never idles for a round trip between two small calls. If it th
 for `PATIENCE` seconds, the calls that it has not started are recalled and go back to their places in
 the queue. So a call that is sent ahead loses `PATIENCE` at the most. If calls take longer than `QUICK`, no
 call is sent ahead at all. Calls that were sent ahead are not overtaken until they are recalled.
+
+Limits: a call that has limits waits in `LimitedCalls` until a place of each is free and a worker has room, and then
+takes all of them at once. A strict call takes its places first, in its turn, and then waits for its worker. Places are
+held until the call is over, or back in the queue: also by a call that was sent ahead, and by one whose worker takes no
+more calls. A call with limits that waits is run before any later call of the same rank or a higher one that needs the
+same places. Workers never wait for a limit: they take the first call that may run.
 """
 
 from __future__ import annotations
@@ -29,7 +35,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic
 
-from .queues import NEVER, C, CallQueue, Group, SessionQueues, Slot
+from .limits import LimitedCalls
+from .queues import LAST, NEVER, C, CallQueue, Group, Limit, SessionQueue, SessionQueues, Slot
 
 AGEING: Final = 1.0  # seconds in the queue that count as much as a step of priority
 QUICK: Final = 0.002
@@ -64,6 +71,8 @@ class Scheduler(Generic[C]):
         self._order = itertools.count(1)
         self._queue: CallQueue[C] = CallQueue()  # calls that may go to any worker
         self._sessions: SessionQueues[C] = SessionQueues(sessions)
+        self._limited: LimitedCalls[C] = LimitedCalls()
+        self._homes: list[Slot[C]] = []  # workers for which strict calls wait since they have taken their places
         self._queued = self._queued_bytes = 0
         # Slots with free places, by how many calls they hold.
         self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
@@ -74,6 +83,11 @@ class Scheduler(Generic[C]):
     def queued(self) -> int:
         """Calls that wait for a worker."""
         return self._queued
+
+    @property
+    def queued_with_limits(self) -> int:
+        """Those of them that wait for places of limits, or for a worker together with such places."""
+        return self._limited.queued
 
     @property
     def queued_bytes(self) -> int:
@@ -111,6 +125,8 @@ class Scheduler(Generic[C]):
         """
         call.order = next(self._order)
         call.rank = now - AGEING * call.priority
+        if call.limits:
+            return self._submit_limited(call, now)
         # No call waits for a slot that has room: the slot took all of them when it got the room.
         slot = self._choose_for(call) if call.session_id else self._choose()
         if slot is not None:
@@ -126,26 +142,75 @@ class Scheduler(Generic[C]):
             self._queue.append(call)
         return None
 
+    def _submit_limited(self, call: C, now: float) -> Slot[C] | None:
+        slot = self._choose_for(call) if call.session_id else self._choose()
+        # No call waits for places that are all free while a worker that it may go to has room.
+        if slot is not None and not any(limit.is_full for limit in call.limits):
+            self._limited.take(call)
+            self._assign(slot, call, now)
+            self._place(slot)
+            return slot
+        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
+            raise QueueFull
+        self._count(call)
+        self._limited.append(call)
+        self._admit_strict()
+        return None
+
     def withdraw(self, call: C) -> bool:
-        """Take a waiting call out of the queue. Returns False if it does not wait."""
-        found = self._queue.remove(call) or self._sessions.remove(call)
+        """Take a waiting call out of the queue. Returns False if it does not wait.
+
+        If the call has limits, `admit` must be called next: the call may have held places.
+        """
+        if call.limits:
+            found = self._limited.remove(call) or self._sessions.remove(call)
+            if found:
+                self._limited.free(call)
+        else:
+            found = self._queue.remove(call) or self._sessions.remove(call)
         if found:
             self._count(call, -1)
         return found
 
+    def admit(self, now: float) -> list[tuple[Slot[C], C]]:
+        """Assign calls that can run now, because places of limits have become free."""
+        assigned = self._spread(now)
+        while self._homes:
+            assigned += self._replace(self._homes.pop(), now)
+        return assigned
+
+    def end(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
+        """A call is over that no worker holds any more: take back its places, if it has any."""
+        return self.admit(now) if self._limited.free(call) else []
+
+    def resized(self, limit: Limit, now: float) -> list[tuple[Slot[C], C]]:
+        """The number of a limit's places has changed."""
+        self._limited.renew(limit)
+        return self.admit(now)
+
+    def holds(self, call: C) -> bool:
+        """Whether a call holds places of its limits."""
+        return self._limited.holds(call)
+
+    def holders(self, limit: Limit) -> list[C]:
+        """The calls that hold the places of a limit. Takes longer the more calls with limits there are."""
+        return self._limited.holders(limit)
+
     def release(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """A call of a worker has ended. Its place may go to the next call in the queue."""
         if slot.calls.pop(call.order, None) is None:
-            return []
+            return self.end(call, now) if call.limits else []
         sample = now - max(slot.last_progress, call.assigned_at)
         slot.pace = sample if slot.pace is NEVER else slot.pace + _SMOOTHING * (sample - slot.pace)
         slot.last_progress = now
         slot.recalled = False
-        return self._replace(slot, now)
+        return self._replace(slot, now) if not call.limits else self._free(slot, call, now)
 
     def unassign(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Take back an assignment: the call will not run. Its place may go to the next call in the queue."""
-        return [] if slot.calls.pop(call.order, None) is None else self._replace(slot, now)
+        if slot.calls.pop(call.order, None) is None:
+            return self.end(call, now) if call.limits else []
+        return self._replace(slot, now) if not call.limits else self._free(slot, call, now)
 
     def give_back(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """A worker has given back a call that it had not started: put it back at its position in the queue."""
@@ -156,6 +221,10 @@ class Scheduler(Generic[C]):
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Put a call that was assigned, but never started, back at its position in the queue."""
         self._count(call)
+        if call.limits:
+            self._limited.free(call)
+            self._limited.put_back(call)
+            return self.admit(now)
         if call.session_id and call.affinity != "hint":
             slot = self._sessions.put_back(call)
             return self._spread(now) if slot is None else self._fill(slot, now)
@@ -187,11 +256,13 @@ class Scheduler(Generic[C]):
             self._queue.remove(call)
             self._sessions.drop(call)
         self._sessions.mend(self._slots)
-        self._queued = len(self._queue) + self._sessions.queued
-        self._queued_bytes = sum(call.size for call in (*self._queue, *self._sessions))
+        held = [call for _, call in self.held() if call.limits]
+        self._limited.mend(held, [call for call in self._sessions if call.limits], forget)
+        self._queued = len(self._queue) + self._sessions.queued + self._limited.queued
+        self._queued_bytes = sum(call.size for call in self._waiting())
         for slot in self._slots:
             self._fill(slot, now)
-        self._spread(now)
+        self.admit(now)
 
     def held(self) -> list[tuple[Slot[C], C]]:
         """All calls that workers hold."""
@@ -199,10 +270,13 @@ class Scheduler(Generic[C]):
 
     def clear(self) -> list[C]:
         """Empty the queue. Returns the calls that waited, oldest first."""
-        calls = sorted((*self._queue, *self._sessions), key=lambda call: call.order)
+        calls = sorted(self._waiting(), key=lambda call: call.order)
         for call in calls:
             self.withdraw(call)
         return calls
+
+    def _waiting(self) -> list[C]:
+        return [*self._queue, *self._sessions, *self._limited]
 
     def home(self, session_id: str) -> Slot[C] | None:
         """The worker that served a session last, as long as it takes calls and the session is not forgotten."""
@@ -255,6 +329,10 @@ class Scheduler(Generic[C]):
         if call.session_id:
             self._sessions.bind(call.session_id, slot)
 
+    def _free(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        self._limited.free(call)
+        return self._replace(slot, now) + self.admit(now)
+
     def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         return self._fill(slot, now) if slot in self._slots else []
 
@@ -270,9 +348,10 @@ class Scheduler(Generic[C]):
 
     def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
         assigned: list[tuple[Slot[C], C]] = []
-        while (self._queue or self._sessions.unbound) and (slot := self._choose()) is not None:
+        while (self._queue or self._sessions.unbound or self._limited.queued) and (slot := self._choose()) is not None:
             call = self._take_for(slot)
-            assert call is not None
+            if call is None:  # all that is left waits for limits
+                break
             slot.calls[call.order] = call
             self._assign(slot, call, now)
             self._place(slot)
@@ -282,18 +361,40 @@ class Scheduler(Generic[C]):
         return assigned
 
     def _take_for(self, slot: Slot[C]) -> C | None:
+        if self._limited.queued:
+            self._admit_strict()
         group = self._next_group(slot) if self._sessions.queued else None
+        if self._limited.queued and self._limited.head < min(self._queue.head, LAST if group is None else group.head):
+            return self._take_limited()
         call = self._queue.pop() if group is None or self._queue.head <= group.head else self._sessions.take(group)
         if call is not None:
             self._queued -= 1  # not by a call of a function, at which memory may run out: the call would be lost
             self._queued_bytes -= call.size
         return call
 
+    def _take_limited(self) -> C:
+        call = self._limited.first
+        assert call is not None
+        self._limited.take(call)  # while it still waits, so that no error loses it
+        self._queued -= 1
+        self._queued_bytes -= call.size
+        self._limited.remove(call)
+        return call
+
+    def _admit_strict(self) -> None:
+        """Let strict calls take their places, as far as these are free and it is their turn."""
+        while (call := self._limited.first) is not None and call.session_id and call.affinity != "hint":
+            self._limited.take(call)
+            home = self._sessions.put_back(call)  # before it leaves, so that no error loses it
+            self._limited.remove(call)
+            if home is not None and self._has_room(home):
+                self._homes.append(home)
+
     def _count(self, call: C, change: int = 1) -> None:
         self._queued += change
         self._queued_bytes += change * call.size
 
-    def _next_group(self, slot: Slot[C]) -> Group[C]:
+    def _next_group(self, slot: Slot[C]) -> Group[SessionQueue[C]]:
         own, unbound = slot.group, self._sessions.unbound
         return own if own.head < unbound.head else unbound
 

@@ -26,6 +26,7 @@ from snakepit_trio._calls.call import (
 from snakepit_trio._calls.functions import Function, function_of, read
 from snakepit_trio._calls.mapping import Done, Results, Room
 from snakepit_trio._calls.progress import OnProgress, check_on_progress
+from snakepit_trio._calls.queues import Limit
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
@@ -46,6 +47,7 @@ class Defaults:
     retries: int | RetryPolicy | None = None
     priority: int | None = None
     on_progress: OnProgress | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 _QUICK_CALLS: Final = 64  # of a map, while they take less than 2 ms
@@ -93,8 +95,25 @@ class Calls(FunctionCalls):
                 before.retries if retries is None else retries,
                 before.priority if priority is None else priority,
                 before.on_progress if on_progress is None else on_progress,
+                before.limits,
             ),
         )
+
+    def limit(self, key: str, most: int) -> Calls:
+        """Return the same calls with a limit: at most `most` calls of this key run at once in the whole pool.
+
+        `await pool.limit("mail", 4).run(send)`. Further calls wait in the queue, in their order and within their
+        timeout, and hold up no call that may run. A call gives its place back when it is over, and a stream when its
+        code has ended. All calls through limits of one key share the places. A key has the number that was named last,
+        and costs nothing while no call has it. Limits add up: a call of `pool.limit("mail", 4).limit("user 1", 1)`, or
+        of a tool with a limit, gets one place of each, all at the same time.
+
+        Raises `UsageError` for a key that is empty or no str, and for a number that is not whole or below 1.
+        """
+        limit = self._runner.dispatcher.limit_of(key, most)
+        limits = self._defaults.limits
+        limits = limits if limit in limits else (*limits, limit)
+        return Calls(self._runner, self._usual_limit, attrs.evolve(self._defaults, limits=limits))
 
     def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Coroutine[Any, Any, Any]:
         return self.run_read(*read_call(function, args, kwargs, False, self._runner.values))
@@ -119,13 +138,20 @@ class Calls(FunctionCalls):
             defaults.retries,
             defaults.priority,
             defaults.on_progress,
+            defaults.limits,
         )
 
     def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         """Run a generator function that was read."""
         defaults = self._defaults
         return self._runner.iterate(
-            function, arguments, defaults.timeout, defaults.session, defaults.priority, defaults.on_progress
+            function,
+            arguments,
+            defaults.timeout,
+            defaults.session,
+            defaults.priority,
+            defaults.on_progress,
+            defaults.limits,
         )
 
     # Tools, by name.
@@ -224,7 +250,9 @@ class Calls(FunctionCalls):
             retries = defaults.retries if retries is None else retries
             priority = defaults.priority if priority is None else priority
             on_progress = defaults.on_progress if on_progress is None else on_progress
-        return await self._runner.execute(name, args, timeout, session, retries, None, reader, priority, on_progress)
+        return await self._runner.execute(
+            name, args, timeout, session, retries, None, reader, priority, on_progress, defaults.limits
+        )
 
     @overload
     def stream(
@@ -298,7 +326,8 @@ class Calls(FunctionCalls):
         session = self._defaults.session if session is None else session
         priority = self._defaults.priority if priority is None else priority
         on_progress = self._defaults.on_progress if on_progress is None else on_progress
-        return self._runner.stream(name, args, timeout, session, None, reader, priority, on_progress)
+        limits = self._defaults.limits
+        return self._runner.stream(name, args, timeout, session, None, reader, priority, on_progress, limits)
 
     def _reader(self, name: object, returns: Any, *, streams: bool) -> tuple[str, Callable[[Frame], Any]]:
         """The name of a tool, and the function that decodes its results by a hint."""

@@ -256,6 +256,7 @@ class Pool(Calls):
             ready=states.count(WorkerState.READY) + states.count(WorkerState.BUSY),
             busy=states.count(WorkerState.BUSY),
             queued=dispatcher.queued,
+            limited=dispatcher.queued_with_limits,
             running=dispatcher.running,
             calls=dispatcher.submitted,
             succeeded=dispatcher.succeeded,

@@ -7,12 +7,16 @@ import attrs
 
 @attrs.frozen
 class PoolStats:
-    """Counts of a pool since it was opened; `ready`, `busy`, `queued` and `running` at the moment of asking."""
+    """Counts of a pool since it was opened; `ready`, `busy`, `queued`, `limited` and `running` at the moment of asking.
+
+    `limited` counts the queued calls that have limits: they wait for places, or for a worker together with places.
+    """
 
     workers: int
     ready: int
     busy: int
     queued: int
+    limited: int
     running: int
     calls: int
     succeeded: int
