@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
+from tests.helpers import http2_peer
 from tests.helpers.http2_peer import Peer, served_in_a_thread
 from tests.peers.test_grpc_contract import Contract, open_google
 
@@ -49,6 +50,23 @@ async def test_a_worker_that_ends_connections_that_are_old(stubs: Path, contract
         for _ in range(5):
             await use(pool, 8, 0.3)
         assert await pool.execute("pid") == pid
+        assert pool.get_stats().restarts == 0
+
+
+async def test_a_worker_that_refuses_requests_and_leaves_connections() -> None:
+    worker = Path(http2_peer.__file__).with_name("refusing_worker.py")
+    got: list[list[str]] = []
+
+    async def stream() -> None:
+        async with pool.stream("count", {}) as chunks:
+            got.append([chunk async for chunk in chunks])
+
+    async with snakepit.open_pool(snakepit.GrpcBridge(script=worker), workers=1, concurrency=8) as pool:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(stream)
+        assert got == [["count"] * 3] * 20
         assert pool.get_stats().restarts == 0
 
 
