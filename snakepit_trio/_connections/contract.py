@@ -245,11 +245,12 @@ class ContractConnection(Connection):
         now = time.monotonic()
         idle = [name for name, since in self._met.items() if now - since > _IDLE and not self._requests.has_calls(name)]
         for session_id in await in_trio(self._requests.ended, idle) if idle else ():
-            if not self._requests.has_calls(session_id):
-                await self._clean(session_id)
+            await self._clean(session_id)
 
     async def _clean(self, session_id: str) -> None:
         assert self._client is not None
+        if self._requests.has_calls(session_id):
+            return  # it has got one meanwhile
         self._met.pop(session_id, None)
         # A worker need not know this RPC.
         with contextlib.suppress(SnakepitError, TimeoutError):
