@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "a deadline that nobody watches",
-        "snakepit_trio/_calls/runner.py",
+        "snakepit_trio/_calls/deadlines.py",
         "                call.is_late = True\n",
         "",
     ),
