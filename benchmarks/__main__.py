@@ -171,7 +171,7 @@ def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
             (f"Workers of contract {version}", ours, [each for each in foreign if each.startswith(f"{version},")])
             for version in ("0.4", "0.13")
         ),
-        ("A 0.13 worker", ours, [each for each in foreign if "," not in each or "10,000" in each]),
+        ("A 0.13 worker", ours, [each for each in foreign if not each.startswith(("0.4,", "0.13,"))]),
     )
     return [_table(rounds, peers, title, group) for title, peers, group in groups if group]
 

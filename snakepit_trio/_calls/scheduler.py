@@ -133,9 +133,7 @@ class Scheduler(Generic[C]):
             self._assign(slot, call, now)
             self._place(slot)
             return slot
-        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
-            raise QueueFull
-        self._count(call)
+        self._count_new(call)
         if call.session_id and call.affinity != "hint":
             self._sessions.append(call)
         else:
@@ -150,9 +148,7 @@ class Scheduler(Generic[C]):
             self._assign(slot, call, now)
             self._place(slot)
             return slot
-        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
-            raise QueueFull
-        self._count(call)
+        self._count_new(call)
         self._limited.append(call)
         self._admit_strict()
         return None
@@ -389,6 +385,11 @@ class Scheduler(Generic[C]):
             self._limited.remove(call)
             if home is not None and self._has_room(home):
                 self._homes.append(home)
+
+    def _count_new(self, call: C) -> None:
+        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
+            raise QueueFull
+        self._count(call)
 
     def _count(self, call: C, change: int = 1) -> None:
         self._queued += change

@@ -157,7 +157,6 @@ class ContractConnection(Connection):
         access = WorkerAccess(
             around.services,
             self._requests,
-            around.services.session_ttl,
             self._bridge.allow_pickle,
             around.on_tools,
             large_values=self._bridge.large_values,

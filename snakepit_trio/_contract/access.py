@@ -57,7 +57,6 @@ class Access(Protocol):
     allow_pickle: bool
     large_values: LargeValues  # for a client that has not told that it reads arrays in raw bytes
     is_modern: bool  # whether the client speaks contract 0.13
-    ttl: float | None  # in seconds, for sessions that the client makes
 
     async def check(self, session_id: str, /) -> None:
         """Raise `SessionNotFound` if the client has no such session.
@@ -97,7 +96,7 @@ class Access(Protocol):
         """A view of a session. Raises `SessionNotFound`, at the latest when the view is used."""
         ...
 
-    async def initialize(self, session_id: str, ttl: float | None, /) -> SessionView:
+    async def initialize(self, session_id: str, /) -> SessionView:
         """Open a session, or join it if it exists. Raises `SessionError`."""
         ...
 
@@ -140,7 +139,7 @@ class PoolAccess:
     def __init__(self, services: HostServices, calls: Calls, ttl: float | None, allow_pickle: bool) -> None:
         self._services = services
         self._calls = calls
-        self.ttl = ttl
+        self._ttl = ttl  # in seconds, for sessions that clients make
         self.allow_pickle = allow_pickle
 
     async def check(self, session_id: str) -> None:
@@ -172,10 +171,10 @@ class PoolAccess:
         """A view of a session. Using the view raises `SessionNotFound` if there is no such session."""
         return self._services.store.of(session_id)
 
-    async def initialize(self, session_id: str, ttl: float | None) -> SessionView:
+    async def initialize(self, session_id: str) -> SessionView:
         """Open a session, or join it if it exists. Raises `SessionError`."""
         if not await self._services.store.session_exists(session_id):
-            await self._services.store.create_session(session_id, ttl=ttl)
+            await self._services.store.create_session(session_id, ttl=self._ttl)
         return self.view(session_id)
 
     async def cleanup(self, session_id: str) -> bool:
@@ -222,7 +221,6 @@ class WorkerAccess:
         self,
         services: HostServices,
         requests: ContractRequests,
-        ttl: float | None,
         allow_pickle: bool,
         has_tools: Callable[[Sequence[ToolSpec]], None],
         *,
@@ -235,7 +233,6 @@ class WorkerAccess:
         self._announced = Announced()
         self._latest: Iterable[ToolSpec] = ()  # the latest registration, as it came
         self._tools: list[ToolSpec] = []  # and as it is checked
-        self.ttl = ttl
         self.allow_pickle = allow_pickle
         self.large_values: LargeValues = large_values
         self.is_modern = is_modern
@@ -270,7 +267,7 @@ class WorkerAccess:
         """A view of a session. Raises `SessionNotFound` if the worker runs no call with this session."""
         return self._requests.view(session_id)
 
-    async def initialize(self, session_id: str, _ttl: float | None) -> SessionView:
+    async def initialize(self, session_id: str) -> SessionView:
         """Open a session, or join it if it exists. Raises `SessionError`."""
         self._requests.promise(session_id)
         await self._requests.keep_promise(session_id)

@@ -132,7 +132,7 @@ class BridgeService(ContractService):
 
     @_rpc
     async def _initialize(self, message: messages.InitializeSessionRequest) -> messages.InitializeSessionResponse:
-        view = await self._access.initialize(message.session_id, self._access.ttl)
+        view = await self._access.initialize(message.session_id)
         for key, text in message.metadata.items():
             await view.put_metadata(key, text)
         return self._opened(message.session_id)
