@@ -183,9 +183,6 @@ class _Processor(BoundedProcessor):
     def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
         self._is_settled = True
         super().process_remote_settings_changed(event)
-        self._warn_waiting()
-
-    def _warn_waiting(self) -> None:
         if self._waiting:
             self._warn()
 
