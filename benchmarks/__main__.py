@@ -15,14 +15,16 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from .aims import AIMS
 from .figures import FIGURES
-from .peers import PEERS, Ours
+from .peers import PEERS, Ours, OursOnRay, RayActors
 
 LIBRARIES = (
     "trio",
@@ -36,54 +38,6 @@ LIBRARIES = (
     "pandas",
     "pyarrow",
 )
-#: What to reach in each figure of `state`, and whether more is better.
-STATE: dict[str, tuple[str, float | None, bool]] = {
-    "host gets/s": ("", None, True),
-    "host updates/s": ("", None, True),
-    "store with 10,000, x": ("a store with 10,000 sessions within 20% of one with 10", 0.8, True),
-    "store with 100,000, x": ("a store with 100,000 sessions within 20% of one with 10", 0.8, True),
-    "all 100,000 at random, x": ("", None, True),
-    "cached get, us": ("a cached get in a worker under 2 us", 2.0, False),
-    "get, round trips": ("an uncached get in at most one round trip", 1.0, False),
-    "batch of 100, round trips": ("a batch of 100 in under 3 round trips", 3.0, False),
-}
-#: The same for `dataset`.
-DATASET: dict[str, tuple[str, float | None, bool]] = {
-    "dataset MB/s": ("CSV at 50 MB/s", 50.0, True),
-    "worker grows, MB": ("a worker that grows by less than 20 MB", 20.0, False),
-    "host grows, MB": ("a host that grows by less than 20 MB", 20.0, False),
-}
-#: The same for `endurance`.
-ENDURANCE: dict[str, tuple[str, float | None, bool]] = {
-    "CPU us, 1 workers": ("", None, False),
-    "CPU us, 8 workers": ("", None, False),
-    "CPU us, 64 workers": ("", None, False),
-    "1 to 64 workers, x": ("cost per call with 1, 8 and 64 workers within 20%", 1.2, False),
-    "replaced in, ms": ("a crashed worker replaced within 60 ms", 60.0, False),
-    "host grew, MiB": ("a million calls without growth of the host (8 MiB)", 8.0, False),
-    "workers grew, MiB": ("a million calls without growth of workers (8 MiB)", 8.0, False),
-    "descriptors": ("a million calls without a new descriptor", 0.0, False),
-}
-#: The same for `functions`.
-FUNCTIONS: dict[str, tuple[str, float | None, bool]] = {
-    "run, x execute": ("a run of an empty function at most 5% more CPU time than execute", 1.05, False),
-    "map by 1, x faster": ("a map 3 x as fast as ProcessPoolExecutor's, by CPU time, one by one", 3.0, True),
-    "map by 10, x faster": ("the same, by tens", 3.0, True),
-    "map by 100, x faster": ("the same, by hundreds", 3.0, True),
-}
-#: The same for `foreign`.
-FOREIGN: dict[str, tuple[str, float | None, bool]] = {
-    **{
-        f"{contract}, {sessions}, {callers}": (
-            f"{contract} workers, {sessions}, callers: {callers}: 0.95 of a plain grpcio client's rate", 0.95, True
-        )
-        for contract in ("0.4", "0.13")
-        for sessions in ("no session", "one session", "100 sessions")
-        for callers in (1, 64)
-    },
-    "last of 10,000, x first": ("10,000 calls of a 0.13 worker at a flat rate", 0.8, True),
-    "heartbeats": ("one heartbeat for calls without a session", 1.0, False),
-}  # fmt: skip
 MORE_IS_BETTER = ("calls/s", "chunks/s")
 #: What to reach: a figure, the peer (None for the best one), ours as a multiple of theirs, and the words.
 RATIOS: tuple[tuple[str, str | None, float, str], ...] = (
@@ -151,27 +105,13 @@ def _run(name: str, figure: str, scale: float) -> dict[str, float]:
 
 def _tables(rounds: Rounds, names: list[str]) -> list[Table]:
     columns = list(dict.fromkeys(figure for each in rounds for found in each.values() for figure in found))
-    endurance = [column for column in columns if column in ENDURANCE]
-    values = [column for column in columns if column.endswith(", ms") and column not in ENDURANCE]
-    state = [column for column in columns if column in STATE]
-    dataset = [column for column in columns if column in DATASET]
-    functions = [column for column in columns if column in FUNCTIONS]
-    foreign = [column for column in columns if column in FOREIGN]
-    others = (*values, *state, *dataset, *endurance, *functions, *foreign)
-    calls = [column for column in columns if column not in others]
-    ours = [Ours.name]
+    ours = {title: [column for column in columns if column in aims] for title, aims in AIMS.items()}
+    others = [column for column in columns if not any(column in aims for aims in AIMS.values())]
+    values = [column for column in others if column.endswith(", ms")]
     groups = (
-        ("Calls", names, calls),
+        ("Calls", names, [column for column in others if column not in values]),
         ("Values", names, values),
-        ("State", ours, state),
-        ("Dataset", ours, dataset),
-        ("Endurance", ours, endurance),
-        ("Functions", ours, functions),
-        *(
-            (f"Workers of contract {version}", ours, [each for each in foreign if each.startswith(f"{version},")])
-            for version in ("0.4", "0.13")
-        ),
-        ("A 0.13 worker", ours, [each for each in foreign if not each.startswith(("0.4,", "0.13,"))]),
+        *((title, [Ours.name], group) for title, group in ours.items()),
     )
     return [_table(rounds, peers, title, group) for title, peers, group in groups if group]
 
@@ -201,10 +141,10 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _ratio(rounds: Rounds, name: str, column: str) -> float | None:
+def _ratio(rounds: Rounds, name: str, column: str, ours: str = Ours.name) -> float | None:
     """Ours as a multiple of theirs."""
-    pairs = [(each.get(Ours.name, {}).get(column), each.get(name, {}).get(column)) for each in rounds]
-    ratios = [ours / theirs for ours, theirs in pairs if ours and theirs]
+    pairs = [(each.get(ours, {}).get(column), each.get(name, {}).get(column)) for each in rounds]
+    ratios = [mine / theirs for mine, theirs in pairs if mine and theirs]
     return statistics.median(ratios) if ratios else None
 
 
@@ -217,12 +157,24 @@ def _reach(rounds: Rounds) -> list[str]:
             more = column in MORE_IS_BETTER
             found = min(ratios) if more else max(ratios)
             lines.append(_verdict(aim, found, found >= bound if more else found <= bound, " x"))
-    return [*lines, *_reach_of_values(rounds), *_reach_of_ours(rounds)]
+    return [*lines, *_reach_on_ray(rounds), *_reach_of_values(rounds), *_reach_of_ours(rounds)]
+
+
+def _reach_on_ray(rounds: Rounds) -> list[str]:
+    lines = []
+    for column, bound, aim in (
+        ("p50 ms", 1.0, "latency on Ray at most"),
+        ("calls/s", 1.0, "throughput on Ray at least"),
+    ):
+        if ratio := _ratio(rounds, RayActors.name, column, OursOnRay.name):
+            more = column in MORE_IS_BETTER
+            lines.append(_verdict(f"{aim} that of Ray actors", ratio, ratio >= bound if more else ratio <= bound, " x"))
+    return lines
 
 
 def _reach_of_ours(rounds: Rounds) -> list[str]:
     lines = []
-    for column, (aim, bound, more) in {**STATE, **DATASET, **ENDURANCE, **FUNCTIONS, **FOREIGN}.items():
+    for column, (aim, bound, more) in ChainMap(*AIMS.values()).items():
         found = _median(rounds, column)
         if found is not None and bound is not None:
             lines.append(_verdict(aim, found, found >= bound if more else found <= bound, ""))

@@ -42,8 +42,8 @@ class Tools(BaseAdapter):
         while True:
             try:
                 time.sleep(0.01)
-            except BaseException:  # noqa: ASYNC103
-                continue  # noqa: ASYNC104 - it is to be stopped by force
+            except BaseException:  # noqa: ASYNC103 - it is to be stopped by force
+                continue  # noqa: ASYNC104 - as above
 
     @tool
     def exit(self) -> None:

@@ -35,11 +35,13 @@ async def replacement(peer: Peer, scale: float) -> dict[str, float]:
     """From the death of a worker until another one has taken its place: milliseconds, the median."""
     times = []
     async with peer.open(2) as session:
-        ready = trio.Event()
-        session.pool.events.attach(lambda _event: ready.set(), "worker.ready")
+        pool, ready = session.pool, trio.Event()
+        assert pool is not None
+        pool.events.attach("worker.ready", lambda _event: ready.set())
         for _ in range(max(5, int(20 * scale))):
             await session.call()  # a worker that has served is replaced without a pause
-            [victim, _] = session.pool.list_workers()
+            [victim, _] = pool.list_workers()
+            assert victim.pid is not None
             ready = trio.Event()
             began = time.perf_counter()
             os.kill(victim.pid, signal.SIGKILL)
@@ -52,6 +54,7 @@ async def replacement(peer: Peer, scale: float) -> dict[str, float]:
 async def million(peer: Peer, scale: float) -> dict[str, float]:
     """A million calls: what the host has grown by, and what its workers have, in MiB, and its descriptors."""
     async with peer.open(2) as session:
+        assert session.pool is not None
         await from_many(peer, session, int(50_000 * scale))
         before = _held(session.pool)
         await from_many(peer, session, int(1_000_000 * scale))

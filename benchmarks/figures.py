@@ -10,6 +10,12 @@ import trio
 
 from . import dataset as large_file
 from . import functions as function_costs
+from . import imports as import_times
+from . import progress as progress_costs
+from . import scaling as scaling_costs
+from . import spares
+from . import stores as stores_of_sessions
+from . import template as templates
 from .endurance import cost_by_workers, million, replacement
 from .peers import Ours, Peer, Session, from_many, repeat
 from .state import measure
@@ -131,6 +137,11 @@ async def state(peer: Peer, scale: float) -> Figures:
     return await measure(scale) if peer.name == Ours.name else {}
 
 
+async def stores(peer: Peer, scale: float) -> Figures:
+    """Stores of sessions against each other."""
+    return await stores_of_sessions.measure(scale) if peer.name == Ours.name else {}
+
+
 async def endurance(peer: Peer, scale: float) -> Figures:
     """Cost by the number of workers, the replacement of a worker, and a million calls."""
     if peer.name != Ours.name:
@@ -148,6 +159,11 @@ async def functions(peer: Peer, scale: float) -> Figures:
     return await function_costs.measure(scale) if peer.name == Ours.name else {}
 
 
+async def progress(peer: Peer, scale: float) -> Figures:
+    """Reports of progress, with and without a watcher."""
+    return await progress_costs.measure(scale) if peer.name == Ours.name else {}
+
+
 async def foreign(peer: Peer, scale: float) -> Figures:
     """Workers that speak the wire contract, beside a plain client of grpcio."""
     if peer.name != Ours.name:
@@ -155,6 +171,53 @@ async def foreign(peer: Peer, scale: float) -> Figures:
     from .foreign import measure as measure_foreign  # needs what makes Google's classes
 
     return await measure_foreign(scale)
+
+
+async def batching(peer: Peer, scale: float) -> Figures:
+    """A small model of scikit-learn, one call at a time and in batches."""
+    if peer.name != Ours.name:
+        return {}
+    from .batching import measure as measure_batching  # needs scikit-learn
+
+    return await measure_batching(scale)
+
+
+async def spare(peer: Peer, scale: float) -> Figures:
+    """A worker that is killed and takes five seconds to load, with a spare."""
+    return await spares.measure(scale) if peer.name == Ours.name else {}
+
+
+async def links(peer: Peer, scale: float) -> Figures:
+    """The cost of a call by each kind of link: lane, Unix socket, and TCP with TLS."""
+    if peer.name != Ours.name:
+        return {}
+    from .links import measure as measure_links  # needs cryptography
+
+    return await measure_links(scale)
+
+
+async def template(peer: Peer, scale: float) -> Figures:
+    """Workers with scikit-learn imported, forked from a template and not."""
+    return await templates.measure(scale) if peer.name == Ours.name else {}
+
+
+async def telemetry(peer: Peer, scale: float) -> Figures:
+    """What telemetry costs a call, with nobody attached and with several listeners."""
+    if peer.name != Ours.name:
+        return {}
+    from .telemetry import measure as measure_telemetry  # needs OpenTelemetry and Prometheus
+
+    return await measure_telemetry(scale)
+
+
+async def scaling(peer: Peer, scale: float) -> Figures:
+    """The model of docs/scaling.md, and how far it errs."""
+    return await scaling_costs.measure(scale) if peer.name == Ours.name else {}
+
+
+async def imports(peer: Peer, scale: float) -> Figures:
+    """What imports cost, in milliseconds more than the bare interpreter, and how many packages are installed."""
+    return await trio.to_thread.run_sync(import_times.measure, scale) if peer.name == Ours.name else {}
 
 
 FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
@@ -165,8 +228,17 @@ FIGURES: dict[str, Callable[[Peer, float], Awaitable[Figures]]] = {
     "values": values,
     "beside": beside,
     "state": state,
+    "stores": stores,
     "dataset": dataset,
     "endurance": endurance,
     "functions": functions,
+    "progress": progress,
     "foreign": foreign,
+    "batching": batching,
+    "links": links,
+    "template": template,
+    "spare": spare,
+    "telemetry": telemetry,
+    "scaling": scaling,
+    "imports": imports,
 }

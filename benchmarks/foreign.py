@@ -199,16 +199,16 @@ def _host(messages: Any, services: Any) -> Any:
         def Ping(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - as the RPCs
             return messages.PingResponse(message="host")
 
-        def InitializeSession(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        def InitializeSession(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - as above
             return messages.InitializeSessionResponse(success=True)
 
-        def GetExposedElixirTools(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        def GetExposedElixirTools(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - as above
             return messages.GetExposedElixirToolsResponse()
 
-        def RegisterTools(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        def RegisterTools(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - as above
             return messages.RegisterToolsResponse(success=True)
 
-        def Heartbeat(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        def Heartbeat(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - as above
             return messages.HeartbeatResponse(session_valid=True)
 
     return Host()

@@ -154,7 +154,7 @@ async def count_ends(number: int) -> Counter[int | None]:
 async def _use_pool() -> list[int | None]:
     codes: list[int | None] = []
     async with snakepit.open_pool(TOOLS, workers=4, shutdown_timeout=60.0) as pool, trio.open_nursery() as nursery:
-        pool.events.attach(lambda event: codes.append(event.metadata["exit_code"]), "worker.ended")
+        pool.events.attach("worker.ended", lambda event: codes.append(event.metadata["exit_code"]))
         for token in range(8):
             nursery.start_soon(pool.execute, "work", {"token": token, "seconds": 0.001})
             nursery.start_soon(pool.execute, "echo", {"data": bytes(2**16)})

@@ -17,13 +17,14 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import trio
 
 import snakepit_trio as snakepit
+from snakepit_trio.launchers import Ray
 
 from .grpc_server import UNBOUNDED
 from .plain import empty, meet
@@ -34,6 +35,8 @@ Call = Callable[[], Awaitable[object]]
 ADAPTER = "benchmarks.tools:Tools"
 PAYLOAD = "x" * 100
 CALLERS = 64
+#: With the address "local", a cluster of its own, whatever else runs on this machine.
+RAY_SETTINGS: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
 
 
 class Session:
@@ -62,8 +65,8 @@ class Peer(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def open(self, workers: int) -> Any:
-        """An async context manager that gives a `Session`."""
+    def open(self, workers: int) -> AbstractAsyncContextManager[Session]:
+        """Open the pool for the time of a block. Every worker has answered a call when the block is entered."""
 
     @abstractmethod
     def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
@@ -127,12 +130,15 @@ class Ours(OnTrio):
     name = "snakepit-trio"
     tool = "empty"
     concurrency = 1
+    launcher: snakepit.Launcher | None = None
 
     @asynccontextmanager
     async def open(self, workers: int) -> AsyncIterator[Session]:
         """The pool is open when all workers are ready."""
         arguments = {"payload": PAYLOAD}
-        async with snakepit.open_pool(ADAPTER, workers=workers, concurrency=self.concurrency) as pool:
+        async with snakepit.open_pool(
+            ADAPTER, workers=workers, concurrency=self.concurrency, launcher=self.launcher
+        ) as pool:
 
             async def stream(n: int) -> None:
                 async with pool.stream("count", {"n": n}) as chunks:
@@ -154,6 +160,25 @@ class OursAsync(Ours):
     name = "snakepit-trio, coroutine tool, concurrency 32"
     tool = "empty_async"
     concurrency = 32
+
+
+class OursOnRay(Ours):
+    """snakepit-trio with workers that Ray places, on this machine alone."""
+
+    name = "snakepit-trio on Ray"
+
+    @asynccontextmanager
+    async def open(self, workers: int) -> AsyncIterator[Session]:
+        """Starts Ray too."""
+        import ray
+
+        ray.init("local", num_cpus=workers, **RAY_SETTINGS)
+        self.launcher = Ray()
+        try:
+            async with super().open(workers) as session:
+                yield session
+        finally:
+            ray.shutdown()
 
 
 class TrioParallel(OnTrio):
@@ -278,7 +303,7 @@ class RayActors(OnAsyncio):
         """Starts Ray too. It is open when each actor has answered."""
         import ray
 
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("local", num_cpus=workers, **RAY_SETTINGS)
         try:
             yield await self._session([ray.remote(RayWorker).remote() for _ in range(workers)])
         finally:
@@ -308,6 +333,7 @@ if sys.version_info >= (3, 14):
     PEERS[Interpreters.name] = Interpreters()
 if importlib.util.find_spec("ray") is not None:  # it has no wheels for the latest Pythons
     PEERS[RayActors.name] = RayActors()
+    PEERS[OursOnRay.name] = OursOnRay()
 
 
 async def _in_context(context: Any, limiter: trio.CapacityLimiter, folder: str, number: int, workers: int) -> None:

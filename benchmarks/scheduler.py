@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from snakepit_trio._calls.queues import Limit, Slot
+from snakepit_trio._calls.queues import Limit, Needs, Slot
 from snakepit_trio._calls.scheduler import Scheduler
 from snakepit_trio._config.policies import Affinity
 
@@ -25,7 +25,10 @@ class Item:
     order = 0
     rank = 0.0
     assigned_at = 0.0
+    weight = 1
     limits: tuple[Limit, ...] = ()
+    needs: Needs = ()
+    passes = False
     size = 1
 
     def __init__(self, session_id: str, affinity: Affinity, priority: int) -> None:

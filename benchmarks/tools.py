@@ -33,6 +33,13 @@ class Tools(BaseAdapter):
         return payload
 
     @tool
+    def nap(self, seconds: float, payload: str) -> str:
+        """Take some time, and no CPU time, like a tool that waits for a disk, a network or a GPU."""
+        if seconds:
+            time.sleep(seconds)
+        return payload
+
+    @tool
     def increase(self, value: Any) -> Any:
         """Add one to an array, or give a frame back."""
         return increase(value)
@@ -41,6 +48,20 @@ class Tools(BaseAdapter):
     def total(self, value: Any) -> float:
         """Look at all of an array."""
         return float(value.sum())
+
+    @tool
+    def time_progress(self, context: SessionContext, blocks: int, steps: int, work: int) -> list[float]:
+        """Seconds of a step that counts to `work`, without and with a report, in turns: CPU time of this thread."""
+        taken = [0.0, 0.0]
+        for block in range(blocks):
+            reports = block % 4 in (1, 2)
+            began = time.thread_time()
+            for done in range(steps):
+                sum(range(work))
+                if reports:
+                    context.progress(done, steps)
+            taken[reports] += time.thread_time() - began
+        return [2 * seconds / (blocks * steps) for seconds in taken]
 
     @tool
     def time_reads(self, context: SessionContext, name: str, times: int, bypass_cache: bool) -> float:

@@ -4,11 +4,9 @@ This package imports neither trio nor snakepit_trio, so that a worker starts lig
 any interpreter from Python 3.11 on.
 """
 
-from .tools.adapter import BaseAdapter, tool
-from .tools.context import AsyncSessionContext, SessionContext, current_context
-from .wire.errors import CodecError, HostToolError, InvalidArguments, SnakepitError, ToolCancelled, UsageError
-from .wire.public_names import publish
-from .wire.registry import register_codec
+from typing import TYPE_CHECKING, Any
+
+from .system import check_system
 
 __all__ = [
     "AsyncSessionContext",
@@ -20,9 +18,27 @@ __all__ = [
     "SnakepitError",
     "ToolCancelled",
     "UsageError",
+    "correlation_id",
     "current_context",
     "register_codec",
     "tool",
+    "trace_headers",
 ]
 
-publish(__name__, __all__)
+check_system()
+if TYPE_CHECKING:
+    from ._public import *
+else:
+    # Hidden from type checkers: with a `__getattr__`, they would accept any name.
+    def __getattr__(name: str) -> Any:
+        """Load all public names on first use of one. The help of the command line needs none."""
+        from importlib import import_module
+
+        import_module("._public", __name__)  # while a thread loads them, others wait here
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """`python -m bridge_py`: a worker process.
 
 The host starts it with an inherited listening socket, so that connecting needs no retries, and with
-the link's secret in a page of memory that both share.
+the link's secret in a page of memory that both share. With `--template` it is a process that forks workers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import gc
 import sys
 from pathlib import Path
 
-if not __package__:
+if sys.version_info < (3, 11):  # noqa: UP036 - it runs in any interpreter that a pool names
+    sys.exit(f"{sys.executable} is too old: workers need Python 3.11 or later. Name another one, open_pool(python=)")
+
+if not __package__ and "bridge_py" not in sys.modules:
     # Started by path, in an interpreter that does not have this package on its own: make this
     # package importable, and no other.
     import importlib.util
@@ -28,12 +31,28 @@ if not __package__:
 
 # Children of multiprocessing run this module too, by another name.
 if __name__ == "__main__":
+    from bridge_py.command_line import parse
+
+    # First, because it ends here for `--help` and for mistakes.
+    options = None if sys.argv[1:2] == ["--template"] else parse(sys.argv[1:])
     # The imports make no garbage. To look for garbage meanwhile, and in all of this later, would cost a tenth of the
     # start.
     gc.disable()
-    from bridge_py.execution.ending import leave
-    from bridge_py.main import main
+    try:
+        from bridge_py.execution.ending import leave
+        from bridge_py.main import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("msgspec", "grpclib", "h2", "hpack"):
+            raise
+        sys.exit(
+            f"{sys.executable}, the workers' interpreter, lacks the package {error.name}: install what workers need"
+            f" there, {sys.executable} -m pip install snakepit-trio-worker, or name another one, open_pool(python=)"
+        )
 
+    if options is None:
+        from bridge_py.template.process import serve
+
+        serve(sys.argv[2:])
     gc.freeze()
     gc.enable()
-    leave(main(sys.argv[1:]))
+    leave(run(options))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,7 +20,8 @@ import grpclib.protocol
 import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from grpclib.metadata import encode_grpc_message
+from grpclib.metadata import decode_timeout, encode_grpc_message
+from h2.connection import H2Connection
 from h2.events import (
     DataReceived,
     Event,
@@ -29,6 +31,7 @@ from h2.events import (
     RequestReceived,
     StreamReset,
 )
+from h2.settings import SettingCodes
 
 from bridge_py.wire.readable import readable
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 MAX_CONNECTIONS: Final = 256  # of one server
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # answers to frames of a peer that does not read them
+MAX_STRANGE_BYTES: Final = 4096  # unread, of a request that needs no token
 MAX_SILENT_BYTES: Final = 5 * 1024 * 1024  # of frames that mean nothing; a reset leaves a window of 4 MiB on its way
 #: Resets of unanswered requests, pings, settings, priorities, empty, late and unknown frames: so many at once, so many
 #: a second.
@@ -47,6 +51,7 @@ CONTROLS_PER_SECOND: Final = 100
 STRANGER: Final = 10.0  # seconds that a client has for its first request with a token, where the server wants one
 _SLICE: Final = 8 * 1024  # bytes that are parsed at once: a thousand tiny frames
 _TURN: Final = 0.005  # seconds that one connection may parse before the loop goes on with other things
+_NO_TIME: Final = 0.001  # seconds: a request with less has no chance
 _QUIET: Final = 10.0  # seconds between two warnings of one server
 _CONTROLS: Final = (PingReceived, RemoteSettingsChanged, PriorityUpdated)
 #: Says why a request with these headers is refused; None if it is taken.
@@ -95,6 +100,10 @@ class BoundedBuffer(grpclib.protocol.Buffer):
         self._eof = True
         self._more.set()
 
+    def held_bytes(self) -> int:
+        """The bytes that have come and are not read."""
+        return len(self._data)
+
     async def read(self, size: int) -> bytes:
         if size > MAX_MESSAGE_BYTES:
             text = f"a message of {size} bytes; it may have {MAX_MESSAGE_BYTES}: send it in parts"
@@ -141,6 +150,8 @@ class BoundedProcessor(grpclib.protocol.EventsProcessor):
     ) -> None:
         super().__init__(handler, connection)
         self.abuse: str | None = None
+        self.open_paths: AbstractSet[str] = frozenset()  # of requests that are taken from everybody
+        self.is_parsing = False  # what has been read is being processed; what that writes is flushed at the end
         self.is_known = why_not is None  # whether a request of the peer has been taken, if that says who it is
         self._why_not = why_not
         self.silent_bytes = 0  # since the last event
@@ -162,19 +173,35 @@ class BoundedProcessor(grpclib.protocol.EventsProcessor):
 
     def process_request_received(self, event: RequestReceived) -> None:
         if self._why_not is not None and (why := self._why_not(event.headers)) is not None:
+            self._count("requests without the token")
+            if any(name == ":path" and value in self.open_paths for name, value in cast("Any", event.headers)):
+                self.begin(event)
+                return
             assert event.stream_id is not None
-            self._refuse(event.stream_id, why)
+            self.refuse(event.stream_id, why)
             return
         self.is_known = True
+        if _is_late(event.headers):
+            assert event.stream_id is not None
+            self.refuse(event.stream_id, "its time was over when it came", Status.DEADLINE_EXCEEDED)
+            return
+        self.take_request(event)
+
+    def take_request(self, event: RequestReceived) -> None:
+        """Serve a request that is not refused."""
+        self.begin(event)
+
+    def begin(self, event: RequestReceived) -> None:
+        """Begin to serve a request, in a task."""
         super().process_request_received(event)
 
-    def _refuse(self, stream_id: int, why: str) -> None:
+    def refuse(self, stream_id: int, why: str, status: Status = Status.UNAUTHENTICATED) -> None:
+        """Refuse a request."""
         # Here and not in a handler: a refused request gets no task, and nothing of its body is kept.
-        self._count("requests without the token")
         stream = self.connection.create_stream(stream_id=stream_id)
         if stream.closable:
-            status = [("grpc-status", str(Status.UNAUTHENTICATED.value)), ("grpc-message", encode_grpc_message(why))]
-            headers = [(":status", "200"), ("content-type", "application/grpc+proto"), *status]
+            outcome = [("grpc-status", str(status.value)), ("grpc-message", encode_grpc_message(why))]
+            headers = [(":status", "200"), ("content-type", "application/grpc+proto"), *outcome]
             self.connection._connection.send_headers(stream_id, headers, end_stream=True)
         if stream.closable:  # the peer has not sent everything
             stream.reset_nowait()
@@ -190,10 +217,27 @@ class BoundedProcessor(grpclib.protocol.EventsProcessor):
         stream = self.streams.get(event.stream_id)
         if event.stream_ended is None and (stream is None or not event.flow_controlled_length):
             self._count("frames that are empty, or of requests that are over")
+        if (
+            not self.is_known
+            and stream is not None
+            and cast("BoundedBuffer", stream.buffer).held_bytes() > MAX_STRANGE_BYTES
+        ):
+            self.abuse = f"more than {MAX_STRANGE_BYTES} bytes in a request without the token"
 
     def _count(self, kind: str) -> None:
         if not self._controls.take():
             self.abuse = f"more than {MAX_CONTROLS} {kind} and the like, at more than {CONTROLS_PER_SECOND} a second"
+
+
+def _is_late(headers: Any) -> bool:
+    """Whether the time that a client gives to a request is over. grpclib would answer UNKNOWN."""
+    for name, value in headers:
+        if name == "grpc-timeout":
+            try:
+                return decode_timeout(value) < _NO_TIME
+            except ValueError:
+                return False  # grpclib says that it cannot be read
+    return False
 
 
 class BoundedProtocol(grpclib.protocol.H2Protocol):
@@ -205,12 +249,27 @@ class BoundedProtocol(grpclib.protocol.H2Protocol):
     _goes_on = False  # parses the rest in the loop's next turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # As grpclib does it, with other objects.
         self.transport = cast("asyncio.Transport", transport)
-        super().connection_made(transport)
-        self.processor = self._bounded = BoundedProcessor(self.handler, self.connection, self._why_not())
+        if (connected := transport.get_extra_info("socket")) is not None:
+            grpclib.protocol._set_nodelay(connected)
+        h2 = self._make_h2()
+        h2.initiate_connection()
+        initial = h2.local_settings.initial_window_size
+        if more := self.config.http2_connection_window_size - initial:
+            h2.increment_flow_control_window(more)
+        if self.config.http2_stream_window_size != initial:
+            h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size})
+        self.connection = grpclib.protocol.Connection(h2, self.transport, config=self.config)
+        self.connection.flush()
+        self.connection.initialize()
+        self.processor = self._bounded = self._make_processor()
 
-    def _why_not(self) -> WhyNot | None:
-        return None
+    def _make_h2(self) -> H2Connection:
+        return H2Connection(config=self.h2_config)
+
+    def _make_processor(self) -> BoundedProcessor:
+        return BoundedProcessor(self.handler, self.connection)
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -222,12 +281,15 @@ class BoundedProtocol(grpclib.protocol.H2Protocol):
         data, at, until = self._rest, 0, time.monotonic() + _TURN
         while at < len(data) and time.monotonic() < until and not self.transport.is_closing():
             self._bounded.silent_bytes += min(_SLICE, len(data) - at)
+            self._bounded.is_parsing = True
             try:
                 super().data_received(data[at : at + _SLICE])
             except Exception as error:
                 # asyncio would close the connection, but not in a turn in which nothing has come.
                 logger.debug("what a peer sent cannot be read", exc_info=True)
                 self._bounded.abuse = f"what cannot be read ({type(error).__name__}: {readable(str(error))})"
+            finally:
+                self._bounded.is_parsing = False
             at += _SLICE
             self._check()
         self._rest = b"" if self.transport.is_closing() else data[at:]
@@ -275,6 +337,7 @@ class _ServerProtocol(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         why = None if self.is_welcome else self._server.why_not(transport.get_extra_info("socket"))
+        why = why or self._server.why_not_peer(transport)
         if why is not None:
             self._server.warn(why)
             self.handler.close()
@@ -282,11 +345,15 @@ class _ServerProtocol(BoundedProtocol):
             return
         self._server.connections.add(self)
         super().connection_made(transport)
+        self._bounded.open_paths = self._server.open_paths
         if not self._bounded.is_known:
             self._ending = asyncio.get_running_loop().call_later(STRANGER, self._end_stranger)
 
-    def _why_not(self) -> WhyNot | None:
-        return self._server.why_not_request
+    def _make_h2(self) -> H2Connection:
+        return self._server.h2_connection(config=self.h2_config)
+
+    def _make_processor(self) -> BoundedProcessor:
+        return self._server.make_processor(self.handler, self.connection)
 
     def _end_stranger(self) -> None:
         if not self._bounded.is_known:
@@ -305,14 +372,18 @@ class _ServerProtocol(BoundedProtocol):
 
 
 class BoundedServer(grpclib.server.Server):
-    """grpclib's server for one service, with the limits of this module. It closes all connections that it refuses."""
+    """grpclib's server, with the limits of this module. It closes all connections that it refuses."""
 
     #: Refuses requests, and connections that have made only such requests for a while; None takes all requests.
     why_not_request: WhyNot | None = None
+    open_paths: AbstractSet[str] = frozenset()  # of small requests that are never refused
+    h2_connection: type[H2Connection] = H2Connection
     arriving = 0  # connections that are no connections of HTTP/2 yet
 
-    def __init__(self, service: Any, codec: CodecBase | None = None, config: Configuration | None = None) -> None:
-        super().__init__([service], codec=codec, config=config)
+    def __init__(
+        self, services: Sequence[Any], codec: CodecBase | None = None, config: Configuration | None = None
+    ) -> None:
+        super().__init__(services, codec=codec, config=config)
         self.connections: set[_ServerProtocol] = set()
         self._warned = -_QUIET
 
@@ -325,10 +396,20 @@ class BoundedServer(grpclib.server.Server):
         protocol.is_welcome = True
         return protocol
 
+    def make_processor(
+        self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection
+    ) -> BoundedProcessor:
+        """Make what handles the events of a new connection."""
+        return BoundedProcessor(handler, connection, self.why_not_request)
+
     def why_not(self, _connection: Any) -> str | None:
         """Why a new connection, of a socket, is refused; None if it is taken."""
         if len(self.connections) + self.arriving >= MAX_CONNECTIONS:
             return f"a connection is refused: there are {MAX_CONNECTIONS} already"
+        return None
+
+    def why_not_peer(self, _transport: Any) -> str | None:
+        """Why a connection is refused, after its handshake if it has TLS; None if it is taken."""
         return None
 
     def warn(self, text: str) -> None:
@@ -338,6 +419,11 @@ class BoundedServer(grpclib.server.Server):
         logger.log(logging.WARNING if is_due else logging.DEBUG, "%s", text)
         if is_due:
             self._warned = now
+
+    def take_no_more(self) -> None:
+        """Take no more connections. Those that are open go on."""
+        assert self._server is not None
+        self._server.close()
 
     def abort(self) -> None:
         """Close all connections, whatever their peers have not read yet."""
@@ -361,6 +447,17 @@ class BoundedChannel(grpclib.client.Channel):
     def abuse(self) -> str | None:
         """What the peer sent on the latest connection that has cost it the connection; None if that was nothing."""
         return None if self._latest is None else self._latest.abuse
+
+    def abort(self) -> None:
+        """Close the latest connection at once, whatever its peer has not read yet."""
+        transport = getattr(self._latest, "transport", None)
+        if transport is not None:
+            transport.abort()
+
+    @property
+    def has_connected(self) -> bool:
+        """Whether there has been a connection, with or without a handshake."""
+        return self._latest is not None
 
     @property
     def is_stuck(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import builtins
 import contextlib
+import importlib
 import inspect
 import io
 import json
@@ -13,59 +14,103 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
+from . import BaseAdapter  # loads the public names, so that errors show them
 from .buffers.buffer_sets import Sizes
+from .execution import breakpoints
 from .execution.asyncio_policy import restore_asyncio
 from .execution.ending import code_of, forks_end, leave
-from .execution.executor import ConcurrentExecutor, Executor, Pack, Replies, SerialExecutor
+from .execution.executor import ConcurrentExecutor, Executor, Pack, PostMortem, Replies, SerialExecutor
 from .execution.ledger import LEDGER_BYTES, note_failure, take_secret
 from .execution.limits import apply_limits
+from .execution.logs import HostHandler, install
+from .execution.stacks import offer_stacks
 from .link.server import LinkServer
-from .tools.adapter import BaseAdapter
 from .tools.context import mark_worker
 from .tools.targets import attribute_of, module_of
 from .wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, READY_VARIABLE, TOKEN_VARIABLE
 from .wire.errors import UsageError
+from .wire.extras import need
 
 if TYPE_CHECKING:
     from .contract.service import ContractServer
+    from .execution.debugger import Debuggers
+    from .link.remote import RemoteSettings
 
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
-def main(arguments: list[str]) -> int:
-    """Run a worker until its host says goodbye; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    mark_worker()
-    _line_buffered(sys.stdout)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+def run(options: Namespace) -> int:
+    """Run a worker until its host says goodbye, in a process of its own; returns the exit code."""
+    logs = prepare(options)
+    offer_stacks()
+    debuggers = _debuggers(options)
+    breakpoints.install(breakpoints.refuse if debuggers is None else debuggers.breakpoint)
     ledger = None if options.ledger_fd is None else mmap.mmap(options.ledger_fd, LEDGER_BYTES)
     try:
-        serve = _start(options, ledger)
+        serve = _start(options, ledger, logs, debuggers)
     except BaseException as error:  # noqa: ASYNC103 - the exit code tells it
         return _fail(options, ledger, error)  # noqa: ASYNC104 - this is no task of a loop: the process ends by it
     return serve()
 
 
-def _start(options: argparse.Namespace, ledger: mmap.mmap | None) -> Callable[[], int]:
+def prepare(options: Namespace) -> HostHandler | None:
+    """Make this process a worker, or a template, before any code of the adapter runs.
+
+    Returns the handler of its log records, which go to the host of a link.
+    """
+    mark_worker()
+    builtins.input = _no_input
+    _line_buffered(sys.stdout)
+    logs = None
+    if options.listen_fd is None:
+        logging.basicConfig(level=options.log_level, format="%(levelname)s %(name)s: %(message)s")
+    else:
+        logs = install(options.log_level)
+    logging.getLogger("hpack").setLevel(logging.INFO)  # below that, it tells of each header, and tokens are among them
+    extend_path()
+    return logs
+
+
+def _no_input(_prompt: object = "", /) -> NoReturn:
+    raise EOFError(
+        "input() has nobody to ask: a worker has no terminal. Give the text as an argument of the call, or ask"
+        " through a host tool"
+    )
+
+
+def _debuggers(options: Namespace) -> Debuggers | None:
+    if options.debug_fd is None:
+        return None
+    from .execution.debugger import Debuggers  # only here, because pdb imports a lot
+
+    return Debuggers(socket.socket(fileno=options.debug_fd))
+
+
+def _start(
+    options: Namespace, ledger: mmap.mmap | None, logs: HostHandler | None, debuggers: Debuggers | None
+) -> Callable[[], int]:
     _limit(options.limits)
     secret = "" if ledger is None else take_secret(ledger)
-    _extend_path(os.environ.pop(PATH_VARIABLE, ""))
     host_token = os.environ.pop(TOKEN_VARIABLE, None)  # before code of the adapter runs
     adapter_options, first_call = _adapter_options(options.options_fd)
     with forks_end():
+        preload(options.preload)
         adapter = load_adapter(options.adapter, adapter_options)
         restore_asyncio()  # the adapter's module may have imported trio-asyncio
         starting = adapter.setup()
     if options.listen_fd is None:
         return _start_contract(adapter, options, starting, host_token)
-    return _start_link(adapter, options, secret, ledger, starting, first_call)
+    post_mortem = debuggers.post_mortem if debuggers is not None and options.post_mortem else None
+    return _start_link(adapter, options, secret, ledger, logs, starting, first_call, post_mortem)
 
 
 def _adapter_options(descriptor: int | None) -> tuple[dict[str, Any], bytes]:
@@ -84,16 +129,31 @@ def _limit(limits: dict[str, int]) -> None:
         sys.exit(str(error))  # a traceback of our own code would help nobody
 
 
-def _fail(options: argparse.Namespace, ledger: mmap.mmap | None, error: BaseException) -> int:
+def _fail(options: Namespace, ledger: mmap.mmap | None, error: BaseException) -> int:
     """Note why the worker cannot start; returns the exit code.
 
     The process then exits without waiting for its threads, which might never end.
     """
     if ledger is not None:
-        note_failure(ledger, error)
+        note_failure(ledger, error, _remedy(error))
         with contextlib.suppress(OSError):
             os.close(options.listen_fd)  # the host learns of it now, whatever this process still has to do
     return code_of(error)
+
+
+def _remedy(error: BaseException) -> str:
+    try:
+        from .tools.start_errors import remedy  # only here: workers start sooner
+
+        return remedy(error)
+    except Exception:  # there may be no descriptor, or no memory, for the import
+        return ""
+
+
+def preload(names: Sequence[str]) -> None:
+    """Import modules by their names. Errors of the imports are not caught."""
+    for name in names:
+        importlib.import_module(name)
 
 
 def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseAdapter:
@@ -102,13 +162,27 @@ def load_adapter(target: str, options: Mapping[str, Any] = _NO_OPTIONS) -> BaseA
     Raises `UsageError` if the class does not exist, is no adapter, or does not take the options, or if its module is in
     the working directory and that is not on `sys.path`. Other errors of the import are not caught.
     """
+    place, name = place_of(target)
+    module = import_adapter(target)
+    found = attribute_of(module, name)
+    if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
+        from .tools.start_errors import no_adapter  # only here: workers start sooner
+
+        raise no_adapter(target, place, module, name)
+    return make_adapter(found, options)
+
+
+def import_adapter(target: str) -> ModuleType:
+    """Import the module of an adapter. Raises `UsageError` as `load_adapter` does."""
+    return module_of(place_of(target)[0], f"adapter {target!r}")
+
+
+def place_of(target: str) -> tuple[str, str]:
+    """The module, or the path, and the class that the name of an adapter consists of. Raises `UsageError`."""
     place, _, name = target.rpartition(":" if ":" in target else ".")
     if not place or not name:
         raise UsageError(f"adapter {target!r}: write it as 'package.module:Class' or 'path/to/file.py:Class'")
-    found = attribute_of(module_of(place, f"adapter {target!r}"), name)
-    if not (isinstance(found, type) and issubclass(found, BaseAdapter)):
-        raise UsageError(f"adapter {target!r}: {place} has no class {name} that derives from bridge_py.BaseAdapter")
-    return make_adapter(found, options)
+    return place, name
 
 
 def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> BaseAdapter:
@@ -117,7 +191,12 @@ def make_adapter(adapter: type[BaseAdapter], options: Mapping[str, Any]) -> Base
         if name not in (known := _options_of(adapter)):
             there = ", ".join(known) or "none"
             raise UsageError(f"adapter {adapter.__qualname__} has no option {name!r}; there are: {there}")
-    return adapter(**options)
+    try:
+        return adapter(**options)
+    except TypeError as error:
+        if "argument" not in str(error) or (error.__traceback__ and error.__traceback__.tb_next):
+            raise  # by the constructor itself, and not by its call
+        raise UsageError(f"{error}: give the adapter's arguments by name, as open_pool(options={{...}})") from error
 
 
 def _options_of(adapter: type[BaseAdapter]) -> list[str]:
@@ -133,55 +212,29 @@ def _options_of(adapter: type[BaseAdapter]) -> list[str]:
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bridge_py", description="A worker of snakepit-trio.")
-    parser.add_argument("--adapter", required=True, help="package.module:Class")
-    parser.add_argument("--listen-fd", type=int, help="a listening socket; without it, the worker speaks the contract")
-    parser.add_argument(
-        "--ledger-fd", type=int, help="a page that tells the host which call was started last, or why none can be"
-    )
-    parser.add_argument("--options-fd", type=int, help="a file with the adapter's options, a JSON object")
-    parser.add_argument(
-        "--lane-fds", type=int, nargs=2, default=[], help="two pipes, to read from and to write to: the link's lane"
-    )
-    parser.add_argument("--concurrency", type=int, default=1, help="calls at a time")
-    parser.add_argument("--sizes", type=_sizes, default=Sizes(), help="a JSON object of the link's sizes, in bytes")
-    parser.add_argument("--limits", type=json.loads, default={}, help="a JSON object of limits of this process")
-    parser.add_argument("--worker-id", default="", help="shows in process listings")
-    contract = parser.add_argument_group("the wire contract, see docs/contract.md")
-    contract.add_argument("--port", type=int, default=0, help="where to serve it, on 127.0.0.1; 0 for any")
-    contract.add_argument("--listen", default="", help="a Unix socket to make and serve it at, in place of --port")
-    contract.add_argument("--elixir-address", default="", help="host:port of the host, or unix:/path")
-    contract.add_argument(
-        "--elixir-ca", default="", help="for TLS with the host: a PEM file of who signed the host's certificate"
-    )
-    contract.add_argument(
-        "--open-to", choices=["user", "machine"], default="user", help="whose programs may connect; root's always may"
-    )
-    contract.add_argument("--snakepit-run-id", default="", help="shows in process listings")
-    return parser
-
-
-def _sizes(text: str) -> Sizes:
-    return msgspec.json.decode(text, type=Sizes)
-
-
 def _start_link(
     adapter: BaseAdapter,
-    options: argparse.Namespace,
+    options: Namespace,
     secret: str,
     ledger: mmap.mmap | None,
+    logs: HostHandler | None,
     starting: object,
     first_call: bytes,
+    post_mortem: PostMortem | None,
 ) -> Callable[[], int]:
     executor: Executor
     listener = socket.socket(fileno=options.listen_fd)
 
-    def end() -> None:
+    def stop() -> None:
         executor.stop()
 
-    server = LinkServer(adapter, listener, secret, options.sizes, end, _lane(options.lane_fds))
-    executor = _executor(server.end, ledger, server.end.pack, options.concurrency)
+    remote = _remote(listener, options.tls_fd)
+    sizes = msgspec.json.decode(options.sizes, type=Sizes)
+    server = LinkServer(adapter, listener, secret, sizes, stop, _lane(options.lane_fds), remote)
+    executor = _executor(server.endpoint, ledger, server.endpoint.pack, options.concurrency)
+    if logs is not None:
+        logs.running, server.endpoint.logs = executor.running, logs
+    executor.post_mortem = post_mortem
     with forks_end():
         executor.complete(starting)
         if first_call:
@@ -189,6 +242,16 @@ def _start_link(
 
             executor.complete(call_at_start(first_call))
     return partial(_serve_link, adapter, server, executor)
+
+
+def _remote(listener: socket.socket, descriptor: int | None) -> RemoteSettings | None:
+    if descriptor is None:
+        if listener.family != socket.AF_UNIX:
+            raise UsageError("--listen-fd: a link over TCP needs certificates, --tls-fd")
+        return None
+    from .link.remote import read_settings  # only here: workers of this machine start sooner
+
+    return read_settings(descriptor)
 
 
 def _lane(descriptors: list[int]) -> tuple[int, int] | None:
@@ -220,8 +283,9 @@ def _close(adapter: BaseAdapter, executor: Executor) -> int:
 
 
 def _start_contract(
-    adapter: BaseAdapter, options: argparse.Namespace, starting: object, host_token: str | None
+    adapter: BaseAdapter, options: Namespace, starting: object, host_token: str | None
 ) -> Callable[[], int]:
+    need("betterproto2", "grpc", "a worker that speaks the contract")
     from .contract.credentials import of_client, reachable
     from .contract.listening import listen, listen_unix
     from .contract.service import ContractServer
@@ -270,9 +334,10 @@ def _say_ready(where: str, ready_file: str | None) -> None:
         os.rename(draft, ready_file)
 
 
-def _extend_path(entries: str) -> None:
+def extend_path() -> None:
+    """Have this process find the modules that its host finds."""
     known = set(sys.path)
-    sys.path.extend(entry for entry in entries.split(os.pathsep) if entry and entry not in known)
+    sys.path.extend(entry for entry in json.loads(os.environ.pop(PATH_VARIABLE, "[]")) if entry not in known)
 
 
 def _line_buffered(stream: object) -> None:

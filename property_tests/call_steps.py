@@ -14,10 +14,13 @@ from bridge_py.buffers import buffer_sets, compression, shared_memory, transfers
 from bridge_py.wire import codec, conversation, frames, loans, owning, packed
 from snakepit_trio._calls import (
     abandonment,
+    batches,
     call,
+    counting,
     deadlocks,
     dispatcher,
     limits,
+    nesting,
     queues,
     runner,
     scheduler,
@@ -33,7 +36,8 @@ from snakepit_trio._workers import worker_calls
 WAY: Final = frozenset(
     str(module.__file__)
     for module in (
-        *(runner, call, dispatcher, scheduler, queues, limits, deadlocks, stalls, abandonment),
+        *(runner, call, batches, dispatcher, scheduler, queues, limits, deadlocks, stalls, abandonment, counting),
+        nesting,
         *(shared_copies, streams, ownership),
         *(link, worker_calls),
         *(buffer_sets, transfers, shared_memory, compression),
@@ -41,7 +45,7 @@ WAY: Final = frozenset(
     )
 )
 # What others do for a call: they start it when a place is free, and hear of its end.
-_FOR_CALLS: Final = ("Dispatcher._start", "WorkerCalls._ends")
+_FOR_CALLS: Final = ("Dispatcher._start", "Dispatcher._put", "WorkerCalls._ends", "WorkerCalls._look_at")
 # A coroutine's or a generator's frame is entered each time that it goes on, and what is raised there skips its
 # `finally` blocks, which nothing in the world does.
 _GOES_ON: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR: inspect

@@ -23,6 +23,7 @@ LIMIT = 60.0  # seconds
 POOL = "property_tests/test_pool.py::test_when_a_call_is_over_it_is_over"
 MACHINE = "property_tests/test_pool.py::TestInMemory"
 SCHEDULER = "property_tests/test_scheduler.py"
+ORDER = "property_tests/test_scheduler_order.py"
 STORE = "property_tests/test_store.py"
 
 
@@ -64,13 +65,13 @@ MUTANTS = [
         "snakepit_trio/_calls/scheduler.py",
         "call.rank = now - AGEING * call.priority",
         "call.rank = -AGEING * call.priority",
-        (SCHEDULER,),
+        (ORDER,),
     ),
     Mutant(
         "an unshielded reap",
         "snakepit_trio/_workers/worker_process.py",
-        "else _REAP, shield=True) as reaping",
-        "else _REAP) as reaping",
+        "else process.reap_seconds, shield=True) as reaping",
+        "else process.reap_seconds) as reaping",
     ),
     Mutant(
         "a missed invalidation",

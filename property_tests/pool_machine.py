@@ -46,6 +46,7 @@ class Machine(PoolMachine):
         settings=st.fixed_dictionaries(
             {
                 "workers": st.integers(1, 3),
+                "spares": st.integers(0, 2),
                 "concurrency": st.integers(1, 2),
                 "send_ahead": st.sampled_from([0, 32]),
                 "stream_window": st.sampled_from([1, 2, 8]),
@@ -104,7 +105,7 @@ class Machine(PoolMachine):
     async def time_passes(self, seconds: float) -> None:
         await trio.sleep(seconds * self.pace)
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 4))
     async def kill(self, which: int) -> None:
         living = self.living()
         if which < len(living):
@@ -116,12 +117,20 @@ class Machine(PoolMachine):
         with contextlib.suppress(snakepit.WorkerStartError):
             await self.pool.resize(workers)
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 4))
     async def renew(self, which: int) -> None:
         workers = self.pool.list_workers()
         if which < len(workers):
-            with trio.move_on_after(5):
+            with trio.move_on_after(5), contextlib.suppress(snakepit.WorkerStartError):
                 await self.pool.workers.restart(workers[which].id)
+
+    @rule(patience=st.sampled_from([0.1, 5, 30]))
+    async def reload(self, patience: float) -> None:
+        await self._reload(patience)
+
+    @rule(patience=st.sampled_from([0.1, 5, 30]))
+    async def reload_beside(self, patience: float) -> None:
+        self.nursery.start_soon(self._reload, patience)
 
     @invariant()
     async def what_is_over_is_over(self) -> None:
@@ -137,7 +146,12 @@ class Machine(PoolMachine):
         stats = self.pool.get_stats()
         assert (stats.running, stats.queued, self.hosting) == (0, 0, 0)
         await self.pool.await_ready(60)
+        with trio.fail_after(60):
+            while self.pool.get_stats().spares < self.pool.config.spares:
+                await self.pool._dispatcher.workers_changed.wait()
         assert stats.restarts <= self.deaths + len(self.faults.happened)
+        if not self.deaths and not self.faults.happened:
+            assert stats.crashed == 0
 
     async def closed(self) -> None:
         assert self.living() == []
@@ -145,6 +159,13 @@ class Machine(PoolMachine):
         assert self.hosting == 0
 
     # How.
+
+    async def _reload(self, patience: float) -> None:
+        with (
+            trio.move_on_after(patience * max(self.pace, 0.5)),
+            contextlib.suppress(snakepit.WorkerStartError, snakepit.PoolClosed),
+        ):
+            await self.pool.reload()
 
     def living(self) -> list[Any]:
         return list(self.launcher.workers())

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-from snakepit_trio.state.watching import Watcher
+from snakepit_trio.state.watching import Update, Watcher
 
 
 @attrs.define
@@ -81,3 +81,22 @@ def trio_thread(main: Callable[[Callable[[Any], None], trio.Event], Awaitable[No
     finally:
         token.run_sync_soon(end.set)
         thread.join(30)
+
+
+async def next_update(watcher: Watcher) -> Update:
+    with trio.fail_after(30):
+        return await watcher.__anext__()
+
+
+async def stops(watcher: Watcher) -> None:
+    # A coroutine cannot let StopAsyncIteration out of a generator of trio's.
+    with trio.fail_after(60):
+        await watcher.__anext__()
+
+
+def field(variable: Any, name: str) -> Any:
+    return variable[name] if isinstance(variable, dict) else getattr(variable, name)
+
+
+def seen(variable: Any) -> tuple[int, int]:
+    return field(variable, "value"), field(variable, "version")

@@ -62,6 +62,34 @@ class Tools(BaseAdapter):
         """Count."""
         yield from range(n)
 
+    @tool(batch=1)
+    def echo_together(self, value: list[Any]) -> list[Any]:
+        """The values."""
+        return value
+
+    @tool(batch=2)
+    def echo_collected(self, value: list[Any]) -> list[Any]:
+        """The values."""
+        return value
+
+    @tool(batch=1)
+    async def nap_together(self, seconds: list[float]) -> list[float]:
+        """Sleep."""
+        import asyncio
+
+        await asyncio.sleep(max(seconds))
+        return seconds
+
+    @tool(limit=2)
+    def echo_limited(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+    @tool(limit=2, resources={"gpu": 1})
+    def echo_with_needs(self, value: Any) -> Any:
+        """The value."""
+        return value
+
     @tool
     def ask(self, ctx: SessionContext) -> Any:
         """Call a host tool, which calls the pool."""
@@ -131,6 +159,16 @@ async def in_line_for_its_worker(pool: snakepit.Pool) -> None:
         assert await session.execute("echo", {"value": 1}) == 1
 
 
+async def limited_in_line(pool: snakepit.Pool) -> None:
+    async with busy(pool, 0.05):
+        assert await pool.execute("echo_limited", {"value": 1}) == 1
+
+
+async def with_needs_in_line(pool: snakepit.Pool) -> None:
+    async with busy(pool, 0.05):
+        assert await pool.execute("echo_with_needs", {"value": 1}) == 1
+
+
 async def too_late_in_line(pool: snakepit.Pool) -> None:
     async with busy(pool, 0.2):
         with contextlib.suppress(snakepit.CallTimeout):
@@ -138,7 +176,42 @@ async def too_late_in_line(pool: snakepit.Pool) -> None:
             assert failures, "it got a place while all were taken"
 
 
+async def batched(pool: snakepit.Pool) -> None:
+    assert await pool.execute("echo_together", {"value": 1}) == 1
+
+
+async def batched_large(pool: snakepit.Pool) -> None:
+    assert await pool.execute("echo_together", {"value": LARGE}) == LARGE
+
+
+async def collected(pool: snakepit.Pool) -> None:
+    assert await pool.execute("echo_collected", {"value": 1}) == 1
+
+
+async def batched_in_line(pool: snakepit.Pool) -> None:
+    async with busy(pool, 0.05):
+        assert await pool.execute("echo_together", {"value": 1}) == 1
+
+
+async def batched_too_late(pool: snakepit.Pool) -> None:
+    with pytest.raises(snakepit.CallTimeout):
+        await pool.execute("nap_together", {"seconds": 500}, timeout=0.1)
+
+
+async def batched_cancelled(pool: snakepit.Pool) -> None:
+    with trio.move_on_after(0.1):
+        await pool.execute("nap_together", {"seconds": 500}, timeout=None)
+
+
 WAYS: list[Way] = [
+    limited_in_line,
+    with_needs_in_line,
+    batched,
+    batched_large,
+    collected,
+    batched_in_line,
+    batched_too_late,
+    batched_cancelled,
     plain,
     large,
     of_a_session,
@@ -206,7 +279,7 @@ async def check_whole(pool: snakepit.Pool, workers: list[int | None]) -> None:
 
 async def live(shape: dict[str, Any], plan: list[tuple[Way, float, str]], seen: dict[Way, int]) -> None:
     """Open a pool, and have a fault happen in each of several calls. `seen`: how many steps a call has."""
-    async with snakepit.open_pool(Tools, launcher=testing.InMemory(), **shape) as pool:
+    async with snakepit.open_pool(Tools, launcher=testing.InMemory(), resources={"gpu": 2}, **shape) as pool:
 
         async def deeper() -> int:
             return int(await pool.execute("echo", {"value": 1}))

@@ -67,7 +67,7 @@ def test_a_failing_seed_fails_the_same_way_each_time() -> None:
 
 
 TestInMemory = Machine.TestCase
-TestInMemory.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestInMemory.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
 
 TestRealProcesses = pytest.mark.processes(RealMachine.TestCase)
 TestRealProcesses.settings = settings(max_examples=5, stateful_step_count=15, deadline=None)

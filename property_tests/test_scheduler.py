@@ -5,27 +5,41 @@ places, and none waits while a worker that it may go to has room. Of the calls t
 one with the lowest rank: the oldest, if their priorities are the same. A strict call goes to its session's worker as
 long as that lives, which for a session that is kept none of its other calls can change. A call is refused only if it
 would have to wait. Of a limit no more places are taken than it has, and each is given back once; a call holds all of
-its places or none, and calls whose places are taken hold up no others. All this holds after the state was mended.
+its places or none, and calls whose places are taken hold up no others. A worker's calls never need more than it offers.
+Where a call has a reservation, no later call starts that needs the same resources, and each call has one as soon as it
+finds too little left. All this holds after the state was mended.
 """
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_trio._calls.queues import Limit, Slot
-from snakepit_trio._calls.scheduler import AGEING, PATIENCE, QUICK, PlaceTaken, QueueFull, Scheduler
+from snakepit_trio._calls.places import QUICK
+from snakepit_trio._calls.queues import Limit, Needs, Slot
+from snakepit_trio._calls.scheduler import AGEING, PATIENCE, PlaceTaken, QueueFull, Scheduler
 from snakepit_trio._config.policies import Affinity
 
 SESSIONS = ["", "", "a", "a", "b", "c", "d"]
 PRIORITIES = [0, 0, 0, 0, -100, -2, 1, 2, 100]
 LIMITS = [(), (), (), (0,), (0,), (1,), (2,), (0, 1), (1, 0), (1, 2), (0, 1, 2)]
+OFFERS: list[dict[str, int]] = [{}, {"gpu": 1000}, {"gpu": 4000}, {"gpu": 2000, "memory": 8000}, {"memory": 3000}]
+NEEDS: list[Needs] = [
+    *[()] * 8,
+    (("gpu", 500),),
+    (("gpu", 1000),),
+    (("gpu", 2000),),
+    (("gpu", 4000),),
+    (("gpu", 1000), ("memory", 2500)),
+    (("memory", 1000),),
+    (("memory", 3000),),
+]
+#: For each queue of calls with the same needs that has a reservation: where, from which place on, and of what.
+Reservations = list[tuple[Slot["Item"], tuple[float, int], set[str]]]
 
 
 class Item:
@@ -34,6 +48,7 @@ class Item:
     order = 0
     rank = 0.0
     assigned_at = 0.0
+    weight = 1
     since = 0.0  # for the tests: when it was submitted
 
     def __init__(
@@ -42,8 +57,12 @@ class Item:
         affinity: Affinity = "hint",
         priority: int = 0,
         limits: tuple[Limit, ...] = (),
+        needs: Needs = (),
+        passes: bool = False,
     ) -> None:
         self.limits = limits
+        self.needs = needs
+        self.passes = passes
         self.size = 1 + len(session_id)
         self.session_id = session_id
         self.affinity = affinity
@@ -53,6 +72,11 @@ class Item:
 def place(call: Item) -> tuple[float, int]:
     """The place of a call among all that wait, by the definition of priorities."""
     return call.since - AGEING * call.priority, call.order
+
+
+def offers_enough(slot: Slot[Item], call: Item) -> bool:
+    """Whether a worker with nothing to do has enough for a call."""
+    return all(slot.offers.get(name, 0) >= amount for name, amount in call.needs)
 
 
 class Machine(RuleBasedStateMachine):
@@ -91,9 +115,50 @@ class Machine(RuleBasedStateMachine):
         self.limits = [Limit(f"limit {number}", places) for number, places in enumerate(limits)]
         self.taken: set[Item] = set()  # the calls that hold places, if they have limits
         self.had: set[Item] = set()  # those that held some before the latest step
+        self.reserved: Reservations = []  # before the latest step
+        self.started: list[Item] = []  # in the latest step
 
-    def _may_go(self, call: Item, slot: Slot[Item]) -> bool:
-        return self._has_places(call) and (call.affinity == "hint" or self.homes.get(call.session_id, slot) is slot)
+    def _may_go(self, call: Item, slot: Slot[Item], is_free: bool = False) -> bool:
+        may_be_there = call.affinity == "hint" or self._home(call) in (None, slot)
+        return may_be_there and self._has_places(call) and self._has_enough(call, slot, is_free)
+
+    def _home(self, call: Item) -> Slot[Item] | None:
+        """The worker of a call's session, if it can ever give the call what it needs."""
+        home = self.homes.get(call.session_id)
+        return home if home is not None and offers_enough(home, call) else None
+
+    def _has_enough(self, call: Item, slot: Slot[Item], is_free: bool = False) -> bool:
+        """Whether a worker has enough left for a call, and no reservation holds the call up."""
+        has_enough = all(self._left(slot, name) >= amount for name, amount in call.needs)
+        return has_enough and (is_free or not self._is_held_up(call, slot, self._reservations()))
+
+    def _left(self, slot: Slot[Item], name: str) -> int:
+        taken = sum(dict(call.needs).get(name, 0) for call, at in self.held.items() if at is slot)
+        return slot.offers.get(name, 0) - taken
+
+    def _is_held_up(self, call: Item, slot: Slot[Item], reservations: Reservations) -> bool:
+        names = {name for name, _ in call.needs}
+        return not call.passes and any(
+            at is slot and first < place(call) and names & of for at, first, of in reservations
+        )
+
+    def _may_have_been_held_up(self, call: Item, later: Item) -> bool:
+        """Whether a call may have been held up in the latest step, before this later one started."""
+        if call.needs and later.session_id and later.affinity != "hint" and set(call.limits) & set(later.limits):
+            return True  # the later one took its places before it waited for its worker
+        # By the reservation of a call that has started in the meantime.
+        names = {name for name, _ in call.needs}
+        return any(place(other) < place(call) and names & {name for name, _ in other.needs} for other in self.started)
+
+    def _reservations(self) -> Reservations:
+        return [(at, place(calls[0]), {name for name, _ in calls[0].needs}) for calls, at in self._reserving() if at]
+
+    def _reserving(self) -> Iterator[tuple[list[Item], Slot[Item] | None]]:
+        """The waiting calls that need the same, in their order, with the worker that is reserved for them."""
+        needy = self.scheduler.needy
+        for same in needy._queues.values():
+            if calls := sorted((call for call in same.queue), key=place):
+                yield calls, needy._reserved(same)
 
     def _has_places(self, call: Item) -> bool:
         """Whether a call has places of its limits, or all of them are free."""
@@ -113,13 +178,16 @@ class Machine(RuleBasedStateMachine):
 
     def _hold(self, slot: Slot[Item], call: Item) -> None:
         assert slot in self.slots
-        may_be_forgotten = call.limits and self.sessions < 4
-        assert self._may_go(call, slot) or may_be_forgotten, "a strict call goes to its session's worker"
+        may_be_forgotten = (call.limits or call.needs) and self.sessions < 4
+        is_free = not self._is_held_up(call, slot, self.reserved)  # it may be held up since its start only
+        assert self._may_go(call, slot, is_free) or may_be_forgotten, "a strict call goes to its session's worker"
         # A strict call may have got its places before a call came that has a better place in the queue.
         if call not in self.had:
             self.taken.discard(call)
         for other in self.waiting:
-            assert place(other) > place(call) or not self._may_go(other, slot), "calls are assigned in their order"
+            was_held_up = self._is_held_up(other, slot, self.reserved) or self._may_have_been_held_up(other, call)
+            is_later = place(other) > place(call) or was_held_up
+            assert is_later or not self._may_go(other, slot), "calls are assigned in their order"
         assert self._has_places(call), "a call starts only with its places"
         self.taken.add(call)
         assert call not in self.held
@@ -127,9 +195,15 @@ class Machine(RuleBasedStateMachine):
         if call.session_id and not (call.session_id in self.kept and call.session_id in self.homes):
             self.homes[call.session_id] = slot
 
+    @invariant()
+    def note_reservations(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.reserved = self._reservations()
+
     def _carry_out(self, assignments: list[tuple[Slot[Item], Item]]) -> None:
         self.had = self.taken.copy()
         self._strict_calls_have_places()
+        self.started = [call for _, call in assignments]
         for slot, call in assignments:
             self.waiting.remove(call)
             self._hold(slot, call)
@@ -142,20 +216,30 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def worker_comes(self) -> None:
+    @rule(offers=st.sampled_from(OFFERS))
+    def worker_comes(self, offers: dict[str, int]) -> None:
         if len(self.slots) < 4:
-            slot: Slot[Item] = Slot()
+            slot: Slot[Item] = Slot(offers)
             self.slots.append(slot)
-            self._carry_out(self.scheduler.add(slot, self.now))
+            unserved = self.scheduler.unserved([offers])
+            assigned = self.scheduler.add(slot, self.now)
+            assert bool(assigned) == bool(unserved), "calls are unserved if another worker would take some"
+            self._carry_out(assigned)
 
-    @rule(session=st.sampled_from(SESSIONS), priority=st.sampled_from(PRIORITIES), needs=st.sampled_from(LIMITS))
-    def call_comes(self, session: str, priority: int, needs: tuple[int, ...]) -> None:
-        limits = tuple(self.limits[number] for number in needs)
-        call, home = Item(session, self.affinities[session], priority, limits), self.homes.get(session)
-        call.since = self.now
+    @rule(
+        session=st.sampled_from(SESSIONS),
+        priority=st.sampled_from(PRIORITIES),
+        numbers=st.sampled_from(LIMITS),
+        needs=st.sampled_from(NEEDS),
+        passes=st.sampled_from([False, False, False, True]),
+    )
+    def call_comes(self, session: str, priority: int, numbers: tuple[int, ...], needs: Needs, passes: bool) -> None:
+        limits = tuple(self.limits[number] for number in numbers)
+        call = Item(session, self.affinities[session], priority, limits, needs, passes)
+        call.since, call.order = self.now, 1 << 62  # it comes after all that wait
+        home = self._home(call)
         can_run = any(self._may_go(call, slot) and self._has_room(slot) for slot in self.slots)
-        has_place = home is not None and len(home.calls) < self.concurrency
+        has_place = home is not None and len(home.calls) < self.concurrency and self._has_enough(call, home)
         try:
             slot = self.scheduler.submit(call, self.now)
         except QueueFull:
@@ -272,15 +356,33 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         assert self.scheduler.queued == len(self.waiting)
+        assert self.scheduler.needy.queued == sum(bool(call.needs) for call in self.waiting)
         assert self.scheduler.queued_bytes == sum(call.size for call in self.waiting)
         assert {call: slot for slot in self.slots for call in slot.calls.values()} == self.held
         self._compare_homes()
         self._compare_limits()
+        self._compare_resources()
         for slot in self.slots:
             assert len(slot.calls) <= self.concurrency + self.ahead
             if self._has_room(slot):
-                assert not any(self._may_go(call, slot) for call in self.waiting), (
-                    "no call waits for a worker with room"
+                # A session that is forgotten while its call waits for its worker's resources wakes nobody.
+                waiting = [call for call in self.waiting if not self._may_be_forgotten(call)]
+                assert not any(self._may_go(call, slot) for call in waiting), "no call waits for a worker with room"
+
+    def _may_be_forgotten(self, call: Item) -> bool:
+        return bool(call.needs and call.affinity != "hint" and call.session_id and self.sessions < 4)
+
+    def _compare_resources(self) -> None:
+        for slot in self.slots:
+            assert slot.free == {name: self._left(slot, name) for name in slot.offers}
+            assert all(left >= 0 for left in slot.free.values())
+        for calls, at in self._reserving():
+            able = [slot for slot in self.slots if offers_enough(slot, calls[0])]
+            assert at is None or at in able
+            short = [slot for slot in able if self._has_room(slot)]
+            if self._has_places(calls[0]) and short and not self._may_be_forgotten(calls[0]):
+                assert at is not None or calls[0].affinity != "hint", (
+                    "a call that finds too little left has a reservation"
                 )
 
     def _compare_limits(self) -> None:
@@ -294,7 +396,7 @@ class Machine(RuleBasedStateMachine):
 
     def _compare_homes(self) -> None:
         # A session may be forgotten while its calls wait for places, and not yet for its worker.
-        strict = [call for call in self.waiting if call.affinity != "hint"]
+        strict = [call for call in self.waiting if call.affinity != "hint" and not call.needs]
         waiting = {call.session_id for call in strict if not call.limits or self.scheduler.holds(call)}
         for session in set(SESSIONS) - {""}:
             if session in self.homes and self.scheduler.home(session) is None:
@@ -316,171 +418,3 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
-
-
-@given(
-    arrivals=st.lists(
-        st.tuples(st.sampled_from([0.0, 0.1, 1.0, 50.0]), st.integers(-100, 100), st.booleans()), min_size=2
-    ),
-    session_id=st.sampled_from(["", "a"]),
-)
-def test_no_call_is_overtaken_for_ever(arrivals: list[tuple[float, int, bool]], session_id: str) -> None:
-    """A call is overtaken only by calls that came less than a second later for each step of priority above its own."""
-    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0)
-    slot: Slot[Item] = Slot()
-    scheduler.add(slot, 0.0)
-    now, calls, started = 0.0, [], []
-    for pause, priority, one_ends in arrivals:
-        now += pause
-        call = Item(session_id, "strict", priority)
-        call.since = now
-        calls.append(call)
-        if scheduler.submit(call, now):
-            started.append(call)
-        if one_ends:
-            started += [next_one for _, next_one in scheduler.release(slot, started[-1], now)]
-    while slot.calls:
-        started += [next_one for _, next_one in scheduler.release(slot, started[-1], now)]
-    assert sorted(started, key=lambda call: call.order) == calls, "each has run, and once"
-    for number, later in enumerate(started):
-        for overtaken in started[number + 1 :]:
-            if overtaken.order < later.order:
-                ahead = AGEING * (later.priority - overtaken.priority)
-                assert later.since - overtaken.since <= min(ahead, 200 * AGEING)
-                assert ahead > 0, "calls of one priority keep their order"
-
-
-def test_a_call_of_a_higher_priority_overtakes_in_its_session_and_its_session_overtakes_others() -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0)
-    slot: Slot[Item] = Slot()
-    scheduler.add(slot, 0.0)
-    running, *waiting = calls = [
-        Item(session, "strict", priority) for session, priority in (("a", 0), ("a", 0), ("", 0), ("b", 1), ("a", 2))
-    ]
-    assert [scheduler.submit(call, 0.0) for call in calls] == [slot, None, None, None, None]
-    for expected in (waiting[3], waiting[2], waiting[0], waiting[1]):
-        assert scheduler.release(slot, running, 0.0) == [(slot, expected)]
-        running = expected
-    assert scheduler.queued == 0
-
-
-def test_a_session_moves_ahead_of_the_others_of_its_worker_with_its_first_call() -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0)
-    slot: Slot[Item] = Slot()
-    scheduler.add(slot, 0.0)
-    held = [Item(session, "strict") for session in "ab"]
-    waiting = [Item("a", "strict"), Item("b", "strict", 1), Item("a", "strict", 2)]
-    assert [scheduler.submit(call, 0.0) for call in (*held, *waiting)] == [slot, slot, None, None, None]
-    assert scheduler.release(slot, held[0], 0.0) == [(slot, waiting[2])]
-    assert scheduler.release(slot, held[1], 0.0) == [(slot, waiting[1])]
-    assert scheduler.release(slot, waiting[2], 0.0) == [(slot, waiting[0])]
-
-
-def test_calls_that_come_back_have_their_places_among_all_priorities() -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=3, ahead=0)
-    slot: Slot[Item] = Slot()
-    scheduler.add(slot, 0.0)
-    held = [Item(priority=priority) for priority in (0, 5, -5)]
-    for call in held:
-        scheduler.submit(call, 0.0)
-    waiting = [Item(priority=priority) for priority in (0, 5, -5, 9)]
-    for call in waiting:
-        assert scheduler.submit(call, 1.0) is None
-    lost, _ = scheduler.remove(slot, 1.0)
-    for call in lost:
-        assert scheduler.requeue(call, 1.0) == []
-    other: Slot[Item] = Slot()
-    assigned = scheduler.add(other, 50.0)
-    while len(assigned) < 7:
-        assigned += scheduler.release(other, next(iter(other.calls.values())), 50.0)
-    assert [call for _, call in assigned] == [waiting[3], held[1], waiting[1], held[0], waiting[0], held[2], waiting[2]]
-
-
-@pytest.mark.parametrize("affinity", ["hint", "strict"])
-@pytest.mark.parametrize("priorities", [[0], [-100, 3, 100, 0]])
-def test_cancelled_waiters_and_old_sessions_leave_nothing(affinity: Affinity, priorities: list[int]) -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=1, ahead=0, sessions=50)
-    slot: Slot[Item] = Slot()
-    scheduler.add(slot, 0.0)
-    running = Item("mine", affinity)
-    scheduler.submit(running, 0.0)
-    before = _objects()
-    for number in range(5_000):
-        call = Item(("mine", f"session {number}", "")[number % 3], affinity, priorities[number % len(priorities)])
-        assert scheduler.submit(call, 0.0) is None
-        assert scheduler.withdraw(call)
-    assert _objects() - before < 1_000
-    assert scheduler.release(slot, running, 0.0) == []
-
-
-def test_all_calls_of_a_dead_workers_session_move_at_once() -> None:
-    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0)
-    first: Slot[Item] = Slot()
-    scheduler.add(first, 0.0)
-    calls = [Item("a", "strict") for _ in range(5)]
-    assert [scheduler.submit(call, 0.0) for call in calls] == [first, first, None, None, None]
-    second: Slot[Item] = Slot()
-    assert scheduler.add(second, 0.0) == []
-    assert scheduler.remove(first, 0.0) == (calls[:2], [(second, calls[2]), (second, calls[3])])
-    assert scheduler.home("a") is second
-    assert scheduler.requeue(calls[1], 0.0) == []
-    assert scheduler.requeue(calls[0], 0.0) == []
-    assert scheduler.release(second, calls[2], 0.0) == [(second, calls[0])]
-    assert scheduler.release(second, calls[3], 0.0) == [(second, calls[1])]
-    assert scheduler.release(second, calls[0], 0.0) == [(second, calls[4])]
-
-
-class Counter:
-    """Counts the functions that are called in a block, C's too: the steps that something takes, whatever the time."""
-
-    calls = 0
-
-    def __enter__(self) -> Counter:
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, _frame: object, event: str, _argument: object) -> None:
-        self.calls += event in ("call", "c_call")
-
-
-def steps_with(waiting: int, affinity: Affinity, priorities: list[int]) -> dict[str, int]:
-    """The most steps that each operation takes while so many calls wait, of as many sessions and of none."""
-    scheduler: Scheduler[Item] = Scheduler(concurrency=2, ahead=0, sessions=10**6)
-    slots: list[Slot[Item]] = [Slot() for _ in range(4)]
-    for slot in slots[1:]:
-        scheduler.add(slot, 0.0)
-    calls = [
-        Item(f"session {n}" if n % 2 else "", affinity, priorities[n % len(priorities)]) for n in range(waiting + 40)
-    ]
-    for call in calls[:-20]:
-        scheduler.submit(call, 0.0)
-    steps = {"submit": 0, "withdraw": 0, "release": 0, "give back": 0}
-
-    def count(what: str, operation: Callable[[], object]) -> None:
-        with Counter() as counter:
-            operation()
-        steps[what] = max(steps[what], counter.calls)
-
-    for number, new in enumerate(calls[-20:]):
-        slot = slots[1 + number % 3]
-        first, second = list(slot.calls.values())[:2]
-        count("submit", lambda new=new: scheduler.submit(new, 0.0))  # type: ignore[misc]
-        count("withdraw", lambda number=number: scheduler.withdraw(calls[-30 - number]))  # type: ignore[misc]
-        count("release", lambda slot=slot, first=first: scheduler.release(slot, first, 0.0))  # type: ignore[misc]
-        count("give back", lambda slot=slot, second=second: scheduler.give_back(slot, second, 0.0))  # type: ignore[misc]
-    return steps
-
-
-@pytest.mark.parametrize("affinity", ["hint", "strict"])
-@pytest.mark.parametrize("priorities", [[0], [0, 7, -3, 7, 100]])
-def test_the_steps_do_not_depend_on_how_many_wait(affinity: Affinity, priorities: list[int]) -> None:
-    few, many = steps_with(100, affinity, priorities), steps_with(20_000, affinity, priorities)
-    assert all(many[what] <= few[what] + 5 for what in few), f"with 100 calls {few}, with 20,000 {many}"
-
-
-def _objects() -> int:
-    gc.collect()
-    return len(gc.get_objects())

@@ -1,7 +1,7 @@
-"""Property: the store in memory does what a simple model does, step by step, while time passes.
+"""Property: each store does what a simple model does, step by step, while time passes.
 
-The same machine drives it directly, and through the `SessionContext` of tools in real workers, whose caches must not
-show.
+The same machine drives them directly, two hosts of one store in turn, and the store in memory through the
+`SessionContext` of tools in real workers, whose caches must not show.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from bridge_py.wire.errors import (
     VersionConflict,
 )
 from bridge_py.wire.variable import AccessRules
-from snakepit_trio._pool.pool import Pool, open_pool
+from snakepit_trio._pool.opening import open_pool
+from snakepit_trio._pool.pool import Pool
 from snakepit_trio._pool.session import SessionHandle
-from snakepit_trio.state.quotas import Quotas
-from snakepit_trio.state.store import MemoryStore
+from snakepit_trio.state.store import MemoryStore, SessionStore
 from snakepit_trio.state.watching import Watcher
 
-from .store_model import ModelSession, ModelVariable, ModelWatch, trio_thread
+from . import stores_to_check
+from .store_model import ModelSession, ModelVariable, ModelWatch, field, next_update, seen, stops, trio_thread
+from .stores_to_check import QUOTAS
 
 T = TypeVar("T")
 # Most of what happens should happen to sessions that are there, and live for a while.
 IDS = st.sampled_from(["s1"] * 8 + ["s2", "s3"])
 NAMES = st.sampled_from(["temperature"] * 4 + ["temp_2"] * 2 + ["count"])
 PROGRAMS = st.sampled_from(["p", "q"])
-QUOTAS = Quotas(sessions=2, variables=2, programs=1, history=3)
 
 
 class Machine(RuleBasedStateMachine):
@@ -58,7 +59,8 @@ class Machine(RuleBasedStateMachine):
 
     call: ClassVar[Callable[..., Any]]  # runs an async function in trio's thread
     pool: ClassVar[Pool | None] = None
-    store: ClassVar[MemoryStore]
+    stores: ClassVar[list[SessionStore]]  # several hosts of one store take turns
+    turn: ClassVar[Iterator[SessionStore]]
     clock: ClassVar[list[float]]
     tools: ClassVar[Iterator[str]] = itertools.cycle(["call", "call_async"])
 
@@ -77,6 +79,11 @@ class Machine(RuleBasedStateMachine):
 
         found: T = cls.call(step)
         return found
+
+    @property
+    def store(self) -> SessionStore:
+        """The store, or the next host of it."""
+        return next(self.turn)
 
     @property
     def now(self) -> float:
@@ -196,7 +203,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert session is not None
         made = do(session_id, "register_variable", name, "integer", value, constraints={"max": 10}, **options)
-        assert _seen(made) == (value, 1)
+        assert seen(made) == (value, 1)
         session.variables[name] = ModelVariable(value, read_only=read_only, versions=[(1, value)])
         self._changed(session_id, name)
 
@@ -217,7 +224,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert isinstance(found, ModelVariable)
         self._set(found, value)
-        assert _seen(step()) == (value, found.version)
+        assert seen(step()) == (value, found.version)
         self._changed(session_id, name)
 
     def _set(self, found: ModelVariable, value: int) -> None:
@@ -307,8 +314,9 @@ class Machine(RuleBasedStateMachine):
             self.host(session_id, "start_optimization", name, "o")
         else:
             assert not self.host(session_id, "stop_optimization", name).optimizing
-        found.optimizer = "o" if start else None
-        self._changed(session_id, name)
+        if start or found.optimizer is not None:
+            found.optimizer = "o" if start else None
+            self._changed(session_id, name)
 
     @rule(session_id=IDS, name=NAMES, on=NAMES)
     def depend(self, session_id: str, name: str, on: str) -> None:
@@ -331,14 +339,14 @@ class Machine(RuleBasedStateMachine):
                 self.do(session_id, "list_variables")
             return
         listed = self.do(session_id, "list_variables", pattern)
-        assert [_field(v, "name") for v in listed] == [n for n in session.variables if fnmatch.fnmatchcase(n, pattern)]
+        assert [field(v, "name") for v in listed] == [n for n in session.variables if fnmatch.fnmatchcase(n, pattern)]
         found, missing = self.do(session_id, "get_variables", [*session.variables, "nobody"])
         assert missing == ["nobody"]
         for name, expected in session.variables.items():
             variable = found[name]
-            assert _seen(variable) == (expected.value, expected.version)
-            assert (_field(variable, "optimization") is not None) == (expected.optimizer is not None)
-            assert self.do(session_id, "get_variable", _field(variable, "id")) == variable
+            assert seen(variable) == (expected.value, expected.version)
+            assert (field(variable, "optimization") is not None) == (expected.optimizer is not None)
+            assert self.do(session_id, "get_variable", field(variable, "id")) == variable
             history = self.host(session_id, "history", name)
             assert [(entry.version, entry.value) for entry in reversed(history)] == expected.versions
 
@@ -382,7 +390,8 @@ class Machine(RuleBasedStateMachine):
 
     # Watching.
 
-    @precondition(lambda self: self.watch is None)
+    # The model knows what a watcher has heard at each moment, so this host must make all changes.
+    @precondition(lambda self: self.watch is None and len(self.stores) == 1)
     @rule(session_id=IDS, names=st.sets(NAMES), initial=st.booleans())
     def begin_to_watch(self, session_id: str, names: set[str], initial: bool) -> None:
         session = self._alive(session_id)
@@ -393,7 +402,7 @@ class Machine(RuleBasedStateMachine):
         watcher = Watcher(sorted(names))
         watched = frozenset(names or {"temperature", "temp_2", "count"})
         self.watch = ModelWatch(session, watcher, watched)
-        self.store.hub.subscribe(session_id, watcher, watcher.hear)
+        self.stores[0].hub.subscribe(session_id, watcher, watcher.hear)
         if initial:
             there = self.host(session_id, "list_variables")
             watcher.begin([variable for variable in there if variable.name in watched])
@@ -407,7 +416,7 @@ class Machine(RuleBasedStateMachine):
         assert watch is not None
         found = {}
         for _ in watch.pending:
-            update = self.run(watch.watcher.__anext__)
+            update = self.run(next_update, watch.watcher)
             found[update.name] = update.kind, update.value, update.missed
         assert found == watch.pending
         watch.pending.clear()
@@ -416,7 +425,7 @@ class Machine(RuleBasedStateMachine):
         if not any(session is watch.session for session in self.model.values()):
             self.run(self.store.cleanup_expired_sessions)
             with pytest.raises(StopAsyncIteration):
-                self.run(_stops, watch.watcher)
+                self.run(stops, watch.watcher)
             self.watch = None
 
     @invariant()
@@ -425,37 +434,42 @@ class Machine(RuleBasedStateMachine):
         assert set(self.run(self.store.list_sessions)) == alive
 
 
-async def _stops(watcher: Watcher) -> None:
-    # A coroutine cannot let StopAsyncIteration out of a generator of trio's.
-    with trio.fail_after(60):
-        await watcher.__anext__()
-
-
-def _field(variable: Any, name: str) -> Any:
-    return variable[name] if isinstance(variable, dict) else getattr(variable, name)
-
-
-def _seen(variable: Any) -> tuple[int, int]:
-    return _field(variable, "value"), _field(variable, "version")
-
-
-def _machine(call: Callable[..., Any], store: MemoryStore, clock: list[float], pool: Pool | None) -> type[Machine]:
-    return type("Store", (Machine,), {"call": staticmethod(call), "store": store, "clock": clock, "pool": pool})
+def _machine(
+    call: Callable[..., Any], stores: list[SessionStore], clock: list[float], pool: Pool | None
+) -> type[Machine]:
+    turn = itertools.cycle(stores)
+    members = {"call": staticmethod(call), "stores": stores, "turn": turn, "clock": clock, "pool": pool}
+    return type("Store", (Machine,), members)
 
 
 @pytest.mark.slow
-def test_the_store_and_a_model() -> None:
+@pytest.mark.parametrize(
+    ("make", "examples"),
+    [
+        (stores_to_check.in_memory, 200),
+        (stores_to_check.hosts_in_memory, 60),
+        (stores_to_check.in_a_file, 30),
+        (stores_to_check.hosts_of_a_file, 30),
+        pytest.param(stores_to_check.hosts_of_redis, 10, marks=pytest.mark.processes),
+    ],
+)
+def test_the_store_and_a_model(make: Callable[..., Any], examples: int) -> None:
     clock = [1000.0]
-    store = MemoryStore(quotas=QUOTAS, clock=lambda: clock[0])
 
     async def main(ready: Callable[[Any], None], end: trio.Event) -> None:
-        ready(None)
-        await end.wait()
+        async with make(lambda: clock[0]) as stores:
+            ready(stores)
+            await end.wait()
 
-    with trio_thread(main) as (_, call):
+    with trio_thread(main) as (stores, call):
         run_state_machine_as_test(
-            _machine(call, store, clock, None),
-            settings=settings(max_examples=200, stateful_step_count=100, deadline=None),
+            _machine(call, stores, clock, None),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=100,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
         )
 
 
@@ -471,7 +485,7 @@ def test_the_store_through_real_workers_and_a_model() -> None:
 
     with trio_thread(main) as (pool, call):
         run_state_machine_as_test(
-            _machine(call, store, clock, pool),
+            _machine(call, [store], clock, pool),
             settings=settings(
                 max_examples=120, stateful_step_count=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
             ),

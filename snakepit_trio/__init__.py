@@ -2,92 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-import bridge_py
-from bridge_py import current_context
-from bridge_py.dynamic.references import RemoteRef, Verbatim
-from bridge_py.wire.errors import (
-    AccessDenied,
-    CallTimeout,
-    CodecError,
-    DecodeError,
-    EncodeError,
-    HostToolError,
-    InvalidArguments,
-    InvalidCall,
-    InvalidValue,
-    NotAllowed,
-    ProgramNotFound,
-    ProtocolError,
-    QuotaExceeded,
-    RemoteError,
-    SessionError,
-    SessionNotFound,
-    SnakepitError,
-    StoredObjectLost,
-    StoredObjectNotFound,
-    ToolError,
-    UnknownTool,
-    UsageError,
-    VariableError,
-    VariableExists,
-    VariableNotFound,
-    VersionConflict,
-    WrongCallKind,
-)
-from bridge_py.wire.public_names import publish
-from bridge_py.wire.registry import register_codec
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Variable
-
-from . import variables
-from ._calls.mapping import Results
-from ._calls.progress import Progress
-from ._calls.streams import Chunks
-from ._config.adapters import Adapter, GrpcBridge, GrpcPython
-from ._config.config import Launcher, PoolConfig, Site
-from ._config.limits import Limits
-from ._config.options import PoolOptions
-from ._config.policies import RecyclePolicy, RetryPolicy
-from ._config.stdio_adapters import StdioJson, StdioMsgpack
-from ._config.worker_options import WorkerOptions
-from ._pool import programs as session_helpers
-from ._pool.calls import Calls
-from ._pool.context import BridgedState, Context, LocalState
-from ._pool.pool import Pool, open_pool
-from ._pool.scripts import run_as_script
-from ._pool.session import SessionHandle
-from ._pool.stats import PoolStats
-from ._pool.worker_info import PoolHealth, WorkerInfo
-from ._processes.registry import force_cleanup_all
-from ._python.api import PythonAPI
-from ._python.placements import Step
-from ._requests.tool_registry import HostCall, RegisteredTool, ToolRegistry, ToolSpec
-from ._workers.worker_state import WorkerState
-from .errors import (
-    OutOfResources,
-    PoolClosed,
-    PoolDeadlock,
-    PoolError,
-    PoolNotReady,
-    PoolSaturated,
-    Tainted,
-    WorkerBusy,
-    WorkerCrashed,
-    WorkerError,
-    WorkerStartError,
-)
-from .state.provider import StateProvider
-from .state.quotas import Quotas
-from .state.session import Change, Session
-from .state.store import MemoryStore, SessionStore, StoreStats
-from .state.view import SessionInfo, SessionView
-from .state.watching import Update, Watcher
-from .telemetry import Event
+from bridge_py.system import check_system
 
 __all__ = [
     "AccessDenied",
     "AccessRules",
     "Adapter",
     "BridgedState",
+    "CallCancelled",
+    "CallInfo",
     "CallTimeout",
     "Calls",
     "Change",
@@ -95,11 +18,14 @@ __all__ = [
     "Client",
     "CodecError",
     "Context",
+    "DebuggerQuit",
     "DecodeError",
     "EncodeError",
     "Event",
+    "EventStream",
     "GrpcBridge",
     "GrpcPython",
+    "HashRing",
     "HistoryEntry",
     "HostCall",
     "HostToolError",
@@ -113,6 +39,7 @@ __all__ = [
     "NotAllowed",
     "Optimization",
     "OutOfResources",
+    "ParameterSpec",
     "Pool",
     "PoolClosed",
     "PoolConfig",
@@ -133,6 +60,7 @@ __all__ = [
     "RegisteredTool",
     "RemoteError",
     "RemoteRef",
+    "ResourcesNotOffered",
     "Results",
     "RetryPolicy",
     "Session",
@@ -144,11 +72,14 @@ __all__ = [
     "SessionView",
     "Site",
     "SnakepitError",
+    "StaleEpoch",
     "StateProvider",
     "StdioJson",
     "StdioMsgpack",
     "Step",
+    "StoreCorrupt",
     "StoreStats",
+    "StoreUnavailable",
     "StoredObjectLost",
     "StoredObjectNotFound",
     "Tainted",
@@ -182,22 +113,44 @@ __all__ = [
     "session_helpers",
     "variables",
 ]
-__version__ = "0.1.0"
 
+check_system()
 if TYPE_CHECKING:
+    from . import errors as errors
+    from . import launchers as launchers
+    from . import state as state
+    from . import telemetry as telemetry
     from ._contract.client import Client, open_client
+    from ._public import *
+
+    __version__: str
 else:
     # Hidden from type checkers: with a `__getattr__`, they would accept any name.
     def __getattr__(name: str) -> Any:
-        """Import the contract's client on first use: its messages take a fifth as long to import as everything else."""
-        if name not in ("Client", "open_client"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from ._contract import client
+        """Load all public names on first use of one: programs that need none, such as most commands, start sooner.
 
-        found = globals()[name] = getattr(client, name)
-        publish(__name__, [name])
-        return found
+        The contract's client is loaded alone, because its messages take long.
+        """
+        from importlib import import_module
 
+        if name == "__version__":
+            return import_module("bridge_py.version").VERSION
+        # Whoever looks at all names, such as an editor or a star, meets them without their extra too.
+        extras = import_module("bridge_py.wire.extras")
+        if name in ("Client", "open_client") and not extras.is_installed("betterproto2"):
+            return extras.absent("betterproto2", "grpc", f"snakepit_trio.{name}")
+        # While a thread loads the names, others wait here. What it asks for itself meanwhile is a module, which the
+        # import system looks for after the error.
+        try:
+            import_module("._contract.client" if name in ("Client", "open_client") else "._public", __name__)
+        except ImportError as error:
+            if found := import_module("._util.versions", __name__).mismatch():
+                raise ImportError(found) from error
+            raise
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
-# A worker knows the names of `bridge_py` without this package, so they keep `bridge_py` as their module.
-publish(__name__, set(__all__) - set(bridge_py.__all__))
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

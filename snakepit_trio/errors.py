@@ -16,8 +16,11 @@ from bridge_py.wire.errors import (
     SessionError,
     SessionNotFound,
     SnakepitError,
+    StaleEpoch,
+    StoreCorrupt,
     StoredObjectLost,
     StoredObjectNotFound,
+    StoreUnavailable,
     VariableError,
     VariableExists,
     VariableNotFound,
@@ -26,6 +29,7 @@ from bridge_py.wire.errors import (
 
 __all__ = [
     "AccessDenied",
+    "CallCancelled",
     "OutOfResources",
     "PoolClosed",
     "PoolDeadlock",
@@ -34,8 +38,12 @@ __all__ = [
     "PoolSaturated",
     "ProgramNotFound",
     "QuotaExceeded",
+    "ResourcesNotOffered",
     "SessionError",
     "SessionNotFound",
+    "StaleEpoch",
+    "StoreCorrupt",
+    "StoreUnavailable",
     "StoredObjectLost",
     "StoredObjectNotFound",
     "Tainted",
@@ -134,6 +142,21 @@ class WorkerCrashed(WorkerFailure):
         return f"{super().__str__()}{self._meanwhile}"
 
 
+class CallCancelled(SnakepitError):
+    """The call was cancelled by `Pool.cancel_call`, or on the pool's dashboard. None of its code runs any more.
+
+    It may have run in part. `reason` is what the canceller gave as a reason; it may be empty.
+    """
+
+    def __init__(self, tool: str, reason: str = "") -> None:
+        super().__init__(f"{tool!r} was cancelled through the pool{reason and f': {reason}'}")
+        self.tool = tool
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[CallCancelled], tuple[str, str]]:
+        return type(self), (self.tool, self.reason)
+
+
 class PoolError(SnakepitError):
     """The pool cannot take or finish the call."""
 
@@ -189,6 +212,14 @@ class OutOfResources(PoolError):
 
     No code of the call has run, unless the message says that the host could not read the call's result, or could not
     tell what became of the call. Other calls are unharmed. `__cause__` is the error of the system. Try again later.
+    """
+
+
+class ResourcesNotOffered(PoolError):
+    """The call needs more of a resource than any worker of the pool offers, so it could never run.
+
+    None of its code has run. Need less, or open the pool with workers that offer more (`resources=`, `per_worker=`). A
+    call that waits gets this error too, when the last worker that offers enough is taken out of the pool.
     """
 
 

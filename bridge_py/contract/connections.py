@@ -1,20 +1,25 @@
-"""Servers and channels that look who is at the other end, beside the limits that all have."""
+"""Servers and channels that check who is at the other end, and keep the limits that all of ours have."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from grpclib.events import SendInitialMetadata, listen
 
-from bridge_py.http2 import BoundedServer
+from bridge_py.http2 import BoundedProcessor, BoundedServer
+from bridge_py.tls import HANDSHAKE, TlsDoor
 
+from .at_once import AnsweringProcessor, Answers
 from .credentials import Credentials
+from .health import CHECK
+from .light_streams import LightConnection
 from .listening import NEEDS, Address, is_loopback
 from .peers import OpenTo, why_no_client, why_no_server
+from .quick_requests import QuickProcessor
 from .requests import RequestChannel
-from .tls import HANDSHAKE, TlsDoor
 from .values import LARGE_VALUES, RAW
 
 if TYPE_CHECKING:
@@ -26,21 +31,30 @@ _ALPN: Final = ["h2"]  # clients of gRPC demand it
 
 
 class GuardedServer(BoundedServer):
-    """A server for one service, with limits.
+    """A server with limits.
 
     `open_to` says who may connect: "user" for programs of this user and of root, "machine" for all of this machine.
     All other connections are closed at once. With a token among the `credentials`, each request must have it, else it
-    ends with UNAUTHENTICATED. With both a token and TLS, connections of other machines are taken too.
+    ends with UNAUTHENTICATED; only health checks need no token. With both a token and TLS, connections of other
+    machines are taken too. Requests that `answers` can answer at once get no task.
     """
 
     def __init__(
-        self, service: Any, open_to: OpenTo, credentials: Credentials = NO_CREDENTIALS, codec: CodecBase | None = None
+        self,
+        services: Sequence[Any],
+        open_to: OpenTo,
+        credentials: Credentials = NO_CREDENTIALS,
+        codec: CodecBase | None = None,
+        answers: Answers | None = None,
     ) -> None:
-        super().__init__(service, codec)
+        super().__init__(services, codec)
+        self.h2_connection = LightConnection
         self._open_to: OpenTo = open_to
         self._credentials = credentials
+        self._answers = answers or {}
         if credentials.token is not None:
             self.why_not_request = credentials.why_not
+            self.open_paths = {CHECK}
         self._door: TlsDoor | None = None
         listen(self, SendInitialMetadata, _tell)
 
@@ -58,6 +72,12 @@ class GuardedServer(BoundedServer):
         """Wait until no connection is about to become one. Call it after `close`."""
         if self._door is not None:
             await self._door.wait_closed()
+
+    def make_processor(
+        self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection
+    ) -> BoundedProcessor:
+        """Make what handles the events of a new connection."""
+        return AnsweringProcessor(handler, connection, self.why_not_request, self._answers)
 
     def why_not(self, connection: Any) -> str | None:
         """Why a new connection, of a socket, is refused; None if it is taken."""
@@ -80,12 +100,19 @@ class GuardedChannel(RequestChannel):
     suffice for that.
     """
 
+    _processor = QuickProcessor
+
     def __init__(self, address: Address, credentials: Credentials, *, check_server: bool) -> None:
         super().__init__(address.host, address.port, path=address.path, ssl=credentials.tls)
         if credentials.tls is not None:
             credentials.tls.set_alpn_protocols(_ALPN)
         self._checks = check_server and address.path is None
         self._credentials = credentials
+
+    @property
+    def quick(self) -> QuickProcessor | None:
+        """What makes requests at once on the connection; None if a request needs a new connection."""
+        return cast("QuickProcessor", cast("Any", self._protocol).processor) if self.is_connected else None
 
     async def _create_connection(self) -> grpclib.protocol.H2Protocol:
         protocol = await self._connect()

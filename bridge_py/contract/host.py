@@ -128,7 +128,7 @@ class ContractHost:
             raise _ALONE
         handler = _HANDLERS.get(verb)
         if handler is None:
-            raise SessionError(f"the wire contract has no {verb}")
+            raise SessionError(f"the wire contract has no {verb}: a worker of our own, on a link, can do that")
         found = await handler(self._client, session_id, *arguments)
         return pack(VERBS[verb].answer, found) if verb in VERBS else found
 

@@ -26,7 +26,7 @@ def parse_address(text: str) -> Address:
     if text.startswith(UNIX) and len(text) > len(UNIX):
         return Address(None, None, text.removeprefix(UNIX))
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UsageError(f'address {text!r}: write it as "127.0.0.1:50051" or "unix:/path/to/socket"')
     return Address(host, int(port))
 

@@ -25,6 +25,8 @@ from hyperframe.frame import GoAwayFrame
 
 from bridge_py.http2 import BoundedBuffer, BoundedChannel, BoundedProcessor, BoundedProtocol
 
+from .light_streams import LightConnection
+
 if TYPE_CHECKING:
     from grpclib.utils import Wrapper
     from h2.connection import H2Connection
@@ -88,12 +90,12 @@ class _Stream(grpclib.protocol.Stream):
         return await super().send_request(headers, end_stream, _processor=_processor)
 
 
-class _Processor(BoundedProcessor):
+class RequestProcessor(BoundedProcessor):
     """Keeps to the peer's limit of streams, and tells which requests the peer has not processed."""
 
     def __init__(self, handler: grpclib.protocol.AbstractHandler, connection: grpclib.protocol.Connection) -> None:
         super().__init__(handler, connection)
-        self._h2: H2Connection = connection._connection
+        self._h2 = cast("LightConnection", connection._connection)
         self._waiting: deque[asyncio.Event] = deque()  # one event for each request, the oldest first
         self._is_settled = False  # the peer has told its settings
         self._has_left = False  # a GOAWAY came: new requests need another connection
@@ -140,7 +142,10 @@ class _Processor(BoundedProcessor):
             return False
         most = self._h2.remote_settings.max_concurrent_streams
         # Streams that the peer has ended, and whose end nobody has read yet, are not open. Counting them takes longer.
-        return len(self.streams) < most or self._h2.open_outbound_streams < most
+        return self._count_open() < most or self._h2.open_outbound_streams < most
+
+    def _count_open(self) -> int:
+        return len(self.streams)
 
     def wake(self) -> None:
         """Let the oldest request look whether it may go."""
@@ -217,7 +222,7 @@ class _Processor(BoundedProcessor):
         stream.wrapper = None  # its end is told
 
     def _close_if_idle(self) -> None:
-        if self._has_left and not self.streams and self._end is None:
+        if self._has_left and not self._count_open() and self._end is None:
             self.close("the peer has closed its connection for new requests (GOAWAY)")
 
     def close(self, reason: str = "Connection closed") -> None:
@@ -250,16 +255,24 @@ def _error_code(number: int) -> Any:
 
 
 class _Protocol(BoundedProtocol):
-    def __init__(self, made: grpclib.protocol.H2Protocol, open_ones: set[_Protocol]) -> None:
+    def __init__(
+        self, made: grpclib.protocol.H2Protocol, open_ones: set[_Protocol], processor: type[RequestProcessor]
+    ) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
         self._open_ones = open_ones
+        self._processor = processor
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._open_ones.add(self)
-        processor = self.processor = self._bounded = _Processor(self.handler, self.connection)
-        self._requests = processor
+
+    def _make_h2(self) -> H2Connection:
+        return LightConnection(config=self.h2_config)
+
+    def _make_processor(self) -> BoundedProcessor:
+        processor = self._requests = self._processor(self.handler, self.connection)
         cast("Any", self.connection).create_stream = processor.create_stream
+        return processor
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -276,12 +289,14 @@ class RequestChannel(BoundedChannel):
     A connection that the peer has closed for new requests stays until its earlier requests are answered.
     """
 
+    _processor: type[RequestProcessor] = RequestProcessor
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._open_ones: set[_Protocol] = set()
 
     def _protocol_of(self, made: grpclib.protocol.H2Protocol) -> BoundedProtocol:
-        return _Protocol(made, self._open_ones)
+        return _Protocol(made, self._open_ones, self._processor)
 
     @property
     def is_connected(self) -> bool:

@@ -16,19 +16,24 @@ from typing import Any, Final
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from bridge_py.execution.executor import Executor, ToolCall
+from bridge_py.execution.executor import Executor
+from bridge_py.execution.tool_call import ToolCall
 from bridge_py.link.server import die
 from bridge_py.tools.adapter import BaseAdapter, Tool, unknown_tool
 from bridge_py.wire import codec
+from bridge_py.wire.conversation import UNTIMED, Times
 from bridge_py.wire.errors import Fault, SnakepitError, WrongCallKind, fault_of
 from bridge_py.wire.messages.snakepit import bridge as messages
+from bridge_py.wire.trace_context import TraceContext
 
 from . import values
 from .client import AsyncioClient
 from .connections import GuardedServer
 from .credentials import Credentials
+from .health import AlwaysServing
 from .host import ContractHost
 from .peers import OpenTo
+from .reflection import described
 from .serving import READS_RAW, ContractService
 from .statuses import json_text, plain_text
 from .telemetry import TelemetryFeed
@@ -91,7 +96,7 @@ class ContractServer:
             token, tls = self._host_credentials.token, self._host_credentials.tls
             self.client = AsyncioClient(self._host_address, token=token, tls=tls)
         self.host.begin(self.client)
-        server = GuardedServer(WorkerService(self), self._open_to)
+        server = GuardedServer(described(WorkerService(self), AlwaysServing()), self._open_to)
         parent = os.getppid()
         with self._listener:
             await server.start(sock=self._listener)
@@ -101,14 +106,18 @@ class ContractServer:
 
     # Calls, on the thread of the event loop.
 
-    async def run(self, tool: Tool, args: dict[str, Any], session_id: str) -> AsyncGenerator[tuple[str, Any], None]:
+    async def run(
+        self, tool: Tool, args: dict[str, Any], session_id: str, trace: str = ""
+    ) -> AsyncGenerator[tuple[str, Any], None]:
         """Run a tool; yields its chunks and its outcome, each with its kind. Closing the generator stops the tool."""
         executor, call_id = self._executor, next(self._numbers)
         assert executor is not None
         answers: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._answers[call_id] = answers
         body = codec.encode(args, tool.name, beside=1 << 62).body
-        executor.submit(ToolCall(call_id, tool, body, b"", session_id, 0, self.host))
+        call = ToolCall(call_id, tool, body, b"", session_id, 0, self.host)
+        call.take_trace(trace)
+        executor.submit(call)
         if tool.streaming:
             executor.grant(call_id, _WINDOW)
         try:
@@ -129,17 +138,20 @@ class ContractServer:
 
     # The executor's replies, from its own threads: see `Replies`.
 
-    def result(self, call_id: int, encoded: Any) -> None:
+    def result(self, call_id: int, encoded: Any, _times: Times) -> None:
         self._post(call_id, "result", encoded)
 
-    def error(self, call_id: int, fault: Fault) -> None:
+    def error(self, call_id: int, fault: Fault, _times: Times = UNTIMED) -> None:
         self._post(call_id, "error", fault)
 
     def chunk(self, call_id: int, encoded: Any) -> None:
         self._post(call_id, "chunk", encoded)
 
-    def end(self, call_id: int) -> None:
+    def end(self, call_id: int, _times: Times) -> None:
         self._post(call_id, "end", None)
+
+    def outcome(self, call_id: int, outcome: Any, _times: Times) -> None:
+        self._post(call_id, "error" if isinstance(outcome, Fault) else "result", outcome)
 
     def pack(self, value: Any, what: str) -> Any:
         """Encode a result or a chunk of a tool. Raises `EncodeError`."""
@@ -182,7 +194,7 @@ class WorkerService(ContractService):
         began = time.monotonic()
         try:
             tool, args = await self._prepare(message, streaming=False)
-            async with aclosing(self._server.run(tool, args, message.session_id)) as answers:
+            async with aclosing(self._server.run(tool, args, message.session_id, _trace_of(message))) as answers:
                 kind, content = await _next(answers, message, began)
             if kind == "result":
                 response.success = True
@@ -202,7 +214,7 @@ class WorkerService(ContractService):
         success = False
         try:
             tool, args = await self._prepare(message, streaming=True)
-            async with aclosing(self._server.run(tool, args, message.session_id)) as answers:
+            async with aclosing(self._server.run(tool, args, message.session_id, _trace_of(message))) as answers:
                 is_final = False
                 while not is_final:
                     kind, content = await _next(answers, message, began)
@@ -258,6 +270,11 @@ class WorkerService(ContractService):
         if len(self._sessions) >= _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[session_id] = time.time()
+
+
+def _trace_of(message: messages.ExecuteToolRequest) -> str:
+    context = TraceContext.of(message.metadata) if message.metadata else None
+    return "" if context is None else context.text
 
 
 async def _next(

@@ -18,14 +18,8 @@ from .values import LARGE_VALUES, RAW
 READS_RAW: Final[ContextVar[bool]] = ContextVar("snakepit_reads_raw", default=False)
 
 
-class ContractService(messages.BridgeServiceBase):
-    """The service of the contract. A stream of it ends when the client of the stream has gone.
-
-    While a request is answered, `READS_RAW` tells which values its client can read.
-    """
-
-    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
-        return {name: handler._replace(func=_noting(handler.func)) for name, handler in super().__mapping__().items()}
+class ClosingStreams:
+    """A service whose streams end when their clients have gone."""
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[..., Any], stream: grpclib.server.Stream[Any, Any], request: Any
@@ -34,6 +28,16 @@ class ContractService(messages.BridgeServiceBase):
         async with aclosing(handler(request)) as responses:
             async for response in responses:
                 await stream.send_message(response)
+
+
+class ContractService(ClosingStreams, messages.BridgeServiceBase):
+    """The service of the contract.
+
+    While a request is answered, `READS_RAW` tells which values its client can read.
+    """
+
+    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
+        return {name: handler._replace(func=_noting(handler.func)) for name, handler in super().__mapping__().items()}
 
 
 def _noting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from bridge_py.wire.errors import (
     SessionError,
     SessionNotFound,
     SnakepitError,
+    StaleEpoch,
     UnknownTool,
     UsageError,
     VariableError,
@@ -84,6 +85,8 @@ def error_of_status(error: GRPCError) -> SnakepitError:
         return RemoteError(message, error.status.name)
     if kind is VariableNotFound and "session" in message.partition("not found")[0]:
         return SessionNotFound(message)
+    if kind is SessionError and message.startswith("stale epoch:"):
+        return StaleEpoch(message)
     return kind(message)
 
 

@@ -55,6 +55,11 @@ def from_any(value: google.Any | None, binary: bytes = b"", *, allow_pickle: boo
     return decode_any(value.type_url, value.value, binary or None, allow_pickle=allow_pickle)[1]
 
 
+def from_plain_any(type_url: str, value: bytes) -> Any:
+    """Decode a result without raw bytes. Raises `DecodeError`."""
+    return decode_any(type_url, value)[1] if type_url else None
+
+
 def pack_parameters(
     args: Mapping[str, Any], what: str, *, large_values: LargeValues = "raw"
 ) -> tuple[dict[str, google.Any], dict[str, bytes]]:

@@ -175,13 +175,13 @@ async def stream(program: Any, inputs: Mapping[str, Any]) -> AsyncGenerator[dict
             if isinstance(value, dspy.streaming.StreamResponse):
                 seen.add(value.signature_field_name)
                 if value.chunk:
-                    yield _piece(value.signature_field_name, value.chunk, value.predict_name)  # noqa: ASYNC119
+                    yield _piece(value.signature_field_name, value.chunk, value.predict_name)  # noqa: ASYNC119 - see above
             elif isinstance(value, dspy.Prediction):
                 found = plain(value)
                 for name in found:
                     if name not in seen:
-                        yield _piece(name, found[name], "")  # noqa: ASYNC119
-                yield {"prediction": found}  # noqa: ASYNC119
+                        yield _piece(name, found[name], "")  # noqa: ASYNC119 - see above
+                yield {"prediction": found}  # noqa: ASYNC119 - see above
 
 
 def _piece(field: str, piece: Any, predictor: str) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _streamable(program: Any) -> Callable[..., Any]:
         prediction = library().Prediction
         return found if isinstance(found, prediction) else prediction(**plain(found))
 
-    run.named_predictors = program.named_predictors  # type: ignore[attr-defined]
+    run.named_predictors = program.named_predictors  # type: ignore[attr-defined]  # `streamify` looks for it
     return run
 
 

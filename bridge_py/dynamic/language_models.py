@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from bridge_py.wire.errors import InvalidCall, NotAllowed, SnakepitError, ToolError, UsageError, tool_error
+from bridge_py.wire.extras import install
 
 #: Providers by name, with the name that DSPy and LiteLLM have for each.
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -122,7 +123,7 @@ def library() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "dspy":
             raise
-        raise InvalidCall("there is no package 'dspy' in the worker: pip install 'snakepit-trio[dspy]'") from None
+        raise InvalidCall(f"there is no package 'dspy' in the worker: {install('dspy')}") from None
 
 
 @contextmanager

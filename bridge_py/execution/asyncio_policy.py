@@ -22,7 +22,7 @@ def restore_asyncio() -> None:
     outside = getattr(inside, "_faked_policy", None)
     if outside is None or isinstance(vars(type(outside)).get("policy"), property):
         return
-    policy = outside.policy or inside._original_policy  # type: ignore[union-attr]
+    policy = outside.policy or inside._original_policy  # type: ignore[union-attr]  # `outside` is found in it
 
     def get_policy(_threads: Any) -> Any:
         return policy

@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from mmap import mmap
@@ -26,101 +26,44 @@ from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from bridge_py.buffers.buffer_sets import EncodedValue, cost_of, drop
-from bridge_py.tools.adapter import Tool
-from bridge_py.tools.context import CallContext, StateHost
+from bridge_py.wire.conversation import UNTIMED, Times
 from bridge_py.wire.errors import CANCELLED, NOT_STARTED, Fault, ToolCancelled
 
+from .batches import BatchCall
 from .credit import AsyncCredit, SyncCredit
 from .ending import end_forked
 from .interrupts import MainThreadInterrupts, ThreadInterrupt
 from .ledger import note_start
-from .running_loops import RunningLoop, is_cancellation
-from .tool_loop import CallTasks, ToolLoop
+from .running_loops import is_cancellation
+from .tool_call import ToolCall
+from .tool_loop import CallTasks, ToolLoop, call_of_task, completed
 
 __calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 _END: Final = object()
-_QUICK: Final = 0.001  # seconds
+_QUICK: Final = 1_000_000  # nanoseconds
 _NO_CALL: Final = 0  # wakes the thread that waits for calls
 Pack = Callable[[Any, str], EncodedValue]
+PostMortem = Callable[[ToolCall, BaseException], None]
 Run = Callable[..., Any]  # runs a function with arguments for a call, so that it may be interrupted
 
 
 class Replies(Protocol):
     """Takes the outcomes of calls. Any thread may call it; each call gets exactly one `result`, `error` or `end`."""
 
-    def result(self, call_id: int, encoded: EncodedValue) -> None:
+    def result(self, call_id: int, encoded: EncodedValue, times: Times, /) -> None:
         """Report that a call returned."""
 
-    def error(self, call_id: int, fault: Fault) -> None:
+    def error(self, call_id: int, fault: Fault, times: Times = UNTIMED, /) -> None:
         """Report that a call raised, was cancelled or never started."""
 
     def chunk(self, call_id: int, encoded: EncodedValue) -> None:
         """Report that a stream yielded a chunk."""
 
-    def end(self, call_id: int) -> None:
-        """Report that a stream is over."""
+    def end(self, call_id: int, times: Times, /) -> None:
+        """Report that a stream, or a batch, is over."""
 
-
-class ToolCall:
-    """One call in the worker."""
-
-    __slots__ = (
-        "area", "attempts", "body", "cancelled", "context", "credit", "id", "interrupted", "loop", "stop", "tool",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        id: int,
-        tool: Tool,
-        body: bytes,
-        area: bytes | memoryview,
-        session_id: str,
-        timeout_us: int,
-        host: StateHost | None = None,
-    ) -> None:
-        self.id = id
-        self.tool = tool
-        self.body = body
-        self.area = area
-        self.context: CallContext | None = None  # if its tool wants one
-        if tool.takes_context:
-            clock = time.monotonic if host is None else host.clock
-            deadline = clock() + timeout_us / 1e6 if timeout_us else None
-            self.context = tool.context_class(id, session_id or None, deadline, host)
-        self.credit: SyncCredit | AsyncCredit | None = None
-        if tool.streaming:
-            queue = SimpleQueue() if host is None else host.make_queue()
-            self.credit = AsyncCredit() if tool.is_async else SyncCredit(queue)
-        self.cancelled = False
-        self.interrupted = False  # whether the running code has been told
-        self.attempts = 0  # attempts to tell it
-        self.loop: RunningLoop | None = None  # the loop that it runs, and that was asked to cancel it
-        self.stop: Callable[[], object] | None = None  # tells the running code to stop
-
-    def arguments(self) -> dict[str, Any]:
-        """Decode its arguments. This works once: then only the tool refers to shared memory, and can let go of it."""
-        body, area = self.body, self.area
-        self.body = self.area = b""
-        return self.tool.arguments(body, area, self.context)
-
-    def cancel(self) -> None:
-        """Mark the call as cancelled, and stop its code if it runs. Only the link's thread may call this."""
-        self.cancelled = True
-        context = self.context
-        if context is not None:
-            context._cancelled = True
-        # This comes first. While an asynchronous exception is pending for a thread that waits in C, a traced thread of
-        # Python 3.11 repeats its next call's first instruction forever, and would never end that wait.
-        if isinstance(self.credit, SyncCredit):
-            self.credit.close()
-        if context is not None and self.tool.spec.cancel == "interrupt":
-            context._give_up()
-        if self.stop is not None and not self.interrupted:
-            self.stop()
-
-    def note_told(self) -> None:
-        """Count the running code as told: it learns of its cancellation only from its context."""
-        self.interrupted = True
+    def outcome(self, call_id: int, outcome: EncodedValue | Fault, times: Times, /) -> None:
+        """Report that a call of a batch returned or raised. It goes out with the next reply, at the latest."""
 
 
 def _run_whole(call: ToolCall, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -150,6 +93,11 @@ class Lane(Protocol):
 class Executor:
     """The base of both executors: the queue, the ledger, and the way from an outcome to its reply."""
 
+    #: The clock that tells how long calls take, in nanoseconds.
+    clock: Callable[[], int] = staticmethod(time.monotonic_ns)
+    #: Whether that is the clock of this machine, which the host has too.
+    tells_begin = True
+
     def __init__(self, replies: Replies, ledger: mmap | None, pack: Pack) -> None:
         self._replies = replies
         self._ledger = ledger
@@ -159,21 +107,27 @@ class Executor:
         self._waiting: dict[int, ToolCall] = {}
         self._turns = threading.RLock()  # of the thread that starts calls and the one that withdraws them
         self._pid = os.getpid()
+        #: Is called with each call that has raised, before its error is sent. It raises nothing.
+        self.post_mortem: PostMortem | None = None
 
     def submit(self, call: ToolCall) -> None:
-        """Put a call into the queue.
-
-        Only the link's thread may call this, and `cancel`, `recall`, `grant` and `stop`.
-        """
+        """Put a call into the queue. Only the link's thread calls this, `cancel`, `recall`, `grant` and `stop`."""
         self._calls[call.id] = self._waiting[call.id] = call
         self._wake(call.id)
+
+    def submit_batch(self, batch: BatchCall) -> None:
+        """Put a batch into the queue. Each of its calls can be cancelled alone."""
+        for item in batch.items:
+            self._calls[item.id] = item
+        self.submit(batch)
 
     def cancel(self, call_id: int) -> bool:
         """Stop a call: at once if it waits in the queue, by interrupting its code if it runs.
 
         Returns False if the code cannot be interrupted right now: try again soon.
         """
-        if self._withdraw(call_id, CANCELLED) or (call := self._calls.get(call_id)) is None:
+        call = None if self._withdraw(call_id, CANCELLED) else self._calls.get(call_id)
+        if call is None or call.tool.spec.cancel == "kill":  # the host kills this process when it knows of the start
             return True
         call.cancel()
         return call.interrupted
@@ -187,6 +141,10 @@ class Executor:
         call = self._calls.get(call_id)
         if call is not None and call.credit is not None:
             call.credit.grant(credit)
+
+    def running(self) -> int:
+        """The id of the call whose code runs here, for log records; 0 if there is none. Any thread may ask."""
+        return call_of_task()
 
     def run(self) -> None:
         """Run calls on the main thread until `stop`."""
@@ -214,10 +172,14 @@ class Executor:
         # Only one of this thread and the thread that starts calls gets the call. The reply comes before the next call
         # starts: the host lets no call ask for anything while a call before it seems to run.
         with self._turns:
-            if self._waiting.pop(call_id, None) is None:
+            call = self._waiting.pop(call_id, None)
+            if call is None:
                 return False
+            fault = Fault(code, "the call had not started")
             self._calls.pop(call_id, None)
-            self._replies.error(call_id, Fault(code, "the call had not started"))
+            if isinstance(call, BatchCall):
+                self._fail_items(call, fault)
+            self._replies.error(call_id, fault)
         return True
 
     def _take(self, call_id: int) -> ToolCall | None:
@@ -229,19 +191,57 @@ class Executor:
             self._last_started = call_id
             if self._ledger is not None:
                 note_start(self._ledger, call_id)
+        if call is not None:
+            call.began = self.clock()
         return call
 
     def _finish(self, call: ToolCall, error: BaseException | None, encoded: EncodedValue | None) -> None:
         self._calls.pop(call.id, None)
+        if call.trace:
+            call.end_trace(error)
+        times = self._times(call)
         if error is not None:
+            if self.post_mortem is not None:
+                self.post_mortem(call, error)
             stopped = call.cancelled and is_cancellation(error)
-            self._replies.error(
-                call.id, Fault(CANCELLED, "the call was cancelled") if stopped else call.tool.fault(error)
-            )
+            fault = Fault(CANCELLED, "the call was cancelled") if stopped else call.tool.fault(error)
+            if isinstance(call, BatchCall):
+                self._fail_items(call, fault, times)
+            if stopped or call.tool.streaming or call.tool.is_plain:
+                self._replies.error(call.id, fault, times)
+            else:
+                self._replies.end(call.id, times)  # a batch is over, and its calls have had their errors
         elif encoded is None:
-            self._replies.end(call.id)
+            if isinstance(call, BatchCall):
+                self._tell_outcomes(call, times)
+            self._replies.end(call.id, times)
         else:
-            self._replies.result(call.id, encoded)
+            self._replies.result(call.id, encoded, times)
+
+    def _times(self, call: ToolCall) -> Times:
+        return (call.began if self.tells_begin else 0), (self.clock() - call.began) // 1000, call.trace
+
+    # Batches.
+
+    def _refuse_items(self, call: BatchCall) -> None:
+        """Tell the callers of a batch whose arguments do not fit, before the others' code runs."""
+        for item, fault in call.refused:
+            self._calls.pop(item.id, None)
+            self._replies.error(item.id, fault)
+
+    def _tell_outcomes(self, call: BatchCall, times: Times) -> None:
+        while call.outcomes:
+            item, outcome = call.outcomes.popleft()
+            self._calls.pop(item.id, None)
+            self._replies.outcome(item.id, outcome, times)
+
+    def _fail_items(self, call: BatchCall, fault: Fault, times: Times = UNTIMED) -> None:
+        """End all calls of a batch that have not ended."""
+        while call.outcomes:
+            drop(call.outcomes.popleft()[1])
+        for item in call.items:
+            if self._calls.pop(item.id, None) is not None:
+                self._replies.outcome(item.id, fault, times)
 
     def _run_sync(self, call: ToolCall, run: Run, stop: Callable[[], object]) -> None:
         if call.tool.spec.cancel != "interrupt":
@@ -249,12 +249,19 @@ class Executor:
         call.stop = stop
         error: BaseException | None = None
         encoded = None
+        if call.trace:
+            call.begin_trace()
         try:
             kwargs = call.arguments()
-            if call.tool.streaming:
+            if call.tool.is_plain:
+                encoded = self._pack(run(call, self._call_here, call.tool.function, (), kwargs), "result")
+            elif call.tool.streaming:
                 self._drain(call, run, call.tool.function(**kwargs))
             else:
-                encoded = self._pack(run(call, self._call_here, call.tool.function, (), kwargs), "result")
+                assert isinstance(call, BatchCall)
+                self._refuse_items(call)
+                if call.live:
+                    call.take(run(call, self._call_here, call.tool.function, (), kwargs), self._pack)
         except BaseException as raised:  # noqa: ASYNC103 - the outcome of the call, whatever it is
             error = raised
         self._finish(call, error, encoded)
@@ -290,7 +297,7 @@ class Executor:
             end_forked(self._pid, sys.exception())
 
     async def _run_async(self, call: ToolCall) -> None:
-        tasks = CallTasks()
+        tasks = CallTasks(call.id)
         error: BaseException | None = None
         encoded = None
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -301,6 +308,8 @@ class Executor:
             loop.call_soon_threadsafe(task.cancel)
 
         call.stop = stop
+        if call.trace:
+            call.begin_trace()
         try:
             encoded = await self._await_tool(call, tasks)
         except BaseException as raised:  # noqa: ASYNC103 - a cancellation ends the call, and is its outcome
@@ -318,10 +327,15 @@ class Executor:
         try:
             try:
                 kwargs = call.arguments()
-                if call.tool.streaming:
+                if call.tool.is_plain:
+                    encoded = self._pack(await call.tool.function(**kwargs), "result")
+                elif call.tool.streaming:
                     await self._drain_async(call, call.tool.function(**kwargs))
                 else:
-                    encoded = self._pack(await call.tool.function(**kwargs), "result")
+                    assert isinstance(call, BatchCall)
+                    self._refuse_items(call)
+                    if call.live:
+                        call.take(await call.tool.function(**kwargs), self._pack)
             finally:
                 end_forked(self._pid, sys.exception())
                 await tasks.end()
@@ -346,11 +360,6 @@ class Executor:
                 self._replies.chunk(call.id, encoded)
 
 
-async def completed(returned: Awaitable[Any]) -> None:
-    """Await any kind of awaitable, as a coroutine."""
-    await returned
-
-
 class _MainThreadExecutor(Executor):
     """An executor that has the main thread of a process for its event loop."""
 
@@ -372,6 +381,11 @@ class SerialExecutor(_MainThreadExecutor):
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._lane: Lane | None = None
         self._interrupts = MainThreadInterrupts()
+        self._running = 0  # the id of the call that runs
+
+    def running(self) -> int:
+        """The id of the call that runs, on any thread: there is one at a time."""
+        return self._running
 
     def _wake(self, call_id: int, /) -> None:
         self._queue.put(call_id)
@@ -406,12 +420,13 @@ class SerialExecutor(_MainThreadExecutor):
             call = self._take(call_id)
             if call is None:
                 continue
-            began = time.monotonic()
+            self._running = call_id
             if call.tool.is_async:
                 self._run_task(self._loop.create_task(self._run_async(call)))
             else:
                 self._run_sync(call, self._interrupts.run, self._interrupts.interrupt)
-            call.tool.is_quick = time.monotonic() - began < _QUICK
+            self._running = 0
+            call.tool.is_quick = self.clock() - call.began < _QUICK
 
     def _run_task(self, task: asyncio.Task[None]) -> None:
         task.add_done_callback(lambda _: self._loop.stop())
@@ -426,7 +441,12 @@ class ConcurrentExecutor(_MainThreadExecutor):
         self._free = concurrency
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="tool")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._in_threads: dict[int, int] = {}  # the calls of tools that run in threads, by the threads' ids
         self._is_over = False
+
+    def running(self) -> int:
+        """The id of the call whose code runs on this thread, or in this task; 0 if there is none."""
+        return self._in_threads.get(threading.get_ident()) or call_of_task()
 
     def _wake(self, _call_id: int, /) -> None:
         self._loop.call_soon_threadsafe(self._start_waiting)
@@ -462,8 +482,14 @@ class ConcurrentExecutor(_MainThreadExecutor):
 
     async def _in_thread(self, call: ToolCall, interrupt: ThreadInterrupt) -> None:
         await self._loop.run_in_executor(
-            self._threads, self._run_sync, call, interrupt.run, lambda: interrupt.interrupt(call)
+            self._threads, self._run_here, call, interrupt.run, lambda: interrupt.interrupt(call)
         )
+
+    def _run_here(self, call: ToolCall, run: Run, stop: Callable[[], object]) -> None:
+        thread = threading.get_ident()
+        self._in_threads[thread] = call.id
+        self._run_sync(call, run, stop)
+        del self._in_threads[thread]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -19,6 +19,7 @@ import opcode
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -29,6 +30,7 @@ from .running_loops import RunningLoop, is_loops_own, loop_of, running_here
 
 __calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 _SIGURG: Final = int(signal.SIGURG)
+_TURN: Final = 0.001  # seconds
 _INSTRUCTIONS = 100  # a pending exception is raised at one of the next few instructions
 # No interrupt while these packages are anywhere on the stack: imports, and the finalizers of weakref.
 _WHOLE: Final = frozenset({"importlib", "weakref"})
@@ -60,6 +62,7 @@ class MainThreadInterrupts:
 
     def __init__(self) -> None:
         self._current: Interruptible | None = None
+        self._is_handling = False
         self._thread = threading.main_thread().ident
         self._handler = self._handle  # one object, so that it can be recognized
         signal.signal(signal.SIGURG, self._handler)
@@ -83,8 +86,21 @@ class MainThreadInterrupts:
         signal.pthread_kill(self._thread, signal.SIGURG)
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
-        call = self._current
-        if call is not None and call.cancelled and not call.interrupted and _is_interrupted(call, frame, running_here):
+        if self._is_handling:
+            return  # two signals in a row would find, and tell, a loop twice
+        self._is_handling = True
+        try:
+            self._interrupt_or_rest(self._current, _below_handlers(frame))
+        finally:
+            self._is_handling = False
+
+    @staticmethod
+    def _interrupt_or_rest(call: Interruptible | None, frame: FrameType | None) -> None:
+        if call is None or not call.cancelled:
+            # The host has sent it: a call is cancelled, and the thread that reads this gets no turn. CPython gives a
+            # thread a turn if the running one has kept the GIL for 5 ms, so not if that one often gives it up briefly.
+            time.sleep(_TURN)
+        elif not call.interrupted and _is_interrupted(call, frame, running_here):
             raise ToolCancelled
 
     def _listen(self) -> None:
@@ -92,6 +108,14 @@ class MainThreadInterrupts:
         if _signal.getsignal(_SIGURG) is not self._handler:
             signal.signal(signal.SIGURG, self._handler)
         _signal.pthread_sigmask(signal.SIG_UNBLOCK, (_SIGURG,))
+
+
+def _below_handlers(frame: FrameType | None) -> FrameType | None:
+    # A signal may come between the first instruction of a handler and its flag, or after that. Then the frame is the
+    # handler's own, and whoever looked for the tool's loop from there would not find it.
+    while frame is not None and frame.f_code is MainThreadInterrupts._handle.__code__:
+        frame = frame.f_back
+    return frame
 
 
 class ThreadInterrupt:

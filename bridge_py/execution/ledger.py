@@ -13,7 +13,7 @@ import struct
 from mmap import mmap
 from typing import Final
 
-from bridge_py.wire.errors import SnakepitError, type_name
+from bridge_py.wire.errors import SnakepitError, type_name, words_of
 
 LEDGER_BYTES: Final = 4096
 _CALL: Final = struct.Struct("<Q")
@@ -46,9 +46,9 @@ def last_started(ledger: mmap) -> int:
     return int(call_id)
 
 
-def note_failure(ledger: mmap, error: BaseException) -> None:
-    """Note why the worker cannot start."""
-    text = in_words(error).encode("utf-8", "backslashreplace")[:_LONGEST]
+def note_failure(ledger: mmap, error: BaseException, remedy: str = "") -> None:
+    """Note why the worker cannot start, and what to do about it."""
+    text = f"{in_words(error)[:_LONGEST]}{remedy}".encode("utf-8", "backslashreplace")[:_LONGEST]
     ledger[_TEXT_AT : _TEXT_AT + len(text)] = text
     _SIZE.pack_into(ledger, _CALL.size, len(text))  # after the text, because the host may read at any time
 
@@ -61,10 +61,7 @@ def failure_of(ledger: mmap) -> str:
 
 def in_words(error: BaseException) -> str:
     """Describe why a worker could not start, from the exception that was raised."""
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"<its str() raised {type(broken).__name__}>"
+    text = words_of(error)
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
         return f"it called sys.exit({text})"
     if isinstance(error, (SnakepitError, SystemExit)):

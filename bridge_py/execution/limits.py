@@ -31,7 +31,7 @@ def _apply(name: str, value: int) -> None:
     if name == "nice":
         os.setpriority(os.PRIO_PROCESS, 0, value)
     elif name not in _RESOURCES:
-        raise UsageError(f"there is no limit {name!r}")
+        raise UsageError(f"there is no limit {name!r}; there are: {', '.join((*_RESOURCES, 'nice'))}")
     else:
         kind = _RESOURCES[name]
         # At the hard limit of CPU time the kernel sends SIGKILL, which does not tell the reason. SIGXCPU, which it

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +21,8 @@ from .ending import forks_end, leave_child
 class CallTasks:
     """The tasks of one call, except the task that runs the tool itself. For the thread of the loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_id: int) -> None:
+        self.call_id = call_id
         self._tool: asyncio.Task[Any] | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order, so that runs can be replayed
         self._is_over = False
@@ -61,6 +62,12 @@ class CallTasks:
                 await asyncio.wait(list(self._tasks))
 
 
+def call_of_task() -> int:
+    """The id of the call whose task, or callback, runs on this thread; 0 if there is none."""
+    call = _CALL.get()
+    return 0 if call is None else call.call_id
+
+
 def of_call(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
     """Add a new task to the call whose code has made it, if there is one, and return the task."""
     call = _CALL.get()
@@ -92,6 +99,7 @@ class ToolLoop(asyncio.SelectorEventLoop):
         """Make a task, which belongs to the call whose code makes it."""
         return of_call(super().create_task(coro, **options))
 
+    # Its hints are wider than typeshed's, whose parameters have types of their own.
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run a function. A child process that it forks ends with it, because it has no executor to return to."""
         return super().run_in_executor(executor, _run_here, func, *args)
@@ -117,13 +125,13 @@ class ToolLoop(asyncio.SelectorEventLoop):
 
     def _forked(self) -> None:
         # The child must not run the rest of this turn.
-        self._ready.clear()  # type: ignore[attr-defined]
+        self._ready.clear()  # type: ignore[attr-defined]  # private: typeshed does not have it
 
     def _run_once(self) -> None:
         # A child must not wait here either: it shares its parent's selector.
         try:
             if os.getpid() == self._pid:
-                super()._run_once()  # type: ignore[misc]
+                super()._run_once()  # type: ignore[misc]  # private: typeshed does not have it
         finally:
             if os.getpid() != self._pid:
                 leave_child(self._outcome_of_child())
@@ -151,7 +159,12 @@ def call_that_raised(traceback: TracebackType | None) -> CallTasks | None:
     while traceback is not None:
         ran = traceback.tb_frame.f_locals.get("self")
         if isinstance(ran, asyncio.Handle):
-            found: CallTasks | None = ran._context.get(_CALL)  # type: ignore[attr-defined]
+            found: CallTasks | None = ran._context.get(_CALL)  # type: ignore[attr-defined]  # private
             return found
         traceback = traceback.tb_next
     return None
+
+
+async def completed(returned: Awaitable[Any]) -> None:
+    """Await any kind of awaitable, as a coroutine."""
+    await returned

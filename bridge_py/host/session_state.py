@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bridge_py.wire import types
 from bridge_py.wire.errors import VariableNotFound
-from bridge_py.wire.variable import AccessRules, Variable
+from bridge_py.wire.variable import AccessRules, Variable, list_of_names, no_name
 from bridge_py.wire.verbs import VERBS, unpack
 
 from .asking import Questions
@@ -29,7 +29,10 @@ class SessionState:
 
     def cached(self, identifier: str) -> Variable | None:
         """Return a remembered variable, without asking the host; None if there is none."""
-        return self.cache.get(identifier, self.ttl)
+        try:
+            return self.cache.get(identifier, self.ttl)
+        except TypeError:  # a list, or a dict, has no hash
+            raise no_name(identifier) from None
 
     def register_variable(
         self,
@@ -59,7 +62,7 @@ class SessionState:
         self, identifiers: Iterable[str], bypass_cache: bool
     ) -> Questions[tuple[dict[str, Variable], list[str]]]:
         """Return several variables and the missing names. Takes one round trip, or none if all are remembered."""
-        asked = list(dict.fromkeys(identifiers))
+        asked = list_of_names(identifiers)
         known = {} if bypass_cache else {name: found for name in asked if (found := self.cached(name)) is not None}
         unknown = [name for name in asked if name not in known]
         missing: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from grpclib.config import Configuration
@@ -19,7 +20,7 @@ WINDOW_BYTES: Final = 16 * 1024 * 1024
 class BatchCodec(CodecBase):
     """Lets grpclib send and receive `Batch` messages as bytes, in which form they are already."""
 
-    # The same as that of grpclib's own codec.
+    # The same as that of grpclib's own codec, for which grpclib's hints want a property.
     __content_subtype__ = "proto"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def encode(self, message: Any, message_type: Any) -> bytes:
@@ -35,6 +36,11 @@ class BatchCodec(CodecBase):
 def link_configuration() -> Configuration:
     """Return the HTTP/2 settings of both ends: windows so large that flow control never adds a round trip."""
     return Configuration(http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES)
+
+
+def remote_configuration(server_name: str) -> Configuration:
+    """Return the settings of a host's end over TCP; `server_name` is the name in the worker's certificate."""
+    return dataclasses.replace(link_configuration(), ssl_target_name_override=server_name)
 
 
 def bound_batches(stream: grpclib.protocol.Stream, max_batch: int) -> None:

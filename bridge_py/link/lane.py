@@ -3,9 +3,10 @@
 The main thread reads while it waits for a call, and each thread writes its own replies. So a call that comes to an idle
 worker wakes one thread, which also runs the call and writes the result. These rules make that safe:
 
-- The lock `_link` guards the endpoint. A thread never waits for this lock in order to reply: if the lock is taken, the
-  thread leaves its reply in the outbox. The holder looks into the outbox again after it has released the lock.
-- The lock `_ears` guards the pipe that is read. The main thread holds it while it waits for a call; at other times the
+- `_endpoint_lock` guards the endpoint. A thread never waits for this lock in order to reply: if the lock is taken, the
+  thread leaves its reply in the outbox. The holder looks into the outbox again after it has released the lock. A thread
+  that has logged waits for a moment: its process may die next.
+- `_read_lock` guards the pipe that is read. The main thread holds it while it waits for a call; at other times the
   *follower* may hold it. The follower is a thread that looks every `_TICK` whether the main thread still runs the same
   call as at the last look. If so, the follower reads in its place, so that the worker hears cancels, credit, recalls
   and pings while a tool runs. When the main thread waits for a call again, the follower brings it that call, and from
@@ -41,6 +42,7 @@ _IDLE_TICKS: Final = 50  # until the follower sleeps
 _QUIET_TICKS: Final = 5  # without a reply, until a follower that reads no longer looks every tick
 _QUICK: Final = 0.0005  # seconds between two replies that may travel together
 _READ_BYTES: Final = 65536  # what a pipe holds
+_LOG_WAITS: Final = 0.02  # seconds that a thread which has logged waits for the link
 _STOPS: Final = 2.0  # seconds that the follower gets to end
 
 logger = logging.getLogger("snakepit.link")
@@ -54,6 +56,7 @@ class Endpoint(Protocol):
     """The worker's end of the link, as a lane uses it."""
 
     is_ending: bool
+    is_stopping: bool  # whether code of a call is being stopped, and was not met where that may be done
 
     @property
     def has_posts(self) -> bool:
@@ -78,16 +81,17 @@ class Lane:
     """
 
     def __init__(
-        self, end: Endpoint, reading: int, writing: int, lost: Callable[[], None], max_batch: int | None = None
+        self, endpoint: Endpoint, reading: int, writing: int, lost: Callable[[], None], max_batch: int | None = None
     ) -> None:
-        self._end = end
+        self._endpoint = endpoint
         self._reading = reading
         self._writing = writing
         self._lost = lost
         os.set_blocking(writing, False)
         self._batches = BatchReader(max_batch)
-        self._link = threading.Lock()
-        self._ears = threading.Lock()
+        self._endpoint_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._reader = 0  # the id of the thread that handles batches, and has `_endpoint_lock`
         self._rest = b""  # of a batch that was written in part: the follower writes it
         self._bell = _Bell()  # wakes the follower
         self._sleeps = self._ticks = False  # whether the follower sleeps; whether it looks every tick
@@ -110,13 +114,13 @@ class Lane:
         """Return the next of `calls`, and read the lane while there is none. For the main thread."""
         while calls.empty():
             self._speak()
-            if self._is_closed or not self._ears.acquire(blocking=False):
+            if self._is_closed or not self._read_lock.acquire(blocking=False):
                 call_id = self._wait_for(calls)
                 break
             try:
                 self._read()
             finally:
-                self._ears.release()
+                self._read_lock.release()
         else:
             call_id = calls.get()
         self._turns += 1
@@ -145,6 +149,8 @@ class Lane:
         if verb == "ask":
             self._speak()
             self._want()
+        elif verb == "log":
+            self._write_now()
         elif not self._may_wait(verb):
             self._speak()
 
@@ -159,10 +165,10 @@ class Lane:
         return self._ticks
 
     def flush(self) -> None:
-        """Do nothing: the holder of `_link` writes all frames before it releases the lock."""
+        """Do nothing: the holder of `_endpoint_lock` writes all frames before it releases the lock."""
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        """Call a function after some time, on the follower and with `_link` held. The caller holds `_link` too."""
+        """Call a function after some time, on the follower. It runs under `_endpoint_lock`, as this must, too."""
         timer = time.monotonic() + seconds, next(self._numbers), lambda: function(*args)
         heapq.heappush(self._timers, timer)
         self._bell.ring()
@@ -184,7 +190,7 @@ class Lane:
     # Reading.
 
     def _read(self) -> None:
-        """Wait for bytes, and handle the batches in them. The caller holds `_ears`."""
+        """Wait for bytes, and handle the batches in them. The caller holds `_read_lock`."""
         data = os.read(self._reading, _READ_BYTES)
         if not data:
             self._is_closed = True
@@ -193,10 +199,12 @@ class Lane:
         try:
             batches = self._batches.feed(data)
             if batches:
-                with self._link:
+                with self._endpoint_lock:
+                    self._reader = threading.get_ident()
                     for batch in batches:
-                        self._end.receive(batch)
+                        self._endpoint.receive(batch)
                     self._write()
+                    self._reader = 0
         except Exception as error:
             self._fail(error)
         self._speak()
@@ -209,25 +217,42 @@ class Lane:
         self._give_up()
 
     def _give_up(self) -> None:
-        if not self._end.is_ending:
+        if not self._endpoint.is_ending:
             self._lost()
 
     # Writing.
 
     def _speak(self) -> None:
         """Write what is in the outbox, unless another thread is doing that."""
-        while self._end.has_posts and self._link.acquire(blocking=False):
-            try:
-                self._end.take_outbox()
-                self._write()
-            except Exception as error:
-                self._fail(error)
-            finally:
-                self._link.release()
+        while self._endpoint.has_posts and self._endpoint_lock.acquire(blocking=False):
+            self._write_outbox()
+
+    def _write_outbox(self) -> None:
+        """Write what is in the outbox. The caller holds `_endpoint_lock`, which this releases."""
+        try:
+            self._endpoint.take_outbox()
+            self._write()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._endpoint_lock.release()
+
+    def _write_now(self) -> None:
+        """Write what is in the outbox, also if another thread has the link just now: this process may die next.
+
+        That thread may wait for its turn to run Python, as long as this one goes on.
+        """
+        if self._endpoint.is_stopping:  # the thread that stops this one has the lock: it must not always meet it here
+            self._speak()
+            return
+        if self._reader == threading.get_ident() or not self._endpoint_lock.acquire(timeout=_LOG_WAITS):
+            return  # whoever has the link writes it
+        self._write_outbox()
+        self._speak()
 
     def _write(self) -> None:
-        """Write all frames. The caller holds `_link`."""
-        while not self._rest and (data := self._end.data_to_send()):
+        """Write all frames. The caller holds `_endpoint_lock`."""
+        while not self._rest and (data := self._endpoint.data_to_send()):
             self._send(head_of(data), data)
 
     def _send(self, *parts: bytes) -> None:
@@ -245,7 +270,7 @@ class Lane:
 
     def _write_rest(self) -> None:
         """Write the rest of a batch, as far as the pipe has room for it now."""
-        with self._link:
+        with self._endpoint_lock:
             rest, self._rest = self._rest, b""
             self._send(rest)
             self._write()
@@ -288,7 +313,7 @@ class Lane:
             self._speak()
             is_same, turn = turn == self._turns, self._turns
             idle = idle + 1 if is_same else 0
-            if not self._main_reads or self._is_wanted or (is_same and not self._ears.locked()):
+            if not self._main_reads or self._is_wanted or (is_same and not self._read_lock.locked()):
                 self._listen()
                 idle = 0
 
@@ -296,13 +321,13 @@ class Lane:
         # The main thread counts its turn first and looks at `_sleeps` then, so one of the two sees the other.
         self._ticks = False
         self._sleeps = True
-        if turn == self._turns and self._ears.locked() and not self._is_closed:
+        if turn == self._turns and self._read_lock.locked() and not self._is_closed:
             self._bell.wait()
         self._sleeps = False
 
     def _listen(self) -> None:
         """Read in place of the main thread, until it has waited for a call and got one."""
-        if not self._ears.acquire(blocking=False):
+        if not self._read_lock.acquire(blocking=False):
             self._is_wanted = False  # the main thread reads
             return
         poll = select.poll()
@@ -312,14 +337,14 @@ class Lane:
         try:
             while not self._is_closed:
                 ready = self._wait_in(poll, self._nap(quiet))
-                quiet = 0 if self._end.has_posts or self._was_woken(ready) else quiet + 1
+                quiet = 0 if self._endpoint.has_posts or self._was_woken(ready) else quiet + 1
                 self._run_timers()
                 self._speak()
                 if self._reading in ready and self._reads_for_main():
                     return
         finally:
             self._is_wanted = False
-            self._ears.release()
+            self._read_lock.release()
 
     def _wait_in(self, poll: select.poll, milliseconds: float | None) -> list[int]:
         is_full = bool(self._rest)
@@ -361,7 +386,7 @@ class Lane:
 
     def _run_timers(self) -> None:
         while self._timers and self._timers[0][0] <= time.monotonic():
-            with self._link:
+            with self._endpoint_lock:
                 heapq.heappop(self._timers)[2]()
                 self._write()
             self._speak()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpclib.const
 import grpclib.server
@@ -29,15 +29,20 @@ from .channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration
 from .endpoint import LinkEndpoint
 from .lane import Lane
 
+if TYPE_CHECKING:
+    from .remote import RemoteServer, RemoteSettings
+    from .silence import SilenceWatch
+
 _STOPS: Final = 2.0  # seconds that the thread gets to end
 
 logger = logging.getLogger("snakepit.link")
 
 
 class LinkServer:
-    """Serves one host on one listening socket. Calls `end`, on the link's thread, when the host says goodbye.
+    """Serves one host on one listening socket. Calls `on_goodbye`, on the link's thread, when the host says goodbye.
 
-    `lane` has the two pipes of a lane: the one to read from, and the one to write to.
+    `lane` has the two pipes of a lane: the one to read from, and the one to write to. With `remote`, the socket is one
+    of TCP, and the host is on another machine.
     """
 
     def __init__(
@@ -46,13 +51,20 @@ class LinkServer:
         listener: socket.socket,
         secret: str,
         sizes: Sizes,
-        end: Callable[[], None],
+        on_goodbye: Callable[[], None],
         lane: tuple[int, int] | None = None,
+        remote: RemoteSettings | None = None,
     ) -> None:
-        self.end = LinkEndpoint(adapter, secret, sizes, self, end)
+        self.endpoint = LinkEndpoint(adapter, secret, sizes, self, on_goodbye)
         if lane is not None:
-            self.end.open_lane = self._open_lane
+            self.endpoint.make_lane = self._make_lane
         self._pipes = lane
+        self._secret = secret
+        self._max_frame = sizes.max_frame
+        self._remote = remote
+        self._server: BoundedServer | None = None
+        self._remote_server: RemoteServer | None = None
+        self._watch: SilenceWatch | None = None
         self._lane: Lane | None = None
         self._listener = listener
         self._executor: Executor | None = None
@@ -69,9 +81,11 @@ class LinkServer:
 
     def stop(self) -> None:
         """End the loop and its thread. If a loop in C ran on while the interpreter is finalized, it would crash."""
-        self.end.is_ending = True
+        self.endpoint.is_ending = True
         if self._lane is not None:
             self._lane.close()
+        if self.endpoint.logs is not None:
+            self.endpoint.logs.end()
         if self._loop is not None and self._closed is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended on its own
                 self._loop.call_soon_threadsafe(self._closed.set)
@@ -85,7 +99,7 @@ class LinkServer:
         except BaseException:  # noqa: ASYNC103 - the process ends below
             logger.exception("the link failed")
         finally:
-            if not self.end.is_ending:
+            if not self.endpoint.is_ending:
                 die()
 
     async def _serve(self) -> None:
@@ -94,9 +108,27 @@ class LinkServer:
         self._loop = asyncio.get_running_loop()
         # If a reply could not be posted and the worker went on, its caller would wait forever.
         self._loop.set_exception_handler(self._fail)
-        server = BoundedServer(self, BatchCodec(), link_configuration())
-        await server.start(sock=self._listener)
+        if self._remote is None:
+            server = self._server = BoundedServer([self], BatchCodec(), link_configuration())
+            await server.start(sock=self._listener)
+        else:
+            server = self._serve_remote(self._remote)
         await self._closed.wait()
+        await _end_tasks()  # first: grpclib logs the loss of a connection that a task still serves
+        server.abort()  # a loop that is closed before its connections warns of them
+
+    def _serve_remote(self, settings: RemoteSettings) -> RemoteServer:
+        from .remote import RemoteServer  # only here: workers of this machine start sooner
+
+        server = self._server = self._remote_server = RemoteServer(self, settings)
+        server.serve(self._listener)
+        self.later(settings.first_host, self._end_without_host, settings.first_host)
+        return server
+
+    def _end_without_host(self, seconds: float) -> None:
+        if not self._open_already:
+            logger.error("no host has come within %g s", seconds)
+            self._close()
 
     def __mapping__(self) -> dict[str, grpclib.const.Handler]:
         """Return the handlers of the service, as grpclib wants them."""
@@ -104,31 +136,65 @@ class LinkServer:
         return {LINK_METHOD: grpclib.const.Handler(self._open, cardinality, bytes, bytes)}
 
     async def _open(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        bound_batches(stream._stream, self.endpoint.max_batch)
+        first = b"" if self._remote_server is None else await self._prove(self._remote_server, stream)
         if self._open_already:
             raise GRPCError(Status.FAILED_PRECONDITION, "a worker has one host and one link")
         self._open_already = True
-        self._listener.close()
+        self._take_no_more(stream)
         assert self._executor is not None
-        self.end.begin(self._executor)
+        self.endpoint.begin(self._executor)
         # Reading the host's hello opens the lane, and our own hello does not belong there: so it is sent first.
-        await stream.send_message(self.end.data_to_send())
+        await stream.send_message(self.endpoint.data_to_send())
         writer = asyncio.create_task(self._write(stream))
         writer.add_done_callback(lambda _: self._close())
-        bound_batches(stream._stream, self.end.max_batch)
         try:
+            if first:
+                self.endpoint.receive(first)
             while (data := await stream.recv_message()) is not None:
-                self.end.receive(data)
+                self.endpoint.receive(data)
         except (ProtocolError, DecodeError) as error:
             logger.error("the host broke the protocol: %s", error)
         finally:
             writer.cancel()
 
-    def _open_lane(self) -> Lane:
+    async def _prove(self, server: RemoteServer, stream: grpclib.server.Stream[bytes, bytes]) -> bytes:
+        """Return the first batch of a peer that knows the secret. Nobody else gets a word of ours."""
+        from .remote import HELLO, check_first_batch
+
+        try:
+            async with asyncio.timeout(HELLO):
+                data = await stream.recv_message()
+            check_first_batch(data or b"", self._secret, self._max_frame)
+        except (ProtocolError, DecodeError, TimeoutError) as error:
+            server.warn(f"a link is refused: {str(error) or 'there is no hello'}")
+            raise GRPCError(Status.UNAUTHENTICATED, "this is not the worker's host") from None
+        assert data is not None
+        return data
+
+    def _take_no_more(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        assert self._server is not None
+        self._server.take_no_more()
+        if self._remote_server is not None:
+            self._watch_host(stream)
+        self._listener.close()
+
+    def _watch_host(self, stream: grpclib.server.Stream[bytes, bytes]) -> None:
+        from .silence import SilenceWatch
+
+        assert self._remote is not None
+        connected = stream._stream._transport.get_extra_info("socket")
+        self._watch = SilenceWatch(connected, self._remote.silence, self._lose_host, self._remote.frozen)
+
+    def _lose_host(self, why: str) -> None:
+        # What a caller has waited for is lost, and another worker may have it: so this one does no more.
+        logger.error("the link to the host is dead: %s", why)
+        die()
+
+    def _make_lane(self) -> Lane:
         assert self._pipes is not None
-        assert self._executor is not None
-        lane = self._lane = Lane(self.end, *self._pipes, die, self.end.max_batch)
-        self._executor.use_lane(lane)
-        return lane
+        self._lane = Lane(self.endpoint, *self._pipes, die, self.endpoint.max_batch)
+        return self._lane
 
     def _fail(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.error("the link failed: %s", context["message"], exc_info=context.get("exception"))
@@ -143,7 +209,7 @@ class LinkServer:
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            while data := self.end.data_to_send():
+            while data := self.endpoint.data_to_send():
                 await stream.send_message(data)
 
     clock = staticmethod(time.monotonic)
@@ -162,7 +228,7 @@ class LinkServer:
 
     def _take_outbox(self) -> None:
         self._waking = False
-        self.end.take_outbox()
+        self.endpoint.take_outbox()
         self.flush()
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
@@ -174,6 +240,13 @@ class LinkServer:
         """Write what the endpoint has to send. Only the link's thread may call this."""
         assert self._to_write is not None
         self._to_write.set()
+
+
+async def _end_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -10,20 +10,23 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, get_args, overload
 from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 
 from bridge_py.wire import codec
+from bridge_py.wire.amounts import plain, thousandths
 from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, UnknownTool, UsageError
 from bridge_py.wire.raised import fault_with
 from bridge_py.wire.specs import Cancel, ParameterSpec, ToolSpec
 
+from .batches import alone, check_batch, item_hints
 from .context import AsyncSessionContext, BlockedContext, CallContext, SessionContext
 from .hints import Unenforceable, check_lists, convert, enforced, hook, optional
-from .misuse import check_adapter, check_markable
+from .misuse import check_adapter, check_markable, is_unmarked, offer
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INNER: Final = re.compile(r"- at `\$([^`]*)` - at `\$([^`]*)`")
@@ -38,6 +41,9 @@ class _Mark(msgspec.Struct):
     idempotent: bool
     timeout: float | None
     limit: int | None
+    batch: int | None
+    wait: float
+    resources: Mapping[str, float]
 
 
 @overload
@@ -51,6 +57,9 @@ def tool(
     idempotent: bool = False,
     timeout: float | None = None,
     limit: int | None = None,
+    batch: int | None = None,
+    wait: float = 0.0,
+    resources: Mapping[str, float] = MappingProxyType({}),
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -62,6 +71,9 @@ def tool(
     idempotent: bool = False,
     timeout: float | None = None,
     limit: int | None = None,
+    batch: int | None = None,
+    wait: float = 0.0,
+    resources: Mapping[str, float] = MappingProxyType({}),
 ) -> F | Callable[[F], F]:
     """Mark a method of an adapter as a tool.
 
@@ -85,16 +97,27 @@ def tool(
     `limit` is how many calls of the tool run at once at most, in all workers of a pool together. Further ones wait in
     the pool's queue, and hold up no calls of other tools. None means that there is no limit.
 
+    `batch` makes it a batch tool: up to `batch` calls, of any callers, run together in one call of the function. Each
+    of its parameters gets a list with the argument of each caller, and is annotated `list[X]`. The function returns a
+    list of the same length: a result for each caller, or an exception, which that caller gets. `wait`, in seconds, is
+    how long the pool collects calls while it has a free worker; calls that wait for a worker are collected in any case.
+    A batch takes one place of its worker and of each limit. A caller that gives up leaves its batch; when the last one
+    has left, the function is stopped as `cancel` says.
+
+    `resources` are amounts that a call needs of its worker while it runs, such as `{"gpu": 1}` or `{"gpu": 0.5}`:
+    numbers from 0 on, with up to three decimals. The call waits in the pool's queue for a worker with enough left.
+
     An adapter raises `UsageError` when its worker starts, if one of its tools is marked with invalid options, or is
     written in a way that cannot work: without `self`, as a static method, or in place of a method of `BaseAdapter`.
     """
 
-    def mark(function: F) -> F:
+    def marked(function: F) -> F:
         check_markable(function)
-        function.__snakepit_tool__ = _Mark(name, description, cancel, idempotent, timeout, limit)  # type: ignore[attr-defined]
+        mark = _Mark(name, description, cancel, idempotent, timeout, limit, batch, wait, resources)
+        function.__snakepit_tool__ = mark  # type: ignore[attr-defined]
         return function
 
-    return mark if function is None else mark(function)
+    return marked if function is None else marked(function)
 
 
 class BaseAdapter:
@@ -134,7 +157,10 @@ class BaseAdapter:
                 continue
             found = _tool_of(marked, attribute, getattr(self, attribute))
             if found.name in tools:
-                raise UsageError(f"{type(self).__qualname__} has two tools of the name {found.name!r}")
+                raise UsageError(
+                    f"{type(self).__qualname__} has two tools of the name {found.name!r}: give one of them another, by"
+                    " @tool(name=)"
+                )
             tools[found.name] = found
         return tools
 
@@ -156,6 +182,9 @@ class Tool:
         *,
         timeout: float | None = None,
         limit: int | None = None,
+        batch: int | None = None,
+        wait: float = 0.0,
+        resources: Mapping[str, float] = MappingProxyType({}),
         context_type: type | None = None,
     ) -> None:
         self.function = function
@@ -164,6 +193,12 @@ class Tool:
         self.streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         _check_cancel(name, cancel, self.is_async)
         _check_limit(name, limit)
+        check_batch(name, batch, wait, streaming=self.streaming)
+        self._is_batch = batch is not None
+        #: Whether its function takes the arguments of one call, and returns one result.
+        self.is_plain = not self.streaming
+        #: Of a batch tool: the tool that runs the calls of a batch together. The tool itself runs one call.
+        self.together: Tool | None = None
         self._context_types = (SessionContext, AsyncSessionContext) if context_type is None else (context_type,)
         self._context_parameter = ""
         #: Whether a parameter of it gets the context.
@@ -179,16 +214,26 @@ class Tool:
         doc = inspect.getdoc(function) or ""
         parameters = self._read_signature(_parameter_docs(doc))
         description = description or doc.partition("\n\n")[0]
-        self.spec = ToolSpec(name, description, parameters, self.streaming, cancel, idempotent, timeout, limit)
+        needs = _needs(name, resources)
+        self.spec = ToolSpec(
+            name, description, parameters, self.streaming, cancel, idempotent, timeout, limit, resources=needs
+        )
+        self.spec.batch, self.spec.wait = batch, float(wait)
 
     def of(self, function: Callable[..., Any]) -> Tool:
         """Copy this tool with another function of the same signature."""
         tool = Tool.__new__(Tool)  # not `copy.copy`, which takes three times as long
         vars(tool).update(vars(self), function=function)
+        if self._is_batch:
+            tool.function = alone(self.name, function)
+            tool.together = together = Tool.__new__(Tool)
+            vars(together).update(vars(self), function=function, is_plain=False, together=None)
         return tool
 
     def _read_signature(self, docs: dict[str, str]) -> list[ParameterSpec]:
         hints = _hints_of(self.function, self.name)
+        if self._is_batch:
+            hints = item_hints(self.name, self.function, hints, self._context_types)
         fields: list[Any] = []
         specs = []
         for parameter in inspect.signature(self.function).parameters.values():
@@ -318,7 +363,16 @@ def _tool_of(marked: Any, attribute: str, function: Callable[..., Any]) -> Tool:
     known = _read.get(marked)
     if known is None or known.name != name:
         known = Tool(
-            function, name, mark.description, mark.cancel, mark.idempotent, timeout=mark.timeout, limit=mark.limit
+            function,
+            name,
+            mark.description,
+            mark.cancel,
+            mark.idempotent,
+            timeout=mark.timeout,
+            limit=mark.limit,
+            batch=mark.batch,
+            wait=mark.wait,
+            resources=mark.resources,
         )
         _read[marked] = known.of(unbound)
     return known.of(function)
@@ -329,27 +383,35 @@ def unbound() -> None:
     raise AssertionError("a tool of no adapter")
 
 
-def unknown_tool(name: str, known: Iterable[str]) -> UnknownTool:
-    """Make the error for a tool that does not exist; its message lists similar names."""
-    import difflib  # only here: workers start sooner
+def unknown_tool(name: str, known: Iterable[str], adapter: type | None = None) -> UnknownTool:
+    """Make the error for a tool that does not exist; its message lists similar names.
 
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return UnknownTool(f"no tool {name!r}; did you mean {' or '.join(map(repr, near))}?")
-    return UnknownTool(f"no tool {name!r}; there are: {', '.join(known) or 'none'}")
+    `adapter` is the class that has no such tool, if it is known: the method may be there, and lack its mark.
+    """
+    if adapter is not None and is_unmarked(adapter, BaseAdapter, name):
+        return UnknownTool(
+            f"no tool {name!r}: {adapter.__qualname__}.{name} is there, but not marked: add @tool above it"
+        )
+    return UnknownTool(f"no tool {name!r}; {offer(name, known)}")
 
 
 def _check_cancel(name: str, cancel: str, is_async: bool) -> None:
     choices = _ASYNC_CANCEL_CHOICES if is_async else _CANCEL_CHOICES
     if cancel not in choices:
         kind = "an async tool is cancelled at its awaits; " if is_async else ""
-        raise UsageError(f"tool {name!r}: cancel={cancel!r} cannot be: {kind}give one of {', '.join(choices)}")
+        raise UsageError(f"tool {name!r}: cancel={cancel!r} is invalid: {kind}give one of {', '.join(choices)}")
 
 
 def _check_limit(name: str, limit: object) -> None:
     if limit is not None and (type(limit) is not int or not 1 <= limit < 1 << 63):
-        raise UsageError(f"tool {name!r}: limit={limit!r:.100} cannot be: give a whole number of at least 1, or None")
+        raise UsageError(f"tool {name!r}: limit={limit!r:.100} is invalid: give a whole number of at least 1, or None")
+
+
+def _needs(name: str, resources: object) -> dict[str, float]:
+    try:
+        return plain(thousandths(resources))
+    except ValueError as error:
+        raise UsageError(f"tool {name!r}: resources={resources!r:.200} is invalid: {error}") from None
 
 
 def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:

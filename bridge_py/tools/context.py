@@ -15,7 +15,8 @@ from bridge_py.host.host_tools import AsyncHostTools, HostTools, call_host_tool
 from bridge_py.host.session_state import SessionState
 from bridge_py.wire.errors import SessionError, UsageError
 from bridge_py.wire.owning import own
-from bridge_py.wire.progress import Amount, Reported, checked
+from bridge_py.wire.progress import MOST, NO_NOTE, Amount, Reported, checked
+from bridge_py.wire.trace_context import TraceContext
 from bridge_py.wire.variable import AccessRules, Variable
 
 _logger = logging.getLogger("snakepit.tool")
@@ -56,6 +57,7 @@ class CallContext:
         "_latest",
         "_session_id",
         "_state",
+        "_trace",
         "deadline",
         "logger",
     )
@@ -75,6 +77,7 @@ class CallContext:
         self._host_tools: Any = None
         self._state: SessionState | None = None
         self._latest: Reported | None = None  # the progress that was reported last
+        self._trace = ""  # as the link carries it
         self._is_reporting = False  # whether the host sends `_latest` from time to time
 
     @property
@@ -86,6 +89,12 @@ class CallContext:
     def session_id(self) -> str | None:
         """The session that the caller named, or None."""
         return self._session_id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The correlation id of the call, which its caller gave it, or None. Any thread may ask."""
+        found = TraceContext.read(self._trace)
+        return None if found is None else found.correlation_id or None
 
     @property
     def worker_number(self) -> int | None:
@@ -106,7 +115,7 @@ class CallContext:
         clock = time.monotonic if self._host is None else self._host.clock
         return None if self.deadline is None else self.deadline - clock()
 
-    def progress(self, done: Amount, total: Amount | None = None, note: str = "") -> None:
+    def progress(self, done: Amount, total: Amount | None = None, note: str = NO_NOTE) -> None:
         """Tell the caller how far the call has come, if the caller listens (`on_progress`), and listeners of the pool.
 
         `done` and `total` are amounts of anything, as numbers from 0 on; `total` is None if it is not known. `done` may
@@ -117,7 +126,11 @@ class CallContext:
         and in processes that it has forked, it does nothing. Raises `UsageError` for anything that is no amount, such
         as a bool, nan or a negative number, and for a note that is no text.
         """
-        self._latest = checked(done, total, note)
+        # Most reports are such, and checking them here takes half of the time.
+        if type(done) is int and type(total) is int and note is NO_NOTE and 0 <= done <= MOST and 0 <= total <= MOST:
+            self._latest = done, total, note
+        else:
+            self._latest = checked(done, total, note)
         if not self._is_reporting and self._host is not None:
             self._host.report(self)
 
@@ -141,7 +154,9 @@ class CallContext:
     def _questions(self) -> HostClient:
         if self._client is None:
             if self._host is None:
-                raise SessionError("this call has no host")
+                raise SessionError(
+                    "this call has no host, because no pool runs it: make it by Pool.run or Pool.execute"
+                )
             self._client = HostClient(self._host, self._call_id, self._session_id or "")
         return self._client
 
@@ -419,11 +434,19 @@ class AsyncSessionContext(CallContext):
         await self._wait(self._session.ask("delete_program", program_id))
 
     async def call_host_tool(self, name: str, /, **arguments: Any) -> Any:
-        """Call a function of the host, and wait for its result. Cancelling stops the function."""
+        """Call a function of the host, and wait for its result. If cancelled, the function is cancelled too.
+
+        Raises `HostToolError` if the function raised (`type` and `message` describe its exception), `WrongCallKind` if
+        it is a stream, and `InvalidArguments`, `UnknownTool` and `EncodeError`.
+        """
         return await self._questions.wait(call_host_tool(name, arguments))
 
     def stream_host_tool(self, name: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
-        """Call a generator of the host, and yield its items. Closing the returned generator stops the host's."""
+        """Call a generator of the host, and yield its items as they come.
+
+        The host is at most 64 items ahead; an item counts once for each 4 KiB that it has begun. Closing the returned
+        generator stops the host's. Iterating it raises the same errors as `call_host_tool`.
+        """
         return self._questions.stream_async("call_host_tool", (name, arguments))
 
     @property

@@ -15,7 +15,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CodecError, DecodeError, Fault, InvalidArguments, InvalidCall, UsageError
+from bridge_py.wire.errors import (
+    CodecError,
+    DecodeError,
+    Fault,
+    InvalidArguments,
+    InvalidCall,
+    UsageError,
+    WrongCallKind,
+)
 from bridge_py.wire.specs import ITERATE, ITERATE_ASYNC, RUN, RUN_ASYNC, RUN_EACH, RUN_EACH_ASYNC
 
 from .adapter import Tool
@@ -36,7 +44,7 @@ class Function:
 
     def __init__(self, target: str, call: Callable[..., Any]) -> None:
         self.call = call
-        self._target = target
+        self.name = target
         self._hints: dict[str, Any] | None = None
         self._signature: inspect.Signature | None = None
 
@@ -78,7 +86,7 @@ class Function:
             return restored(value, self._hints[parameter])
         except ValueError as error:
             raise InvalidArguments(
-                f"{self._target}: the argument {parameter!r} does not fit its hint: {error}", parameter
+                f"{self.name}: the argument {parameter!r} does not fit its hint: {error}", parameter
             ) from None
 
 
@@ -109,7 +117,9 @@ def _import(target: str) -> Callable[..., Any]:
     except UsageError as error:
         raise InvalidCall(str(error)) from None
     if not callable(function):
-        raise InvalidCall(f"{target}: the worker's {place} has no function {name!r}")
+        from .start_errors import hidden  # only here: workers start sooner
+
+        raise InvalidCall(f"{target}: the worker's {place} has no function {name!r}{hidden(place)}")
     return function  # type: ignore[no-any-return]  # it is called with what the host gives
 
 
@@ -171,7 +181,7 @@ def _iterate(
         args, kwargs = found.restored(args, kwargs)
     enter(context)  # a thread runs one call at a time, from its beginning to its end
     try:
-        iterator = iter(found.call(*args, **kwargs))
+        iterator = _iterator_of(found.call(*args, **kwargs), found.name)
         try:
             for value in iterator:
                 yield values.exact(value)
@@ -180,6 +190,16 @@ def _iterate(
                 iterator.close()
     finally:
         enter(None)
+
+
+def _iterator_of(returned: Any, name: str) -> Any:
+    try:
+        return iter(returned)
+    except TypeError:
+        if hasattr(returned, "__iter__"):
+            raise
+        kind = type(returned).__name__
+        raise WrongCallKind(f"{name} has returned {kind}, which nobody can iterate over: call it with run") from None
 
 
 async def _iterate_async(

@@ -10,7 +10,7 @@ import inspect
 import logging
 import typing
 from collections import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from bridge_py.wire.errors import UsageError
@@ -30,7 +30,28 @@ def check_markable(function: object) -> None:
         raise UsageError(f"@tool({function!r}) names nothing: write @tool(name={function!r})")
     is_method = callable(function) or isinstance(function, (staticmethod, classmethod))
     if not is_method or isinstance(function, type):
-        raise UsageError(f"@tool marks methods, and {function!r:.100} is a {type(function).__name__}")
+        raise UsageError(
+            f"@tool marks methods, and {function!r:.100} is a {type(function).__name__}: put it above a method of the"
+            " adapter"
+        )
+
+
+def is_unmarked(kind: type, base: type, name: str) -> bool:
+    """Whether an adapter has a method of its own of this name that is no tool. `base` is `BaseAdapter`."""
+    found = inspect.getattr_static(kind, name, None)
+    is_method = inspect.isfunction(found) or isinstance(found, (staticmethod, classmethod))
+    return is_method and not _is_marked(found) and not name.startswith("_") and not hasattr(base, name)
+
+
+def offer(name: str, known: Iterable[str]) -> str:
+    """Say which names come near to a name that does not exist, or else which there are."""
+    import difflib  # only here: workers start sooner
+
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"there are: {', '.join(known) or 'none'}"
 
 
 def check_adapter(kind: type, base: type) -> None:

@@ -21,6 +21,7 @@ from bridge_py.wire import codec
 from bridge_py.wire.codec import Exact
 from bridge_py.wire.environment import SCRIPT_MODULE
 from bridge_py.wire.errors import CodecError, Fault
+from bridge_py.wire.extras import install
 from bridge_py.wire.raised import (
     MOST_BYTES,
     can_be_raised,
@@ -40,7 +41,7 @@ _PYTHON: Final = bytes(sys.version_info[:2])  # stands before each pickle: code 
 _ENOUGH: Final = 1 << 20  # bytes of a pickle that is made only to see whether it can be made
 _NOWHERE: Final = 1 << 62
 _LOOK_DOWN: Final = 32  # parts, one inside the other
-_MISSING: Final = "cloudpickle is missing in the environment of {}: pip install 'snakepit-trio[pickle]' there"
+_MISSING: Final = f"cloudpickle is missing in the environment of {{}}: {install('pickle')} there"
 
 
 class Values:

@@ -81,7 +81,7 @@ def _load(path: Path, name: str) -> ModuleType:
     # The name keeps `if __name__ == "__main__"` of a script from running in its workers.
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"{str(path)!r} is not a Python file that exists")
+        raise UsageError(f"{str(path)!r} is not a Python file that exists: give a path from the workers' directory")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(path.parent))

@@ -67,6 +67,12 @@ class BufferRef(msgspec.Struct, frozen=True, gc=False):
 NO_AREA: Final = BufferRef()
 
 
+# When a call began, in nanoseconds of CLOCK_MONOTONIC (0: not said), the microseconds that it took, and the traceparent
+# of the span that the worker has made of it (empty: none). A plain tuple, because each call makes one.
+Times = tuple[int, int, str]
+UNTIMED: Final[Times] = (0, 0, "")
+
+
 class Conversation:
     """One side of a link.
 
@@ -150,6 +156,7 @@ class Conversation:
         timeout_us: int = 0,
         credit: int | None = None,
         area: BufferRef = NO_AREA,
+        trace: str = "",
     ) -> int:
         """Open a call and return its id: a plain one, or a stream if `credit` is given.
 
@@ -162,6 +169,8 @@ class Conversation:
         call_id = self._next_id
         kind = CALL if credit is None else STREAM
         frame = Frame(kind, call_id, name, session_id, timeout_us, body)
+        if trace:
+            frame.trace = trace
         said = [self._encode(frame if area is NO_AREA else _loaded(frame, area))]
         if credit:
             said.append(self._encode(Frame(Kind.CREDIT, call_id, number=credit)))
@@ -188,22 +197,23 @@ class Conversation:
         """Ask the peer to give back a call we opened if it has not started."""
         self._send_about_own(Kind.RECALL, call_id)
 
-    def result(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
+    def result(self, call_id: int, body: bytes, area: BufferRef = NO_AREA, times: Times = UNTIMED) -> None:
         """End a plain call with its result."""
         if self._served.get(call_id) != _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open plain call of the peer's")
-        frame = Frame(RESULT, call_id, body=body)
+        frame = Frame(RESULT, call_id, "", "", times[1], body)
+        frame.began, frame.trace = times[0], times[2]
         self._send(frame if area is NO_AREA else _loaded(frame, area))
         del self._served[call_id]
 
-    def error(self, call_id: int, body: bytes) -> None:
+    def error(self, call_id: int, body: bytes, times: Times = UNTIMED) -> None:
         """End a call with an error."""
         if call_id not in self._served:
             raise LocalProtocolError(f"call {call_id} is no open call of the peer's")
-        self._send(Frame(Kind.ERROR, call_id, body=body))
+        self._send(Frame(Kind.ERROR, call_id, number=times[1], body=body, trace=times[2], began=times[0]))
         del self._served[call_id]
 
-    def chunk(self, call_id: int, body: bytes, area: BufferRef = NO_AREA) -> None:
+    def chunk(self, call_id: int, body: bytes, area: BufferRef = NO_AREA, _times: Times = UNTIMED) -> None:
         """Send a chunk of a stream, which costs credit."""
         credit = self._served.get(call_id, _PLAIN)
         if credit <= 0:
@@ -218,11 +228,11 @@ class Conversation:
             raise LocalProtocolError(f"call {call_id} is no open call of the peer's")
         self._send(Frame(Kind.PROGRESS, call_id, body=body))
 
-    def end(self, call_id: int) -> None:
+    def end(self, call_id: int, times: Times = UNTIMED) -> None:
         """End a stream."""
         if self._served.get(call_id, _PLAIN) == _PLAIN:
             raise LocalProtocolError(f"call {call_id} is no open stream of the peer's")
-        self._send(Frame(Kind.END, call_id))
+        self._send(Frame(Kind.END, call_id, number=times[1], trace=times[2], began=times[0]))
         del self._served[call_id]
 
     def link(self, kind: Literal[Kind.PING, Kind.PONG, Kind.EVENT, Kind.INVALIDATE], frame: Frame) -> None:

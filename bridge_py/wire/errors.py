@@ -12,10 +12,16 @@ import traceback
 import msgspec
 
 from .readable import readable
+from .timing import Timing
 
 
 class SnakepitError(Exception):
-    """Root of every error that snakepit-trio raises on purpose."""
+    """Root of every error that snakepit-trio raises on purpose.
+
+    `timing` tells how the time of the call was spent that has failed. It is None for errors of no call.
+    """
+
+    timing: Timing | None = None
 
 
 class UsageError(SnakepitError):
@@ -85,6 +91,24 @@ class QuotaExceeded(SessionError):
     """A store or a session is full: it may not hold more."""
 
 
+class StaleEpoch(SessionError):
+    """The session was taken over by another host, worker or handle since the caller began. Nothing was written.
+
+    Do not repeat the write: read the session again first, in a new call or with a new handle.
+    """
+
+
+class StoreUnavailable(SessionError):
+    """The store of sessions cannot be reached, or has no room: what it acknowledged is kept. Try again later.
+
+    The message says what is wrong. It also says so where a change may have been made or not.
+    """
+
+
+class StoreCorrupt(SessionError):
+    """The store holds data that cannot be read: somebody else wrote it, or it was damaged. The message names it."""
+
+
 class ProgramNotFound(SessionError, LookupError):
     """The session, or the store, has no program of that id."""
 
@@ -142,7 +166,10 @@ class ToolError(SnakepitError):
 
 
 class HostToolError(ToolError):
-    """Worker code called a host tool, and the host tool raised. As `ToolError`; `tool` is the host tool's name."""
+    """Code in a worker called a host tool, and the host tool raised.
+
+    `type`, `message` and `remote_traceback` describe its exception, and `tool` is the host tool's name; all are `str`.
+    """
 
     _where = "on the host"
 
@@ -169,8 +196,15 @@ class CallTimeout(SnakepitError, TimeoutError):
     """A call's budget (queueing, wire and tool together) is used up. Its work has been stopped."""
 
 
+class DebuggerQuit(SnakepitError):
+    """A call stood at a breakpoint. Its debugger was left with `quit`, or has lost its terminal. The call has ended."""
+
+
 class ToolCancelled(BaseException):
-    """Raised inside a running sync tool whose call was cancelled. Let it pass."""
+    """Raised inside a running sync tool whose call was cancelled. Let it pass.
+
+    It is no `Exception`, so that `except Exception` does not catch it.
+    """
 
 
 class ProtocolError(SnakepitError):
@@ -221,6 +255,9 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "session": SessionError,
     "session_not_found": SessionNotFound,
     "quota_exceeded": QuotaExceeded,
+    "stale_epoch": StaleEpoch,
+    "store_unavailable": StoreUnavailable,
+    "store_corrupt": StoreCorrupt,
     "program_not_found": ProgramNotFound,
     "stored_object_not_found": StoredObjectNotFound,
     "stored_object_lost": StoredObjectLost,
@@ -228,6 +265,7 @@ _BY_CODE: dict[str, type[SnakepitError]] = {
     "variable_exists": VariableExists,
     "version_conflict": VersionConflict,
     "access_denied": AccessDenied,
+    "debugger_quit": DebuggerQuit,
     "tool": ToolError,
 }
 _CODE_OF = {error: code for code, error in _BY_CODE.items()}
@@ -324,11 +362,16 @@ def _clip(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _text_of(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
+    """The text of an exception of user code, whose `str()` may raise."""
     try:
-        return _clip(str(error))
+        return str(error)
     except Exception as broken:
         return f"<its str() raised {type(broken).__name__}>"
+
+
+def _text_of(error: BaseException) -> str:
+    return _clip(words_of(error))
 
 
 def _traceback_of(error: BaseException) -> str:

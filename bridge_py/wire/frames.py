@@ -69,10 +69,13 @@ class Frame(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=Tru
     """One step of a conversation.
 
     `call_id` is odd for calls the host opens, even for the worker's, 0 for the link itself.
-    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the credit that CREDIT grants, the
-    pieces asked for on FETCH, and an opaque number on PING and PONG. On a CHUNK that has come it is the credit that it
-    has cost. The large buffers of a value are `attached`, or lent: then `loan` is the loan's id and `size` its bytes,
-    and `descriptor` (plus one; 0 for none) and `segment` say where the area is in shared memory.
+    `number` is the time left in microseconds on CALL and STREAM (0: no limit), the microseconds that a call took in
+    its worker on RESULT, ERROR and END (0: not said), the credit that CREDIT grants, the pieces asked for on FETCH, and
+    an opaque number on PING and PONG. On a CHUNK that has come it is the credit that it has cost. `trace` is the W3C
+    trace context of CALL and STREAM, and on RESULT, ERROR and END the traceparent of the span that the worker has made
+    of the call. `began` on RESULT, ERROR and END is the nanoseconds of CLOCK_MONOTONIC at which the call began in its
+    worker (0: not said). The large buffers of a value are `attached`, or lent: then `loan` is the loan's id and `size`
+    its bytes, and `descriptor` (plus one; 0 for none) and `segment` say where the area is in shared memory.
     """
 
     kind: _Number
@@ -86,6 +89,8 @@ class Frame(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=Tru
     size: _Number = 0
     descriptor: _Number = 0
     segment: str = ""
+    trace: str = ""
+    began: _Number = 0
 
 
 _BATCH_FRAMES: Final = 0x0A
@@ -100,8 +105,11 @@ _LOAN: Final = 0x40
 _SIZE: Final = 0x48
 _DESCRIPTOR: Final = 0x50
 _SEGMENT: Final = 0x5A
-_FIELD_OF_TEXT: Final = {_NAME: "name", _SESSION_ID: "session_id", _SEGMENT: "segment"}
-_FIELD_OF_NUMBER: Final = {_LOAN: "loan", _SIZE: "size", _DESCRIPTOR: "descriptor"}
+_TRACE: Final = 0x62
+_BEGAN: Final = 0x69
+_FIXED: Final = 8  # bytes
+_FIELD_OF_TEXT: Final = {_NAME: "name", _SESSION_ID: "session_id", _SEGMENT: "segment", _TRACE: "trace"}
+_FIELD_OF_NUMBER: Final = {_LOAN: "loan", _SIZE: "size", _DESCRIPTOR: "descriptor", _BEGAN: "began"}
 _U64: Final = (1 << 64) - 1
 _ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 
@@ -140,6 +148,8 @@ def encode_frame(frame: Frame) -> bytes:
         parts += (b"\x3a", _varint(len(frame.attached)), frame.attached)
     if frame.loan:
         parts += _encode_loan(frame)
+    if frame.trace or frame.began:
+        parts += _encode_facts(frame)
     content = b"".join(parts)
     return b"\x0a" + _varint(len(content)) + content
 
@@ -153,6 +163,16 @@ def _encode_loan(frame: Frame) -> list[bytes]:
     if frame.segment:
         segment = frame.segment.encode()
         parts += (b"\x5a", _varint(len(segment)), segment)
+    return parts
+
+
+def _encode_facts(frame: Frame) -> list[bytes]:
+    parts: list[bytes] = []
+    if frame.trace:
+        trace = frame.trace.encode()
+        parts += (b"\x62", _varint(len(trace)), trace)
+    if frame.began:
+        parts += (b"\x69", frame.began.to_bytes(_FIXED, "little"))
     return parts
 
 
@@ -221,7 +241,7 @@ def _decode_frame(data: bytes, at: int, stop: int) -> Frame:
             frame.kind, at = _read_varint(data, at)
         elif tag == _NUMBER:
             frame.number, at = _read_varint(data, at)
-        elif tag in (_BODY, _NAME, _SESSION_ID, _ATTACHED, _SEGMENT):
+        elif tag in (_BODY, _NAME, _SESSION_ID, _ATTACHED, _SEGMENT, _TRACE):
             size, at = _read_varint(data, at)
             piece = data[at : at + size]
             at += size
@@ -232,7 +252,7 @@ def _decode_frame(data: bytes, at: int, stop: int) -> Frame:
             else:
                 setattr(frame, _FIELD_OF_TEXT[tag], piece.decode())
         elif tag in _FIELD_OF_NUMBER:
-            number, at = _read_varint(data, at)
+            number, at = _read_fixed(data, at) if tag == _BEGAN else _read_varint(data, at)
             setattr(frame, _FIELD_OF_NUMBER[tag], number)
         else:
             tag, at = _read_varint(data, at - 1)
@@ -258,6 +278,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if shift > 63:
             raise RemoteProtocolError("a number of more than ten bytes")
     return value & _U64, at
+
+
+def _read_fixed(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + _FIXED], "little"), at + _FIXED
 
 
 def _skip(data: bytes, at: int, tag: int) -> int:

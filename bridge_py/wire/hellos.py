@@ -12,9 +12,10 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from .amounts import thousandths
 from .errors import RemoteProtocolError, UsageError
 from .readable import readable
-from .specs import ParameterSpec, ToolSpec
+from .specs import LONGEST_WAIT, MOST_CALLS, ParameterSpec, ToolSpec
 
 PROTOCOL_VERSION: Final = 1
 MOST_TOOLS: Final = 10_000
@@ -70,8 +71,8 @@ def check_tools(tools: Sequence[ToolSpec]) -> list[ToolSpec]:
     """Check the tools that a worker says it has, and make their descriptions readable.
 
     Raises `RemoteProtocolError` for more than 10,000 tools, two tools of one name, a name that is empty, not printable
-    or longer than 1,000 characters, more than 1,000 parameters, a timeout that is no number from 0 on, and a limit
-    below 1.
+    or longer than 1,000 characters, more than 1,000 parameters, a timeout that is no number from 0 on, a limit below
+    1, and resources that no tool can need.
     """
     if len(tools) > MOST_TOOLS:
         raise _wrong(f"{len(tools)} tools; a worker may have {MOST_TOOLS}")
@@ -111,6 +112,12 @@ def _checked(tool: ToolSpec) -> ToolSpec:
         raise _wrong(f"tool {tool.name!r:.100} has the timeout {tool.timeout}")
     if tool.limit is not None and tool.limit < 1:
         raise _wrong(f"tool {tool.name!r:.100} has the limit {tool.limit}")
+    if (tool.batch is not None and not 1 <= tool.batch <= MOST_CALLS) or not 0 <= tool.wait <= LONGEST_WAIT:
+        raise _wrong(f"tool {tool.name!r:.100} has batch={tool.batch} and wait={tool.wait}")
+    try:
+        thousandths(tool.resources)
+    except ValueError as error:
+        raise _wrong(f"tool {tool.name!r:.100} has resources, of which {error}") from None
     _check_names((parameter.name for parameter in tool.parameters), tool)
     if _is_plain([tool.description, *(text for each in tool.parameters for text in _texts(each))]):
         return tool
@@ -138,7 +145,7 @@ def _check_names(names: Iterable[str], tool: ToolSpec | None = None) -> None:
     seen = set[str]()
     for name in names:
         if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-            raise _misnamed(name, tool, f": it is printable, with 1 to {_LONGEST_NAME} characters")
+            raise _misnamed(name, tool, f": give it 1 to {_LONGEST_NAME} printable characters")
         if name in seen:
             raise _misnamed(name, tool, ", and so has another one")
         seen.add(name)

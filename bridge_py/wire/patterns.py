@@ -54,7 +54,7 @@ def check_given(pattern: object) -> None:
     with contextlib.suppress(re.error):  # which its type says too
         if not _shape(pattern).is_quick_in(LONGEST_TEXT) and _automaton(pattern) is None:
             text = "its time has no bound: give it without looking around, references to groups, and large repeats"
-            raise InvalidValue(f"the pattern {pattern!r:.200} cannot be taken, {text}", "string", "pattern")
+            raise InvalidValue(f"the pattern {pattern!r:.200} is refused: {text}", "string", "pattern")
 
 
 def finds(pattern: str, text: str) -> bool:

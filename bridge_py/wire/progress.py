@@ -12,6 +12,7 @@ from .readable import readable
 
 MOST: Final = 2**63  # of what is done, and of the total
 LONGEST_NOTE: Final = 200  # characters
+NO_NOTE: Final = ""
 EVERY: Final = 0.05  # seconds between two reports of one call
 #: A number of any type, such as numpy's.
 Amount = SupportsIndex | SupportsFloat

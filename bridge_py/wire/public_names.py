@@ -8,12 +8,18 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Final
 
 #: The defining modules of classes that name another module now.
 _HOMES: Final[dict[type, str]] = {}
+
+
+def expose(package: str, names: Mapping[str, object], without: Collection[str] = ()) -> None:
+    """Put names into a package that has loaded them late, and publish them, but for those `without`."""
+    vars(sys.modules[package]).update(names)
+    publish(package, set(names).difference(without))
 
 
 def publish(package: str, names: Iterable[str]) -> None:

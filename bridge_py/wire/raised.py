@@ -234,7 +234,8 @@ def _loaded(raised: Raised) -> type[BaseException]:
 def _names_in(place: Any) -> Mapping[str, Any]:
     """What a module or a class has. Asking it for an attribute could run code: some modules import others then."""
     if issubclass(type(place), type):
-        return type.__dict__["__dict__"].__get__(place)  # type: ignore[no-any-return]
+        found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(place)
+        return found
     return object.__getattribute__(place, "__dict__") if issubclass(type(place), ModuleType) else {}
 
 

@@ -312,7 +312,7 @@ def fields_of(kind: type) -> list[tuple[str, str]] | None:
     if dataclasses.is_dataclass(kind):
         return [(field.name, field.name) for field in dataclasses.fields(kind)]
     if is_model(kind):
-        return [(name, name) for name in kind.model_fields]  # type: ignore[attr-defined]
+        return [(name, name) for name in kind.model_fields]  # type: ignore[attr-defined]  # a model of pydantic has it
     attributes = getattr(kind, "__attrs_attrs__", None)
     return None if attributes is None else [(field.name, field.name) for field in attributes]
 

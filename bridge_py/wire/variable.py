@@ -6,7 +6,7 @@ It is immutable: every change makes a new object, so an object that was handed o
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -90,7 +90,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
     def detached(self) -> Variable:
         """Make a copy for code that may change it. The copy and this variable share no part that can change."""
-        found: Variable = self.__copy__()  # type: ignore[attr-defined]
+        found: Variable = self.__copy__()  # type: ignore[attr-defined]  # every struct of msgspec has it
         # This is twice as fast as making a new one, and each reading of a remembered variable does it.
         if type(self.value) not in LEAVES:
             force_setattr(found, "value", own(self.value, self.name))
@@ -176,7 +176,7 @@ def new_variable(
 ) -> Variable:
     """Make a variable that is created `now`. Without a type it gets the type of its value. Raises `InvalidValue`."""
     if not isinstance(name, str) or not name:
-        raise InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
+        raise no_name(name)
     kind = types.infer_type(value) if type is None else type
     return Variable(
         id=f"var_{name}_{secrets.token_hex(4)}",
@@ -191,6 +191,22 @@ def new_variable(
         source=source,
         access_rules=access_rules or _NO_RULES,
     )
+
+
+def no_name(name: object) -> InvalidValue:
+    """Make the error for what cannot be a variable's name."""
+    return InvalidValue(f"{name!r:.100} is no name of a variable: give a text")
+
+
+def list_of_names(names: Iterable[str]) -> list[str]:
+    """List names of variables, each once. Raises `InvalidValue` for a text, and for what is no name."""
+    if isinstance(names, str):
+        raise InvalidValue(f"{names!r:.100} is one name of a variable: give a list of them, [{names!r:.100}]")
+    listed = list(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise no_name(name)
+    return list(dict.fromkeys(listed))
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

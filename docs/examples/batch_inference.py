@@ -1,4 +1,13 @@
-"""Handwritten digits: by their number in scikit-learn's data set, as an array, and as an image file."""
+"""Handwritten digits: by their number in scikit-learn's data set, as an array, and as an image file.
+
+It prints:
+
+    1234: 2 (100%), truth: 2
+    array (8, 8): 0 (...
+    ring.pgm: 0 (...
+    lost.pgm: FileNotFoundError
+    797 unseen digits, 93...% right
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""A worker dies; its own call fails, the others do not notice, and it is replaced."""
+"""A worker dies; its own call fails, the others do not notice, and it is replaced.
+
+It prints:
+
+    double returned 8
+    crash failed: worker pool-... died (killed by signal 11, SIGSEGV) while it ran 'crash'
+    restarts: 1
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""Programs of DSPy in workers, with DSPy's dummy language model in place of a real one: no key, no network."""
+"""Programs of DSPy in workers, with DSPy's dummy language model in place of a real one: no key, no network.
+
+It prints:
+
+    model: dummy
+    program: question -> reasoning, answer
+    {'reasoning': 'Air scatters blue light most.', 'answer': 'blue'}
+    {'field': 'reasoning', 'piece': 'Air scatters blue light most.', 'predictor': ''}
+    {'field': 'answer', 'piece': 'blue', 'predictor': ''}
+    {'prediction': {'reasoning': 'Air scatters blue light most.', 'answer': 'blue'}}
+    the shop says 5 as the host told: 5
+"""
 
 import trio
 

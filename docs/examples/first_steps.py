@@ -1,4 +1,15 @@
-"""Calls, streams, many calls, a timeout, and an error."""
+"""Calls, streams, many calls, a timeout, and an error.
+
+It prints:
+
+    one call: 42
+    epoch 0: loss 0.5
+    epoch 1: loss 0.25
+    epoch 2: loss 0.125
+    a thousand calls: 999000
+    too slow: 'stubborn' was stopped: it did not end within 0.2 s...
+    wrong: double: the argument 'n' does not fit: Expected `int`, got `str` - at `n`
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""One GPU, one half of the cores and one model for each worker. No GPU is needed: workers only tell which they see."""
+"""One GPU, one half of the cores and one model for each worker. No GPU is needed: workers only tell which they see.
+
+It prints:
+
+    numbers: [0, 1]
+    crashed: crash
+    worker 0: small(7) on GPU 0
+    worker 1: large(7) on GPU 1
+"""
 
 from __future__ import annotations
 

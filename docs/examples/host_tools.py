@@ -1,4 +1,13 @@
-"""A worker calls functions of the application, which call the pool again."""
+"""A worker calls functions of the application, which call the pool again.
+
+It prints:
+
+    the bill: eleven
+    longest: cake
+    no price: KeyError 'wine'
+    exposed: price, names, in_words
+    without the session: there is no host tool 'in_words'; there are: price, names
+"""
 
 import itertools
 

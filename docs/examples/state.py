@@ -1,4 +1,15 @@
-"""State that lives on the host, and that tools see: run it with `python docs/examples/state.py`."""
+"""Variables of a session live on the host, and tools read and change them.
+
+It prints:
+
+    version after tuning: 4
+    watched: temperature is 0.7, 3 updates missed
+    seen by another call: {'temperature': 0.7..., 'steps': 3, 'missing': 1}
+    refused: variable 'temperature': -0.0... is below the minimum of float: min=0.0
+    rolled back to 1.0
+    a pool is needed: False
+    a pool is needed: True
+"""
 
 from __future__ import annotations
 

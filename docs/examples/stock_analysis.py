@@ -1,4 +1,17 @@
-"""A feed of prices is a function of the application; a worker pulls its ticks and tells what they mean."""
+"""A feed of prices is a function of the application; a worker pulls its ticks and tells what they mean.
+
+It prints:
+
+    AAPL: $118.07 - SELL (RSI: 86.4)
+    AAPL: $119.99 - HOLD (RSI: 71.1)
+    TSLA: $102.82 - BUY (RSI: 21.1)
+    AAPL: 5 times the usual volume
+    TSLA: 5 times the usual volume
+    AAPL: $102.82 - BUY (RSI: 24.4)
+    TSLA: $82.0 - HOLD (RSI: 25.2)
+    TSLA: $80.08 - BUY (RSI: 22.4)
+    TSLA: $81.24 - HOLD (RSI: 27.7)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""A log file is followed while it grows, through rotation, until the stream is left."""
+"""A log file is followed while it grows, through rotation, until the stream is left.
+
+It prints:
+
+    [2025-01-20T15:30:45] ERROR, by ERROR
+        2025-01-20T15:30:45 ERROR Database connection failed: timeout after 30 s | before it: 1
+    [2025-01-20T15:31:00] FATAL, by FATAL|OutOfMemory
+        2025-01-20T15:31:00 FATAL OutOfMemoryError: Java heap space | before it: 2
+    calls that still run: 0
+"""
 
 from __future__ import annotations
 

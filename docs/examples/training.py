@@ -2,6 +2,12 @@
 
 The second is federated averaging: H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", 2017.
+
+It prints:
+
+    alone: 0.9..., stopped early: True
+    together: 0.9...
+    used: 1797 digits, 359 of them unseen, 0.9... right
 """
 
 from __future__ import annotations

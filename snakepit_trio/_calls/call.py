@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, UnknownTool, UsageError
+from bridge_py.wire.errors import EncodeError, InvalidCall, SnakepitError, ToolCancelled, UnknownTool, UsageError
 from bridge_py.wire.frames import Frame
-from bridge_py.wire.specs import FUNCTION_TOOLS, ToolSpec
+from bridge_py.wire.specs import RESERVED, ToolSpec
+from bridge_py.wire.trace_context import note_correlation
 from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._util.nurseries import told
 from snakepit_trio._util.validation import check_whole, is_utf8, is_whole, refuse
-from snakepit_trio.errors import PoolClosed, WorkerCrashed
+from snakepit_trio.errors import OutOfResources, PoolClosed, WorkerCrashed
+from snakepit_trio.state.epochs import Tenure
 from snakepit_trio.state.view import SessionView
 
 from .progress import CallProgress
-from .queues import Limit, Slot
-
-#: In the tasks and threads of a host tool: the call that the tool runs for.
-serving: ContextVar[Call | None] = ContextVar("serving", default=None)
+from .queues import Limit, Needs, Slot
 
 _LONGEST_LIMIT: Final = 1e9  # seconds
 _HIGHEST_PRIORITY: Final = 100
@@ -42,11 +43,15 @@ class CallState(Enum):
 # Python 3.11 takes as long to look up an enum's member as to call a function.
 _NEW: Final = CallState.NEW
 _OVER: Final = CallState.OVER
+_numbers: Final = itertools.count(1)  # of all calls of this process
 _NO_CHUNKS: Final[deque[Frame]] = deque(maxlen=0)  # of all calls that are no streams
 
 
 class Call:
     """A call from submission to outcome. One task at a time may wait on it."""
+
+    #: How many callers wait for it.
+    weight: int = 1
 
     __slots__ = (
         "_waiter",
@@ -58,27 +63,35 @@ class Call:
         "children",
         "chunks",
         "claim",
+        "created_at",
         "credit",
         "deadline",
+        "ended_at",
         "failure",
         "final",
         "id",
         "is_late",
         "is_over",
-        "is_unwanted",
         "limits",
         "name",
+        "needs",
+        "number",
         "order",
         "parent",
+        "passes",
         "priority",
         "progress",
         "rank",
+        "resources",
         "returns",
         "session_id",
         "size",
         "state",
+        "tenure",
         "timeout",
         "tool",
+        "trace",
+        "unwanted",
         "worker",
     )
 
@@ -98,18 +111,24 @@ class Call:
         self.body, self.buffers = encoded.body, encoded.buffers
         self.size = len(self.body)  # bytes; `SharedCopies` bounds its large buffers
         self.session_id = session_id
-        now = trio.current_time()
+        self.tenure: Tenure | None = None  # the epochs of its session in which it may write
+        self.number = next(_numbers)
+        self.created_at = now = trio.current_time()
         self.deadline = math.inf if timeout is None else now + timeout
         if parent is not None and parent.deadline < self.deadline:
             self.deadline, timeout = parent.deadline, max(0.0, round(parent.deadline - now, 3))
         self.timeout = timeout
         self.is_late = False  # its deadline has passed, or it is unwanted
-        self.is_unwanted = False  # the call that it was made for has been stopped
+        # If it is to be stopped from elsewhere: makes the error that its caller gets.
+        self.unwanted: Callable[[], BaseException] | None = None
         self.is_over = False  # it has its outcome: none of its code runs any more
         self.children: dict[Call, None] | None = None  # calls that host tools of this one wait for
         self.credit = credit  # of a stream: granted at the start
         self.claim: Callable[[CallWorker], bool] | None = None  # asked just before the start: may this worker start it?
         self.limits: tuple[Limit, ...] = ()  # it holds a place of each while it runs
+        self.resources: Needs = ()  # as its caller names them; an amount of 0 takes back what its tool needs
+        self.needs: Needs = ()  # with those of its tool: amounts that it needs of its worker while it runs
+        self.passes = False  # a call that holds resources waits for it: no reservation may hold it up
         self.parent = parent  # the call whose host tool made this one
         if priority is None:  # the parent goes on only after it
             priority = 0 if parent is None else parent.priority
@@ -117,6 +136,8 @@ class Call:
         self.order = 0  # its position among all calls, given by the scheduler
         self.rank = 0.0  # seconds; calls of lower ranks leave the queue first; given by the scheduler
         self.assigned_at = 0.0
+        self.ended_at = 0.0  # of the last run; 0 until then
+        self.trace = ""  # the W3C trace context that its worker gets
         self.id = 0  # on its worker's connection; 0 until it is sent
         self.state = _NEW
         self.worker: CallWorker | None = None
@@ -154,7 +175,7 @@ class Call:
         No cancellation reaches a host tool that waits in a thread.
         """
         for child in list(self.children or ()):
-            child.is_unwanted = child.is_late = True
+            child.unwanted, child.is_late = child.unwanted or ToolCancelled, True
             child.wake()
 
     def time_left(self) -> float:
@@ -179,8 +200,9 @@ class Call:
             self.parent,
             self.priority,
         )
-        call.deadline = self.deadline
-        call.claim, call.tool, call.limits = self.claim, self.tool, self.limits
+        call.deadline, call.number = self.deadline, self.number
+        call.claim, call.tool, call.limits, call.resources = self.claim, self.tool, self.limits, self.resources
+        call.trace = self.trace
         call.progress = None if self.progress is None else self.progress.again()
         return call
 
@@ -190,6 +212,8 @@ class Call:
         self.is_over = True
         self.final = final
         self.failure = failure
+        if failure is not None and self.trace:
+            note_correlation(failure, self.trace)
         self.wake()
 
     def wake(self) -> None:
@@ -223,15 +247,6 @@ class Call:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-def parent_of_new_calls() -> Call | None:
-    """The call whose host tool runs in this task or thread, or None.
-
-    None also if that call is over: a task that a host tool has left behind may live longer than the call.
-    """
-    call = serving.get()
-    return None if call is None or call.is_over else call
-
-
 class CallWorker(Protocol):
     """A worker, as its calls and the code that assigns and stops calls see it."""
 
@@ -240,6 +255,11 @@ class CallWorker(Protocol):
     calls: dict[int, Call]  # by id; each new call has a larger id
     tools: dict[str, ToolSpec]  # by name
     is_killed_by_us: bool
+
+    @property
+    def stands(self) -> bool:
+        """Whether it stands at a breakpoint."""
+        ...
 
     @property
     def failure(self) -> WorkerCrashed | None:
@@ -282,6 +302,15 @@ class CallWorker(Protocol):
     def cancel(self, call: Call) -> None:
         """Ask the worker to end a call, and cancel the host's work for the call."""
 
+    def nudge(self, call: Call) -> None:
+        """Help the worker to hear of a cancellation while the code of the call leaves its other threads no turn."""
+
+    def open_item(self, batch: Call, call: Call) -> None:
+        """Send a call of a batch. The worker runs it when the batch is started, which names it by its id."""
+
+    def drop_item(self, call: Call) -> None:
+        """Tell the worker that nobody waits for a call of a batch any more, and drop its outcome."""
+
     def recall(self, call: Call) -> None:
         """Ask the worker to give back a call if it has not started it."""
 
@@ -310,6 +339,15 @@ def stopped(call: Call) -> PoolClosed:
     return PoolClosed(f"{call.name!r} was stopped: the pool closed")
 
 
+def failure_of(call: Call, error: Exception, what: str = "it could not be sent") -> SnakepitError:
+    """The error of a call at which the host itself has failed."""
+    if isinstance(error, SnakepitError):
+        return error
+    failure = OutOfResources(f"{call.name!r} failed: {what}: {told(error)}")
+    failure.__cause__ = error
+    return failure
+
+
 # Checks of requests. Everything that is sent beside the arguments is checked before a call takes a place.
 
 
@@ -330,30 +368,41 @@ def check_call(name: object, args: object, retries: object, priority: object) ->
         check_retries(retries)
     if priority is not None:
         check_priority(priority)
-    if not isinstance(name, str) or name in FUNCTION_TOOLS:
+    if not isinstance(name, str) or name in RESERVED:
         _refuse_name(name)
     if not name.isascii():
         _check_text(name, "the tool's name")
     if args is not None:
         if type(args) is not dict and not isinstance(args, Mapping):
-            raise UsageError(f"the arguments of {name!r} are a {type(args).__name__}; give a dict by parameter name")
+            raise UsageError(
+                f"the arguments of {name!r} are of type {type(args).__name__}; give a dict by parameter name"
+            )
         for key in args:
             if not isinstance(key, str):
                 raise UsageError(f"the arguments of {name!r} have the key {key!r}; give parameter names, which are str")
 
 
-def session_id_of(session: object, what: str) -> str | None:
+def session_id_of(session: object, what: str, store: object = None) -> str | None:
     """The id of a session that is given as a handle or as an id; None for no session.
 
-    `what` names the call or method that got it. Raises `UsageError` for anything else, and `EncodeError` for an id
-    that cannot be sent.
+    `what` names the call or method that got it. `store`, if given, is the store that a handle must be of.
+
+    Raises `UsageError` for anything else, and `EncodeError` for an id that cannot be sent.
     """
     if session is None:
         return None
     if isinstance(session, SessionView):
+        if store is not None and not session._is_of(store):
+            raise UsageError(
+                f"session={session!r} of {what!r} is of another pool: open one with this pool's session(), or open both"
+                " pools with the same store="
+            )
         session = session.id
     if not isinstance(session, str):
-        raise UsageError(f"session={session!r} of {what!r} is no session's id, which is a str, and no handle of one")
+        raise UsageError(
+            f"session={session!r:.200} of {what!r} is no session's id, which is a str, and no handle of one: give what"
+            " `async with pool.session() as session` gives"
+        )
     _check_text(session, f"session= of {what!r}")
     return session
 
@@ -384,11 +433,15 @@ def seconds_of(timeout: Any, what: str) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise UsageError(f"timeout={timeout!r} of {what}; give seconds, or None for no limit")
+        raise UsageError(f"timeout={timeout!r} of {what}; give seconds{_as_seconds(timeout)}, or None for no limit")
     try:
         return float(timeout)
     except OverflowError:
         return math.inf
+
+
+def _as_seconds(timeout: object) -> str:
+    return f", such as {timeout.total_seconds():g}" if isinstance(timeout, dt.timedelta) else ""
 
 
 def check_retries(retries: object) -> None:

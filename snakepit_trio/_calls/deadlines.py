@@ -10,6 +10,7 @@ import trio
 
 from .call import Call
 
+_LOOK_AGAIN: Final = 0.1  # seconds between two looks at a call whose worker stands at a breakpoint
 _SLACK: Final = 1000  # deadlines of ended calls that may be kept before they are removed
 
 
@@ -48,7 +49,14 @@ class Deadlines:
 
     def _end_those_before(self, now: float) -> None:
         while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self.calls):
-            call = self.calls.pop(heapq.heappop(self._heap)[1], None)
-            if call is not None:
+            order = heapq.heappop(self._heap)[1]
+            call = self.calls.get(order)
+            if call is None:
+                continue
+            if call.deadline <= now and (call.worker is None or not call.worker.stands):
+                del self.calls[order]
                 call.is_late = True
                 call.wake()
+            else:  # its worker stands at a breakpoint, or has stood there
+                again = call.deadline if now < call.deadline < math.inf else now + _LOOK_AGAIN
+                heapq.heappush(self._heap, (again, order))

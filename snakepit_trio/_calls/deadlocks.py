@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from typing import Final
 
@@ -10,7 +11,7 @@ import trio
 from snakepit_trio.errors import PoolDeadlock
 
 from .call import Call, CallState, CallWorker
-from .queues import Limit, Slot
+from .queues import Limit, Needs, Slot
 from .scheduler import Scheduler
 
 _MUST_LAST: Final = 0.05  # seconds
@@ -39,28 +40,39 @@ class Deadlocks:
         self._nested[call] = None
         self._nested_wait.set()
 
-    async def watch(self, missing: Callable[[], int]) -> None:
-        """Fail deadlocked calls, until cancelled. `missing` says how many workers should be ready and are not."""
+    async def watch(self, coming: Callable[[Container[Call]], int], may_grow: Callable[[Needs], bool]) -> None:
+        """Fail deadlocked calls, until cancelled.
+
+        `coming` says how many workers will be ready that are not, even if none of some calls ends. `may_grow` says
+        whether calls with some needs that wait for any worker may get a further one.
+        """
         suspect: Call | None = None
         while True:
             await self._nested_wait.wait()
             while self._nested:
                 await trio.sleep(_MUST_LAST)
                 self._nested = {call: None for call in self._nested if call.state is CallState.QUEUED}
-                stuck = None if missing() else self._find_stuck()
+                waited_for = self._waited_for()
+                stuck = None if coming(waited_for) else self._find_stuck(waited_for, may_grow)
                 # Only if found twice: calls that were sent ahead look stuck until they have been recalled.
                 if stuck is not None and stuck is suspect and self._withdraw(stuck):
                     stuck.finish(None, self._failure(stuck))
                 suspect = stuck
             self._nested_wait = trio.Event()
 
-    def _find_stuck(self) -> Call | None:
+    def _waited_for(self) -> set[Call]:
+        """The calls that wait for a host tool whose own call is queued."""
+        return {ancestor for call in self._nested for ancestor in call.ancestors()}
+
+    def _find_stuck(self, waited_for: Container[Call], may_grow: Callable[[Needs], bool]) -> Call | None:
         """The newest call of a host tool for which no place can become free before it has run, or None."""
-        waited_for = {ancestor for call in self._nested for ancestor in call.ancestors()}
         for call in reversed(self._nested):
             home = None if call.affinity == "hint" else self._scheduler.home(call.session_id)
+            if call.needs and home is not None:
+                home = self._scheduler.needy.home(call)
             slots = self._workers if home is None else [home]
-            if all(running in waited_for for slot in slots for running in slot.calls.values()):
+            gets_another = home is None and may_grow(call.needs)
+            if not gets_another and all(_is_stuck_at(slot, call, waited_for) for slot in slots):
                 return call
             if self._limit_held_by(call, waited_for) is not None:
                 return call
@@ -76,16 +88,32 @@ class Deadlocks:
         return None
 
     def _failure(self, call: Call) -> PoolDeadlock:
-        limit = self._limit_held_by(call, {ancestor for other in self._nested for ancestor in other.ancestors()})
+        limit = self._limit_held_by(call, self._waited_for())
         if limit is not None:
             return PoolDeadlock(
                 f"{call.name!r} was called by a host tool, and would wait for ever: all places of the limit of the"
                 f" {limit.name} are held by calls that wait for host tools which wait for it (places={limit.most})."
                 " Give the limit more places, or leave it out of the nested calls"
             )
+        if not self._workers:
+            return PoolDeadlock(
+                f"{call.name!r} was called by a host tool, and would wait for ever: its worker is being replaced,"
+                " finishes its calls first, and one of them waits for that host tool. Open the pool with more workers,"
+                " or with spares="
+            )
+        resources = " and resources" if call.needs else ""
         return PoolDeadlock(
-            f"{call.name!r} was called by a host tool, and would wait for ever: all places that it may have are held by"
-            f" calls that wait for host tools which wait for it (workers={len(self._workers)},"
+            f"{call.name!r} was called by a host tool, and would wait for ever: all places{resources} that it may have"
+            f" are held by calls that wait for host tools which wait for it (workers={len(self._workers)},"
             f" concurrency={self._concurrency}, affinity={call.affinity!r}). Open the pool with more workers, or a"
             " higher concurrency"
         )
+
+
+def _is_stuck_at(slot: Slot[Call], call: Call, waited_for: Container[Call]) -> bool:
+    """Whether calls that wait for a call hold all places of a worker, or resources of it that the call needs."""
+    stuck = [running for running in slot.calls.values() if running in waited_for]
+    if len(stuck) == len(slot.calls):
+        return True
+    held = sum((Counter(dict(running.needs)) for running in stuck), Counter[str]())
+    return any(slot.offers.get(name, 0) - held[name] < amount for name, amount in call.needs)

@@ -9,31 +9,33 @@ from typing import Final
 
 import trio
 
-from bridge_py.wire.errors import SnakepitError
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._config.config import PoolConfig
-from snakepit_trio._config.policies import TaintPolicy
 from snakepit_trio._util.changes import Changes
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.nurseries import told
 from snakepit_trio.errors import (
-    OutOfResources,
     PoolClosed,
     PoolSaturated,
-    Tainted,
+    ResourcesNotOffered,
     WorkerBusy,
     WorkerCrashed,
 )
 from snakepit_trio.telemetry import Events
 
-from .call import Call, CallState, CallWorker, Displaced, stopped
+from .batches import Batch, Batches
+from .call import Call, CallState, CallWorker, Displaced, failure_of, stopped
+from .counting import is_counted
 from .deadlocks import Deadlocks
 from .limits import Limits
 from .progress import CallProgress, Progress
 from .queues import Limit, Slot
+from .resources import Offers, Supply
 from .scheduler import PlaceTaken, QueueFull, Scheduler
 from .stalls import Stalls
+from .taints import Taints, keys_of
+from .timing import TimeSpent, note_timing
+from .wording import meanwhile
 
 Assignments = Sequence[tuple[Slot[Call], Call]]
 _MOST_RETURNS: Final = 3
@@ -59,17 +61,23 @@ class Dispatcher:
             sessions=config.affinity_sessions,
         )
         self._workers: dict[Slot[Call], CallWorker] = {}
+        self._leaving: dict[Slot[Call], CallWorker] = {}  # take no more calls, and may have some
         self._closed = False
         self._now = trio.lowlevel.current_clock().current_time  # `trio.current_time` takes three times as long
         self.stalls = Stalls(self._scheduler, self._workers)
         self.deadlocks = Deadlocks(self._scheduler, self._workers, config.concurrency, self.withdraw)
         self._limits = Limits()
-        self._taint = TaintPolicy(after=config.taint_after, period=config.taint_period)
-        self._taint_after = config.taint_after
+        self.batches = Batches(self._scheduler, self._put)
+        self.supply = Supply(
+            lambda: [config.worker_options.resources_of(number) for number in range(config.bounds.most)]
+        )
+        self._has_rules = False  # whether any tool has a limit, needs resources, or is a batch tool
         self.workers_changed = Changes()
         self.events = Events()
+        self.taints = Taints(config, self.events)
         self.tools: dict[str, ToolSpec] = {}  # by name, as the workers describe them
-        self.submitted = self.succeeded = self.failed = self.crashed = 0
+        self.submitted = self.succeeded = self.failed = self.crashed = self.dropped_logs = 0
+        self.time_spent = TimeSpent()
 
     @property
     def is_closed(self) -> bool:
@@ -77,34 +85,40 @@ class Dispatcher:
         return self._closed
 
     @property
+    def takes_calls(self) -> bool:
+        """Whether calls are not refused, and a worker takes them."""
+        return not self._closed and bool(self._workers)
+
+    @property
     def queued(self) -> int:
         """Calls that wait for a worker."""
-        return self._scheduler.queued
+        return self._scheduler.queued + self.batches.collected
 
     @property
     def queued_with_limits(self) -> int:
         """Those of them that have limits."""
         return self._scheduler.queued_with_limits
 
+    def unserved(self, further: Sequence[Offers]) -> int:
+        """Queued calls that a further worker would take. `further` is what further workers would offer.
+
+        Those of one session count as one, as do all with limits, and all that need resources.
+        """
+        return self._scheduler.unserved(further)
+
+    def has_sessions(self) -> set[Slot[Call]]:
+        """The slots of workers that sessions are bound to. Takes longer the more sessions there are."""
+        return self._scheduler.homes
+
+    def has_kept_sessions(self) -> set[Slot[Call]]:
+        """The slots of workers with sessions that `keep_session` holds."""
+        return self._scheduler.kept_homes
+
     @property
     def running(self) -> int:
-        """Calls that workers have."""
-        return sum(len(worker.calls) for worker in self._workers.values())
-
-    @property
-    def has_suspects(self) -> bool:
-        """Whether the last call of any command, or of any session, killed its worker."""
-        return bool(self._taint.deaths)
-
-    def is_suspect(self, call: Call) -> bool:
-        """Whether the last call of its command, or of its session, killed its worker."""
-        return any(self._taint.suspects(key) for key in _keys(call))
-
-    def check_taint(self, call: Call) -> None:
-        """Raise `Tainted` if calls of its command, or of its session, are refused."""
-        for key in _keys(call):
-            if seconds := self._taint.left(key, trio.current_time()):
-                raise Tainted(*key, self._taint_after, seconds)
+        """Calls that workers have, also those that take no further ones."""
+        workers = (*self._workers.values(), *self._leaving.values())
+        return sum(call.weight for worker in workers for call in worker.calls.values())
 
     def submit(self, call: Call) -> None:
         """Bring a call to a worker, or put it into the queue.
@@ -112,9 +126,11 @@ class Dispatcher:
         Raises `PoolClosed`, `PoolSaturated`, `WorkerBusy` or `Tainted`. Then the pool keeps nothing of the call.
         """
         if self._closed:
-            raise PoolClosed(f"{call.name!r} cannot run: the pool is closed")
-        if self._taint.deaths or self._limits.of_tools:
-            self._check(call)
+            raise PoolClosed(
+                f"{call.name!r} cannot run: the pool is closed. Call it inside of the block of its open_pool"
+            )
+        if (self.taints.has_suspects or self._has_rules or call.resources) and self._follow_rules(call):
+            return
         try:
             slot = self._scheduler.submit(call, self._now())
             self.submitted += 1
@@ -131,18 +147,56 @@ class Dispatcher:
         except Exception as error:
             self._mend(error, call)
             if not call.is_over and not _is_sent(call):
-                raise _failure(call, error) from error
+                raise failure_of(call, error) from error
 
-    def _check(self, call: Call) -> None:
-        if self._taint.deaths:
-            self.check_taint(call)
+    def _follow_rules(self, call: Call) -> bool:
+        """Check a call; give it the limit and the needs of its tool. Returns whether it has gone into a batch."""
+        if self.taints.has_suspects:
+            self.taints.check(call)
         limit = self._limits.of_tools.get(call.tool)
         if limit is not None and limit not in call.limits:  # else it is the same call again
             call.limits = (*call.limits, limit)
+        if call.resources or call.tool in self.supply.of_tools:
+            call.needs = self.supply.needs_of(call.tool, call.resources)
+            call.passes = any(above.needs for above in call.ancestors())
+            self.supply.check(call.name, call.needs)
+        if self.batches.takes(call):
+            self._join_batch(call)
+            return True
+        return False
+
+    def _join_batch(self, call: Call) -> None:
+        try:
+            self.batches.join(call, self._now())
+            self.submitted += 1
+        except QueueFull:
+            raise self._saturated(call) from None
+        except Exception as error:
+            self.batches.drop(call)
+            self._mend(error, call)
+            if not call.is_over:
+                raise failure_of(call, error) from error
+
+    def _put(self, batch: Batch) -> None:
+        """Bring a batch to a worker, or put it into the queue. Whatever happens, its calls get their outcomes."""
+        try:
+            self.supply.check(batch.name, batch.needs)  # again: while it was collected, workers may have gone
+            slot = self._scheduler.submit(batch, self._now())
+            batch.state = _QUEUED
+            if slot is not None:
+                self._carry_out([(slot, batch)])
+        except QueueFull:
+            batch.finish(None, self._saturated(batch))
+        except ResourcesNotOffered as error:
+            batch.finish(None, error)
+        except Exception as error:
+            self._mend(error, batch)
+            if not batch.is_over and not _is_sent(batch):
+                batch.finish(None, failure_of(batch, error))
 
     def _saturated(self, call: Call) -> PoolSaturated:
         limit, bound = "max_queue", f"max_queue={self._max_queue}"
-        if self.queued < self._max_queue:
+        if self.queued + call.weight <= self._max_queue:
             limit = "max_queue_bytes"
             bound = f"queued_bytes={self._scheduler.queued_bytes}, max_queue_bytes={self._max_queue_bytes}"
             bound += f", the call's bytes={call.size}"
@@ -155,9 +209,10 @@ class Dispatcher:
     def _busy(self, call: Call) -> WorkerBusy:
         slot = self._scheduler.home(call.session_id)
         assert slot is not None
+        lack = " place, or too little left of what the call needs" if call.needs else " place"
         return WorkerBusy(
             f"{call.name!r} was not taken: worker {self._workers[slot].id} of session {call.session_id!r} has no free"
-            f" place (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
+            f"{lack} (running={len(slot.calls)}, concurrency={self._concurrency}). Call again later, or open the pool"
             " with affinity='strict' to wait for it"
         )
 
@@ -177,7 +232,7 @@ class Dispatcher:
         """Take a call out of its queue, even if the scheduler fails. Returns False if the call does not wait."""
         try:
             found = self._scheduler.withdraw(call)
-            if call.limits:
+            if call.limits or call.needs:
                 self._carry_out(self._scheduler.admit(trio.current_time()))
             return found
         except Exception as error:
@@ -190,6 +245,21 @@ class Dispatcher:
         self._resize([limit])
         return limit
 
+    async def watch_supply(self) -> None:
+        """Until cancelled, fail waiting calls for which no worker is left that offers what they need."""
+        while True:
+            await self.workers_changed.wait()
+            self.supply.changed()
+            with logger.tolerates("looking for calls whose resources are gone"):
+                for needs in self._scheduler.needy.needs:
+                    if (missing := self.supply.missing(needs)) is not None:
+                        self._refuse_waiting(self._scheduler.needy.with_needs(needs), missing)
+
+    def _refuse_waiting(self, calls: Sequence[Call], missing: str) -> None:
+        for call in calls:
+            if self.withdraw(call):
+                call.finish(None, ResourcesNotOffered(f"{call.name!r} cannot run any more: {missing}"))
+
     def _resize(self, limits: Sequence[Limit]) -> None:
         """Assign calls that waited for limits which may have more places now."""
         try:
@@ -200,20 +270,41 @@ class Dispatcher:
 
     # What workers report.
 
+    def spare_ready(self, worker: CallWorker) -> None:
+        """A spare has started. It gets no calls until it steps in."""
+        self.events.emit("worker.spare_ready", {"worker": worker.id, "pid": worker.pid})
+        self.workers_changed.notify()
+
+    def spare_stepped_in(self, worker: CallWorker, replaced: str) -> None:
+        """A spare takes calls from now on, in place of the worker of the id `replaced`."""
+        self.events.emit("worker.stepped_in", {"worker": worker.id, "pid": worker.pid, "replaced": replaced})
+
     def worker_ready(self, worker: CallWorker) -> None:
         """A worker takes calls from now on."""
         self._workers[worker.slot] = worker
-        self.tools = {**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools
-        limited = {name: tool.limit for name, tool in self.tools.items() if tool.limit is not None}
-        if limited or self._limits.of_tools:
-            self._resize(self._limits.note_tools(limited))
+        self._note_tools({**self.tools, **worker.tools} if worker.kills_to_cancel else worker.tools)
         self.events.emit("worker.ready", {"worker": worker.id, "pid": worker.pid})
         self.workers_changed.notify()
         self._assign(self._scheduler.add, worker.slot)
 
+    def forget_tools(self) -> None:
+        """Forget tools that no worker has any more: all workers are new."""
+        if self._workers:
+            self._note_tools({name: tool for worker in self._workers.values() for name, tool in worker.tools.items()})
+
+    def _note_tools(self, tools: dict[str, ToolSpec]) -> None:
+        self.tools = tools
+        limited = {name: tool.limit for name, tool in tools.items() if tool.limit is not None}
+        if limited or self._limits.of_tools:
+            self._resize(self._limits.note_tools(limited))
+        self.batches.note_tools(tools)
+        self.supply.note_tools(tools.values())
+        self._has_rules = bool(limited or self.batches.tools or self.supply.of_tools)
+
     def worker_leaving(self, worker: CallWorker) -> None:
         """A worker takes no more calls; the calls that it has may still end."""
         if self._workers.pop(worker.slot, None) is not None:
+            self._leaving[worker.slot] = worker
             self._assign(lambda slot, now: self._scheduler.remove(slot, now)[1], worker.slot)
             self.workers_changed.notify()
 
@@ -223,6 +314,7 @@ class Dispatcher:
         `last_started` is the id of the last call that it has started, or None if that is not known for certain.
         Calls that it never started go back into the queue.
         """
+        self._leaving.pop(worker.slot, None)
         calls = dict(worker.calls)
         worker.calls.clear()  # others look into it: it must not have calls that run elsewhere by then
         suspects: set[tuple[str, str]] = set()
@@ -235,15 +327,16 @@ class Dispatcher:
                 continue
             # With a concurrency of 1, the calls before the last one had ended. Only their replies are lost.
             if self._concurrency > 1 or call_id == last_started:
-                suspects.update(_keys(call))
-            self.crashed += failure is not None and not call.abandoned
-            told = None if failure is None else failure.of_call(call.name, _meanwhile(call, last_started, len(calls)))
+                suspects.update(keys_of(call))
+            if failure is not None and not is_counted(call):
+                self.crashed += call.weight
+            told = None if failure is None else failure.of_call(call.name, meanwhile(call, last_started, len(calls)))
             self._settle(worker, call, told or stopped(call))
         # The event and the blame come after the calls, so that every call has its outcome first.
         if failure is not None:
             self.events.emit("worker.crashed", {"worker": worker.id, "pid": worker.pid, "problem": str(failure)})
         if failure is not None and not worker.is_killed_by_us:
-            self._blame(suspects)
+            self.taints.killed(suspects)
 
     def _settle(self, worker: CallWorker, call: Call, failure: Exception) -> None:
         try:
@@ -254,7 +347,8 @@ class Dispatcher:
 
     def _end(self, call: Call, failure: Exception) -> None:
         """End a call that no worker holds any more."""
-        call.finish(None, failure)
+        call.finish(None, failure)  # first: whatever comes next may fail
+        note_timing(call, failure)
         if call.limits:
             try:
                 self._carry_out(self._scheduler.end(call, trio.current_time()))
@@ -275,17 +369,23 @@ class Dispatcher:
 
     def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
         """A call has ended on its worker."""
-        if self._taint.deaths:
-            for key in _keys(call):
-                self._taint.succeeded(key)
+        if self.taints.has_suspects:
+            self.taints.succeeded(call)
         if call.progress is not None:
             self._emit_progress(worker, call, call.progress)
         if failure is None:
-            self.succeeded += 1
-        elif not call.abandoned:
-            self.failed += 1
+            self.succeeded += not is_counted(call)
+        elif not is_counted(call):
+            self.failed += call.weight
+        self.time_spent.note(call, final, failure, now := self._now())
         call.finish(final, failure)
-        if others := self._scheduler.release(worker.slot, call, self._now()):
+        if others := self._scheduler.release(worker.slot, call, now):
+            self._carry_out(others)
+
+    def batch_over(self, worker: CallWorker, batch: Batch, final: Frame) -> None:
+        """A batch has ended on its worker. Its calls have ended before it."""
+        batch.finish(final)
+        if others := self._scheduler.release(worker.slot, batch, self._now()):
             self._carry_out(others)
 
     def call_progressed(self, worker: CallWorker, call: Call, progress: Progress) -> None:
@@ -301,17 +401,18 @@ class Dispatcher:
 
     def _emit_progress(self, worker: CallWorker, call: Call, told: CallProgress) -> None:
         progress, told.unheard = told.unheard, None
-        if progress is not None and self.events.has_handlers:
-            metadata = {"worker": worker.id, "call": call.id, "name": call.name, "note": progress.note}
+        if progress is not None and self.events.is_heard:
+            metadata = {"worker": worker.id, "call": call.number, "name": call.name, "note": progress.note}
             total = {} if progress.total is None else {"total": progress.total}
-            self.events.emit("call.progress", metadata, done=progress.done, **total)
+            self.events.emit("call.progress", metadata, told, done=progress.done, **total)
 
     def call_failed(self, call: Call, error: Exception) -> None:
         """A call has ended on its worker, but telling its caller raised an error: only this call fails."""
+        self.batches.drop(call)
         if call.is_over:
             call.wake()  # the error may have come before its caller was woken
         else:
-            call.finish(None, _failure(call, error, "what became of it could not be told"))
+            call.finish(None, failure_of(call, error, "what became of it could not be told"))
         self._mend(error)
 
     def call_returned(self, worker: CallWorker, call: Call) -> None:
@@ -323,6 +424,8 @@ class Dispatcher:
 
     def _return(self, call: Call, slot: Slot[Call] | None = None) -> None:
         call.worker, call.id, call.state = None, 0, CallState.QUEUED
+        if isinstance(call, Batch):
+            call.came_back()
         try:
             if call.parent is not None:
                 self.deadlocks.note(call)
@@ -333,19 +436,13 @@ class Dispatcher:
         except Exception as error:
             self._mend(error, call)
             if not call.is_over and not _is_sent(call):
-                call.finish(None, _failure(call, error))
-
-    def _blame(self, suspects: set[tuple[str, str]]) -> None:
-        for key in sorted(suspects):
-            if self._taint.killed(key, trio.current_time()):
-                kind, name = key
-                logger.warning("%s %r is tainted: its calls killed %d workers in a row", kind, name, self._taint_after)
-                self.events.emit("call.tainted", {"kind": kind, "name": name}, deaths=self._taint_after)
+                call.finish(None, failure_of(call, error))
 
     def close(self) -> None:
         """Take no more calls, and end the queued calls with `PoolClosed`."""
         self._closed = True
-        for call in self._scheduler.clear():
+        self.workers_changed.notify()
+        for call in (*self._scheduler.clear(), *self.batches.collecting()):
             call.finish(None, stopped(call))
 
     def _assign(self, change: Callable[[Slot[Call], float], Assignments], slot: Slot[Call]) -> None:
@@ -360,7 +457,7 @@ class Dispatcher:
 
         The call `lost` is dropped if it was not sent. All other calls go on.
         """
-        logger.error("the books of the pool are made up again", exc_info=error)
+        logger.error("a step of the scheduler failed; its state is rebuilt, and all other calls go on", exc_info=error)
 
         def forget(call: Call) -> bool:
             return call.state in (CallState.OVER, CallState.NEW) or (call is lost and not _is_sent(call))
@@ -371,6 +468,8 @@ class Dispatcher:
     def _carry_out(self, assignments: Assignments) -> None:
         waiting = list(assignments)
         for slot, call in waiting:  # and what comes in place of those that fail
+            if isinstance(call, Batch):
+                waiting += self.batches.split(call, self._workers[slot], self._now())
             waiting += self._start(slot, call)
 
     def _start(self, slot: Slot[Call], call: Call) -> Assignments:
@@ -384,7 +483,7 @@ class Dispatcher:
         except Exception as error:
             # Only this call has failed: the code that starts it may work for another caller.
             if not _is_sent(call):
-                call.finish(None, _failure(call, error))
+                call.finish(None, failure_of(call, error))
                 return self._scheduler.unassign(slot, call, trio.current_time())
         if len(slot.calls) > self._concurrency:
             self.stalls.note()
@@ -393,26 +492,3 @@ class Dispatcher:
 
 def _is_sent(call: Call) -> bool:
     return call.id != 0  # even if it has ended there, and the host still works for it
-
-
-def _meanwhile(call: Call, last_started: int | None, calls: int) -> str:
-    """What a dead worker was doing with a call, as far as that is known."""
-    others = f" and {calls - 1} other{'s' * (calls > 2)}" if calls > 1 else ""
-    if last_started is None:
-        return f"while it had {call.name!r}{others}"
-    if call.id > last_started:
-        return f"before it started {call.name!r}, for which that is the {call.returns}. worker"
-    return f"while it ran {call.name!r}{others}"
-
-
-def _failure(call: Call, error: Exception, what: str = "it could not be sent") -> SnakepitError:
-    if isinstance(error, SnakepitError):
-        return error
-    failure = OutOfResources(f"{call.name!r} failed: {what}: {told(error)}")
-    failure.__cause__ = error
-    return failure
-
-
-def _keys(call: Call) -> list[tuple[str, str]]:
-    keys = [("command", call.name)]
-    return [*keys, ("session", call.session_id)] if call.session_id else keys

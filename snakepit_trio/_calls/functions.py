@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -170,8 +171,17 @@ def _tool(function: Any, name: str, hints: dict[str, Any]) -> Function:
         parameters = parameters[1:]  # its `self`
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     returned = hints.get("return", Any)
-    hint = hint_of_chunks(returned) if streams else returned
-    return Function(name, name, hint, inspect.Signature(parameters), PLAIN)
+    if streams:
+        returned = hint_of_chunks(returned)
+    elif getattr(function, _MARK).batch is not None:  # each caller gets an item of the list
+        returned = next(iter(typing.get_args(returned)), Any)
+    return Function(name, name, returned, inspect.Signature(parameters), PLAIN)
+
+
+def tool_name(function: Any) -> str | None:
+    """The name of a tool that is given by its name or by its method; None for any other function."""
+    mark = getattr(function, _MARK, None)
+    return function if isinstance(function, str) else mark and (mark.name or function.__name__)
 
 
 def read(name: str, frame: Frame, hint: Any, values: Values = PLAIN) -> Any:

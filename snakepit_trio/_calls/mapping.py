@@ -16,13 +16,15 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import outcome
 import trio
 
 from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.blocks import only_async
 from snakepit_trio._util.ownership import OneTaker
+from snakepit_trio._util.validation import check_answer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,9 +107,12 @@ class Room:
 
 
 class Results(AsyncIterator[R], Generic[T, R]):
-    """The results of `Pool.map`.
+    """The results of `Pool.map`, one for each item, in the order that `map` was asked for.
 
-    Only one task at a time may iterate: a second one gets `trio.BusyResourceError`.
+    Iterating raises the error of a failed call where its result would have come, and goes on after it; with `pairs`,
+    each result is a pair of the item and its outcome. An error of the source of items is raised last. Iterating is a
+    checkpoint of trio; if it is cancelled, no result is lost. Only one task at a time may iterate: a second one gets
+    `trio.BusyResourceError`.
     """
 
     def __init__(
@@ -143,7 +148,10 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._most_callers = callers
         self._idle = 0  # callers that are in no call
 
-    async def feed(self, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
+    if not TYPE_CHECKING:
+        __iter__ = only_async
+
+    async def _feed(self, call: Callable[[Sequence[T]], Awaitable[Done[T]]]) -> None:
         """Draw items from the source while there is room, and run calls for them. Returns after the last call."""
         async with trio.open_nursery() as nursery:
             if isinstance(self._source, AsyncIterator):
@@ -186,10 +194,11 @@ class Results(AsyncIterator[R], Generic[T, R]):
         if self._at == done.size:
             self._leave()
         if self._pairs and done.items:  # an error of the source has none
-            return (done.items[at], _outcome(done, at))  # type: ignore[return-value]
+            return (done.items[at], _outcome(done, at))  # type: ignore[return-value]  # R is a pair then
         if at in done.errors:
             raise done.errors[at]
-        return done.values[at]  # type: ignore[no-any-return]
+        value: R = done.values[at]
+        return value
 
     async def _ready(self) -> Done[T]:
         while not self._done:
@@ -241,7 +250,7 @@ class Results(AsyncIterator[R], Generic[T, R]):
         self._settled += len(items)
         if (tell := self._on_progress) is not None:
             self._on_progress = None  # if it raises, it is not called again
-            tell(self._settled, self._items)
+            check_answer("on_progress", tell, tell(self._settled, self._items))
             self._on_progress = tell
 
     def _deliver(self, number: int, done: Done[T]) -> None:

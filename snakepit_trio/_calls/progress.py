@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,9 +9,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from bridge_py.wire.errors import UsageError
 from bridge_py.wire.progress import EVERY
-from snakepit_trio._util.validation import refuse
+from snakepit_trio._util.validation import check_answer, check_plain
 
 # Workers send a report every 50 ms at most. Reports that have waited, for a slow host, may come all at once.
 _SHORTEST: Final = EVERY / 2  # seconds between two reports that are passed on
@@ -92,22 +90,9 @@ class CallProgress:
 
 @trio.lowlevel.disable_ki_protection
 def _call(handler: OnProgress, progress: Progress) -> None:
-    answer = handler(progress)
-    if inspect.iscoroutine(answer):
-        answer.close()
-        raise _async(handler)
+    check_answer("on_progress", handler, handler(progress))
 
 
 def check_on_progress(handler: Any) -> None:
     """Raise `UsageError` for anything that cannot be called with a `Progress`, and return at once."""
-    if not callable(handler):
-        raise refuse("on_progress", handler, "give a function that takes a snakepit_trio.Progress, or None")
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
-        raise _async(handler)
-
-
-def _async(handler: object) -> UsageError:
-    return UsageError(
-        f"on_progress={handler!r:.100} is a coroutine function, which nobody awaits; give a plain function, which may"
-        " hand the progress on by send_nowait of a memory channel, or by start_soon of a nursery"
-    )
+    check_plain("on_progress", handler, "give a function that takes a snakepit_trio.Progress, or None")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from snakepit_trio._config.policies import Affinity
@@ -19,6 +19,8 @@ Key = tuple[float, int]
 
 NEVER: Final = float("inf")
 LAST: Final[Key] = (NEVER, 0)  # comes after all keys of calls
+#: Amounts of resources in thousandths, each above 0, by name and in the order of the names.
+Needs = tuple[tuple[str, int], ...]
 _SPARE: Final = 16  # outdated entries that a heap may have before they are removed
 
 
@@ -40,6 +42,11 @@ class Schedulable(Protocol):
         ...
 
     @property
+    def weight(self) -> int:
+        """How many callers it counts for while it waits: a batch counts for several."""
+        ...
+
+    @property
     def session_id(self) -> str:
         """The id of its session; empty if it has none."""
         ...
@@ -54,6 +61,16 @@ class Schedulable(Protocol):
         """The limits of which it holds a place each while it runs. They do not change while it waits or runs."""
         ...
 
+    @property
+    def needs(self) -> Needs:
+        """What it needs of its worker while it runs. This does not change while it waits or runs."""
+        ...
+
+    @property
+    def passes(self) -> bool:
+        """Whether no reservation holds it up, because a call that holds resources waits for it."""
+        ...
+
 
 C = TypeVar("C", bound=Schedulable)
 
@@ -61,42 +78,42 @@ C = TypeVar("C", bound=Schedulable)
 class CallQueue(Generic[C]):
     """Waiting calls, in the order of their keys.
 
-    A new call that goes after all others joins the end of a line, as every call does while all have one priority. The
+    A new call that goes after all others joins the end of a FIFO, as every call does while all have one priority. The
     others, which overtake calls or come back from a worker, are kept apart, and a heap finds the first of them.
     """
 
-    __slots__ = ("_apart", "_heap", "_last_rank", "_line")
+    __slots__ = ("_apart", "_fifo", "_heap", "_last_rank")
 
     def __init__(self) -> None:
-        self._line: OrderedDict[int, C] = OrderedDict()  # by order; each key is above the one before it
-        self._last_rank = 0.0  # no rank in the line is above it
+        self._fifo: OrderedDict[int, C] = OrderedDict()  # by order; each key is above the one before it
+        self._last_rank = 0.0  # no rank in the FIFO is above it
         self._apart: dict[int, C] = {}  # by order
         self._heap: list[Key] = []  # of the calls that are kept apart; some entries may be outdated
 
     def __len__(self) -> int:
-        return len(self._line) + len(self._apart)
+        return len(self._fifo) + len(self._apart)
 
     def __iter__(self) -> Iterator[C]:
         yield from self._apart.values()
-        yield from self._line.values()
+        yield from self._fifo.values()
 
     @property
     def head(self) -> Key:
         """The key of the first call; `LAST` if none waits."""
-        first = _key_of(next(iter(self._line.values()), None))
+        first = _key_of(next(iter(self._fifo.values()), None))
         return min(first, self._head_apart()) if self._apart else first
 
     @property
     def first(self) -> C:
         """The first call; there must be one."""
         order = self.head[1]
-        return self._apart[order] if order in self._apart else self._line[order]
+        return self._apart[order] if order in self._apart else self._fifo[order]
 
     def append(self, call: C) -> None:
         """Add a new call, whose order is above that of all others."""
-        if call.rank >= self._last_rank or not self._line:
+        if call.rank >= self._last_rank or not self._fifo:
             self._last_rank = call.rank
-            self._line[call.order] = call
+            self._fifo[call.order] = call
         else:
             self.put_back(call)
 
@@ -110,13 +127,13 @@ class CallQueue(Generic[C]):
         """Take the first call, if there is one."""
         if self._apart:
             key = self._head_apart()
-            if key < _key_of(next(iter(self._line.values()), None)):
+            if key < _key_of(next(iter(self._fifo.values()), None)):
                 return self._apart.pop(key[1])
-        return self._line.popitem(last=False)[1] if self._line else None
+        return self._fifo.popitem(last=False)[1] if self._fifo else None
 
     def remove(self, call: C) -> bool:
         """Take out a call; False if it is not here."""
-        if self._line.pop(call.order, None) is not None:
+        if self._fifo.pop(call.order, None) is not None:
             return True
         if self._apart.pop(call.order, None) is None:
             return False
@@ -142,11 +159,16 @@ def _key_of(call: Schedulable | None) -> Key:
 
 
 class Slot(Generic[C]):
-    """A worker as the scheduler sees it: the calls that it holds, in order of assignment, and how quick it has been."""
+    """A worker as the scheduler sees it: the calls that it holds, in order of assignment, and how quick it has been.
 
-    __slots__ = ("calls", "group", "is_gone", "last_progress", "pace", "place", "recalled")
+    `offers` are the amounts of resources that its calls may need together, in thousandths by name.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("calls", "free", "group", "is_gone", "last_progress", "offers", "pace", "place", "recalled")
+
+    def __init__(self, offers: Mapping[str, int] | None = None) -> None:
+        self.offers: Mapping[str, int] = offers or {}
+        self.free = dict(self.offers)  # what its calls leave of that
         self.calls: OrderedDict[int, C] = OrderedDict()
         self.pace = NEVER  # smoothed seconds between two ends of calls while it was busy
         self.last_progress = 0.0
@@ -333,6 +355,17 @@ class SessionQueues(Generic[C]):
     def __iter__(self) -> Iterator[C]:
         for session in self._waiting.values():
             yield from session.queue
+
+    @property
+    def homes(self) -> set[Slot[C]]:
+        """The workers that sessions are bound to. Takes longer the more sessions there are."""
+        found = {session.home for session in (*self._idle.values(), *self._waiting.values())}
+        return {slot for slot in found if slot is not None} | self.kept_homes
+
+    @property
+    def kept_homes(self) -> set[Slot[C]]:
+        """The workers of the sessions that `keep` holds."""
+        return {slot for slot in self._kept.values() if slot is not None}
 
     def home(self, id: str) -> Slot[C] | None:
         """The worker that a session is bound to, if that worker takes calls; else None."""

@@ -11,43 +11,49 @@ from typing import Any, Final, NoReturn, Protocol
 import attrs
 import trio
 
-from bridge_py.buffers.buffer_sets import encode_value
+from bridge_py.buffers.buffer_sets import BufferSet, encode_value
 from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire import codec
-from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolCancelled, ToolError, UsageError
+from bridge_py.wire.errors import CallTimeout, CodecError, DecodeError, ToolError, UsageError
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.large import LARGE
+from bridge_py.wire.trace_context import current_trace, note_correlation
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.policies import Affinity, RetryPolicy
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.ownership import OneRun, no_trio
 from snakepit_trio._util.threads import read_in_thread
-from snakepit_trio.errors import OutOfResources, PoolError, WorkerCrashed
+from snakepit_trio.errors import CallCancelled, OutOfResources, PoolError, WorkerCrashed
+from snakepit_trio.state.store import SessionStore
 from snakepit_trio.state.view import SessionView
 
 from .abandonment import abandon
 from .call import (
     Arguments,
     Call,
-    CallState,
     CallWorker,
     Default,
     Timeout,
     check_call,
     check_priority,
     check_retries,
-    parent_of_new_calls,
     seconds_of,
-    serving,
     session_id_of,
 )
+from .counting import is_given_up, is_left
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .functions import Function
+from .nesting import parent_of_new_calls
 from .progress import CallProgress, OnProgress
-from .queues import Limit
+from .queues import Limit, Needs
 from .shared_copies import SharedCopies
 from .streams import Chunks
+from .telling import tell_end, tell_start
+from .timing import note_timing, timing_of
+from .under_way import CallsUnderWay
+from .wording import lateness
 
 logger = get_logger("snakepit.calls")
 
@@ -82,8 +88,9 @@ class CallRunner:
         deadlines: Deadlines,
         shared_copies: SharedCopies,
         most_at_once: int = LARGE,
+        store: SessionStore | None = None,
     ) -> None:
-        """`most_at_once` is the size in bytes of the largest value that is read here, and not in a thread."""
+        """`most_at_once`, in bytes, bounds values that are read here and not in a thread. `store` has the sessions."""
         self.affinities: dict[str, Affinity] = {}  # by session id, of sessions with an affinity of their own
         self.cancelled = self.timed_out = self.retried = 0
         self.values = OF_HOST if config.pickle else PLAIN  # how the values of functions' calls are sent and read
@@ -97,7 +104,9 @@ class CallRunner:
         self._deadlines = deadlines
         self._shared_copies = shared_copies
         self._most_at_once = most_at_once
+        self._store = store
         self._run = OneRun()
+        self.under_way = CallsUnderWay(dispatcher, self._stop)
 
     # A KeyboardInterrupt in the middle of a change of state would leave calls that nobody ends.
     @trio.lowlevel.enable_ki_protection
@@ -113,6 +122,7 @@ class CallRunner:
         priority: int | None = None,
         on_progress: OnProgress | None = None,
         limits: tuple[Limit, ...] = (),
+        resources: Needs = (),
     ) -> Any:
         """Run a tool, and return its result once none of its code runs.
 
@@ -121,7 +131,7 @@ class CallRunner:
         """
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, None, retries, priority)
-        call.progress, call.claim, call.limits = progress, claim, limits
+        call.progress, call.claim, call.limits, call.resources = progress, claim, limits, resources
         try:
             await self._finish(call)
             if call.failure is not None:
@@ -147,11 +157,12 @@ class CallRunner:
         priority: int | None = None,
         on_progress: OnProgress | None = None,
         limits: tuple[Limit, ...] = (),
+        resources: Needs = (),
     ) -> Any:
         """Run a function, and return its result, or raise what it raised, once none of its code runs."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, None, retries, priority)
-        call.progress, call.limits = progress, limits
+        call.progress, call.limits, call.resources = progress, limits, resources
         failure: Exception | None = None
         try:
             await self._finish(call)
@@ -172,7 +183,7 @@ class CallRunner:
         has_say = self._has_say and function.signature is not None
         return self._adapter.process_response(function.name, response) if has_say else response
 
-    @asynccontextmanager
+    @block("async with pool.stream(...) as chunks")
     @trio.lowlevel.enable_ki_protection
     async def stream(
         self,
@@ -185,16 +196,17 @@ class CallRunner:
         priority: int | None = None,
         on_progress: OnProgress | None = None,
         limits: tuple[Limit, ...] = (),
+        resources: Needs = (),
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a streaming tool for the time of the block. `claim` and `reader` are as for `execute`."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call(name, args, timeout, session, self._config.stream_window, None, priority)
-        call.claim, call.progress, call.limits = claim, progress, limits
+        call.claim, call.progress, call.limits, call.resources = claim, progress, limits, resources
         decode = self._decode if reader is None else partial(self._decode, reader=reader)
         async with self._streaming(call, decode) as chunks:
-            yield chunks
+            yield chunks  # noqa: ASYNC119 - `block` makes a context manager
 
-    @asynccontextmanager
+    @block("async with pool.iterate(...) as chunks")
     @trio.lowlevel.enable_ki_protection
     async def iterate(
         self,
@@ -205,14 +217,14 @@ class CallRunner:
         priority: int | None = None,
         on_progress: OnProgress | None = None,
         limits: tuple[Limit, ...] = (),
+        resources: Needs = (),
     ) -> AsyncIterator[Chunks[Any]]:
         """Run a generator function for the time of the block."""
         progress = None if on_progress is None else CallProgress.for_caller(on_progress)
         call = self._new_call_of(function, args, timeout, session, self._config.stream_window, None, priority)
-        call.progress, call.limits = progress, limits
-        decode = partial(self._decode, reader=function.read)
-        async with self._streaming(call, decode, function.as_raised) as chunks:
-            yield chunks
+        call.progress, call.limits, call.resources = progress, limits, resources
+        async with self._streaming(call, partial(self._decode, reader=function.read), function.as_raised) as chunks:
+            yield chunks  # noqa: ASYNC119 - `block` makes a context manager
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
@@ -222,24 +234,29 @@ class CallRunner:
         decode: Callable[[Call, Frame], Any],
         failed: Callable[[Exception], Exception] = _unchanged,
     ) -> AsyncIterator[Chunks[Any]]:
-        window = self._config.stream_window
+        raised: BaseException | None = None
         try:
-            if call.buffers is not None or self.dispatcher.has_suspects:
+            if self.dispatcher.events.is_heard:
+                tell_start(self.dispatcher.events, call)
+            if call.buffers is not None or self.dispatcher.taints.has_suspects:
                 await self._prepare(call)
             self._submit(call)
-            chunks: Chunks[Any] = Chunks(call, window, decode, self._time_out, failed, self._most_at_once)
+            chunks = Chunks[Any](call, self._config.stream_window, decode, self._time_out, failed, self._most_at_once)
             try:
                 yield chunks
             finally:
-                chunks.leave()
-        except trio.Cancelled:
-            self.cancelled += not call.is_over
+                chunks._leave()
+            self.dispatcher.succeeded += is_left(call)
+        except BaseException as error:
+            raised = error
+            self.cancelled += is_given_up(call, error)
             raise
         finally:
             try:
                 await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             finally:
-                self._forget(call)
+                self._forget(call, raised)
+                del raised  # its traceback refers to this frame
                 if call.buffers is not None:
                     self._unload(call)
 
@@ -256,7 +273,7 @@ class CallRunner:
         self._check_place()
         check_call(name, args, retries, priority)
         args = args or {}
-        session_id = "" if session is None else session_id_of(session, name) or ""
+        session_id = "" if session is None else session_id_of(session, name, self._store) or ""
         budget = self.budget(name, args, timeout, credit)
         if self._has_say:
             self._adapter.validate_command(name, args)
@@ -280,7 +297,7 @@ class CallRunner:
             raise UsageError(f"{function.name} cannot run: workers of {self._adapter!r} have tools, and no functions")
         check_retries(retries)
         check_priority(priority)
-        session_id = "" if session is None else session_id_of(session, function.name) or ""
+        session_id = "" if session is None else session_id_of(session, function.name, self._store) or ""
         budget = None if isinstance(timeout, Default) else seconds_of(timeout, function.name)
         call = self._encoded(function.name, args, function.name, session_id, budget, credit, priority)
         call.tool = function.called
@@ -309,8 +326,11 @@ class CallRunner:
         except MemoryError as error:
             raise OutOfResources(f"the arguments of {name!r} could not be encoded: out of memory") from error
         affinity: Affinity = self._affinity_of(session_id) if session_id else "hint"
-        parent = parent_of_new_calls() if serving.get() is not None else None
-        return Call(name, encoded, session_id, budget, credit, affinity, parent, priority)
+        call = Call(name, encoded, session_id, budget, credit, affinity, parent_of_new_calls(), priority)
+        call.tenure = self._store.hub.epochs.of(session_id) if session_id and self._store is not None else None
+        if (context := current_trace.get()) is not None:
+            call.trace = context.text
+        return call
 
     def _affinity_of(self, session_id: str) -> Affinity:
         affinity = self.affinities.get(session_id, self._config.affinity)
@@ -334,18 +354,25 @@ class CallRunner:
             call.join_parent()
 
     async def _prepare(self, call: Call) -> None:
-        is_suspect = self.dispatcher.is_suspect(call)
+        try:
+            with self.under_way.held_up(call):
+                await self._make_ready(call)
+        except (trio.Cancelled, CallTimeout, CallCancelled):
+            self.dispatcher.submitted += 1  # its outcome is counted, too
+            raise
+
+    async def _make_ready(self, call: Call) -> None:
+        is_suspect = self.dispatcher.taints.is_suspect(call)
         if is_suspect:
-            self.dispatcher.check_taint(call)
+            self.dispatcher.taints.check(call)
         if call.buffers is not None and call.buffers.is_large:
-            await self._copy(call)  # before any wait: the arguments are sent as they were at the call
+            await self._copy(call, call.buffers)  # before any wait: the arguments are sent as they were at the call
         if is_suspect:
             await self._until_whole(call)
 
-    async def _copy(self, call: Call) -> None:
-        assert call.buffers is not None
+    async def _copy(self, call: Call, buffers: BufferSet) -> None:
         with trio.move_on_after(max(0.0, call.time_left())) as budget:
-            await self._shared_copies.take(call.buffers, share=self._config.shares_memory)
+            await self._shared_copies.take(buffers, share=self._config.shares_memory)
         if budget.cancelled_caught:
             await self._time_out(call)
 
@@ -354,26 +381,35 @@ class CallRunner:
         self._shared_copies.give_back(call.buffers)
 
     async def _finish(self, call: Call) -> None:
+        raised: BaseException | None = None
         try:
-            if call.buffers is not None or self.dispatcher.has_suspects:
+            if self.dispatcher.events.is_heard:
+                tell_start(self.dispatcher.events, call)
+            if call.buffers is not None or self.dispatcher.taints.has_suspects:
                 await self._prepare(call)
             watched = call.progress
             self._submit(call)
             while not call.is_over and not call.is_late:
                 await (call.wait() if watched is None else call.wait_and_tell())
-            if not call.is_over:
+            if not call.is_over or call.unwanted is not None:
                 await self._time_out(call)
             if watched is not None:
                 watched.tell_last()
         except BaseException as error:
-            self.cancelled += isinstance(error, trio.Cancelled)
-            await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
+            raised = error
+            try:
+                self.cancelled += is_given_up(call, error)
+            finally:
+                await self._abandon(call)  # noqa: ASYNC102 - shielded and bounded in there
             raise
         finally:
-            self._forget(call)
+            self._forget(call, call.failure if raised is None else raised)
+            del raised  # its traceback refers to this frame
 
-    def _forget(self, call: Call) -> None:
-        """Note that nobody waits for the call any more."""
+    def _forget(self, call: Call, failure: BaseException | None) -> None:
+        """Note that nobody waits for the call any more, which has failed if there is a `failure`."""
+        if self.dispatcher.events.is_heard:
+            tell_end(self.dispatcher.events, call, failure)
         self._deadlines.calls.pop(call.order, None)
         if call.parent is not None:
             call.leave_parent()
@@ -390,7 +426,8 @@ class CallRunner:
             pause = policy.delay(run)
             if not isinstance(failure, WorkerCrashed) or run > policy.retries or call.time_left() <= pause:
                 raise failure
-            await trio.sleep(pause)
+            with self.under_way.held_up(call):
+                await trio.sleep(pause)
             self.retried += 1
             call = call.again()
             try:
@@ -420,41 +457,33 @@ class CallRunner:
 
     async def _abandon(self, call: Call) -> None:
         with trio.CancelScope(shield=True):
-            try:
-                if not call.is_over:
-                    await abandon(call, self.dispatcher.withdraw, self._config.cancel_grace)
-            except Exception:
-                logger.exception("%r could not be stopped, and it is tried again", call.name)
-                await abandon(call, self.dispatcher.withdraw, self._config.cancel_grace)
+            await self.under_way.until_stopped(call)
+            await self._stop(call)
+
+    async def _stop(self, call: Call) -> None:
+        try:
+            await self._stop_once(call)
+        except Exception:
+            logger.exception("%r could not be stopped, and it is tried again", call.name)
+            await self._stop_once(call)
+
+    async def _stop_once(self, call: Call) -> None:
+        if not call.is_over:
+            await abandon(self.dispatcher.batches.leave(call), self.dispatcher.withdraw, self._config.cancel_grace)
 
     async def _time_out(self, call: Call) -> NoReturn:
-        if call.is_unwanted:
+        if call.unwanted is not None:
             await self._abandon(call)
             await trio.lowlevel.checkpoint_if_cancelled()  # a cancelled task gets trio's own exception
-            raise ToolCancelled
-        self.timed_out += 1
-        told = self._lateness(call)
-        await self._abandon(call)
-        raise CallTimeout(f"{call.name!r} {told}")
-
-    def _lateness(self, call: Call) -> str:
-        """What has become of a call whose time is over."""
-        if call.state is CallState.NEW:
-            return f"never started: there was no room for its large arguments for {call.timeout} s"
-        if call.worker is None:
-            dispatcher = self.dispatcher
-            return (
-                f"never started: it did not leave the queue within {call.timeout} s"
-                f" (queued={dispatcher.queued}, running={dispatcher.running}, workers={self._strength.target}"
-                f"{''.join(f', {limit!r}' for limit in call.limits)})"
-            )
-        there = trio.current_time() - call.assigned_at
-        if not call.worker.has_started(call):
-            return f"never started within {call.timeout} s: worker {call.worker.id} was busy for {there:.3f} s of them"
-        return (
-            f"was stopped: it did not end within {call.timeout} s, of which it was on worker {call.worker.id} for"
-            f" {there:.3f} s"
-        )
+            error = call.unwanted()
+            note_timing(call, error)
+        else:
+            self.timed_out += 1
+            late = error = CallTimeout(f"{call.name!r} {lateness(call, self.dispatcher, self._strength.target)}")
+            late.timing = timing_of(call)
+            await self._abandon(call)
+        note_correlation(error, call.trace)
+        raise error
 
     def _decode(self, call: Call, frame: Frame, reader: Reader | None = None) -> Any:
         # A result that cannot be decoded fails this call only: the link and the worker are whole.

@@ -26,21 +26,26 @@ takes all of them at once. A strict call takes its places first, in its turn, an
 held until the call is over, or back in the queue: also by a call that was sent ahead, and by one whose worker takes no
 more calls. A call with limits that waits is run before any later call of the same rank or a higher one that needs the
 same places. Workers never wait for a limit: they take the first call that may run.
+
+Resources: a call that needs some waits in `NeedyCalls` until a worker that has a place has enough left. It takes the
+places of its limits in the same step. A session whose worker can never give a strict call what it needs moves with that
+call to another worker, unless it is kept.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic
 
 from .limits import LimitedCalls
+from .places import Places
 from .queues import LAST, NEVER, C, CallQueue, Group, Limit, SessionQueue, SessionQueues, Slot
+from .resources import NeedyCalls, Offers, give_back, occupy
 
 AGEING: Final = 1.0  # seconds in the queue that count as much as a step of priority
-QUICK: Final = 0.002
-PATIENCE: Final = 0.01
+PATIENCE: Final = 0.01  # seconds
 _SMOOTHING: Final = 0.25
 
 
@@ -65,7 +70,6 @@ class Scheduler(Generic[C]):
         sessions: int = 10_000,
     ) -> None:
         self._concurrency = concurrency
-        self._limit = concurrency + ahead
         self._most = most
         self._most_bytes = most_bytes
         self._order = itertools.count(1)
@@ -73,11 +77,12 @@ class Scheduler(Generic[C]):
         self._sessions: SessionQueues[C] = SessionQueues(sessions)
         self._limited: LimitedCalls[C] = LimitedCalls()
         self._homes: list[Slot[C]] = []  # workers for which strict calls wait since they have taken their places
-        self._queued = self._queued_bytes = 0
-        # Slots with free places, by how many calls they hold.
-        self._by_load: list[OrderedDict[Slot[C], None]] = [OrderedDict() for _ in range(concurrency)]
-        self._quick: OrderedDict[Slot[C], None] = OrderedDict()  # all places taken, with room for calls ahead
         self._slots: dict[Slot[C], None] = {}  # in the order of arrival, so that runs can be replayed
+        self.needy: NeedyCalls[C] = NeedyCalls(self._slots, self._sessions.home)
+        self._queued = self._queued_bytes = 0
+        places: Places[C] = Places(concurrency, ahead)
+        self._places = places
+        self._choose, self._has_room, self._place = places.choose, places.has_room, places.place
 
     @property
     def queued(self) -> int:
@@ -87,12 +92,30 @@ class Scheduler(Generic[C]):
     @property
     def queued_with_limits(self) -> int:
         """Those of them that wait for places of limits, or for a worker together with such places."""
-        return self._limited.queued
+        return sum(call.weight for call in (*self._limited, *self.needy) if call.limits)
 
     @property
     def queued_bytes(self) -> int:
         """The bytes that waiting calls hold."""
         return self._queued_bytes
+
+    def unserved(self, further: Sequence[Offers]) -> int:
+        """Waiting calls that a further worker would take. `further` is what further workers would offer.
+
+        Those of one session count as one, as do all with limits, and all that need resources.
+        """
+        bounded = (self._limited.first is not None) + (self.needy.queued > 0 and self.needy.fits(further))
+        return len(self._queue) + len(self._sessions.unbound) + bounded
+
+    @property
+    def homes(self) -> set[Slot[C]]:
+        """The workers that sessions are bound to. Takes longer the more sessions there are."""
+        return self._sessions.homes
+
+    @property
+    def kept_homes(self) -> set[Slot[C]]:
+        """The workers of the sessions that `keep` holds."""
+        return self._sessions.kept_homes
 
     @property
     def has_sent_ahead(self) -> bool:
@@ -103,7 +126,10 @@ class Scheduler(Generic[C]):
         """Add a worker, which is ready for calls."""
         self._slots[slot] = None
         slot.last_progress = now
-        return self._fill(slot, now)
+        assigned = self._replace(slot, now)
+        if self.needy.queued:
+            self.needy.reserve()
+        return assigned
 
     def remove(self, slot: Slot[C], now: float) -> tuple[list[C], list[tuple[Slot[C], C]]]:
         """A worker takes no more calls. Calls that waited for it may go to any worker.
@@ -112,10 +138,12 @@ class Scheduler(Generic[C]):
         """
         slot.is_gone = True
         self._slots.pop(slot, None)
-        self._put(slot, None)
+        self._places.remove(slot)
         self._sessions.unbind(slot)
         calls = list(slot.calls.values())
         slot.calls.clear()
+        if self.needy.queued:
+            self.needy.reserve()
         return calls, self._spread(now)
 
     def submit(self, call: C, now: float) -> Slot[C] | None:
@@ -125,6 +153,8 @@ class Scheduler(Generic[C]):
         """
         call.order = next(self._order)
         call.rank = now - AGEING * call.priority
+        if call.needs:
+            return self._submit_needy(call, now)
         if call.limits:
             return self._submit_limited(call, now)
         # No call waits for a slot that has room: the slot took all of them when it got the room.
@@ -133,12 +163,35 @@ class Scheduler(Generic[C]):
             self._assign(slot, call, now)
             self._place(slot)
             return slot
-        self._count_new(call)
+        self.count_more(call.weight, call.size)
         if call.session_id and call.affinity != "hint":
             self._sessions.append(call)
         else:
             self._queue.append(call)
         return None
+
+    def number(self, call: C) -> None:
+        """Give a call its order. It waits elsewhere: in a batch, which is submitted in its place."""
+        call.order = next(self._order)
+
+    def count_more(self, calls: int, size: int) -> None:
+        """Count calls that wait from now on, and their bytes; fewer than none if they leave a waiting batch.
+
+        Raises `QueueFull`, and then counts nothing.
+        """
+        if calls > 0:
+            self._check_room(calls, size)
+        self._queued += calls
+        self._queued_bytes += size
+
+    def check_more(self, calls: int, size: int) -> None:
+        """Raise `QueueFull` if calls that are collected would have to wait in the queue, and do not fit into it."""
+        if next(iter(self._places), None) is None:
+            self._check_room(calls, size)
+
+    def _check_room(self, calls: int, size: int) -> None:
+        if self._queued + calls > self._most or self._queued_bytes + size > self._most_bytes:
+            raise QueueFull
 
     def _submit_limited(self, call: C, now: float) -> Slot[C] | None:
         slot = self._choose_for(call) if call.session_id else self._choose()
@@ -148,17 +201,43 @@ class Scheduler(Generic[C]):
             self._assign(slot, call, now)
             self._place(slot)
             return slot
-        self._count_new(call)
+        self.count_more(call.weight, call.size)
         self._limited.append(call)
         self._admit_strict()
         return None
 
+    def _submit_needy(self, call: C, now: float) -> Slot[C] | None:
+        home = self.needy.home(call)
+        slot = self.needy.choose(call, self._with_room_for(call, home))
+        if slot is None and home is not None and call.affinity == "strict_fail_fast":
+            raise PlaceTaken
+        if slot is not None and not any(limit.is_full for limit in call.limits):
+            if call.limits:
+                self._limited.take(call)
+            occupy(slot, call)
+            self._assign(slot, call, now)
+            self._place(slot)
+            return slot
+        self.count_more(call.weight, call.size)
+        self.needy.append(call)
+        return None
+
+    def _with_room_for(self, call: C, home: Slot[C] | None) -> Iterator[Slot[C]]:
+        if home is not None:
+            is_free = len(home.calls) < self._concurrency
+            if is_free or (call.affinity == "strict" and self._has_room(home)):
+                yield home
+        if home is None or call.affinity == "hint":
+            yield from self._places
+
     def withdraw(self, call: C) -> bool:
         """Take a waiting call out of the queue. Returns False if it does not wait.
 
-        If the call has limits, `admit` must be called next: the call may have held places.
+        If the call has limits or needs, `admit` must be called next: the call may have held places, or held up others.
         """
-        if call.limits:
+        if call.needs:
+            found = self.needy.remove(call)
+        elif call.limits:
             found = self._limited.remove(call) or self._sessions.remove(call)
             if found:
                 self._limited.free(call)
@@ -169,10 +248,16 @@ class Scheduler(Generic[C]):
         return found
 
     def admit(self, now: float) -> list[tuple[Slot[C], C]]:
-        """Assign calls that can run now, because places of limits have become free."""
-        assigned = self._spread(now)
-        while self._homes:
-            assigned += self._replace(self._homes.pop(), now)
+        """Assign calls that can run now, because places of limits have become free, or a call was withdrawn."""
+        return self._spread(now, self.needy.has_limits) + self._refill(now)
+
+    def _refill(self, now: float) -> list[tuple[Slot[C], C]]:
+        """Fill workers that calls may go to which could not go there before."""
+        assigned: list[tuple[Slot[C], C]] = []
+        while (slots := self._homes) or (slots := self.needy.loosened):
+            slot = slots.pop()
+            if slot in self._slots:
+                assigned += self._fill(slot, now)
         return assigned
 
     def end(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
@@ -200,23 +285,28 @@ class Scheduler(Generic[C]):
         slot.pace = sample if slot.pace is NEVER else slot.pace + _SMOOTHING * (sample - slot.pace)
         slot.last_progress = now
         slot.recalled = False
-        return self._replace(slot, now) if not call.limits else self._free(slot, call, now)
+        return self._replace(slot, now) if not (call.limits or call.needs) else self._free(slot, call, now)
 
     def unassign(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Take back an assignment: the call will not run. Its place may go to the next call in the queue."""
         if slot.calls.pop(call.order, None) is None:
             return self.end(call, now) if call.limits else []
-        return self._replace(slot, now) if not call.limits else self._free(slot, call, now)
+        return self._replace(slot, now) if not (call.limits or call.needs) else self._free(slot, call, now)
 
     def give_back(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
         """A worker has given back a call that it had not started: put it back at its position in the queue."""
         if slot.calls.pop(call.order, None) is None:
             return []
+        give_back(slot, call)
         return self.requeue(call, now) + self._replace(slot, now)
 
     def requeue(self, call: C, now: float) -> list[tuple[Slot[C], C]]:
         """Put a call that was assigned, but never started, back at its position in the queue."""
         self._count(call)
+        if call.needs:
+            self._limited.free(call)
+            self.needy.put_back(call)
+            return self._spread(now) + self._refill(now)
         if call.limits:
             self._limited.free(call)
             self._limited.put_back(call)
@@ -252,9 +342,15 @@ class Scheduler(Generic[C]):
             self._queue.remove(call)
             self._sessions.drop(call)
         self._sessions.mend(self._slots)
-        held = [call for _, call in self.held() if call.limits]
-        self._limited.mend(held, [call for call in self._sessions if call.limits], forget)
-        self._queued = len(self._queue) + self._sessions.queued + self._limited.queued
+        held = [call for _, call in self.held()]
+        needy = {call.order for call in self.needy} - {call.order for call in held}
+        self._limited.mend(
+            [call for call in held if call.limits],
+            [call for call in self._sessions if call.limits],
+            lambda call: call.order in needy or forget(call),
+        )
+        self.needy.mend(held, forget)  # when the limits are right again
+        self._queued = sum(call.weight for call in self._waiting())
         self._queued_bytes = sum(call.size for call in self._waiting())
         for slot in self._slots:
             self._fill(slot, now)
@@ -272,7 +368,7 @@ class Scheduler(Generic[C]):
         return calls
 
     def _waiting(self) -> list[C]:
-        return [*self._queue, *self._sessions, *self._limited]
+        return [*self._queue, *self._sessions, *self._limited, *self.needy]
 
     def home(self, session_id: str) -> Slot[C] | None:
         """The worker that served a session last, as long as it takes calls and the session is not forgotten."""
@@ -292,15 +388,6 @@ class Scheduler(Generic[C]):
     def keeps(self, session_id: str) -> bool:
         """Whether `keep` holds for a session."""
         return self._sessions.keeps(session_id)
-
-    def _choose(self) -> Slot[C] | None:
-        for slots in self._by_load:
-            if slots:
-                return next(reversed(slots))  # the last one used has the warmest caches
-        slot = next(iter(self._quick), None)
-        if slot is not None:
-            self._quick.move_to_end(slot)  # all of them in turn
-        return slot
 
     def _choose_for(self, call: C) -> Slot[C] | None:
         home = self._sessions.home(call.session_id)
@@ -323,14 +410,21 @@ class Scheduler(Generic[C]):
             slot.last_progress = now
         call.assigned_at = now
         if call.session_id:
+            if call.needs and call.affinity != "hint" and self._sessions.home(call.session_id) not in (None, slot):
+                self._homes.extend(self._slots)  # the session moves: its other calls may go elsewhere now
             self._sessions.bind(call.session_id, slot)
 
     def _free(self, slot: Slot[C], call: C, now: float) -> list[tuple[Slot[C], C]]:
+        if call.needs:
+            give_back(slot, call)
+        if not call.limits:
+            return self._replace(slot, now)
         self._limited.free(call)
         return self._replace(slot, now) + self.admit(now)
 
     def _replace(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
-        return self._fill(slot, now) if slot in self._slots else []
+        assigned = self._fill(slot, now) if slot in self._slots else []
+        return assigned + self._refill(now) if self.needy.loosened or self._homes else assigned
 
     def _fill(self, slot: Slot[C], now: float) -> list[tuple[Slot[C], C]]:
         """Give a worker the calls that it has room for, and note what room is left."""
@@ -342,7 +436,7 @@ class Scheduler(Generic[C]):
         self._place(slot)
         return assigned
 
-    def _spread(self, now: float) -> list[tuple[Slot[C], C]]:
+    def _spread(self, now: float, with_needs: bool = True) -> list[tuple[Slot[C], C]]:
         assigned: list[tuple[Slot[C], C]] = []
         while (self._queue or self._sessions.unbound or self._limited.queued) and (slot := self._choose()) is not None:
             call = self._take_for(slot)
@@ -354,27 +448,36 @@ class Scheduler(Generic[C]):
             assigned.append((slot, call))
             if slot.group:  # the session's other waiting calls may go to no other worker now
                 assigned += self._fill(slot, now)
+        if with_needs and self.needy.queued:  # which worker has enough is another question than which has room
+            for slot in self._slots:
+                assigned += self._fill(slot, now)
         return assigned
 
     def _take_for(self, slot: Slot[C]) -> C | None:
         if self._limited.queued:
             self._admit_strict()
         group = self._next_group(slot) if self._sessions.queued else None
+        if self.needy.queued and (same := self.needy.first_for(slot)) is not None:
+            others = (self._queue.head, self._limited.head, LAST if group is None else group.head)
+            if same.queue.head < min(others):
+                occupy(slot, same.queue.first)
+                return self._take_bounded(slot, same.queue.first, self.needy)
         if self._limited.queued and self._limited.head < min(self._queue.head, LAST if group is None else group.head):
-            return self._take_limited()
+            assert self._limited.first is not None
+            return self._take_bounded(slot, self._limited.first, self._limited)
         call = self._queue.pop() if group is None or self._queue.head <= group.head else self._sessions.take(group)
         if call is not None:
-            self._queued -= 1  # not by a call of a function, at which memory may run out: the call would be lost
+            self._queued -= call.weight  # not by a call of a function, at which memory may run out
             self._queued_bytes -= call.size
         return call
 
-    def _take_limited(self) -> C:
-        call = self._limited.first
-        assert call is not None
-        self._limited.take(call)  # while it still waits, so that no error loses it
-        self._queued -= 1
+    def _take_bounded(self, slot: Slot[C], call: C, queue: LimitedCalls[C] | NeedyCalls[C]) -> C:
+        if call.limits:
+            self._limited.take(call)  # while it still waits, so that no error loses it
+        self._queued -= call.weight
         self._queued_bytes -= call.size
-        self._limited.remove(call)
+        slot.calls[call.order] = call  # before it leaves its queue, for the same reason
+        queue.remove(call)
         return call
 
     def _admit_strict(self) -> None:
@@ -386,36 +489,10 @@ class Scheduler(Generic[C]):
             if home is not None and self._has_room(home):
                 self._homes.append(home)
 
-    def _count_new(self, call: C) -> None:
-        if self._queued >= self._most or self._queued_bytes + call.size > self._most_bytes:
-            raise QueueFull
-        self._count(call)
-
     def _count(self, call: C, change: int = 1) -> None:
-        self._queued += change
+        self._queued += change * call.weight
         self._queued_bytes += change * call.size
 
     def _next_group(self, slot: Slot[C]) -> Group[SessionQueue[C]]:
         own, unbound = slot.group, self._sessions.unbound
         return own if own.head < unbound.head else unbound
-
-    def _has_room(self, slot: Slot[C]) -> bool:
-        load = len(slot.calls)
-        return load < self._concurrency or (load < self._limit and slot.pace < QUICK)
-
-    def _place(self, slot: Slot[C]) -> None:
-        load = len(slot.calls)
-        place: OrderedDict[Slot[C], None] | None = None
-        if load < self._concurrency:
-            place = self._by_load[load]
-        elif self._has_room(slot):
-            place = self._quick
-        if place is not slot.place:
-            self._put(slot, place)
-
-    def _put(self, slot: Slot[C], place: OrderedDict[Slot[C], None] | None) -> None:
-        if slot.place is not None:
-            del slot.place[slot]
-        if place is not None:
-            place[slot] = None
-        slot.place = place

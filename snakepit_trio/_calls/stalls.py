@@ -34,7 +34,7 @@ class Stalls:
             await self._sent_ahead.wait()
             while self._scheduler.has_sent_ahead:
                 await trio.sleep(PATIENCE)
-                with logger.tolerates("calling back what was sent ahead"):
+                with logger.tolerates("recalling calls that were sent ahead"):
                     for slot, calls in self._scheduler.stalled(trio.current_time()):
                         for call in calls:
                             self._workers[slot].recall(call)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 
 from bridge_py.wire.errors import UsageError
 from bridge_py.wire.frames import Frame
+from snakepit_trio._util.blocks import only_async
 from snakepit_trio._util.ownership import OneTaker
 from snakepit_trio._util.threads import read_in_thread
 
@@ -20,11 +21,11 @@ T = TypeVar("T")
 class Chunks(AsyncIterator[T]):
     """The chunks of a streaming call, in order, as its tool or generator yields them.
 
-    Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died, and
-    `CallTimeout` when the time of the stream is used up. Chunks that came before the error are delivered
-    first. Iterating is a checkpoint of trio whenever no chunk is there yet. Only one task at a time may
-    iterate: a second one gets `trio.BusyResourceError`. After the stream's block, iterating raises
-    `UsageError`.
+    Iterating raises `ToolError` where the tool raised, `WorkerCrashed` if its worker died, `CallTimeout` when the time
+    of the stream is used up, and `CallCancelled` after `Pool.cancel_call`. Chunks that came before the error are
+    delivered first, but for `CallCancelled`. Iterating is a checkpoint of trio whenever no chunk is
+    there yet. Only one task at a time may iterate: a second one gets `trio.BusyResourceError`. After the stream's
+    block, iterating raises `UsageError`.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class Chunks(AsyncIterator[T]):
         self._taker = OneTaker("stream")
         self._is_left = False
 
-    def leave(self) -> None:
+    if not TYPE_CHECKING:
+        __iter__ = only_async
+
+    def _leave(self) -> None:
         """End the iteration, because the stream's block is left. A task that waits for a chunk now gets none either."""
         self._is_left = True
         self._call.wake()
@@ -61,12 +65,14 @@ class Chunks(AsyncIterator[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         chunk = call.chunks.popleft()
         self._taken += chunk.number
-        if self._taken >= self._refill_at and not call.is_over and call.worker is not None:
+        # A call that is late gets no more credit: its last chunks could else be followed by further ones, for ever.
+        if self._taken >= self._refill_at and not call.is_over and not call.is_late and call.worker is not None:
             call.worker.grant(call, self._taken)
             self._taken = 0
         if len(chunk.body) > self._most_at_once:
             return await self._read_in_thread(call, chunk)
-        return self._decode(call, chunk)  # type: ignore[no-any-return]
+        value: T = self._decode(call, chunk)
+        return value
 
     async def _read_in_thread(self, call: Call, chunk: Frame) -> T:
         with self._taker:
@@ -82,6 +88,8 @@ class Chunks(AsyncIterator[T]):
     async def _until_there_is_one(self, call: Call) -> None:
         while self._is_left or not call.chunks:
             self._check_is_inside()
+            if call.unwanted is not None:  # even if it is over: it must not look complete
+                await self._time_out(call)
             if call.is_over:
                 if call.progress is not None:
                     call.progress.tell_last()

@@ -9,17 +9,21 @@ import signal
 import sys
 import sysconfig
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import trio
 
 import snakepit_trio as snakepit
 from bridge_py.adapters.source_metrics import source_files
+from snakepit_trio._processes.proc import stat_of
 
+from .endings import ReaderLeft, silence
 from .progress import Progress
-from .view import counted, make_console, report, show
+from .screen import make_console
+from .view import counted, report, show
 
 ADAPTER: Final = "bridge_py.adapters.source_metrics:SourceMetrics"
 MOST_TRIES: Final = 20
@@ -38,23 +42,29 @@ def files_of_demo(path: Path | None) -> tuple[Path, list[str]]:
     return library, source_files(library, skip=["site-packages", "dist-packages"])
 
 
-def run(progress: Progress, *, workers: int, chaos: bool, top: int) -> int:
+def run(progress: Progress, *, workers: int, chaos: bool, top: int, dashboard: bool = False) -> int:
     """Measure the files of `progress`, show the progress, and print the report. Returns the exit code.
 
     The exit code is 0 if all is well, and 130 after Ctrl-C. It is 1 if files were given up, workers are left or the
-    reader of stdout has gone. Raises `WorkerStartError` if the pool cannot start.
+    reader of stdout has gone. With a dashboard, the files are measured again and again until Ctrl-C, and that is no
+    failure once all have been measured. Raises `WorkerStartError` if the pool cannot start, and `UsageError` if the
+    dashboard cannot.
     """
     if chaos:
         # The supervisor would warn of each worker that the demo kills.
         logging.getLogger("snakepit.supervisor").setLevel(logging.ERROR)
     console = make_console(sys.stdout)
     files = counted(len(progress.files), "file")
-    console.print(f"{files} below {progress.root}, {counted(workers, 'worker')}{', chaos' if chaos else ''}")
     try:
-        trio.run(_run, progress, workers, chaos, console)
-    except (KeyboardInterrupt, BaseExceptionGroup) as error:
-        return _exit_code_of(error, progress)
-    report(progress, console, top)
+        begins = f"{files} below {progress.root}, {counted(workers, 'worker')}{', chaos' if chaos else ''}"
+        console.print(begins, soft_wrap=True)  # a long path stays whole
+        trio.run(_run, progress, workers, chaos, dashboard, console)
+        report(progress, console, top)
+    except (ReaderLeft, KeyboardInterrupt, BaseExceptionGroup) as error:
+        code = _exit_code_of(error, progress)
+        if code != 130 or not dashboard or not progress.seconds:  # else it has measured all of them
+            return code
+        report(progress, console, top)
     return 1 if progress.failed or progress.left_over() else 0
 
 
@@ -64,16 +74,20 @@ def _exit_code_of(error: BaseException, progress: Progress) -> int:
     if group.subgroup(KeyboardInterrupt):
         print(f"interrupted; {len(progress.left_over())} worker processes left", file=sys.stderr)
         return 130
-    if group.subgroup(SystemExit):
+    if group.subgroup(ReaderLeft):
+        silence(1)
         return 1
     raise error
 
 
-async def _run(progress: Progress, workers: int, chaos: bool, console: Any) -> None:
+async def _run(progress: Progress, workers: int, chaos: bool, dashboard: bool, console: Any) -> None:
     # On a slow machine several of our kills in a row may hit one command. That says nothing about the command, so it
     # must not be tainted.
     taint_after = 1000 if chaos else 3
-    async with snakepit.open_pool(ADAPTER, workers=workers, name="demo", taint_after=taint_after) as pool:
+    async with (
+        snakepit.open_pool(ADAPTER, workers=workers, name="demo", taint_after=taint_after) as pool,
+        _dashboard(pool, console) if dashboard else nullcontext(),
+    ):
         progress.began = time.monotonic()
         _sample(pool, progress)
         async with trio.open_nursery() as services:
@@ -83,9 +97,19 @@ async def _run(progress: Progress, workers: int, chaos: bool, console: Any) -> N
                 services.start_soon(_kill_workers, pool, progress)
             await _measure_all(pool, progress, _IN_FLIGHT * workers)
             progress.seconds = time.monotonic() - progress.began
+            while dashboard:
+                await _measure_all(pool, progress, _IN_FLIGHT * workers)
             services.cancel_scope.cancel()
     # Replacements may have been started after the last sample.
     _sample(pool, progress)
+
+
+@asynccontextmanager
+async def _dashboard(pool: snakepit.Pool, console: Any) -> AsyncIterator[None]:
+    async with pool.serve_dashboard() as url:
+        console.print(f"dashboard: {url}", soft_wrap=True)
+        console.print("The files are measured again and again, until Ctrl-C.", soft_wrap=True)
+        yield
 
 
 async def _measure_all(pool: snakepit.Pool, progress: Progress, limit: int) -> None:
@@ -130,13 +154,10 @@ def _sample(pool: snakepit.Pool, progress: Progress) -> None:
 
 
 def _note(pid: int, progress: Progress) -> None:
-    try:
-        process = psutil.Process(pid)
-        # The pid of a worker that is gone may belong to another process by now.
-        if process.ppid() == os.getpid():
-            progress.seen.add(process)
-    except psutil.NoSuchProcess:
-        return
+    found = stat_of(pid)
+    # The pid of a worker that is gone may belong to another process by now.
+    if found is not None and found.parent == os.getpid():
+        progress.seen.add((pid, found.started))
 
 
 async def _kill_workers(pool: snakepit.Pool, progress: Progress) -> None:

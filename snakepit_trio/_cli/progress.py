@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import psutil
 
 import snakepit_trio as snakepit
+from snakepit_trio._processes.proc import stat_of
 
 Record = dict[str, Any]
 
@@ -22,7 +22,8 @@ class Progress:
     """The progress of a run. A view may read it at any time.
 
     `records` are the adapter's records, and `failed` the error texts, both by file. `seen` has each worker process that
-    was noticed. `began` is a reading of `time.monotonic`. `seconds` is 0 until the last file is done.
+    was noticed: its pid, and when it started. `began` is a reading of `time.monotonic`. `seconds` is 0 until the last
+    file is done.
     """
 
     root: Path
@@ -32,7 +33,7 @@ class Progress:
     killed: int = 0
     run_again: int = 0
     workers: list[snakepit.WorkerInfo] = attrs.field(factory=list)
-    seen: set[psutil.Process] = attrs.field(factory=set)
+    seen: set[tuple[int, int]] = attrs.field(factory=set)
     began: float = 0.0
     seconds: float = 0.0
 
@@ -47,8 +48,8 @@ class Progress:
         return self.seconds or time.monotonic() - self.began
 
     def left_over(self) -> list[int]:
-        """Pids of the seen workers that still exist, even as zombies. psutil compares creation times too."""
-        return sorted(process.pid for process in self.seen if process.is_running())
+        """Pids of the seen workers that still exist, even as zombies. A process of the same pid is another one."""
+        return sorted(pid for pid, began in self.seen if (found := stat_of(pid)) is not None and found.started == began)
 
     def totals(self) -> dict[str, int | str]:
         """The totals of all records. They are the same for the same files, however the run went."""

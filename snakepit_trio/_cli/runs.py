@@ -1,78 +1,60 @@
-"""What `snakepit ps` and `snakepit sweep` print."""
+"""`snakepit ps` and `snakepit sweep`: the pools of this user on this machine, and what dead ones have left."""
 
 from __future__ import annotations
 
-import json
-import time
-from typing import Any
+import sys
+from typing import Final
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from snakepit_trio._processes.proc import resident_bytes
-from snakepit_trio._processes.registry import RunInfo, Swept, WorkerEntry
+from .endings import ending
 
-_COLUMNS = ("run", "pool", "host", "worker", "pid", "state", "age", "memory")
+_PATIENCE: Final = 0.5  # seconds that all hosts together have for their answers
 
-
-def as_json(found: list[RunInfo]) -> str:
-    """All runs with their workers, as JSON. Ages are in seconds, memory is in bytes."""
-    return json.dumps([_plain(run) for run in found], indent=2)
+# Heavy imports are inside the commands, so that `snakepit --help` is there at once.
 
 
-def show(console: Console, found: list[RunInfo]) -> None:
-    """Print one line for each worker."""
-    if not found:
-        console.print("no pools are open, and none has left anything")
-        return
-    table = Table(*_COLUMNS, box=None, pad_edge=False)
-    for run in found:
-        host = str(run.host_pid) if run.is_alive else f"{run.host_pid} (dead)"
-        first = [run.id, run.pool, host]
-        for worker in run.workers or (None,):
-            table.add_row(*first, *_cells(run, worker))
-            first = ["", "", ""]
-    console.print(table)
-    if not all(run.is_alive for run in found):
-        console.print("[dim]`snakepit sweep` removes what dead hosts have left; so does the next pool that opens[/dim]")
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ps(as_json: bool) -> None:
+    """List the pools of this user on this machine, with their workers. Pools of dead hosts are included.
+
+    The exit code is 0, also if a host does not answer.
+
+    \b
+    Examples:
+      snakepit ps
+      snakepit ps --json
+    """  # noqa: D301 - \b is click's mark of lines to keep
+    with ending(runs_code=False):
+        import trio
+
+        from snakepit_trio._processes import registry
+
+        from . import hosts, runs_view
+        from .screen import make_console
+
+        found = registry.runs()
+        living = [run for run in found if run.is_alive]
+        looks = {seen.run.id: seen.look for seen in trio.run(hosts.look_at_all, living, _PATIENCE)}
+        if as_json:
+            click.echo(runs_view.as_json(found, looks))
+        else:
+            runs_view.show(make_console(sys.stdout), found, looks)
 
 
-def show_swept(console: Console, swept: list[Swept]) -> None:
-    """Print one line for each run that was removed."""
-    if not swept:
-        console.print("nothing to sweep")
-    for one in swept:
-        console.print(
-            f"run {one.run.id} of pool {one.run.pool!r}, host {one.run.host_pid}: {one.killed} processes killed"
-        )
+@click.command()
+def sweep() -> None:
+    """Kill the workers that dead hosts have left, and remove their files. Living hosts are not touched.
 
+    \b
+    Example:
+      snakepit sweep
+    """  # noqa: D301 - \b is click's mark of lines to keep
+    with ending(runs_code=False):
+        from snakepit_trio._processes import registry
 
-def _cells(run: RunInfo, worker: WorkerEntry | None) -> list[str]:
-    age = f"{time.time() - run.started_at:.0f} s"
-    if worker is None:
-        return ["-", "-", "-", age, "-"]
-    memory = f"{resident_bytes(worker.pid) / 2**20:.0f} MiB" if worker.is_alive else "-"
-    return [worker.id, str(worker.pid or "-"), _state(worker), age, memory]
+        from . import runs_view
+        from .screen import make_console
 
-
-def _state(worker: WorkerEntry) -> str:
-    return "gone" if worker.state == "active" and not worker.is_alive else worker.state
-
-
-def _plain(run: RunInfo) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "pool": run.pool,
-        "host": run.host_pid,
-        "is_alive": run.is_alive,
-        "age": time.time() - run.started_at,
-        "workers": [
-            {
-                "id": worker.id,
-                "pid": worker.pid,
-                "state": _state(worker),
-                "memory": resident_bytes(worker.pid) if worker.is_alive else 0,
-            }
-            for worker in run.workers
-        ],
-    }
+        runs_view.show_swept(make_console(sys.stdout), registry.sweep())

@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from .progress import Progress
+from .rendering import Console, Table, Text
+from .screen import Screen, has_screen
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 _FRAMES_A_SECOND: Final = 8
 _LINE_EVERY: Final = 2.0
-_PLAIN_WIDTH: Final = 120
 _STYLES: Final = {"ready": "green", "busy": "green", "starting": "yellow", "draining": "red", "stopped": "red"}
-
-
-def make_console(stdout: TextIO) -> Console:
-    """A console that writes control codes only to terminals, and writes file names unchanged."""
-    if isinstance(stdout, io.TextIOWrapper):
-        # Functions and files may have names that the terminal's encoding lacks.
-        stdout.reconfigure(errors="replace")
-    terminal = stdout.isatty()
-    return Console(
-        file=stdout,
-        force_terminal=terminal,
-        width=None if terminal else _PLAIN_WIDTH,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
 
 
 async def show(progress: Progress, console: Console) -> None:
     """Show the progress until cancelled."""
-    if not console.is_terminal or console.is_dumb_terminal:
+    if not has_screen(console):
         await _show_lines(progress, console)
-    with Live(_picture(progress), console=console, auto_refresh=False, transient=True) as live:
-        while True:
-            await trio.sleep(1 / _FRAMES_A_SECOND)
-            live.update(_picture(progress), refresh=True)
+    screen = Screen(console, lambda _: _picture(progress))
+    with screen.shown():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(screen.follow)
+            while True:
+                await trio.sleep(1 / _FRAMES_A_SECOND)
+                screen.refresh()
 
 
 async def _show_lines(progress: Progress, console: Console) -> None:
@@ -82,7 +67,10 @@ def _print_ending(progress: Progress, console: Console) -> None:
     console.print(f"{len(left)} worker processes left{pids}", style="red" if left else "", soft_wrap=True)
 
 
-def _picture(progress: Progress) -> RenderableType:
+def _picture(progress: Progress) -> Group:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+
     # The bar does not end its line, but a grid does.
     bar = Table.grid(expand=True)
     bar.add_row(ProgressBar(total=len(progress.files), completed=progress.done))

@@ -14,7 +14,8 @@ import attrs
 import bridge_py
 from bridge_py.tools.adapter import unknown_tool
 from bridge_py.wire.environment import READY_VARIABLE
-from snakepit_trio._util.validation import is_text, refuse, text, word
+from bridge_py.wire.extras import install, is_installed
+from snakepit_trio._util.validation import instance, is_text, refuse, text, word
 
 _FOR_CALLS: Final = (
     "supported_commands",
@@ -24,8 +25,10 @@ _FOR_CALLS: Final = (
     "command_timeout",
 )
 
+_TELEMETRY: Final = 'give True, False, or None for what the contract has: True for "0.13"'
+LOG_LEVEL_VARIABLE: Final = "SNAKEPIT_LOG_LEVEL"
 #: Environment variables of workers that follow the contract, unless the user has set them.
-DEFAULT_VARIABLES: Final = {"SNAKEPIT_LOG_LEVEL": "info", "SNAKEPIT_OTEL_CONSOLE": "false"}
+DEFAULT_VARIABLES: Final = {LOG_LEVEL_VARIABLE: "info", "SNAKEPIT_OTEL_CONSOLE": "false"}
 
 
 class Adapter(ABC):
@@ -106,6 +109,7 @@ class GrpcBridge(Adapter):
     `--adapter`. `allow_pickle` lets the program send arrays as pickles; only numbers are read from them.
     `large_values` says how arrays of more than 10,240 bytes go to a program that does not tell that it reads them in
     raw bytes: "json", or "pickle" for a pickle of plain lists, which Python workers of the Elixir system read.
+    `telemetry` says whether the pool listens to the program's `StreamTelemetry`; by default it does with "0.13".
 
     A call is stopped by killing its worker, because the contract has no message that stops a call.
     """
@@ -119,6 +123,12 @@ class GrpcBridge(Adapter):
     adapter: str = attrs.field(default="", validator=text())
     allow_pickle: bool = False
     large_values: Literal["json", "pickle"] = word("json", ("json", "pickle"))
+    telemetry: bool | None = attrs.field(default=None, validator=instance(bool, type(None), remedy=_TELEMETRY))
+
+    @property
+    def has_telemetry(self) -> bool:
+        """Whether the pool listens to the program's telemetry."""
+        return self.contract == "0.13" if self.telemetry is None else self.telemetry
 
     def executable_path(self, python: str) -> str:
         """The program that runs the script; empty if the script runs itself."""
@@ -153,6 +163,8 @@ class GrpcBridge(Adapter):
         }
 
     def unavailable(self, python: str) -> str | None:
+        if not is_installed("betterproto2"):
+            return f"the contract needs the package betterproto2: {install('grpc')}"
         return missing_program(self.executable_path(python), self.script_path())
 
 
@@ -168,7 +180,9 @@ def missing_program(runner: str, script: str) -> str | None:
 def _check_target(_adapter: object, _attribute: object, value: str) -> None:
     place, _, name = value.rpartition(":") if is_text(value) else ("", "", "")
     if not place or not name:
-        raise bridge_py.UsageError(f"adapter {value!r}: write it as 'package.module:Class'")
+        module, _, kind = value.rpartition(".") if is_text(value) and not value.endswith(".py") else ("", "", "")
+        meant = f"{module}:{kind}" if module and kind[:1].isupper() else "package.module:Class"
+        raise bridge_py.UsageError(f"adapter {value!r:.200}: write it as {meant!r}")
 
 
 @attrs.frozen
@@ -190,3 +204,17 @@ class GrpcPython(Adapter):
     def script_args(self) -> list[str]:
         """Which adapter to load."""
         return ["--adapter", self.target]
+
+
+def what_to_give(wrong: object) -> str:
+    """Say what to give in place of something that is no adapter."""
+    if isinstance(wrong, bridge_py.BaseAdapter):
+        name = type(wrong).__qualname__
+        return f"this is an object: give the class, {name}. Each worker makes an object of its own, with options="
+    if isinstance(wrong, type):
+        return f"write `class {wrong.__name__}(bridge_py.BaseAdapter)`: an adapter derives from that"
+    if callable(wrong):
+        return "a pool runs functions without an adapter: `open_pool()`, and then `await pool.run(function)`"
+    if isinstance(wrong, (list, tuple)):
+        return "give one; adapters= takes several, and the first that works here is used"
+    return "give 'package.module:Class', a class that derives from bridge_py.BaseAdapter, or a snakepit_trio.Adapter"

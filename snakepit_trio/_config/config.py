@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 import ssl
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 import attrs
 import trio
@@ -23,21 +25,40 @@ from bridge_py.tools.pickling import OF_HOST, PLAIN
 from bridge_py.wire.codec import BESIDE_BYTES
 from bridge_py.wire.conversation import MAX_FRAME_BYTES
 from bridge_py.wire.errors import UsageError
-from snakepit_trio._util.validation import environment, instance, is_whole, name, path, refuse, seconds, whole, word
+from bridge_py.wire.extras import install
+from snakepit_trio._util.validation import (
+    MOST_LEVEL,
+    environment,
+    instance,
+    is_whole,
+    name,
+    path,
+    refuse,
+    seconds,
+    to_level,
+    whole,
+    word,
+)
 from snakepit_trio.state.quotas import Quotas
 from snakepit_trio.state.store import DEFAULT_TTL, SessionStore
 
-from .adapters import Adapter, GrpcPython
-from .limits import Limits, share_of_cores
-from .policies import Affinity, RecyclePolicy, RetryPolicy
+from . import plugins
+from .adapters import Adapter, GrpcPython, what_to_give
+from .limits import Limits, check_quotas, share_of_cores
+from .policies import Affinity, Bounds, RecyclePolicy, RetryPolicy, bounds_of
 from .settings_file import default_adapter
 from .targets import call_of, place_of
-from .worker_options import OptionsByNumber, WorkerOptions, check_options, to_env, to_options
+from .template_checks import check_template, has_templates, to_template
+from .worker_options import OptionsByNumber, WorkerOptions, check_options, to_env, to_options, to_resources
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from snakepit_trio._connections.base import WorkerProcess
     from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
+#: A name that a package offers; others have a module, or a file, and a class.
+_PLUGIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 LANE_VARIABLE: Final = "SNAKEPIT_LANE"
 _ASKS: Final = 1_000
 
@@ -68,6 +89,10 @@ def _seconds(default: float) -> Any:
     return attrs.field(default=default, validator=seconds())
 
 
+def _check_workers(_config: object, _field: object, workers: object) -> None:
+    bounds_of(workers)
+
+
 def _is(kind: type) -> Any:
     return instance(kind, remedy=f"give a snakepit_trio.{kind.__name__}")
 
@@ -87,23 +112,34 @@ def _check_bound(_config: object, field: attrs.Attribute[Any], bound: object) ->
 
 def _has_zstd(_config: object, _field: object, size: int | None) -> None:
     if size is not None and not is_available():
-        raise UsageError("compress_from takes the zstandard package: pip install 'snakepit-trio[zstd]'")
+        raise UsageError(f"compress_from takes the zstandard package: {install('zstd')}")
 
 
 def _to_adapter(adapter: object) -> Adapter:
     if adapter is None:
         adapter = default_adapter()
     if isinstance(adapter, str):
-        return GrpcPython(adapter)
+        if not (_PLUGIN.fullmatch(adapter) and plugins.installed("adapter")):
+            return GrpcPython(adapter)
+        adapter = plugins.load("adapter", adapter)
     if isinstance(adapter, type) and issubclass(adapter, BaseAdapter):
         place = place_of(adapter.__module__, f"adapter {adapter.__qualname__}")
         return GrpcPython(f"{place}:{adapter.__qualname__}", adapter)
     if isinstance(adapter, Adapter):
         return adapter
-    raise UsageError(
-        f"adapter {adapter!r}: give 'package.module:Class', a class that derives from bridge_py.BaseAdapter, "
-        "or a snakepit_trio.Adapter"
-    )
+    raise UsageError(f"adapter {adapter!r:.200}: {what_to_give(adapter)}")
+
+
+def _to_store(store: Any) -> Any:
+    return plugins.load_instance("store", store, SessionStore) if isinstance(store, str) else store
+
+
+def _to_launcher(launcher: Any) -> Any:
+    return plugins.load_instance("launcher", launcher, Launcher) if isinstance(launcher, str) else launcher
+
+
+def _codec_modules() -> Any:
+    return attrs.Factory(lambda self: tuple(map(plugins.module_of_codec, self.codecs)), takes_self=True)
 
 
 def _check_options(config: PoolConfig, _attribute: object, options: Any) -> None:
@@ -116,7 +152,10 @@ def _check_per_worker(_config: PoolConfig, _attribute: object, function: Any) ->
 
 
 def _options_by_number() -> Any:
-    made: Any = attrs.Factory(lambda self: OptionsByNumber(self.per_worker, self.adapter), takes_self=True)
+    made: Any = attrs.Factory(
+        lambda self: OptionsByNumber(self.per_worker, self.adapter, self.resources, forks=self.template is not False),
+        takes_self=True,
+    )
     return attrs.field(init=False, default=made, repr=False, eq=False)
 
 
@@ -126,11 +165,13 @@ def _first_call(config: PoolConfig) -> bytes:
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
         raise UsageError(f"initargs={args!r:.100}: give a tuple of the initializer's arguments")
     if config.initializer is not None and config.adapter.protocol != "link":
-        raise UsageError(f"initializer= is a function, and workers of {config.adapter!r} have tools, and no functions")
+        raise UsageError(
+            f"initializer= is a function, and workers of {config.adapter!r} have tools, and no functions: leave it out"
+        )
     if config.initializer is not None:
         return call_of(config.initializer, args, OF_HOST if config.pickle else PLAIN)
     if args:
-        raise UsageError("initargs= is for initializer=, which is missing")
+        raise UsageError("initargs= is for initializer=, which is missing: give both, or neither")
     return b""
 
 
@@ -139,10 +180,18 @@ def _can_pickle(config: PoolConfig, _attribute: object, value: Any) -> None:
         raise refuse("pickle", value, "give True or False")
     if value and config.adapter.protocol != "link":
         raise UsageError(
-            f"pickle=True is for functions, and workers of {config.adapter!r} have tools, and no functions"
+            f"pickle=True is for functions, and workers of {config.adapter!r} have tools, and no functions: leave it"
+            " out"
         )
     if value and not pickling.is_available():
-        raise UsageError("pickle=True takes the cloudpickle package: pip install 'snakepit-trio[pickle]'")
+        raise UsageError(f"pickle=True takes the cloudpickle package: {install('pickle')}")
+
+
+def _check_debug(config: PoolConfig, _attribute: object, debug: object) -> None:
+    if not isinstance(debug, bool) and debug != "post-mortem":
+        raise refuse("debug", debug, "give True, False or 'post-mortem'")
+    if debug and config.adapter.protocol != "link":
+        raise UsageError(f"debug= is for adapters that are Python classes: leave it out with {config.adapter!r}")
 
 
 def _check_token(config: PoolConfig, field: attrs.Attribute[Any], token: object) -> None:
@@ -157,7 +206,7 @@ def _check_tls(config: PoolConfig, field: attrs.Attribute[Any], context: object)
 
 def _is_for_bridge(config: PoolConfig, name: str, value: object) -> None:
     if value is not None and not config.bridge_server:
-        raise UsageError(f"{name}= is for bridge_server=, which is missing")
+        raise UsageError(f"{name}= is for bridge_server=, which is missing: give both, or neither")
 
 
 def _to_name(name: object) -> Any:
@@ -173,6 +222,8 @@ class Site(ABC):
 
     #: Whether nothing may run in threads, and nothing is shared with workers except through the link.
     runs_inline = False
+    #: Whether workers run on this machine, so that `cwd` and `python` are paths of this machine.
+    is_here = True
     #: Starts under way at a time: enough to keep all cores busy, and few enough that no start comes near its timeout.
     starts_at_once = max(32, 8 * (os.cpu_count() or 1))
 
@@ -182,6 +233,11 @@ class Site(ABC):
 
     def check_room(self, workers: int) -> None:
         """Raise `UsageError` for more workers than this site can hold."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the pool's files, closed to other users; None if the pool has no files."""
+        return None
 
     @property
     @abstractmethod
@@ -199,6 +255,13 @@ class Site(ABC):
         `number` is the worker's number. `PoolConfig.worker_options.of(number)` is what differs for it.
         """
 
+    def renew_template(self) -> None:
+        """Have the workers that start from now on import their modules anew.
+
+        Without `PoolConfig.template`, each worker does that by itself, and this does nothing. The workers that live go
+        on. Call it while `run` runs.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the site holds: the pool has ended, or has never begun."""
@@ -206,6 +269,9 @@ class Site(ABC):
 
 class Launcher(ABC):
     """Where the workers of pools run. One launcher serves any number of pools."""
+
+    #: Whether it can fork workers from a template: see `PoolConfig.template`.
+    has_templates: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, config: PoolConfig) -> Site:
@@ -218,8 +284,14 @@ class PoolConfig:
 
     #: Which tools the workers have: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an Adapter.
     adapter: Adapter = attrs.field(default=None, converter=_to_adapter)
-    #: Worker processes.
-    workers: int = _count(2)
+    #: Worker processes: their number, or the least and the most of an autoscaled pool, as `(2, 8)`.
+    workers: int | tuple[int, int] = attrs.field(default=2, validator=_check_workers)
+    #: An autoscaled pool starts more workers when calls have waited for a free worker for this time without a break.
+    scale_up_after: float = _seconds(1.0)
+    #: An autoscaled pool ends a worker that has had no call for this time.
+    idle_timeout: float = _seconds(60.0)
+    #: Further workers that are started, and wait to step in at once for a worker that dies or is replaced.
+    spares: int = _count(0, 0)
     #: Calls that one worker runs at a time.
     concurrency: int = _count(1, 1, 100_000)
     #: Whether what the codec cannot send is pickled, by cloudpickle: lambdas, functions and classes that no module has,
@@ -237,9 +309,25 @@ class PoolConfig:
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=to_options, validator=_check_options)
     #: Environment variables of the workers, on top of this process's own.
     env: Mapping[str, str] | None = attrs.field(default=None, converter=to_env, validator=environment)
-    #: What differs for each worker: a function of its number, from 0 to `workers` - 1. When the pool opens, the
-    #: function is called once for each number, before any worker starts; for further workers, before they start. The
-    #: worker that replaces another has the same number and options, and starts only when the other has ended.
+    #: Whether workers are forked from a template: a process that imports the adapter's module once. A list of names is
+    #: what it imports besides: `["sklearn.svm", "myapp.models"]`. Workers start sooner and share the memory of what is
+    #: imported. Adapters' instances and `setup` are each worker's own. Linux only; see docs/workers.md for what must
+    #: not happen in these imports.
+    template: bool | Sequence[str] = attrs.field(default=False, converter=to_template, validator=check_template)
+    #: Names of codecs that other packages offer, for this process and its workers. The packages must be installed in
+    #: both environments. docs/plugins.md.
+    codecs: Sequence[str] = attrs.field(default=(), converter=plugins.to_names)
+    #: The modules that register them.
+    codec_modules: Sequence[str] = attrs.field(init=False, default=_codec_modules(), repr=False, eq=False)
+    #: Amounts of resources that each worker offers to its calls, such as `{"gpu": 1}`: numbers from 0 on, with up to
+    #: three decimals. `per_worker` can name others. A call that needs some runs only where enough is left. With
+    #: resources, a worker that replaces another starts only when the other has ended.
+    resources: Mapping[str, float] = attrs.field(factory=dict, converter=to_resources)
+    #: What differs for each worker: a function of its number, from 0 to `workers` - 1, or to the most of an autoscaled
+    #: pool. When the pool opens, the function is called once for each number, before any worker starts; for further
+    #: workers, before they start. The worker that replaces another has the same number and options, and starts only
+    #: when the other has ended. Spares have numbers of their own, the next `spares` ones, and keep them when they step
+    #: in.
     per_worker: Callable[[int], WorkerOptions] | None = attrs.field(default=None, validator=_check_per_worker)
     #: What it has returned.
     worker_options: OptionsByNumber = _options_by_number()  # noqa: RUF009 - a field
@@ -284,10 +372,14 @@ class PoolConfig:
     ping_interval: float = _seconds(1.0)
     #: The time that a worker gets to answer a ping.
     ping_timeout: float = _seconds(1.0)
-    #: After so many missing answers in a row, a worker is killed and replaced.
+    #: After this number of missing answers in a row, a worker is killed and replaced.
     missed_pings: int = _count(2)
     #: Whether a worker that a debugger or a SIGSTOP has stopped is left alone.
     allow_debugger: bool = attrs.field(default=False, validator=instance(bool, remedy="give True or False"))
+    #: Whether `breakpoint()` in tools and functions opens a debugger on this process's terminal; `"post-mortem"` opens
+    #: it also where a tool raises. Calls of a worker have no deadlines while it stands at a breakpoint. Without it,
+    #: `breakpoint()` raises an error in the tool. See docs/debugging.md.
+    debug: bool | Literal["post-mortem"] = attrs.field(default=False, validator=_check_debug)
     #: If one worker ends more often than this within `restart_period`, in a row and each time before it has served a
     #: call, it goes into quarantine.
     max_restarts: int = _count(10)
@@ -298,8 +390,8 @@ class PoolConfig:
     recycle: RecyclePolicy = attrs.field(factory=RecyclePolicy, validator=_is(RecyclePolicy))
     #: How calls of idempotent tools are run again after a crash.
     retry: RetryPolicy = attrs.field(factory=RetryPolicy, validator=_is(RetryPolicy))
-    #: If calls of one command, or of one session, kill so many workers in a row, further calls of it are
-    #: refused as tainted.
+    #: If calls of one command, or of one session, kill this number of workers in a row, further calls of it are refused
+    #: as tainted.
     taint_after: int = _count(3)
     #: The time for which tainted calls are refused.
     taint_period: float = _seconds(60.0)
@@ -313,23 +405,35 @@ class PoolConfig:
     #: worker. "strict": they wait for that worker. "strict_fail_fast": if it has no free place, they raise
     #: `WorkerBusy`. When the worker ends, each of its sessions moves to the worker that takes its next call.
     affinity: Affinity = word("hint", get_args(Affinity))  # noqa: RUF009 - a field
-    #: For so many sessions without waiting calls the pool remembers the worker. It forgets the least recently used.
+    #: The pool remembers the workers of this number of sessions without waiting calls. It forgets the least recently
+    #: used session.
     affinity_sessions: int = _count(10_000)
     #: Bounds of each worker process; None for no bounds.
     limits: Limits | None = attrs.field(default=None, validator=_is_or_none(Limits, "no bounds"))
     #: Threads that BLAS and OpenMP may use in each worker; None lets them choose. By default it is the number of
-    #: cores divided by `workers`, at least 1. Environment variables that say otherwise win.
+    #: cores divided by `workers`, or by the most of an autoscaled pool, at least 1. Environment variables that say
+    #: otherwise win.
     threads: int | None = _threads()
-    #: The store that keeps sessions; None for a store in this process. Pools may share a store.
-    store: SessionStore | None = attrs.field(default=None, validator=_is_or_none(SessionStore, "one in this process"))
-    #: How much the sessions in this process may hold.
-    quotas: Quotas = attrs.field(factory=Quotas, validator=_is(Quotas))
+    #: The store that keeps sessions; None for a store in this process. Pools may share a store. The name of a store
+    #: that another package offers will do.
+    store: SessionStore | None = attrs.field(
+        default=None,
+        converter=_to_store,
+        validator=_is_or_none(SessionStore, "one in this process"),
+    )
+    #: How much the sessions in this process may hold. A `store` has quotas of its own.
+    quotas: Quotas = attrs.field(factory=Quotas, validator=check_quotas)
     #: The time from the last use of a session of `Pool.session` until it expires.
     session_ttl: float = _seconds(DEFAULT_TTL)
     #: The time between two removals of expired sessions.
     cleanup_interval: float = _seconds(60.0)
-    #: Where the workers run; None for processes of this machine.
-    launcher: Launcher | None = attrs.field(default=None, validator=_is_or_none(Launcher, "processes of this machine"))
+    #: Where the workers run; None for processes of this machine. The name of a launcher that another package offers
+    #: will do: docs/plugins.md.
+    launcher: Launcher | None = attrs.field(
+        default=None,
+        converter=_to_launcher,
+        validator=[_is_or_none(Launcher, "processes of this machine"), has_templates],
+    )
     #: Serve the contract to clients of this machine: True for a free port, or an address such as "127.0.0.1:50051".
     #: All programs of this user, and root, may connect, and use all of the pool: see `open_to`, and docs/contract.md.
     #: With `bridge_tls` and `bridge_token`, it may be an address that other machines reach, such as "0.0.0.0:50051".
@@ -358,8 +462,21 @@ class PoolConfig:
     #: Bytes of answers to such requests, and of news of variables, that may wait for one worker to read them, without
     #: large buffers. A worker that leaves more unread is killed, because it broke the protocol.
     max_unread_bytes: int = _count(1 << 30)
-    #: Lines of a worker's stderr that are kept for error messages.
+    #: Lines of a worker's stderr, and of its log records, that are kept for error messages.
     stderr_lines: int = _count(20)
+    #: The least level of the log records that workers pass on to this process's logging: a number from 1 on, or a name,
+    #: such as "DEBUG". It becomes the level of the root logger in workers of ours.
+    log_level: int = attrs.field(default=logging.INFO, converter=to_level, validator=whole(1, MOST_LEVEL))
+
+    @property
+    def bounds(self) -> Bounds:
+        """The least and the most workers."""
+        return bounds_of(self.workers)
+
+    @property
+    def preloads(self) -> Sequence[str]:
+        """The modules that workers, or their template, import beside the adapter's."""
+        return (*self.codec_modules, *(() if isinstance(self.template, bool) else self.template))
 
     @property
     def ahead(self) -> int:

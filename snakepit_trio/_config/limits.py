@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from snakepit_trio._util.validation import whole
+from bridge_py.wire.errors import UsageError
+from snakepit_trio._util.validation import instance, whole
+from snakepit_trio.state.quotas import Quotas
 
 #: A library reads its variable when it is loaded. All libraries follow OMP_NUM_THREADS if their own is missing.
 THREAD_VARIABLES: Final = (
@@ -50,7 +52,9 @@ class Limits:
 
 
 def share_of_cores(workers: object) -> int:
-    """The cores that this process may use, divided by `workers`; at least 1."""
+    """The cores that this process may use, divided by `workers`, or by the most of them; at least 1."""
+    if isinstance(workers, (tuple, list)) and len(workers) == 2:
+        workers = workers[1]
     count = workers if isinstance(workers, int) and workers > 0 else 1  # its own validator reports other values
     return max(1, len(os.sched_getaffinity(0)) // count)
 
@@ -60,3 +64,10 @@ def thread_variables(threads: int | None, environment: Mapping[str, str]) -> dic
     if threads is None or "OMP_NUM_THREADS" in environment:
         return {}
     return {name: str(threads) for name in THREAD_VARIABLES if name not in environment}
+
+
+def check_quotas(config: Any, field: attrs.Attribute[Any], quotas: object) -> None:
+    """Raise `UsageError` for what is no `Quotas`, and for quotas that no store would hear of."""
+    instance(Quotas, remedy="give a snakepit_trio.Quotas")(config, field, quotas)
+    if config.store is not None and quotas != Quotas():
+        raise UsageError("quotas= is for the store in this process: give them to the store itself, as its quotas=")

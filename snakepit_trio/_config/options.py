@@ -17,7 +17,8 @@ from .limits import Limits
 from .policies import Affinity, RecyclePolicy, RetryPolicy
 from .worker_options import WorkerOptions
 
-#: Everything that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, or an `Adapter`.
+#: Everything that names an adapter: `"package.module:Class"`, `"path/to/file.py:Class"`, the class, an `Adapter`, or
+#: the name of one that another package offers.
 AdapterLike = str | type[BaseAdapter] | Adapter
 
 
@@ -27,10 +28,16 @@ class FurtherOptions(TypedDict, total=False):
     pickle: bool
     initializer: Callable[..., object] | None
     initargs: Sequence[Any]
-    workers: int
+    workers: int | tuple[int, int]
+    scale_up_after: float
+    idle_timeout: float
+    spares: int
     concurrency: int
     options: Mapping[str, Any]
     env: Mapping[str, str] | None
+    template: bool | Sequence[str]
+    codecs: Sequence[str]
+    resources: Mapping[str, float]
     per_worker: Callable[[int], WorkerOptions] | None
     cwd: str | os.PathLike[str] | None
     umask: int | None
@@ -51,6 +58,7 @@ class FurtherOptions(TypedDict, total=False):
     ping_timeout: float
     missed_pings: int
     allow_debugger: bool
+    debug: bool | Literal["post-mortem"]
     max_restarts: int
     restart_period: float
     quarantine: float
@@ -64,11 +72,11 @@ class FurtherOptions(TypedDict, total=False):
     affinity_sessions: int
     limits: Limits | None
     threads: int | None
-    store: SessionStore | None
+    store: SessionStore | str | None
     quotas: Quotas
     session_ttl: float
     cleanup_interval: float
-    launcher: Launcher | None
+    launcher: Launcher | str | None
     bridge_server: bool | str
     bridge_token: str | None
     bridge_tls: ssl.SSLContext | None
@@ -78,6 +86,7 @@ class FurtherOptions(TypedDict, total=False):
     max_asks: int
     max_unread_bytes: int
     stderr_lines: int
+    log_level: int | str
 
 
 class PoolOptions(FurtherOptions, total=False):

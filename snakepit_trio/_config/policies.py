@@ -6,16 +6,40 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import attrs
 
-from snakepit_trio._util.validation import seconds, whole
+from snakepit_trio._util.validation import check_whole, is_whole, refuse, seconds, whole
 
 #: How calls of a session keep to the worker that has served it.
 Affinity = Literal["hint", "strict", "strict_fail_fast"]
 
 _MOST_SUSPECTS: Final = 10_000
+
+
+class Bounds(NamedTuple):
+    """How many workers a pool has, at least and at most. If these differ, its load decides."""
+
+    least: int
+    most: int
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the load decides."""
+        return self.least < self.most
+
+
+def bounds_of(workers: object) -> Bounds:
+    """Read `workers=`: a number, or the least and the most. Raises `UsageError`."""
+    if not isinstance(workers, (tuple, list)):
+        check_whole("workers", workers, 1)
+        assert isinstance(workers, int)
+        return Bounds(workers, workers)
+    if len(workers) != 2 or not all(is_whole(each) for each in workers) or not 1 <= workers[0] <= workers[1]:
+        raise refuse("workers", workers, "give a whole number of at least 1, or two of them as (least, most)")
+    check_whole("workers", workers[1], 1)
+    return Bounds(*workers)
 
 
 class Circuit(StrEnum):

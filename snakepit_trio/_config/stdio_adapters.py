@@ -11,11 +11,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from bridge_py.wire.errors import (
-    DecodeError,
-    EncodeError,
-    UsageError,
-)
+from bridge_py.wire.errors import DecodeError, EncodeError, UsageError
 from bridge_py.wire.keys import SMALL, check_maps
 from bridge_py.wire.registry import parts_of
 from snakepit_trio._util.validation import is_text, refuse
@@ -81,7 +77,10 @@ class StdioJson(Adapter):
 
 @attrs.frozen
 class StdioMsgpack(StdioJson):
-    """As `StdioJson`, with MessagePack in place of JSON: for bytes, and for large values."""
+    """A program in any language that speaks length-prefixed MessagePack on its stdin and stdout (docs/stdio.md).
+
+    Unlike JSON, MessagePack holds bytes, and it is quicker for large values. The fields are those of `StdioJson`.
+    """
 
     def encode(self, frame: dict[str, Any]) -> bytes:
         return _MSGPACK.encode(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
@@ -12,8 +12,11 @@ import trio
 from bridge_py.wire.frames import Frame
 from bridge_py.wire.specs import ToolSpec
 
+from .worker_logs import WorkerLogs
+
 if TYPE_CHECKING:
     import signal
+    import socket
 
     from snakepit_trio._calls.call import Call
     from snakepit_trio._requests.services import HostServices
@@ -35,6 +38,7 @@ class ConnectionContext:
     frame that concerns a call or answers a ping. Neither may block, and neither should raise anything but
     `RemoteProtocolError`. `on_fault` is called with an exception of the host itself, raised while it read the worker's
     data. The call comes before this exception ends the connection, so that the worker is not blamed for the end.
+    `logs` gets the worker's log records.
     `concurrency` is how many calls the worker runs at a time. `max_asks` bounds its requests that have no answer yet,
     and `max_unread_bytes` the answers that it has not read; None stands for no bound.
     """
@@ -46,6 +50,7 @@ class ConnectionContext:
     on_tools: Callable[[Sequence[ToolSpec]], None]
     on_frame: Callable[[Frame], None]
     on_fault: Callable[[Exception], None]
+    logs: WorkerLogs
     concurrency: int = 1
     max_asks: int | None = None
     max_unread_bytes: int | None = None
@@ -73,6 +78,13 @@ class Connection(ABC):
     kills_to_cancel = False
     #: The host's work for its calls.
     host_work: HostWork
+    #: The socket by which breakpoints in the worker ask for the terminal of the host; None without a debugger.
+    breakpoints: socket.socket | None = None
+
+    @property
+    def unreached(self) -> str:
+        """Why the host has not reached a worker of another machine yet, in words; empty if it has, or cannot tell."""
+        return ""
 
     @abstractmethod
     async def run(self) -> None:
@@ -88,6 +100,17 @@ class Connection(ABC):
     @abstractmethod
     def cancel(self, call_id: int, /) -> list[Frame]:
         """Ask the worker to end a call. Returns frames of the call that had come and will not be delivered any more."""
+
+    def open_item(self, call: Call, /) -> int:
+        """Send a call of a batch, and return its id. It runs when its batch is opened."""
+        raise NotImplementedError("batches are for workers of ours")
+
+    def fetches(self, call_id: int, /) -> bool:  # noqa: ARG002 - most protocols have no such buffers
+        """Whether the outcome of a call has come, and its large buffers are on their way."""
+        return False
+
+    def nudge(self) -> None:
+        """Help the worker to read what it was told, if its code leaves its other threads no turn, and if that helps."""
 
     @abstractmethod
     def recall(self, call_id: int, /) -> None:
@@ -109,6 +132,12 @@ class Connection(ABC):
     def goodbye(self) -> bool:
         """Tell the worker to end. Returns False if its protocol has no message for that."""
 
+    def worker_gone(self) -> None:
+        """Note that the worker has ended: what it has asked the host to write is refused if it comes too late.
+
+        Called before anything is run in its place. It may be called again.
+        """
+
     def end_session(self, session_id: str) -> None:
         """Tell the worker that a session has ended, if its protocol has a message for that."""
 
@@ -127,21 +156,38 @@ class Output:
     has_levels: bool = False
 
 
+#: Seconds from SIGKILL to the end of a process of this machine: at once, unless the kernel holds the process.
+REAP_SECONDS: Final = 5.0
+
+
 class WorkerProcess(Protocol):
     """One process that runs a worker, with what the host shares with it. It leads a process group of its own."""
 
     @property
+    def reap_seconds(self) -> float:
+        """The longest time in seconds from SIGKILL until `wait` returns."""
+        ...
+
+    @property
+    def node(self) -> str | None:
+        """The name of its machine; None for this one."""
+
+    @property
     def pid(self) -> int:
-        """The process id."""
+        """The process id, on its machine."""
         ...
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, or minus the number of the signal that killed it, or None while it lives."""
+        """The exit code, or minus the number of the signal that killed it. None while it lives, or if it is lost."""
 
     @property
-    def last_started(self) -> int:
-        """Id of the last call that the worker has started. For a dead worker, it is exact to the last instruction."""
+    def last_started(self) -> int | None:
+        """Id of the last call that the worker has started; None if nobody can know that any more.
+
+        For a dead worker, it is exact to the last instruction. A worker on another machine may have started later
+        calls than that while it lives.
+        """
         ...
 
     @property

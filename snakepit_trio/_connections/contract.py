@@ -9,7 +9,8 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from bridge_py.contract.peers import OpenTo
 from bridge_py.wire import codec
 from bridge_py.wire.errors import Fault, RemoteError, SnakepitError, ToolError, fault_of
 from bridge_py.wire.frames import Frame, Kind, credit_of
+from bridge_py.wire.trace_context import TraceContext
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.adapters import GrpcBridge
 from snakepit_trio._contract.access import WorkerAccess
@@ -31,6 +33,7 @@ from snakepit_trio._util.asyncio_loop import AsyncioLoop, in_trio
 from snakepit_trio._util.log import get_logger
 
 from .base import Connection, ConnectionContext, Hello
+from .foreign_events import ForeignEvents
 from .link import LinkLost
 
 _READY: Final = re.compile(r"GRPC_READY:(\d{1,5}|unix)\b")
@@ -53,16 +56,17 @@ class _Served:
     def __init__(self, call: Call) -> None:
         self.call = call
         self.credit = call.credit or 0
-        self.granted = asyncio.Event()
+        self._granted: asyncio.Event | None = None  # while a stream waits for credit
 
     def grant(self, credit: int) -> None:
         self.credit += credit
-        self.granted.set()
+        if self._granted is not None:
+            self._granted.set()
 
     async def take_credit(self, cost: int) -> None:
         while self.credit <= 0:
-            self.granted.clear()
-            await self.granted.wait()
+            self._granted = asyncio.Event()
+            await self._granted.wait()
         self.credit -= cost
 
 
@@ -107,6 +111,7 @@ class ContractConnection(Connection):
         self._pinging = False
         self._address = ""
         self._client: AsyncioClient | None = None
+        self._events: ForeignEvents | None = None
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -169,18 +174,25 @@ class ContractConnection(Connection):
             await asyncio.sleep(_LOOK)
             with contextlib.suppress(OSError, ValueError):
                 self._note_ready(self._ready_file.read_text("ascii"))
-        self._client = AsyncioClient(
-            self._address,
-            allow_pickle=self._bridge.allow_pickle,
-            large_values=self._bridge.large_values,
-            check_server=self._open_to == "user",
-        )
+        self._client = self._connected()
         try:
             await self._ask_whether_it_is_there()
         except LinkLost as error:
             logger.warning("worker %s said that it is ready: %s", self._context.worker_id, error)
             raise
         self._context.on_ready(Hello())
+        if self._bridge.has_telemetry:
+            here = self._context
+            self._events = ForeignEvents(here.worker_id, here.services.events, here.logs, self._connected)
+            self._do(self._events.run())
+
+    def _connected(self) -> AsyncioClient:
+        return AsyncioClient(
+            self._address,
+            allow_pickle=self._bridge.allow_pickle,
+            large_values=self._bridge.large_values,
+            check_server=self._open_to == "user",
+        )
 
     async def _ask_whether_it_is_there(self) -> None:
         assert self._client is not None
@@ -192,6 +204,9 @@ class ContractConnection(Connection):
                 self._lost = str(error)
                 raise LinkLost(self._lost) from error
 
+    def worker_gone(self) -> None:
+        self._requests.worker_gone()
+
     # Calls.
 
     def open(self, call: Call, timeout_us: int) -> int:
@@ -199,13 +214,55 @@ class ContractConnection(Connection):
         served = self._served[call_id] = _Served(call)
         session = self._requests.begin(call)
         metadata = {"timeout_ms": str(timeout_us // 1000)} if timeout_us else {}
-        serve = self._execute if call.credit is None else self._stream
-        self._do(self._serve(call_id, served, serve(call_id, served, session, metadata)))
+        if call.trace and (context := TraceContext.read(call.trace)) is not None:
+            metadata |= context.metadata
+        if call.credit is not None:
+            self._do(self._serve(call_id, served, partial(self._stream, call_id, served, session, metadata)))
+        elif not self._begin(call_id, served, session, metadata):
+            self._do(self._serve(call_id, served, partial(self._execute, call_id, served, session, metadata)))
         return call_id
 
-    async def _serve(self, call_id: int, served: _Served, work: Coroutine[Any, Any, Frame]) -> None:
+    def _begin(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> bool:
+        """Send a call at once. Returns False for a call that needs a task, or whose arguments cannot be read."""
+        if self._client is None or self._wake is None:
+            return False
         try:
-            final = await work
+            args = _arguments(served.call)
+        except SnakepitError:
+            return False
+
+        def answer(message: bytes) -> None:
+            self._answer(call_id, served, message)
+
+        def go_on(rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+            self._do(self._serve(call_id, served, partial(self._result, call_id, served, rest)))
+
+        name = served.call.name
+        return self._client.begin_tool(name, args, answer, go_on, session_id=session, metadata=metadata)
+
+    def _answer(self, call_id: int, served: _Served, message: bytes) -> None:
+        assert self._client is not None
+        try:
+            final = _frame(Kind.RESULT, call_id, self._client.result_of(message), served.call.name)
+        except Exception as error:
+            final = self._failure(call_id, error)
+        del self._served[call_id]
+        if self._requests.has_made_session(served.call):
+            self._do(self._finish(served.call, final))
+        else:
+            self._requests.end(served.call)
+            self._deliver(served.call, final)
+
+    def _failure(self, call_id: int, error: Exception) -> Frame:
+        if isinstance(error, SnakepitError):
+            return _failure(call_id, error)
+        # A fault of our own must not leave the caller waiting.
+        logger.error("call %d of worker %s failed", call_id, self._context.worker_id, exc_info=error)
+        return Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
+
+    async def _serve(self, call_id: int, served: _Served, work: Callable[[], Coroutine[Any, Any, Frame]]) -> None:
+        try:
+            final = await work()
         except RemoteError as error:
             if error.status == "UNAVAILABLE":
                 self._lose(str(error))
@@ -213,18 +270,21 @@ class ContractConnection(Connection):
             if error.status == "DEADLINE_EXCEEDED":
                 await asyncio.sleep(_LATE)  # the host's own deadline comes, and says more
             final = _failure(call_id, error)
-        except SnakepitError as error:
-            final = _failure(call_id, error)
         except Exception as error:
-            # A fault of our own must not leave the caller waiting.
-            logger.exception("call %d of worker %s failed", call_id, self._context.worker_id)
-            final = Frame(Kind.ERROR, call_id, body=codec.encode_plain(fault_of(error)))
+            final = self._failure(call_id, error)
         del self._served[call_id]
         if self._requests.has_made_session(served.call):
-            await in_trio(self._requests.finish, served.call)
+            await self._finish(served.call, final)
         else:
             self._requests.end(served.call)
-        self._note_session(served.call.session_id)
+            self._deliver(served.call, final)
+
+    async def _finish(self, call: Call, final: Frame) -> None:
+        await in_trio(self._requests.finish, call)
+        self._deliver(call, final)
+
+    def _deliver(self, call: Call, final: Frame) -> None:
+        self._note_session(call.session_id)
         self._context.on_frame(final)
 
     # Sessions that the worker keeps something for.
@@ -260,6 +320,9 @@ class ContractConnection(Connection):
         call = served.call
         value = await self._client.execute_tool(call.name, _arguments(call), session_id=session, metadata=metadata)
         return _frame(Kind.RESULT, call_id, value, call.name)
+
+    async def _result(self, call_id: int, served: _Served, work: Callable[[], Coroutine[Any, Any, Any]]) -> Frame:
+        return _frame(Kind.RESULT, call_id, await work(), served.call.name)
 
     async def _stream(self, call_id: int, served: _Served, session: str, metadata: dict[str, str]) -> Frame:
         assert self._client is not None
@@ -299,6 +362,8 @@ class ContractConnection(Connection):
             self._lose(self._lost)
         else:
             self._context.on_frame(Frame(Kind.PONG, number=number))
+            if self._events is not None:
+                self._events.look()
             with contextlib.suppress(SnakepitError):
                 await self._clean_ended()
         finally:

@@ -6,24 +6,27 @@ Foreign exceptions end here: the code that runs a link sees `LinkLost` or `Proto
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
+import attrs
 import grpclib.client
 import grpclib.const
 import grpclib.exceptions
 
 from bridge_py.http2 import BoundedChannel
-from bridge_py.link.channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration
-from bridge_py.wire.errors import ProtocolError, RemoteProtocolError
+from bridge_py.link.channel import LINK_METHOD, BatchCodec, bound_batches, link_configuration, remote_configuration
+from bridge_py.link.silence import SilenceWatch
+from bridge_py.wire.errors import ProtocolError, RemoteProtocolError, UsageError
 from bridge_py.wire.frames import MOST_FRAMES
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 
 from .base import ConnectionContext
 from .lane import SECONDS_PER_TURN, Lane, Pipes
-from .link import LinkConnection, LinkLost
+from .link import LinkConnection, LinkLost, PeerLost
 
 logger = get_logger("snakepit.link")
 
@@ -47,8 +50,37 @@ _FOREIGN = (
 _BROKEN = (NotImplementedError, AssertionError)
 
 
+_REDIAL: Final = 0.2  # seconds
+
+
+@attrs.frozen
+class TcpAddress:
+    """The address of a worker on another machine, and what is known of it.
+
+    `tls` checks the worker's certificate for `server_name`. `silence` is the time in seconds after which a link is lost
+    that nothing comes on, and `frozen` the time if the machine answers and its process says nothing. Raises
+    `UsageError` without TLS.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext = attrs.field(repr=False)
+    server_name: str
+    silence: float
+    frozen: float
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.tls, ssl.SSLContext) or not self.tls.check_hostname:
+            raise UsageError(
+                f"{self.host}:{self.port}: a link over TCP needs TLS that checks the worker's name: give certificates"
+            )
+
+
 class GrpcLink(LinkConnection):
-    """One channel, to the socket at `path`, and one stream; and a lane beside it, if there are `pipes`."""
+    """One channel, to a Unix socket's path or over TCP, and one stream; and a lane beside it, if there are `pipes`.
+
+    `nudge` sends the worker the signal at which its main thread leaves its other threads a turn.
+    """
 
     max_frames = MOST_FRAMES
     seconds_per_turn = SECONDS_PER_TURN
@@ -57,11 +89,12 @@ class GrpcLink(LinkConnection):
         self,
         context: ConnectionContext,
         loop: AsyncioLoop,
-        path: str,
+        address: str | TcpAddress,
         secret: str,
         pid: int,
         connected: Callable[[], None],
         pipes: Pipes | None = None,
+        nudge: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(context, secret, pid, connected)
         self.flush = self._write_soon
@@ -69,13 +102,27 @@ class GrpcLink(LinkConnection):
         self._pipes = pipes
         self._lane: Lane | None = None
         self._loop = loop
-        self._path = path
+        self._address = address
+        self._nudge = nudge
+        self._why_lost: str | None = None
+        #: Called when the link is over.
+        self.when_over: Callable[[], None] = _do_nothing
         self._to_write: asyncio.Event | None = None
+        self._dialled: BoundedChannel | None = None
+        self._refusal = ""
+
+    @property
+    def unreached(self) -> str:
+        if self._dialled is None or not isinstance(self._address, TcpAddress):
+            return ""
+        said = self._refusal or ("" if self._dialled.has_connected else " does not answer")
+        return f"{self._address.host}:{self._address.port}{said}" if said else ""
 
     async def carry(self) -> NoReturn:
         try:
             await self._loop.run_coroutine(self._converse())
         finally:
+            self.when_over()
             if self._lane is not None:
                 self._lane.end()  # its pipes are closed soon
         raise LinkLost("the worker closed the link")
@@ -87,6 +134,10 @@ class GrpcLink(LinkConnection):
         self.carry_also(self._lane.read)
         self.carry_also(self._lane.write)
 
+    def nudge(self) -> None:
+        if self._nudge is not None:
+            self._nudge()
+
     def read_rest(self) -> None:
         self.handle_rest()
         if self._lane is not None:
@@ -97,10 +148,13 @@ class GrpcLink(LinkConnection):
             self._to_write.set()
 
     async def _converse(self) -> None:
-        channel = BoundedChannel(path=self._path, codec=BatchCodec(), config=link_configuration())
+        channel = _channel(self._address)
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
         with _TranslatedErrors():
+            watch = None
             try:
+                if isinstance(self._address, TcpAddress):
+                    watch = await self._dial(channel, self._address)
                 async with channel.request(LINK_METHOD, cardinality, bytes, bytes) as stream:
                     await stream.send_request()
                     bound_batches(stream._stream, self.max_batch)
@@ -108,9 +162,40 @@ class GrpcLink(LinkConnection):
             except Exception as error:
                 if channel.abuse is not None:
                     raise RemoteProtocolError(f"its channel is closed: it sent {channel.abuse}") from error
+                if self._why_lost is not None:
+                    raise PeerLost(self._why_lost) from error
                 raise
             finally:
                 channel.close()
+                if watch is not None:
+                    watch.close()
+                    channel.abort()  # TLS would wait for the goodbye of a machine that may be gone
+
+    async def _dial(self, channel: BoundedChannel, address: TcpAddress) -> SilenceWatch:
+        # A worker that is still starting accepts no connection. The time that it has to start bounds this. A refusal
+        # may come from a firewall: if nobody listens any more, the agent tells that the worker has ended.
+        self._dialled = channel
+        while True:
+            try:
+                protocol = await channel.__connect__()
+                break
+            except ssl.SSLCertVerificationError as error:
+                raise RemoteProtocolError(f"its certificate is not the worker's: {error.verify_message}") from error
+            except OSError as error:
+                # A handshake that takes too long is that of a worker that is still starting.
+                is_slow = isinstance(error, ConnectionAbortedError)
+                self._refusal = "" if is_slow else f": {error or type(error).__name__}"
+                logger.debug("a worker is dialled again", exc_info=True)
+                await asyncio.sleep(_REDIAL)
+
+        self._refusal = ""
+
+        def lose(why: str) -> None:
+            self._why_lost = why
+            channel.abort()
+
+        connection = protocol.connection._transport.get_extra_info("socket")
+        return SilenceWatch(connection, address.silence, lose, address.frozen)
 
     async def _pump(self, channel: BoundedChannel, stream: grpclib.client.Stream[bytes, bytes]) -> None:
         # Reading the worker's hello opens the lane, and our own hello does not belong there: so it is sent first.
@@ -150,6 +235,17 @@ class GrpcLink(LinkConnection):
             # Nothing awaits the writer. The reader sees that the channel has closed.
             logger.debug("writing to a worker failed", exc_info=True)
             channel.close()
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _channel(address: str | TcpAddress) -> BoundedChannel:
+    if isinstance(address, str):
+        return BoundedChannel(path=address, codec=BatchCodec(), config=link_configuration())
+    configuration = remote_configuration(address.server_name)
+    return BoundedChannel(address.host, address.port, codec=BatchCodec(), ssl=address.tls, config=configuration)
 
 
 class _TranslatedErrors:

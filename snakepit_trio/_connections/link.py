@@ -19,8 +19,10 @@ from bridge_py.wire.conversation import NO_AREA, Conversation, Side
 from bridge_py.wire.errors import DecodeError, ProtocolError, RemoteProtocolError
 from bridge_py.wire.frames import PROGRESS, RESULT, Frame, Kind, most_bytes
 from bridge_py.wire.hellos import PROTOCOL_VERSION, WorkerHello, read_hello, tools_of
+from bridge_py.wire.logs import LOG, cost_of_log, read_logged
 from bridge_py.wire.packed import PACKED
 from bridge_py.wire.readable import readable
+from bridge_py.wire.specs import ITEM
 from snakepit_trio._calls.call import Call
 from snakepit_trio._requests.worker_requests import WorkerRequests
 from snakepit_trio._util.log import get_logger
@@ -36,6 +38,10 @@ logger = get_logger("snakepit.link")
 
 class LinkLost(WorkerError):
     """The connection to a worker has ended."""
+
+
+class PeerLost(LinkLost):
+    """The connection has ended because nothing is heard from the worker's machine any more. The worker may live on."""
 
 
 class LinkConnection(Connection):
@@ -79,6 +85,13 @@ class LinkConnection(Connection):
         self._on_ready = context.on_ready
         self._on_frame = context.on_frame
         self._on_fault = context.on_fault
+        self._logs = context.logs
+
+    def lose(self, why: str) -> None:
+        """End the link, because the worker's machine is lost."""
+        self._problem = self._problem or PeerLost(why)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def check_unread(self) -> None:
         """End the link if the worker leaves too much of what it is sent unread."""
@@ -208,6 +221,7 @@ class LinkConnection(Connection):
                 timeout_us=timeout_us,
                 credit=call.credit,
                 area=area,
+                trace=call.trace,
             )
         except BaseException:
             self.transfers.give_back(area)
@@ -218,6 +232,17 @@ class LinkConnection(Connection):
             # The call is in the conversation. It goes out with the next message, a ping at the latest.
             logger.exception("what was said to a worker goes out later")
         return call_id
+
+    def open_item(self, call: Call) -> int:
+        area = NO_AREA if call.buffers is None else self.transfers.ref(call.buffers)
+        try:
+            return self.conversation.open(ITEM, call.body, area=area)  # it goes out with its batch
+        except BaseException:
+            self.transfers.give_back(area)
+            raise
+
+    def fetches(self, call_id: int) -> bool:
+        return self.transfers.waits(call_id)
 
     def cancel(self, call_id: int) -> list[Frame]:
         lost = self.transfers.discard(call_id)
@@ -240,6 +265,9 @@ class LinkConnection(Connection):
     def ping(self, number: int) -> None:
         self.conversation.link(Kind.PING, Frame(Kind.PING, number=number))
         self.flush()
+
+    def worker_gone(self) -> None:
+        self._requests.worker_gone()
 
     def end_session(self, session_id: str) -> None:
         self._requests.tell(session_id, None)
@@ -267,6 +295,8 @@ class LinkConnection(Connection):
                 raise RemoteProtocolError("a worker does not call anything back")
             case Kind.HELLO:
                 self._hear_hello(frame)
+            case Kind.EVENT:
+                self._hear_event(frame)
             case _:
                 self._on_frame(frame)
 
@@ -279,6 +309,12 @@ class LinkConnection(Connection):
             self.conversation.format = PACKED
             self.open_lane()
         self._on_ready(Hello(tools, readable(hello.python)))
+
+    def _hear_event(self, frame: Frame) -> None:
+        if frame.name != LOG:
+            raise RemoteProtocolError(f"an event {readable(frame.name, 100)!r}, which a worker does not send")
+        if self._logs.is_taken(cost_of_log(len(frame.body))):
+            self._logs.take(read_logged(frame.body))
 
     def _route(self, frame: Frame) -> None:
         if frame.kind == PROGRESS:

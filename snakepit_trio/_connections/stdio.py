@@ -19,23 +19,22 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.frames import Frame, Kind, credit_for
 from bridge_py.wire.hellos import check_tools
+from bridge_py.wire.logs import cost_of_log
 from bridge_py.wire.readable import readable
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio._calls.call import Call
 from snakepit_trio._config.stdio_adapters import StdioJson
 from snakepit_trio._requests.contract_requests import ContractRequests
 from snakepit_trio._requests.stdio_requests import INSIDE, StdioRequests, number_in, text_of
-from snakepit_trio._util.log import get_logger
 
 from .base import Connection, ConnectionContext, Hello
 from .link import LinkLost
 from .stdio_frames import StdioFrames
+from .worker_logs import said_by_foreign
 
 _TO_CALLS: Final = ("result", "error")
 _TO_STREAMS: Final = ("chunk", "end", "error")
 _LONGEST_VERSION: Final = 100
-
-logger = get_logger("snakepit.link")
 
 
 class _Opened:
@@ -82,6 +81,7 @@ class StdioConnection(Connection):
         self.kills_to_cancel = True
         self._on_ready = context.on_ready
         self._on_frame = context.on_frame
+        self._logs = context.logs
         self._requests = ContractRequests(context.services, context.worker_id)
         self._asks = self.host_work = StdioRequests(
             context.services, context.worker_id, context.calls, self._requests, self._answer
@@ -126,6 +126,9 @@ class StdioConnection(Connection):
     def last_sent(self) -> int:
         """Id of the last call that the worker may have got."""
         return self._frames.last_sent
+
+    def worker_gone(self) -> None:
+        self._requests.worker_gone()
 
     # Calls.
 
@@ -203,6 +206,10 @@ class StdioConnection(Connection):
             assert self._nursery is not None
             self._asks.take(frame, self._nursery)
             return
+        if "log" in frame:
+            self._hear_log(frame)
+            await trio.lowlevel.checkpoint()  # many may have come at once
+            return
         said = [key for key in ("result", "error", "chunk", "end") if key in frame]
         if len(said) != 1:
             raise RemoteProtocolError(f"a frame with {len(said)} of result, error, chunk, end: it takes one")
@@ -210,6 +217,15 @@ class StdioConnection(Connection):
             self._hear_hello(said[0], frame)
         else:
             await self._hear_answer(said[0], frame)
+
+    def _hear_log(self, frame: dict[str, Any]) -> None:
+        said = frame["log"]
+        if not isinstance(said, dict):
+            raise RemoteProtocolError(f"a log record of type {type(said).__name__}, which is no map")
+        call_id = 0 if frame.get("id") is None else number_in(frame, "id")
+        texts = {key: text_of(said.get(key)) for key in ("message", "level", "logger", "exception")}
+        if self._logs.is_taken(cost_of_log(sum(map(len, texts.values())))):
+            self._logs.take(said_by_foreign(texts, call_id=call_id if call_id in self._opened else 0))
 
     def _hear_hello(self, kind: str, frame: dict[str, Any]) -> None:
         if kind not in _TO_CALLS:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import trio
 
-from bridge_py.contract.client import AsyncioClient, ClientBase
+from bridge_py.contract.client import AsyncioClient
+from bridge_py.contract.client_base import ClientBase
 from bridge_py.contract.credentials import Credentials, reachable
 from bridge_py.wire.any_values import LargeValues
+from bridge_py.wire.public_names import expose
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.ownership import require_trio
 
@@ -49,7 +51,7 @@ class Client(ClientBase):
                 await self._loop.run_coroutine(_close(inner))  # noqa: ASYNC102 - it sends one frame
 
 
-@asynccontextmanager
+@block("async with snakepit_trio.open_client(...) as client")
 async def open_client(
     address: str,
     *,
@@ -80,7 +82,7 @@ async def open_client(
         make = partial(AsyncioClient, address, connect_timeout=connect_timeout, allow_pickle=allow_pickle)
         inner = await loop.run_coroutine(_make(partial(make, token=token, tls=tls)))
         try:
-            yield Client(loop, inner)
+            yield Client(loop, inner)  # noqa: ASYNC119 - `block` makes a context manager
         finally:
             inner.close()
 
@@ -98,3 +100,6 @@ async def _next(items: AsyncGenerator[R, None]) -> R | None:
 
 async def _close(items: AsyncGenerator[Any, None]) -> None:
     await items.aclose()
+
+
+expose("snakepit_trio", {"Client": Client, "open_client": open_client})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from grpclib.encoding.proto import ProtoCodec
 
@@ -23,11 +23,27 @@ class RegistrationCodec(ProtoCodec):
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         """Read a message."""
-        if message_type is not messages.RegisterToolsRequest or len(data) > _MOST_BYTES:
+        found = read_registration(data) if message_type is messages.RegisterToolsRequest else None
+        if found is None:
             return super().decode(data, message_type)
-        session_id, rest = _split(data)
-        found = _read(rest)
-        return messages.RegisterToolsRequest(found.session_id or session_id, found.tools, found.worker_id)
+        return messages.RegisterToolsRequest(found.session_id, found.tools, found.worker_id)
+
+
+class Registration(NamedTuple):
+    """The content of a RegisterToolsRequest."""
+
+    session_id: str
+    tools: list[messages.ToolRegistration]
+    worker_id: str
+
+
+def read_registration(data: bytes) -> Registration | None:
+    """Read a RegisterToolsRequest; None if it is too large to be kept. Raises what betterproto raises."""
+    if len(data) > _MOST_BYTES:
+        return None
+    session_id, rest = _split(data)
+    found = _read(rest)
+    return Registration(found.session_id or session_id, found.tools, found.worker_id)
 
 
 def _split(data: bytes) -> tuple[str, bytes]:

@@ -34,6 +34,7 @@ from bridge_py.wire.errors import (
 )
 from bridge_py.wire.messages.snakepit import bridge as messages
 from bridge_py.wire.specs import ToolSpec
+from bridge_py.wire.trace_context import TraceContext, correlation_id, current_trace
 from bridge_py.wire.variable import Variable
 from snakepit_trio._requests.tool_registry import RegisteredTool
 from snakepit_trio._util.asyncio_loop import in_trio
@@ -42,8 +43,11 @@ from snakepit_trio.state.watching import Update
 from snakepit_trio.telemetry import Event, Events
 
 from .access import Access
+from .registrations import Registration
 
 _MOST_TOLD: Final = 1000  # warnings about values without JSON
+#: Events that are told in the task of a call's caller, or of a host tool. Other tasks have whatever context.
+_OF_CALLERS = frozenset(f"{of}.{step}" for of in ("call", "stream", "tool") for step in ("start", "stop", "exception"))
 logger = get_logger("snakepit.bridge")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
@@ -83,11 +87,18 @@ class _Item(NamedTuple):
     value: Any
 
 
+async def _entered(
+    running: contextlib.AsyncExitStack, stream: contextlib.AbstractAsyncContextManager[Any], trace: TraceContext | None
+) -> Any:
+    current_trace.set(trace)
+    return await running.enter_async_context(stream)
+
+
 class BridgeService(ContractService):
     """The service, for one kind of client."""
 
     def __init__(self, access: Access, events: Events) -> None:
-        self._access = access
+        self._access = self.access = access
         self._events = events
         self._tools: list[messages.ToolRegistration] = []  # of the latest registration
         self._specs: list[ToolSpec] = []  # the same
@@ -138,7 +149,7 @@ class BridgeService(ContractService):
         return self._opened(message.session_id)
 
     def _opened(self, session_id: str) -> messages.InitializeSessionResponse:
-        tools = {tool.name: _tool_message(tool) for tool in self._access.host_tools(session_id)}
+        tools = {tool.name: tool_message(tool) for tool in self._access.host_tools(session_id)}
         return messages.InitializeSessionResponse(success=True, available_tools=tools)
 
     async def _check(self, session_id: str) -> None:
@@ -345,12 +356,17 @@ class BridgeService(ContractService):
     async def register_tools(self, message: messages.RegisterToolsRequest) -> messages.RegisterToolsResponse:
         with _errors_as_statuses("register_tools"):
             await self._check(message.session_id)
-            if message.tools is not self._tools:
-                self._tools, self._specs = message.tools, [values.spec_of(each) for each in message.tools]
-            self._access.register_tools(message.session_id, self._specs, message.worker_id)
+            specs = self.note_tools(message)
             return messages.RegisterToolsResponse(
-                success=True, tool_ids={spec.name: f"{message.session_id}:{spec.name}" for spec in self._specs}
+                success=True, tool_ids={spec.name: f"{message.session_id}:{spec.name}" for spec in specs}
             )
+
+    def note_tools(self, message: messages.RegisterToolsRequest | Registration) -> list[ToolSpec]:
+        """Note the tools of a client, whose session is checked, and return them. Raises `UsageError`."""
+        if message.tools is not self._tools:
+            self._tools, self._specs = message.tools, [values.spec_of(each) for each in message.tools]
+        self._access.register_tools(message.session_id, self._specs, message.worker_id)
+        return self._specs
 
     async def get_exposed_elixir_tools(
         self, message: messages.GetExposedElixirToolsRequest
@@ -358,7 +374,7 @@ class BridgeService(ContractService):
         with _errors_as_statuses("get_exposed_elixir_tools"):
             await self._check(message.session_id)
             tools = self._access.host_tools(message.session_id)
-            return messages.GetExposedElixirToolsResponse(tools=[_tool_message(tool) for tool in tools])
+            return messages.GetExposedElixirToolsResponse(tools=[tool_message(tool) for tool in tools])
 
     @_rpc
     async def execute_elixir_tool(
@@ -382,6 +398,7 @@ class BridgeService(ContractService):
     async def _execute(self, response: Any, message: Any, binaries: Any, run: Callable[..., Any]) -> None:
         await self._access.check(message.session_id)
         began = time.monotonic()
+        current_trace.set(TraceContext.of(message.metadata))  # this task is the request's own
         try:
             args = values.unpack_parameters(message.parameters, binaries, allow_pickle=self._access.allow_pickle)
             found = await run(message.tool_name, args, message.session_id, values.timeout_of(message.metadata))
@@ -406,7 +423,7 @@ class BridgeService(ContractService):
                 message.parameters, message.binary_parameters, allow_pickle=self._access.allow_pickle
             )
             stream = self._access.stream(name, args, message.session_id, values.timeout_of(message.metadata))
-            chunks = await in_trio(running.enter_async_context, stream)
+            chunks = await in_trio(_entered, running, stream, TraceContext.of(message.metadata))
             while (chunk := await in_trio(_next, chunks)) is not None:
                 yield messages.ToolChunk(chunk_id=f"{name}-{number}", data=values.chunk_data(chunk.value, name))
                 number += 1
@@ -424,9 +441,11 @@ class BridgeService(ContractService):
         feed = TelemetryFeed()
 
         def put(event: Event) -> None:
-            feed.put(event.name, event.measurements, {key: str(value) for key, value in event.metadata.items()})
+            metadata = {key: str(value) for key, value in event.metadata.items()}
+            about = correlation_id() if event.name in _OF_CALLERS else None
+            feed.put(event.name, event.measurements, metadata, about or "")
 
-        detach = self._events.attach(put)
+        detach = self._events.attach("*", put)
         obeying = asyncio.ensure_future(feed.obey(messages))
         try:
             async for event in feed.events():
@@ -448,5 +467,6 @@ def _stream_status(error: SnakepitError) -> GRPCError:
     return status if isinstance(error, (AccessDenied, SessionNotFound)) else GRPCError(Status.INTERNAL, text_of(error))
 
 
-def _tool_message(tool: RegisteredTool) -> messages.ToolSpec:
+def tool_message(tool: RegisteredTool) -> messages.ToolSpec:
+    """Encode a tool."""
     return values.tool_message(tool.spec, tool.metadata)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Concatenate, Final, Unpack, overload
 
 import attrs
 
 from bridge_py.tools.pickling import PLAIN
+from bridge_py.wire.amounts import thousandths
 from bridge_py.wire.errors import DecodeError, UsageError
 from bridge_py.wire.frames import Frame
 from snakepit_trio._calls.call import (
@@ -23,19 +23,22 @@ from snakepit_trio._calls.call import (
     seconds_of,
     session_id_of,
 )
-from snakepit_trio._calls.functions import Function, function_of, read
+from snakepit_trio._calls.functions import Function, function_of, read, tool_name
 from snakepit_trio._calls.mapping import Done, Results, Room
 from snakepit_trio._calls.progress import OnProgress, check_on_progress
-from snakepit_trio._calls.queues import Limit
+from snakepit_trio._calls.queues import Limit, Needs
 from snakepit_trio._calls.runner import CallRunner
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._config.targets import unwrapped
+from snakepit_trio._config.worker_options import to_resources
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.nurseries import background_nursery
-from snakepit_trio._util.validation import check_whole, refuse
+from snakepit_trio._util.validation import check_plain, check_whole, refuse
 from snakepit_trio.state.view import SessionView
 
 from .function_calls import A, Args, Block, ExecuteOptions, FunctionCalls, Kwargs, R, StreamOptions, read_call
+from .near_misses import misused
 
 
 @attrs.frozen
@@ -48,6 +51,7 @@ class Defaults:
     priority: int | None = None
     on_progress: OnProgress | None = None
     limits: tuple[Limit, ...] = ()
+    resources: Needs = ()
 
 
 _QUICK_CALLS: Final = 64  # of a map, while they take less than 2 ms
@@ -70,6 +74,7 @@ class Calls(FunctionCalls):
         retries: int | RetryPolicy | None = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> Calls:
         """Return the same calls with other defaults: `await pool.options(timeout=5).run(function)`.
 
@@ -77,6 +82,11 @@ class Calls(FunctionCalls):
         queue sooner, as `execute` says. `on_progress` is called with the progress of each call, as `execute` says, and
         so of each call of `map`, whose own `on_progress` counts items. What is left out stays as it is. A call that
         names a value of its own goes by that. Raises `UsageError` for a value that no call could have.
+
+        `resources` are amounts that each call needs of its worker while it runs, such as `{"gpu": 0.5}`: numbers from
+        0 on, with up to three decimals. They are on top of what a tool needs (`@tool(resources=)`), whose amount of
+        the same name they replace. A call waits in the queue until a worker has enough left. If no worker of the pool
+        offers enough, it raises `ResourcesNotOffered` at once.
         """
         if not isinstance(timeout, Default):
             seconds_of(timeout, "options")
@@ -96,6 +106,7 @@ class Calls(FunctionCalls):
                 before.priority if priority is None else priority,
                 before.on_progress if on_progress is None else on_progress,
                 before.limits,
+                before.resources if resources is None else tuple(thousandths(to_resources(resources)).items()),
             ),
         )
 
@@ -116,18 +127,18 @@ class Calls(FunctionCalls):
         return Calls(self._runner, self._usual_limit, attrs.evolve(self._defaults, limits=limits))
 
     def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Coroutine[Any, Any, Any]:
-        return self.run_read(*read_call(function, args, kwargs, False, self._runner.values))
+        return self._run_read(*read_call(function, args, kwargs, False, self._runner.values))
 
     def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> Block[Chunks[Any]]:
-        return self.iterate_read(*self.read(function, args, kwargs, streams=True))
+        return self._iterate_read(*self._read(function, args, kwargs, streams=True))
 
     # For sessions.
 
-    def read(self, function: Any, args: Args, kwargs: Kwargs, *, streams: bool) -> tuple[Function, Any]:
+    def _read(self, function: Any, args: Args, kwargs: Kwargs, *, streams: bool) -> tuple[Function, Any]:
         """Find out how a worker runs a function; returns also the arguments of the worker's tool."""
         return read_call(function, args, kwargs, streams, self._runner.values)
 
-    def run_read(self, function: Function, arguments: Any) -> Coroutine[Any, Any, Any]:
+    def _run_read(self, function: Function, arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run a function that was read."""
         defaults = self._defaults
         return self._runner.run(
@@ -139,9 +150,10 @@ class Calls(FunctionCalls):
             defaults.priority,
             defaults.on_progress,
             defaults.limits,
+            defaults.resources,
         )
 
-    def iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
+    def _iterate_read(self, function: Function, arguments: Any) -> Block[Chunks[Any]]:
         """Run a generator function that was read."""
         defaults = self._defaults
         return self._runner.iterate(
@@ -152,6 +164,7 @@ class Calls(FunctionCalls):
             defaults.priority,
             defaults.on_progress,
             defaults.limits,
+            defaults.resources,
         )
 
     # Tools, by name.
@@ -205,13 +218,14 @@ class Calls(FunctionCalls):
         self,
         name: str | Callable[..., Any],
         args: Arguments | None = None,
-        *,
+        *more: Any,
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         retries: int | RetryPolicy | None = None,
         returns: Any = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        **unknown: Any,
     ) -> Any:
         """Run a tool in a worker and return its result.
 
@@ -240,6 +254,8 @@ class Calls(FunctionCalls):
         `CallTimeout`, `WorkerCrashed` (of the last run) and `PoolClosed`. Without running the call, raises `Tainted`,
         `PoolSaturated` if `max_queue` calls wait already, and `WorkerBusy` with `affinity="strict_fail_fast"`.
         """
+        if more or unknown:
+            raise misused(self.execute, name, more, unknown)
         reader = None
         if returns is not None or callable(name):
             name, reader = self._reader(name, returns, streams=False)
@@ -251,7 +267,17 @@ class Calls(FunctionCalls):
             priority = defaults.priority if priority is None else priority
             on_progress = defaults.on_progress if on_progress is None else on_progress
         return await self._runner.execute(
-            name, args, timeout, session, retries, None, reader, priority, on_progress, defaults.limits
+            name,
+            args,
+            timeout,
+            session,
+            retries,
+            None,
+            reader,
+            priority,
+            on_progress,
+            defaults.limits,
+            defaults.resources,
         )
 
     @overload
@@ -303,12 +329,13 @@ class Calls(FunctionCalls):
         self,
         name: str | Callable[..., Any],
         args: Arguments | None = None,
-        *,
+        *more: Any,
         timeout: Timeout = DEFAULT,
         session: SessionView | str | None = None,
         returns: Any = None,
         priority: int | None = None,
         on_progress: OnProgress | None = None,
+        **unknown: Any,
     ) -> Block[Chunks[Any]]:
         """Run a streaming tool; use it as `async with pool.stream(...) as chunks`, then `async for chunk in chunks`.
 
@@ -319,6 +346,8 @@ class Calls(FunctionCalls):
         chunk or waits for one; what it raises comes out there. Errors are raised where the chunks are taken, but
         `PoolClosed`, `PoolSaturated` and `WorkerBusy` on entering the block.
         """
+        if more or unknown:
+            raise misused(self.stream, name, more, unknown)
         reader = None
         if returns is not None or callable(name):
             name, reader = self._reader(name, returns, streams=True)
@@ -326,8 +355,8 @@ class Calls(FunctionCalls):
         session = self._defaults.session if session is None else session
         priority = self._defaults.priority if priority is None else priority
         on_progress = self._defaults.on_progress if on_progress is None else on_progress
-        limits = self._defaults.limits
-        return self._runner.stream(name, args, timeout, session, None, reader, priority, on_progress, limits)
+        limits, resources = self._defaults.limits, self._defaults.resources
+        return self._runner.stream(name, args, timeout, session, None, reader, priority, on_progress, limits, resources)
 
     def _reader(self, name: object, returns: Any, *, streams: bool) -> tuple[str, Callable[[Frame], Any]]:
         """The name of a tool, and the function that decodes its results by a hint."""
@@ -335,7 +364,9 @@ class Calls(FunctionCalls):
             return name, partial(read, name, hint=returns)
         found = function_of(name, streams, PLAIN)
         if found.signature is None:
-            raise UsageError(f"{found.name} is a function, and no tool: call it with run or iterate")
+            raise UsageError(
+                f"{found.name} is a function, and no tool: call it with run or iterate, or mark a method with @tool"
+            )
         return found.name, found.read if returns is None else partial(read, found.name, hint=returns)
 
     async def execute_stream(
@@ -351,7 +382,9 @@ class Calls(FunctionCalls):
     ) -> None:
         """Run a streaming tool and call `callback` with each chunk. If it returns an awaitable, this is awaited.
 
-        An exception of the callback stops the tool, and comes out unchanged.
+        The other parameters are those of `stream`. This returns when the stream has ended. An exception of the callback
+        stops the tool, and comes out unchanged. If cancelled, the tool is stopped before this returns. Raises
+        `UsageError` for a callback that cannot be called, and the errors of `stream`.
         """
         if not callable(callback):
             raise refuse("callback", callback, "give a function that takes a chunk")
@@ -365,24 +398,24 @@ class Calls(FunctionCalls):
 
     # Many calls.
 
-    @asynccontextmanager
+    @block("async with pool.map(...) as results")
     async def _map(
         self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]
     ) -> AsyncIterator[Results[Any, Any]]:
         limit, chunksize, on_progress = options["limit"], options["chunksize"], options["on_progress"]
         check_whole("limit", limit, 1, or_none="twice the pool's capacity")
         check_whole("chunksize", chunksize, 1)
-        if on_progress is not None and not callable(on_progress):
-            raise refuse("on_progress", on_progress, "give a function that takes two numbers")
+        if on_progress is not None:
+            check_plain("on_progress", on_progress, "give a function that takes two numbers")
         calls = self.options(**{name: options[name] for name in ("timeout", "session", "retries", "priority")})
-        usual = self._usual_limit
+        usual = self._usual_limit * self._runner.dispatcher.batches.most(tool_name(function))
         # With twice the room, a caller need not wait until its last results were taken.
         room = Room(limit, limit) if limit else Room(usual, max(usual, 2 * _QUICK_CALLS))
         callers = limit or max(usual, _QUICK_CALLS)
         results: Results[Any, Any] = Results(items, room, callers, options["ordered"], chunksize, pairs, on_progress)
         async with background_nursery() as nursery:
-            nursery.start_soon(results.feed, calls._mapped(function, chunksize))
-            yield results
+            nursery.start_soon(results._feed, calls._mapped(function, chunksize))
+            yield results  # noqa: ASYNC119 - `block` makes a context manager
 
     def _mapped(self, function: Any, chunksize: int) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
         """Make the function that makes the call for some items of `map`."""
@@ -400,7 +433,7 @@ class Calls(FunctionCalls):
     def _one(self, function: Any) -> Callable[[Any], Awaitable[Any]]:
         function, before, kwargs = unwrapped(function, (), {})
         found = function_of(function, streams=False, values=self._runner.values)
-        return lambda item: self.run_read(found, found.arguments((*before, item), kwargs))
+        return lambda item: self._run_read(found, found.arguments((*before, item), kwargs))
 
     def _each(self, function: Any) -> Callable[[Sequence[Any]], Awaitable[Done[Any]]]:
         if isinstance(function, str):
@@ -408,7 +441,7 @@ class Calls(FunctionCalls):
         each = function_of(function, streams=False, values=self._runner.values).for_each()
 
         async def call(items: Sequence[Any]) -> Done[Any]:
-            values, errors = await self.run_read(each, each.arguments_for_each(items))
+            values, errors = await self._run_read(each, each.arguments_for_each(items))
             if len(values) != len(items):
                 raise DecodeError(f"{each.name!r} has sent {len(values)} results for {len(items)} items")
             return Done(items, values, errors)

@@ -16,6 +16,7 @@ from snakepit_trio._calls.mapping import Results
 from snakepit_trio._calls.progress import OnProgress
 from snakepit_trio._calls.streams import Chunks
 from snakepit_trio._config.policies import RetryPolicy
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.nurseries import background_nursery
 from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.quotas import Quotas
@@ -25,7 +26,8 @@ from snakepit_trio.state.view import SessionView
 from snakepit_trio.state.watching import Hub
 
 from .function_calls import Args, FunctionCalls, Kwargs
-from .pool import Pool, open_pool
+from .opening import open_pool
+from .pool import Pool
 from .session import SessionHandle
 
 T = TypeVar("T")
@@ -102,7 +104,12 @@ class Context(SessionView, FunctionCalls):
         priority: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> Any:
-        """Run a tool with this state, as `Pool.execute` does. Also raises the errors of opening a pool."""
+        """Run a tool with this state, which moves into the pool before, and return the tool's result.
+
+        All parameters, and their defaults, are those of `Pool.execute`, except that the session is this context's. If
+        the call is cancelled or times out, its code is stopped before this returns. Raises `SessionError` outside of
+        the context's block, and the errors of opening a pool and of `Pool.execute`.
+        """
         async with self._in_pool() as session:
             return await session.execute(
                 name,
@@ -114,7 +121,7 @@ class Context(SessionView, FunctionCalls):
                 on_progress=on_progress,
             )
 
-    @asynccontextmanager
+    @block("async with context.stream(...) as chunks")
     async def stream(
         self,
         name: str | Callable[..., Any],
@@ -125,30 +132,40 @@ class Context(SessionView, FunctionCalls):
         priority: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Chunks[Any]]:
-        """Run a streaming tool with this state, as `Pool.stream` does."""
+        """Run a streaming tool: `async with context.stream(...) as chunks`, then `async for chunk in chunks`.
+
+        The state moves into the pool before. All parameters, and their defaults, are those of `Pool.stream`, except
+        that the session is this context's. Leaving the block early stops the tool, and the block ends when none of its
+        code runs any more. Entering the block raises `SessionError` outside of the context's block, and the errors of
+        opening a pool. The errors of the tool are raised where the chunks are taken.
+        """
         async with (
             self._in_pool() as session,
             session.stream(
                 name, args, timeout=timeout, returns=returns, priority=priority, on_progress=on_progress
             ) as chunks,
         ):
-            yield chunks
+            yield chunks  # noqa: ASYNC119 - `block` makes a context manager
 
     async def _run(self, function: Any, args: Args, kwargs: Kwargs) -> Any:
         async with self._in_pool() as session:
             return await session._run(function, args, kwargs)
 
-    @asynccontextmanager
+    @block("async with context.iterate(...) as chunks")
     async def _iterate(self, function: Any, args: Args, kwargs: Kwargs) -> AsyncIterator[Chunks[Any]]:
         async with self._in_pool() as session, session._iterate(function, args, kwargs) as chunks:
-            yield chunks
+            yield chunks  # noqa: ASYNC119 - `block` makes a context manager
 
-    @asynccontextmanager
+    @block("async with context.map(...) as results")
     async def _map(
         self, function: Any, items: Any, pairs: bool, options: Mapping[str, Any]
     ) -> AsyncIterator[Results[Any, Any]]:
         async with self._in_pool() as session, session._map(function, items, pairs, options) as results:
-            yield results
+            yield results  # noqa: ASYNC119 - `block` makes a context manager
+
+    def _is_of(self, store: object) -> bool:
+        """Whether its state may move to this store, or from it: it may, unless it is in the store of another pool."""
+        return self._pool is None or self._pool.sessions is store
 
     async def to_bridged(self) -> None:
         """Move the state into the pool, if it is not there. Opens the pool if there is none."""

@@ -21,6 +21,8 @@ from snakepit_trio._config.policies import RetryPolicy
 from snakepit_trio._config.targets import unwrapped
 from snakepit_trio.state.view import SessionView
 
+from .near_misses import OPTIONS, check_no_options
+
 P = ParamSpec("P")
 A = TypeVar("A", bound=BaseAdapter)
 R = TypeVar("R")
@@ -83,6 +85,8 @@ def read_call(function: Any, args: Args, kwargs: Kwargs, streams: bool, values: 
     """
     if isinstance(function, functools.partial):
         function, args, kwargs = unwrapped(function, args, kwargs)
+    if kwargs and not OPTIONS.isdisjoint(kwargs):
+        check_no_options(function, kwargs)
     found = function_of(function, streams, values)
     return found, found.arguments(args, kwargs)
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge_py.wire.errors import InvalidArguments, ProgramNotFound, UsageError
 from snakepit_trio._calls.call import DEFAULT, Arguments, CallWorker, Timeout, needed_session_id
 from snakepit_trio.state.view import SessionView
+from snakepit_trio.telemetry.spans import told
 
 if TYPE_CHECKING:
     from snakepit_trio._pool.pool import Pool
 
 __all__ = ["execute_program_command"]
-
-_NOTHING: Final[Arguments] = {}
 
 
 async def execute_program_command(
@@ -51,7 +50,11 @@ async def execute_program_command(
         raise UsageError(f"there is no command {command!r:.100} for programs; there are: {', '.join(_COMMANDS)}")
     session_id = needed_session_id(session, command)
     await pool.sessions.get_session(session_id)
-    return await _COMMANDS[command](_Request(pool, pool.sessions.of(session_id), command, dict(args or {}), timeout))
+    request = _Request(pool, pool.sessions.of(session_id), command, dict(args or {}), timeout)
+    program = request.args.get("program_id")
+    about = {"command": command, "program": program if isinstance(program, str) else "", "session": session_id}
+    with told(pool.events, "program", about):
+        return await _COMMANDS[command](request)
 
 
 class _Request:

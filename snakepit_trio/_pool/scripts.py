@@ -10,7 +10,8 @@ import trio
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.options import AdapterLike, FurtherOptions
 
-from .pool import Pool, open_pool
+from .opening import open_pool
+from .pool import Pool
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from bridge_py.wire.errors import UsageError
 
+from .proc import memory
+
 # What each worker takes at least, its keeper included. A pool beyond that is sure to fail; a smaller one may fail.
-_THREADS: Final = 3
-_DESCRIPTORS: Final = 6
+THREADS: Final = 3
+DESCRIPTORS: Final = 6
 _BYTES: Final = 16 << 20
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -32,23 +32,23 @@ def _limits() -> Iterator[tuple[int, str]]:
     """For each limit: how many workers it allows, and its name."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors != resource.RLIM_INFINITY:
-        yield descriptors // _DESCRIPTORS, f"the {descriptors} descriptors that this process may have (ulimit -n)"
+        yield descriptors // DESCRIPTORS, f"the {descriptors} descriptors that this process may have (ulimit -n)"
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if processes != resource.RLIM_INFINITY and os.geteuid() != 0:
-        yield processes // _THREADS, f"the {processes} processes and threads of one user (ulimit -u)"
+        yield processes // THREADS, f"the {processes} processes and threads of one user (ulimit -u)"
     for path in ("pid_max", "threads-max"):
         if (most := _read(Path("/proc/sys/kernel") / path)) is not None:
-            yield most // _THREADS, f"the {most} threads of all processes (kernel.{path})"
+            yield most // THREADS, f"the {most} threads of all processes (kernel.{path})"
     for path in ("pids.max", "pids/pids.max"):
         if (most := _read(_CGROUPS / path)) is not None:
-            yield most // _THREADS, f"the {most} threads of its control group (pids.max)"
+            yield most // THREADS, f"the {most} threads of its control group (pids.max)"
     with contextlib.suppress(OSError):  # the process has no descriptor left: then this limit is not known
         bytes_here = min(_memory())
         yield bytes_here // _BYTES, f"its memory, {bytes_here / 2**30:.1f} GiB, of which each takes 16 MiB or more"
 
 
 def _memory() -> Iterator[int]:
-    yield psutil.virtual_memory().total + psutil.swap_memory().total
+    yield memory("MemTotal") + memory("SwapTotal")
     for path in ("memory.max", "memory/memory.limit_in_bytes"):
         if (most := _read(_CGROUPS / path)) is not None:
             yield most

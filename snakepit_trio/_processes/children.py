@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
@@ -15,6 +18,8 @@ import trio
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._util.threads import run_in_thread
 
+from .guardian import start_ticks
+
 _REAP: Final = 1.0  # seconds from the end of its socket to the end of a process; both come together
 _PASS: Final = 0.001
 _CHUNK: Final = 65536
@@ -22,10 +27,49 @@ _CHUNK: Final = 65536
 Start = Callable[[socket.socket], "subprocess.Popen[bytes]"]
 
 
+class Forked:
+    """A helper that is no child of this process: a template has forked it. `pid` is its process id; 0 for none yet.
+
+    It has the methods of `subprocess.Popen` that helpers need. Its parent knows its exit code, and nobody here.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None if pid else 0
+        self._ticks: int | None = None
+        with contextlib.suppress(OSError):
+            self._ticks = start_ticks(pid)
+
+    def poll(self) -> int | None:
+        """Return 0 if the process has ended, else None. Raises no error: while nothing is known, it has not ended."""
+        with contextlib.suppress(OSError):
+            if self.returncode is None and start_ticks(self.pid) != self._ticks:
+                self.returncode = 0
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if the process lives."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the process, if it lives."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the end of the process. Raises `subprocess.TimeoutExpired` after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired("a keeper", timeout)
+            time.sleep(_PASS)
+        return 0
+
+
 class Child:
     """One helper process, by its socket. `pid` is its process id."""
 
-    def __init__(self, process: subprocess.Popen[bytes], end: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, end: socket.socket) -> None:
         self.process = process
         self.pid = process.pid
         self._end = end
@@ -52,6 +96,28 @@ class Child:
             theirs.close()
         # A shielded scope with no deadline swallows nothing, so there is a process.
         return cls(process, ours)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    @classmethod
+    async def forked(cls, ours: socket.socket) -> Self | None:
+        """The helper at the other end of a socket, which a template forks. None if it ends before it says its pid.
+
+        Raises `OSError` if the template cannot fork it. Closes the socket if it returns no helper, or is cancelled: a
+        helper that has been forked, or will be, ends by that.
+        """
+        child = cls(Forked(0), ours)
+        try:
+            what, _, said = (await child.read_line() or b"").partition(b" ")
+            if what == b"error":
+                raise OSError(said.decode("utf-8", "replace"))
+        except BaseException:
+            child.let_go()
+            raise
+        if what != b"keeper":
+            child.let_go()
+            return None
+        child.pid = int(said)
+        child.process = Forked(child.pid)
+        return child
 
     def tell(self, data: bytes) -> None:
         """Send a few bytes. May be called from any thread, and from signal handlers.

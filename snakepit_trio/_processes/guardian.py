@@ -118,10 +118,12 @@ def kill_run(run_id: str, recorded: dict[int, int | None]) -> int:
 
 def remove_files(folder: str, run_id: str) -> None:
     """Remove what a run has on disk and in shared memory."""
-    # First the file that makes the folder a run. If another file cannot be removed, a later sweep removes the folder.
+    # First the file that makes the folder a run. What cannot be removed then, a later sweep removes as unfinished. If
+    # that file itself stays, so does all: a folder that is half a run would be neither.
     with contextlib.suppress(OSError):
-        os.unlink(f"{folder}/host.json")
-    shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/host.json")
+        shutil.rmtree(folder, ignore_errors=True)
     for path in glob.glob(f"/dev/shm/snakepit-{glob.escape(run_id)}-*"):  # noqa: S108 - the run's own
         with contextlib.suppress(OSError):
             os.unlink(path)

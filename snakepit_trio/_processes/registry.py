@@ -35,6 +35,7 @@ from .guardian import alive, kill_run, remove_files, start_ticks
 FOLDER_VARIABLE: Final = "SNAKEPIT_RUN_DIR"
 _SESSION_FOLDER_VARIABLE: Final = "XDG_RUNTIME_DIR"
 _LONGEST_FOLDER: Final = 60  # a socket's path holds 107 bytes: unix(7)
+INSPECTION: Final = "look"  # the socket in a run's folder at which other processes look at its pool
 _UNFINISHED: Final = ".new-"
 _UNFINISHED_AFTER: Final = 60.0  # seconds after which an unfinished folder counts as left behind
 _AT_ONCE: Final = 2.0  # seconds

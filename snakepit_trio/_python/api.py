@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Arguments = Mapping[str, Any]
 StepLike = Step | tuple[Any, ...]
-_NOTHING: Final[Mapping[str, Any]] = {}
 _NO_TEXTS: Final[Mapping[str, str]] = {}
 
 

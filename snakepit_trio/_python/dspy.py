@@ -19,6 +19,7 @@ from bridge_py.dynamic.references import check_name
 from bridge_py.wire.errors import InvalidArguments, UsageError
 from snakepit_trio._calls.call import DEFAULT, CallWorker, Displaced, Timeout, needed_session_id, session_id_of
 from snakepit_trio._calls.runner import CallRunner
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.ownership import require_trio
 from snakepit_trio.state.session import Session
 from snakepit_trio.state.store import SessionStore
@@ -154,7 +155,7 @@ class DspyAPI:
         outputs: dict[str, Any] = await self.run(tool, arguments, session, timeout)
         return outputs
 
-    @asynccontextmanager
+    @block("async with pool.python.stream_dspy(...) as chunks")
     async def stream_dspy(
         self, program: str, inputs: Mapping[str, Any], *, session: SessionView | str, timeout: Timeout = DEFAULT
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -168,7 +169,7 @@ class DspyAPI:
         session_id = needed_session_id(session, "stream_dspy")
         arguments, _ = await self._prepare(program, inputs, session_id)
         async with self._stream("dspy_stream", arguments, session_id, timeout) as chunks:
-            yield chunks
+            yield chunks  # noqa: ASYNC119 - `block` makes a context manager
 
     async def save_dspy(
         self, program: str, *, session: SessionView | str, timeout: Timeout = DEFAULT
@@ -201,7 +202,9 @@ class DspyAPI:
     async def _recipe(self, program: str, session_id: str) -> dict[str, Any]:
         found = await self._store.of(session_id).get_program(program)
         if not isinstance(found, dict) or found.get("type") != _IS_DSPY:
-            raise UsageError(f"program {program!r} of session {session_id!r} is none of create_dspy_program")
+            raise UsageError(
+                f"program {program!r} of session {session_id!r} is none of create_dspy_program: make it by that"
+            )
         return found
 
     @asynccontextmanager
@@ -276,7 +279,9 @@ def _sent(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_inputs(program: str, recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
     if not isinstance(inputs, Mapping):
-        raise InvalidArguments(f"the inputs of program {program!r} are a {type(inputs).__name__}; give a dict by name")
+        raise InvalidArguments(
+            f"the inputs of program {program!r} are of type {type(inputs).__name__}; give a dict by name"
+        )
     known = [*recipe["inputs"], *recipe["optional"]]
     there = ", ".join(known) or "none"
     for name in recipe["inputs"]:

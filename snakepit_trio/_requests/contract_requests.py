@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import outcome
@@ -14,6 +14,7 @@ from bridge_py.wire.errors import Fault, SessionError, SessionNotFound, error_of
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.owning import own
 from snakepit_trio._calls.call import Call
+from snakepit_trio.state.fences import WorkerSessions, Writer
 from snakepit_trio.state.view import SessionView
 
 from .host_tool_runs import HostToolRuns
@@ -46,6 +47,7 @@ class ContractRequests:
     def __init__(self, services: HostServices, worker_id: str, *, reuses_names: bool = False) -> None:
         self._services = services
         self.worker_id = worker_id
+        self._writer = Writer(services.store, worker_id)
         self._had: dict[str, None] = {}  # sessions of callers that have had calls here, the latest last
         self._names: dict[int, str] = {}  # the names of sessions, by `id(call)`
         self._calls: dict[str, list[Call]] = {}  # the calls of a session, by its name
@@ -69,6 +71,7 @@ class ContractRequests:
                 finally:
                     self._nursery = None  # it is about to close, and then takes no tasks
         finally:
+            self.worker_gone()
             self._calls.clear()  # so that no more sessions are made
             with trio.move_on_after(_LAST_WORDS, shield=True):
                 for name in tuple(self._made):
@@ -197,8 +200,18 @@ class ContractRequests:
 
     def view(self, name: str) -> SessionView:
         """The session of a call. Raises `SessionNotFound`."""
-        self.call_of(name)
-        return self._services.store.of(name)
+        call = self.call_of(name)
+        if not call.session_id:
+            return self._services.store.of(name)  # no other worker or host has it
+        return self.view_of(call, lambda: id(call) not in self._names)
+
+    def view_of(self, call: Call, is_over: Callable[[], bool]) -> SessionView:
+        """The caller's session, as a call may use it until it is over."""
+        return SessionView(WorkerSessions(self._writer, call, is_over), call.session_id)
+
+    def worker_gone(self) -> None:
+        """Note that the worker has ended. Its writes that are on their way to the store are refused from now on."""
+        self._writer.gone()
 
     async def call_host_tool(self, call: Call, name: str, args: Any) -> Any:
         """Run a host tool for a call, and return its result. Cancelling stops the tool.
@@ -206,7 +219,7 @@ class ContractRequests:
         Raises the error that the worker gets.
         """
         if self._nursery is None or call.abandoned:
-            raise SessionError("the call is being stopped")
+            raise SessionError("the call is being stopped: nothing more is done for it")
         frame = Frame(Kind.CALL, next(self._numbers))
         question = self._questions[frame.call_id] = _Question()
         self.host_tool_runs.open(frame, call, name, args, self._nursery)

@@ -16,9 +16,12 @@ import trio
 
 from bridge_py.wire.errors import CANCELLED, Fault, InvalidArguments, ToolCancelled, fault_of
 from bridge_py.wire.frames import Frame, Kind
-from snakepit_trio._calls.call import Call, serving
+from bridge_py.wire.trace_context import TraceContext, current_trace
+from snakepit_trio._calls.call import Call
+from snakepit_trio._calls.nesting import serve
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.signals import for_the_application
+from snakepit_trio.telemetry.spans import told
 
 from .services import HostServices
 from .tool_registry import HostCall
@@ -123,12 +126,16 @@ class HostToolRuns:
 
     async def _serve(self, running: _Running, name: str, args: Any) -> None:
         frame = running.frame
-        serving.set(running.call)
+        serve(running.call)
+        # Always: this task has the context of whoever opened the pool.
+        current_trace.set(TraceContext.read(running.call.trace))
         fault: Fault | None = _CANCELLED
         try:
             with running.scope:
                 try:
-                    await self._run(running, name, args)
+                    about = {"name": name, "call": running.call.number, "worker": self._worker_id}
+                    with told(self._services.events, "tool", about):
+                        await self._observed(running, name, args)
                     fault = None
                 except ToolCancelled:
                     pass  # from a call that was stopped while a thread of the host tool waited for it
@@ -141,6 +148,14 @@ class HostToolRuns:
                     self._replies.fail(frame, fault)
                 elif frame.kind == Kind.STREAM:
                     self._replies.end_stream(frame)
+
+    async def _observed(self, running: _Running, name: str, args: Any) -> None:
+        observers = self._services.events.observers
+        if not observers.active:
+            await self._run(running, name, args)
+            return
+        with observers.host_tool(running.call, str(name), running.frame.trace):
+            await self._run(running, name, args)
 
     async def _run(self, running: _Running, name: str, args: Any) -> None:
         if not isinstance(name, str) or not isinstance(args, Mapping):

@@ -151,7 +151,11 @@ class StdioRequests:
     def _view(self, ask: _Ask) -> SessionView:
         if not ask.call.session_id:
             raise SessionError(f"{ask.verb}: the call has no session")
-        return self._services.store.of(ask.call.session_id)
+        return self._requests.view_of(ask.call, _never)  # the call is not over before its asks
+
+
+def _never() -> bool:
+    return False
 
 
 async def _set_variable(view: SessionView, ask: _Ask) -> int:

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from bridge_py.tools.adapter import Tool, unbound, unknown_tool
-from bridge_py.wire.errors import UsageError, WrongCallKind, host_tool_error
+from bridge_py.wire.errors import UnknownTool, UsageError, WrongCallKind, host_tool_error
 from bridge_py.wire.specs import ParameterSpec, ToolSpec
 from snakepit_trio._calls.call import DEFAULT, Timeout
 from snakepit_trio._util.ownership import require_trio
@@ -79,7 +79,7 @@ class ToolRegistry:
 
     def __init__(
         self, hub: Hub, execute: Execute, adapter_tools: Callable[[], Mapping[str, ToolSpec]], threads: int | None
-    ):
+    ) -> None:
         self._hub = hub
         self._execute = execute
         self._adapter_tools = adapter_tools
@@ -172,7 +172,9 @@ class ToolRegistry:
 
     def list_exposed_tools(self, session_id: str | None = None) -> list[RegisteredTool]:
         """The host tools that workers may call."""
-        return [tool for tool in self.list_tools(session_id) if tool.exposed]
+        # Tools of the adapter run in workers: they are never exposed.
+        found = self._scopes[None] | (self._scopes.get(session_id, {}) if session_id is not None else {})
+        return [tool for tool in found.values() if tool.exposed]
 
     def exposed(self, session_id: str | None, name: str) -> RegisteredTool:
         """The host tool of this name that workers may call.
@@ -183,7 +185,9 @@ class ToolRegistry:
             tool = self._scopes.get(scope, {}).get(name)
             if tool is not None and tool.exposed:
                 return tool
-        raise unknown_tool(name, [tool.name for tool in self.list_exposed_tools(session_id)])
+        missing = unknown_tool(name, [tool.name for tool in self.list_exposed_tools(session_id)])
+        stop = "" if str(missing).endswith("?") else "."
+        raise UnknownTool(f"{missing}{stop} Workers call functions that the host has given to pool.expose")
 
     def _visible(self, session_id: str | None) -> dict[str, RegisteredTool]:
         found = {name: RegisteredTool(spec, "worker") for name, spec in self._adapter_tools().items()}
@@ -238,9 +242,12 @@ class ToolRegistry:
         """Run a host tool that is no stream, and return its result.
 
         `nested` says that another host tool waits for this one, maybe in a thread. `large` has the arguments converted
-        in a thread, because that takes a while. If the function runs in a thread,
-        `keep` is called with its result in that thread, before others may change the result. What `keep` returns is
-        then the result here.
+        in a thread, because that takes a while. If the function runs in a thread, `keep` is called with its result in
+        that thread, before others may change the result. What `keep` returns is then the result here.
+
+        If cancelled, a coroutine function is cancelled, and this waits for the end of a function in a thread. Raises
+        `InvalidArguments`, `WrongCallKind`, `UsageError` for a tool of workers, and `HostToolError` if the function
+        raised.
         """
         function, kwargs = await _bound_somewhere(tool, args, call, streaming=False, large=large)
         try:
@@ -262,7 +269,8 @@ class ToolRegistry:
     ) -> AsyncGenerator[Any, None]:
         """Run a host tool that is a stream, and yield its items, one after the other.
 
-        The parameters are those of `run`. `keep` is called with each item of a generator that runs in a thread.
+        The parameters and errors are those of `run`. `keep` is called with each item of a generator that runs in a
+        thread. The consumer must close the generator, which stops the host tool.
         """
         function, kwargs = await _bound_somewhere(tool, args, call, streaming=True, large=large)
         try:
@@ -288,14 +296,15 @@ class ToolRegistry:
         # A thread may wait for a nested tool, so a nested tool must not wait until a thread is free.
         place = _Place(trio.CapacityLimiter(1) if nested else self._limiter)
         try:
-            return await trio.to_thread.run_sync(function, limiter=place, abandon_on_cancel=True)  # type: ignore[arg-type]
+            limiter: Any = place  # it has the methods that trio calls
+            return await trio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
         finally:
             with self._patience():
                 await place.is_free.wait()  # noqa: ASYNC102 - as long as the code takes
 
     @contextlib.contextmanager
     def _patience(self) -> Iterator[None]:
-        """Shield the block from cancellation, until `abandon_threads` is called."""
+        """Shield the block from cancellation, until `_abandon_threads` is called."""
         with trio.CancelScope(shield=True) as scope:
             self._patient.add(scope)
             if self._is_over:
@@ -305,7 +314,7 @@ class ToolRegistry:
             finally:
                 self._patient.discard(scope)
 
-    def abandon_threads(self) -> None:
+    def _abandon_threads(self) -> None:
         """Stop waiting for host tools that run in threads, whatever they do there. For a pool that has ended."""
         self._is_over = True
         for scope in list(self._patient):

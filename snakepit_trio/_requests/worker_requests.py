@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,7 @@ from bridge_py.wire.errors import (
     RemoteProtocolError,
     SessionError,
     SnakepitError,
+    StaleEpoch,
     WrongCallKind,
     fault_of,
 )
@@ -29,7 +31,9 @@ from snakepit_trio._calls.shared_copies import copy
 from snakepit_trio._util.log import get_logger
 from snakepit_trio._util.threads import read_in_thread
 from snakepit_trio.errors import OutOfResources
-from snakepit_trio.state.session import Change, Session
+from snakepit_trio.state.fences import WorkerSessions, Writer
+from snakepit_trio.state.session import Change
+from snakepit_trio.state.view import SessionView
 
 from .handlers import handle
 from .host_tool_runs import HostToolRuns
@@ -77,6 +81,7 @@ class WorkerRequests:
         self._nursery: trio.Nursery | None = None
         self._reading: dict[int, trio.CancelScope] = {}  # by ask id: calls of host tools that are being read
         self._bytes_to_read = 0  # of large requests
+        self._writer = Writer(services.store, worker_id)
         self._sessions: set[str] = set()  # the sessions whose variables the worker may remember
         self.host_tool_runs = HostToolRuns(services, worker_id, self)
 
@@ -87,8 +92,13 @@ class WorkerRequests:
     def end(self) -> None:
         """Answer no more. Call this when the nursery has closed: until then its tasks may follow a session."""
         self._nursery = None
+        self.worker_gone()
         for session_id in self._sessions:
             self._services.store.hub.unsubscribe(session_id, self)
+
+    def worker_gone(self) -> None:
+        """Note that the worker has ended. Its writes that are on their way to the store are refused from now on."""
+        self._writer.gone()
 
     def take(self, frame: Frame) -> None:
         """Answer a question that has come, at once or in a task. Raises `RemoteProtocolError`."""
@@ -219,18 +229,16 @@ class WorkerRequests:
             return self._services.encode([msgspec.to_builtins(tool.spec) for tool in tools], frame.name)
         if not call.session_id:
             raise SessionError(f"{frame.name}: the call has no session")
-        await self._follow(call.session_id)
-        value = await handle(self._services.store.of(call.session_id), call.name, frame.name, arguments)
+        sessions = WorkerSessions(self._writer, call, lambda: self._calls.get(call_id) is not call)
+        await self._follow(call.session_id, sessions)
+        value = await handle(SessionView(sessions, call.session_id), call.name, frame.name, arguments)
         return self._services.encode(value, frame.name)
 
-    async def _follow(self, session_id: str) -> None:
+    async def _follow(self, session_id: str, sessions: WorkerSessions) -> None:
+        with contextlib.suppress(StaleEpoch):  # it may still read
+            await sessions.enter(session_id)
         if session_id in self._sessions:
             return
-
-        def note(session: Session) -> None:
-            session.bind(self._worker_id)
-
-        await self._services.store.update_session(session_id, note)
         self._sessions.add(session_id)
         self._services.store.hub.subscribe(session_id, self, lambda changes: self.tell(session_id, changes))
 

@@ -17,8 +17,8 @@ logger = get_logger("snakepit.link")
 class AsyncioLoop:
     """The event loop that a pool's links share, on top of trio.
 
-    It runs in a task of its own. So the application's context never sees it, and the
-    application may have a trio-asyncio loop of its own.
+    It runs in a task of its own. So the application's context never sees it, and the application may have a
+    trio-asyncio loop of its own.
     """
 
     def __init__(self) -> None:

@@ -17,6 +17,12 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
         with contextlib.suppress(Exception):
             super().log(level, msg, *args, **kwargs)
 
+    def hand_on(self, values: dict[str, Any]) -> None:
+        """Hand on a record that was made elsewhere, by its attributes. Raises no `Exception`."""
+        with contextlib.suppress(Exception):
+            if self.isEnabledFor(values["levelno"]):
+                self.logger.handle(_made(values))
+
     @contextlib.contextmanager
     def tolerates(self, what: str) -> Iterator[None]:
         """Log an `Exception` of one step, so that the other steps are done too."""
@@ -28,6 +34,15 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
     def child(self, suffix: str) -> SafeLogger:
         """A logger below this one, by a suffix of its name."""
         return SafeLogger(self.logger.getChild(suffix), {})
+
+
+def _made(values: dict[str, Any]) -> logging.LogRecord:
+    try:
+        return logging.makeLogRecord(values)
+    except Exception:  # the application's own factory of records has raised
+        record = logging.LogRecord("", 0, "", 0, "", None, None)
+        record.__dict__.update(values)
+        return record
 
 
 def get_logger(name: str) -> SafeLogger:

@@ -1,8 +1,8 @@
-"""A nursery for work in the background of a block."""
+"""A nursery for work in the background of a block. Below: the tasks around a task, and the texts of groups."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -54,6 +54,14 @@ def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
             return inner
         group = inner
     return group
+
+
+def with_those_above(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    """The task, then the task that opened its nursery, and so on, up to the root of the run."""
+    above: trio.lowlevel.Task | None = task
+    while above is not None:
+        yield above
+        above = None if above.parent_nursery is None else above.parent_nursery.parent_task
 
 
 def told(error: BaseException) -> str:

@@ -55,7 +55,7 @@ def _import() -> ModuleType:
 
 @contextmanager
 def _nothing_imported() -> Iterator[None]:
-    """Have the package imported afresh, and forgotten: who imports it later gets another one."""
+    """Have the package imported afresh, and forgotten: a later import makes another one."""
     theirs = _take_modules()
     try:
         yield
@@ -71,7 +71,7 @@ def _take_modules() -> dict[str, ModuleType]:
 
 @contextmanager
 def _asyncio_as_it_is() -> Iterator[None]:
-    """Undo what the import does. Until then it works for who is not in trio, in other threads say."""
+    """Undo what the import does. Until then asyncio works as usual for code outside of trio, as in other threads."""
     before = [dict(vars(module)) for module in _CHANGED]
     set_policy = asyncio.events.set_event_loop_policy
     asyncio.events.set_event_loop_policy = lambda policy: None if _is_its_own(policy) else set_policy(policy)
@@ -163,7 +163,7 @@ class _Callbacks:
         return callback
 
 
-class _OwnLoop(_Loop):  # type: ignore[misc]
+class _OwnLoop(_Loop):  # type: ignore[misc]  # trio-asyncio has no types
     """What a loop of trio-asyncio's needs in an asyncio that knows nothing of trio. Before trio-asyncio's own class."""
 
     def __init__(self, queue_len: int | None = None) -> None:
@@ -214,6 +214,12 @@ class _OwnLoop(_Loop):  # type: ignore[misc]
             self._tell_application()
 
         await super()._io_task(fd, handle, wait)
+
+    async def synchronize(self) -> None:
+        """Wait until all callbacks that are there have run. After each event of a file, trio-asyncio does."""
+        # A loop that waits for a callback has none.
+        if not self._q_send.statistics().tasks_waiting_receive:
+            await super().synchronize()
 
     def _tell_application(self) -> None:
         tell_application(self)

@@ -54,9 +54,9 @@ class OneRun:
     def __init__(self) -> None:
         self.token: Final = trio.lowlevel.current_trio_token()
 
-    def refuse(self) -> NoReturn:
+    def refuse(self, what: str = "pool", method: str = "execute") -> NoReturn:
         """Raise `UsageError`, because the caller is in another run, which has another token."""
         raise UsageError(
-            "this pool was opened in another trio.run: call it there; from a thread of that run by"
-            " trio.from_thread.run(pool.execute, ...), or open a pool in this run"
+            f"this {what} was opened in another trio.run: call it there; from a thread of that run by"
+            f" trio.from_thread.run({what}.{method}, ...), or open a {what} in this run"
         )

@@ -16,6 +16,8 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from .nurseries import with_those_above
+
 T = TypeVar("T")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -188,16 +190,15 @@ async def _unguarded(function: Callable[[], Awaitable[T]]) -> T:
 
 def _is_guarded(guarded: set[trio.lowlevel.Task]) -> bool:
     try:
-        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        task = trio.lowlevel.current_task()
     except RuntimeError:
         return True  # trio's own code
-    while task is not None and task not in guarded:
-        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-    return task is not None
+    return not guarded.isdisjoint(with_those_above(task))
 
 
 def _is_usual(number: signal.Signals) -> bool:
     handler = signal.getsignal(number)
     if number is signal.SIGTERM:
         return handler is signal.SIG_DFL
-    return handler is signal.default_int_handler or getattr(handler, "__module__", "").startswith("trio.")
+    # Trio's own, and not that of an application's `trio.open_signal_receiver`, which is in `trio._signals`.
+    return handler is signal.default_int_handler or getattr(handler, "__module__", "").startswith("trio._core.")

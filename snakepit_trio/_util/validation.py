@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ Validator = Callable[[Any, Any, Any], None]
 _LARGEST: Final = 2**63 - 1  # the largest number that the wire and the kernel can hold
 _LONGEST: Final = 200  # characters of a value that are shown
 _LONGEST_NAME: Final = 100
+MOST_LEVEL: Final = 1_000  # of logging
 
 
 def refuse(name: str, value: object, remedy: str) -> UsageError:
@@ -28,6 +31,28 @@ def refuse(name: str, value: object, remedy: str) -> UsageError:
     if len(shown) > _LONGEST:
         shown = f"{shown[:_LONGEST]}..."
     return UsageError(f"{name}={shown}: {remedy}")
+
+
+def check_plain(name: str, function: object, remedy: str) -> None:
+    """Raise `UsageError` for what cannot be called, and for a coroutine function: we call it, and do not await it."""
+    if not callable(function):
+        raise refuse(name, function, remedy)
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        raise _not_awaited(name, function)
+
+
+def check_answer(name: str, function: object, answer: object) -> None:
+    """Raise `UsageError` if a function that `check_plain` has let pass has returned a coroutine. Closes it."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise _not_awaited(name, function)
+
+
+def _not_awaited(name: str, function: object) -> UsageError:
+    return UsageError(
+        f"{name}={function!r:.100} is a coroutine function, which nobody awaits; give a plain function, which may"
+        " hand on what it gets by send_nowait of a memory channel, or by start_soon of a nursery"
+    )
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None, *, or_none: str = "") -> None:
@@ -144,6 +169,16 @@ def environment(_instance: object, field: Any, value: object) -> None:
             raise refuse(field.name, {key: content}, f"give text, such as {str(content)!r}")
         if not is_text(content):
             raise refuse(field.name, {key: content}, "give text with no NUL, that the file system's encoding can hold")
+
+
+def to_level(level: object) -> Any:
+    """The number of a level of logging that is given by its name. Anything else stays as it is, for a validator."""
+    if not isinstance(level, str):
+        return level
+    known = {name: number for name, number in logging.getLevelNamesMapping().items() if number}
+    if level.upper() not in known:
+        raise refuse("log_level", level, f"give one of {', '.join(map(repr, known))}, or a number")
+    return known[level.upper()]
 
 
 def is_text(value: object) -> TypeGuard[str]:

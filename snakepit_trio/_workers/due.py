@@ -24,9 +24,12 @@ class Due:
         self._born = trio.current_time()
         self._not_before = 0.0
 
-    def ask(self, reason: str) -> None:
-        """Note a reason to replace the worker, if it is the first, and no replacement has just failed."""
-        if self.reason is None and trio.current_time() >= self._not_before:
+    def ask(self, reason: str, *, at_once: bool = False) -> None:
+        """Note a reason to replace the worker, if it is the first, and no replacement has just failed.
+
+        `at_once`: even if a replacement has just failed.
+        """
+        if self.reason is None and (at_once or trio.current_time() >= self._not_before):
             self.reason = reason
             self.turn.set()
 

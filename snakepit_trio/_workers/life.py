@@ -11,9 +11,10 @@ This module has phases, events, reasons, and the seconds of patience for each re
 await and no clock. `Worker` does what is to be done between one phase and the next.
 
 Two promises depend on this table. A worker takes calls in READY and in no other phase, so no call is sent to a
-worker that is leaving. Its calls are settled once, on the way to STOPPED, when its process has been reaped: none of
-their code runs any more, whatever the reason was. (`Worker` waits a bounded time for a process that the kernel holds
-even after SIGKILL.)
+worker that is leaving, or to a spare that has not stepped in. Every worker is a spare after its hello; a worker that
+is to take calls steps in at once. Its calls are settled once, on the way to STOPPED, when its process has been reaped:
+none of their code runs any more, whatever the reason was. (`Worker` waits a bounded time for a process that the kernel
+holds even after SIGKILL.)
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Phase(StrEnum):
     """Where a worker is in its life."""
 
     STARTING = "starting"  # its process is being started, or has not said hello
+    SPARE = "spare"  # it is started, and gets no calls until it steps in
     READY = "ready"  # it takes calls
     DRAINING = "draining"  # it takes no calls any more; the calls that it has may end
     ENDING = "ending"  # its process is being ended
@@ -41,6 +43,7 @@ class Event(Enum):
     """What changes a worker's phase."""
 
     HELLO = "hello"  # it has said what it can do
+    STEP_IN = "step_in"  # it shall take calls
     DRAIN = "drain"  # it shall finish its calls and leave
     END = "end"  # there is a reason for it to end
     SETTLE = "settle"  # its process has ended
@@ -48,7 +51,8 @@ class Event(Enum):
 
 #: For each phase: the next phase, by event. An event that is missing here means nothing in that phase.
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
-    Phase.STARTING: {Event.HELLO: Phase.READY, Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
+    Phase.STARTING: {Event.HELLO: Phase.SPARE, Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
+    Phase.SPARE: {Event.STEP_IN: Phase.READY, Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
     Phase.READY: {Event.DRAIN: Phase.DRAINING, Event.END: Phase.ENDING},
     Phase.DRAINING: {Event.END: Phase.ENDING},
     Phase.ENDING: {Event.SETTLE: Phase.STOPPED},
@@ -71,8 +75,15 @@ ASKED: Final = Reason(None)
 EXITED: Final = Reason("died", ENDED_EARLY)
 #: A process whose link ended is usually dying, and its own exit code tells more than our kill.
 LINK_LOST: Final = Reason("closed its link", patience=0.5, patience_at_start=5.0)
+#: Its machine, or the network between, is gone. It may live a little longer, until it has noticed that too.
+LOST: Final = Reason("was lost: {}")
 PROTOCOL_BROKEN: Final = Reason("broke the protocol: {}", is_believed=False)
-TOO_LATE: Final = Reason("was not ready within {} s")
+TOO_LATE: Final = Reason(
+    "was not ready within {} s: see what it waits for at its start, or give it more time with start_timeout="
+)
+UNREACHED: Final = Reason(
+    "was not reached within {} s: {}: see that the host can reach its ports, or give it more time with start_timeout="
+)
 NOT_STARTED: Final = Reason("could not be started: {}")
 FAILED: Final = Reason("failed: {}")
 KILLED: Final = Reason("{}")
@@ -86,7 +97,7 @@ class Life:
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
-        self.was_ready = False
+        self.was_ready = False  # ready to take calls, even if it was a spare that never stepped in
         self.reason: Reason | None = None  # why it ends, once it does
         self.problem: str | None = None  # the same in words; None if the pool wants it to end
         self.is_believed = True  # whether its ledger is believed
@@ -99,7 +110,7 @@ class Life:
     @property
     def has_left(self) -> bool:
         """Whether it has stopped taking calls for good."""
-        return self.phase not in (Phase.STARTING, Phase.READY)
+        return self.phase not in (Phase.STARTING, Phase.SPARE, Phase.READY)
 
     @property
     def patience(self) -> float:
@@ -114,7 +125,7 @@ class Life:
         if following is None:
             return False
         self.phase = following
-        self.was_ready |= following is Phase.READY
+        self.was_ready |= following is Phase.SPARE
         return True
 
     def end(self, reason: Reason, *details: object) -> bool:

@@ -1,24 +1,30 @@
-"""Launches workers as processes of this machine. The adapter names their protocol."""
+"""Launches workers: `Local` as processes of this machine, by the protocol of their adapter; `Ray` on a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from bridge_py.wire.public_names import publish
 from snakepit_trio._config.config import Launcher, PoolConfig, Site
 from snakepit_trio._connections.base import WorkerProcess
 from snakepit_trio._processes.capacity import check_room
-from snakepit_trio._processes.guardian_client import GuardianClient
 from snakepit_trio._processes.registry import ProcessRegistry, sweep_at_start
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.log import get_logger
 from snakepit_trio.errors import OutOfResources
 
+from .authority import GivenCertificates
+from .on_ray import Ray
+from .own_site import OwnSite
 from .place import Place
 
-__all__ = ["Local"]
+if TYPE_CHECKING:
+    from .template import Templates
+
+__all__ = ["GivenCertificates", "Local", "Ray"]
 
 logger = get_logger("snakepit.processes")
 
@@ -28,6 +34,8 @@ Launch = Callable[[Place, str, ProcessRegistry, AsyncioLoop], Awaitable[WorkerPr
 class Local(Launcher):
     """The default launcher: each worker is a process of this machine, and nothing of it outlives this process."""
 
+    has_templates = True
+
     def open(self, config: PoolConfig) -> Site:
         try:
             return _LocalSite(config)
@@ -35,39 +43,34 @@ class Local(Launcher):
             raise OutOfResources(f"pool {config.name!r} cannot open: {error or type(error).__name__}") from error
 
 
-class _LocalSite(Site):
+class _LocalSite(OwnSite):
     def __init__(self, config: PoolConfig) -> None:
-        self._loop = AsyncioLoop()
         self._launch = _launch_of(config.adapter.protocol)
-        self._place = Place.of(config)
-        try:
-            self._registry = ProcessRegistry.open(config.name)
-        except BaseException:
-            self._place.close()
-            raise
+        super().__init__(config, Place.of(config))
+        self._templates = _templates_of(self._place, self._registry)
 
     def check_room(self, workers: int) -> None:
         check_room(workers)
 
-    @property
-    def loop(self) -> AsyncioLoop:
-        return self._loop
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(GuardianClient(self._registry, self._place.python).run)
-            await nursery.start(self._loop.run)
-            nursery.start_soon(_sweep)
-            task_status.started()
+    async def _start_services(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(_sweep)
+        if self._templates is not None:
+            await nursery.start(self._templates.run)
 
     async def launch(self, worker_id: str, number: int) -> WorkerProcess:
-        return await self._launch(self._place.of_worker(number), worker_id, self._registry, self._loop)
+        return await self._launch(self._place.of_worker(number, self._templates), worker_id, self._registry, self._loop)
 
-    def close(self) -> None:
-        try:
-            self._registry.close()
-        finally:
-            self._place.close()
+    def renew_template(self) -> None:
+        if self._templates is not None:
+            self._templates.renew()
+
+
+def _templates_of(place: Place, registry: ProcessRegistry) -> Templates | None:
+    if place.config.template is False:
+        return None
+    from .template import Templates  # only here: hosts without templates start sooner
+
+    return Templates(place, registry)
 
 
 def _launch_of(protocol: Literal["link", "grpc", "stdio"]) -> Launch:
@@ -91,3 +94,6 @@ async def _sweep() -> None:
         await trio.to_thread.run_sync(sweep_at_start, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
     except Exception as error:  # the pool works without the sweep
         logger.warning("what dead runs have left could not be swept: %s", error)
+
+
+publish(__name__, __all__)

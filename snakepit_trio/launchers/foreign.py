@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import bridge_py.execution.limited
 from bridge_py.contract.listening import UNIX, listen, listen_unix
-from snakepit_trio._config.adapters import DEFAULT_VARIABLES, GrpcBridge
+from snakepit_trio._config.adapters import DEFAULT_VARIABLES, LOG_LEVEL_VARIABLE, GrpcBridge
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._processes.registry import ProcessRegistry
@@ -27,10 +27,12 @@ from .kept_process import KeptProcess
 from .place import Place
 from .process import OwnProcess, spawn
 
-_OWN_WORKER: Final = Path(bridge_py.__file__).with_name("__main__.py")
-
 if TYPE_CHECKING:
     from snakepit_trio._connections.contract import ContractConnection
+
+#: What workers of 0.13 call the levels, the highest first.
+_LEVELS: Final = {logging.ERROR: "error", logging.WARNING: "warning", logging.INFO: "info", 0: "debug"}
+_OWN_WORKER: Final = Path(bridge_py.__file__).with_name("__main__.py")
 
 
 class ForeignProcess(OwnProcess):
@@ -104,7 +106,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.enter_context(listener)
         command = [*within_limits(config), *adapter.command(config.python, address, registry.run_id), *more]
         make = partial(ForeignProcess, registry, key, listener, folder, config, loop)
-        variables = _without_chosen(adapter.variables(folder / "ready"), place)
+        variables = _without_chosen({**adapter.variables(folder / "ready"), **_log_level(config)}, place)
         process = await spawn(place, registry, key, command, variables, make)
         undo.pop_all()
     return process
@@ -116,18 +118,29 @@ def _without_chosen(variables: dict[str, str], place: Place) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in chosen}
 
 
+def _log_level(config: PoolConfig) -> dict[str, str]:
+    """The variable that tells a worker of 0.13 from which level on it shall log."""
+    if _bridge(config).contract == "0.4":
+        return {}
+    return {LOG_LEVEL_VARIABLE: next(word for level, word in _LEVELS.items() if config.log_level >= level)}
+
+
+def _is_ours(config: PoolConfig) -> bool:
+    return os.path.realpath(_bridge(config).script_path()) == os.path.realpath(_OWN_WORKER)
+
+
 def _uses_unix_sockets(config: PoolConfig) -> bool:
     """Whether host and worker use sockets in the run's folder, which is closed to other users: our own worker can."""
-    script = _bridge(config).script_path()
-    return config.open_to == "user" and os.path.realpath(script) == os.path.realpath(_OWN_WORKER)
+    return config.open_to == "user" and _is_ours(config)
 
 
 def _listen(config: PoolConfig, folder: Path) -> tuple[socket.socket, str, list[str]]:
-    """The socket at which the host listens, its address, and the arguments that say where the worker listens."""
+    """The socket at which the host listens, its address, and further arguments if the worker is our own program."""
+    more = [f"--log-level={config.log_level}"] if _is_ours(config) else []
     if _uses_unix_sockets(config):
-        return listen_unix(folder / "host"), f"{UNIX}{folder / 'host'}", ["--listen", str(folder / "work")]
+        return listen_unix(folder / "host"), f"{UNIX}{folder / 'host'}", [*more, "--listen", str(folder / "work")]
     listener = listen("127.0.0.1", 0)
-    return listener, f"127.0.0.1:{listener.getsockname()[1]}", []
+    return listener, f"127.0.0.1:{listener.getsockname()[1]}", more
 
 
 def _bridge(config: PoolConfig) -> GrpcBridge:

@@ -15,6 +15,7 @@ import trio
 
 from snakepit_trio._processes.children import Child
 from snakepit_trio._processes.guardian import WORKER_VARIABLE, alive, kill, pids_of, start_ticks, with_descendants
+from snakepit_trio._processes.keeper import is_keeper
 from snakepit_trio._util.log import get_logger
 
 from .place import Place
@@ -62,14 +63,18 @@ class Pipes:
 
 
 class KeptProcess:
-    """A worker process below its keeper. Every process that the worker starts has `mark` in its environment."""
+    """A worker process below its keeper. Every process that the worker starts has `mark` in its environment.
 
-    def __init__(self, keeper: Child, pipes: Pipes, mark: str) -> None:
+    `of_template`: it is a template. The keepers that it has forked descend from it, and outlive it.
+    """
+
+    def __init__(self, keeper: Child, pipes: Pipes, mark: str, *, of_template: bool = False) -> None:
         self.keeper = keeper
         self.pipes = pipes
         self.pid = 0
         self.exit_code: int | None = None
         self._mark = mark
+        self._is_template = of_template
         self._ticks: int | None = None
         self._is_gone = False
         self._ending = trio.Lock()
@@ -84,14 +89,18 @@ class KeptProcess:
         pass_fds: Sequence[int] = (),
         with_stdin: bool = False,
     ) -> Self:
-        """Start a worker. Its mark is in `variables`.
+        """Start a worker, or a template if the place is a template's. Its mark is in `variables`.
 
         Raises `OSError`, even if only the worker's program cannot be run. If this is cancelled, the worker is killed.
         """
         pipes = Pipes(with_stdin=with_stdin)
         try:
-            start = functools.partial(_spawn, place, command, variables, pass_fds, pipes.given)
-            kept = cls(await Child.start(start), pipes, variables[WORKER_VARIABLE])
+            if place.template is None:
+                start = functools.partial(_spawn, place, command, variables, pass_fds, pipes.given)
+                keeper = await Child.start(start)
+            else:
+                keeper = await place.template.fork(place, command, variables, pass_fds, pipes.given)
+            kept = cls(keeper, pipes, variables[WORKER_VARIABLE], of_template=place.is_of_template)
         except BaseException:
             pipes.close()
             raise
@@ -127,7 +136,7 @@ class KeptProcess:
         self.keeper.tell(bytes([number]))
         if number is signal.SIGKILL and self.keeper.process.returncode is None:
             with contextlib.suppress(OSError):
-                os.kill(self.keeper.pid, signal.SIGCONT)  # the keeper may have been stopped
+                self.keeper.process.send_signal(signal.SIGCONT)  # the keeper may have been stopped
 
     async def wait(self) -> None:
         """Wait until the worker and all that it has started have ended."""
@@ -151,7 +160,7 @@ class KeptProcess:
         logger.warning("the keeper (pid %d) of worker process %d was killed", self.keeper.pid, self.pid)
         killed = {self.pid: self._ticks}
         with trio.move_on_after(_LONGEST):
-            while self._kill_what_is_left(killed) or _are_zombies_of_ours(killed):  # noqa: ASYNC110
+            while self._kill_what_is_left(killed) or _are_zombies_of_ours(killed):  # noqa: ASYNC110 - no event
                 await trio.sleep(_PASS)
             self.exit_code = -signal.SIGKILL
             return
@@ -160,12 +169,18 @@ class KeptProcess:
     def _kill_what_is_left(self, killed: dict[int, int | None]) -> bool:
         try:
             # A process that is ending has no environment any more, but is not dead yet.
-            left = with_descendants(pids_of(WORKER_VARIABLE, self._mark) | alive(killed))
+            left = self._marked() | alive(killed)
+            left = left if self._is_template else with_descendants(left)
             killed |= {pid: start_ticks(pid) for pid in left - killed.keys()}
         except OSError:
             return True  # no descriptor is free for now: look again
         kill(left)
         return bool(left)
+
+    def _marked(self) -> set[int]:
+        marked = pids_of(WORKER_VARIABLE, self._mark)
+        # A keeper that a template has just forked does not have the mark of its worker yet.
+        return {pid for pid in marked if not is_keeper(pid)} if self._is_template else marked
 
     def close(self) -> None:
         """Close the pipes, and the socket of the keeper. Call it after the worker has ended."""
@@ -202,6 +217,7 @@ def _spawn(
     descriptors = [*pass_fds, *([] if place.descriptor is None else [place.descriptor])]
     options = [" ".join(map(str, descriptors)), place.folder, *map(_number, (place.descriptor, place.config.umask))]
     options.append(" ".join(map(str, sorted(place.options.cpus or ()))))
+    options.append("template" if place.is_of_template else "")
     keeper = [place.python, "-I", "-S", place.keeper, str(theirs.fileno()), str(os.getpid()), *options]
     return subprocess.Popen(
         [*keeper, *command],

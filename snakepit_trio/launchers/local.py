@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Sequence
@@ -17,15 +18,16 @@ from pathlib import Path
 
 import msgspec
 
-from bridge_py.buffers.shared_memory import fix_size, make_memory
 from bridge_py.execution.ledger import LEDGER_BYTES, failure_of, give_secret, last_started
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._connections.base import Connection, ConnectionContext, Output
 from snakepit_trio._connections.lane import Pipes
+from snakepit_trio._processes.proc import is_computing
 from snakepit_trio._processes.registry import ProcessRegistry
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 
 from .kept_process import KeptProcess
+from .memory_files import make_ledger, make_options
 from .place import Place
 from .process import OwnProcess, spawn
 
@@ -42,19 +44,22 @@ class LocalProcess(OwnProcess):
         secret: str,
         loop: AsyncioLoop,
         pipes: Pipes | None,
+        breakpoints: socket.socket | None,
         process: KeptProcess,
     ) -> None:
         super().__init__(process, registry, key)
         self._loop = loop
         self._folder = folder
         self._ledger = ledger
+        self._last_started = 0  # once the ledger is closed: the timing of a call may be asked for later
         self._secret = secret
         self._pipes = pipes
+        self._breakpoints = breakpoints
 
     @property
     def last_started(self) -> int:
         """Id of the last call that the worker has started. For a dead worker, it is exact to the last instruction."""
-        return last_started(self._ledger)
+        return self._last_started if self._ledger.closed else last_started(self._ledger)
 
     @property
     def last_words(self) -> str:
@@ -72,7 +77,15 @@ class LocalProcess(OwnProcess):
         from snakepit_trio._connections.grpc_link import GrpcLink  # imports grpclib, for pools only
 
         path = str(self._folder / "link")
-        return GrpcLink(context, self._loop, path, self._secret, self.pid, self._hide_link, self._pipes)
+        link = GrpcLink(context, self._loop, path, self._secret, self.pid, self._hide_link, self._pipes, self._nudge)
+        link.breakpoints = self._breakpoints
+        return link
+
+    def _nudge(self) -> None:
+        # A main thread that waits in a system call leaves the GIL to others, or it holds the GIL in C code. That code
+        # might fail by the signal, and go on with what it has not got.
+        if is_computing(self.pid):
+            self.signal_group(signal.SIGURG)
 
     def _hide_link(self) -> None:
         """Remove the socket's file. Open connections stay open."""
@@ -83,7 +96,11 @@ class LocalProcess(OwnProcess):
         try:
             self._hide_link()
         finally:
+            if not self._ledger.closed:
+                self._last_started = last_started(self._ledger)
             self._ledger.close()
+            if self._breakpoints is not None:
+                self._breakpoints.close()
             if self._pipes is not None:
                 self._pipes.close()
             await super().release()  # noqa: ASYNC102 - it waits for nothing
@@ -98,7 +115,7 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         undo.callback(registry.forget, key)
         folder = Path(tempfile.mkdtemp(dir=registry.folder))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        ledger_fd = _make_ledger()
+        ledger_fd = make_ledger()
         close.callback(os.close, ledger_fd)
         ledger = undo.enter_context(mmap.mmap(ledger_fd, LEDGER_BYTES))
         give_secret(ledger, secret)
@@ -106,41 +123,22 @@ async def launch(place: Place, worker_id: str, registry: ProcessRegistry, loop: 
         listener.bind(str(folder / "link"))
         listener.listen(1)
         pipes = _make_pipes(undo, close) if place.config.lane else None
-        options_fd = _make_options(place)
+        options_fd = make_options(_options_of(place))
         close.callback(os.close, options_fd)
         given = [listener.fileno(), ledger_fd, options_fd, *(() if pipes is None else pipes.theirs)]
         command = _command(place.config, worker_id, *given)
-        make = partial(LocalProcess, registry, key, folder, ledger, secret, loop, pipes)
+        breakpoints, theirs = _make_breakpoints(undo, close) if place.config.debug else (None, None)
+        if theirs is not None:
+            given.append(theirs.fileno())
+            command += _debug_options(place.config, theirs)
+        make = partial(LocalProcess, registry, key, folder, ledger, secret, loop, pipes, breakpoints)
         process = await spawn(place, registry, key, command, {}, make, pass_fds=given)
         undo.pop_all()
     return process
 
 
-def _make_ledger() -> int:
-    # The ledger is in no folder, and its memory is allocated here. If there is no room, this
-    # raises. Without the allocation, the first process that writes to the ledger would get a SIGBUS. So would the host
-    # if the worker could shrink it.
-    ledger = make_memory("snakepit-ledger")
-    try:
-        os.posix_fallocate(ledger, 0, LEDGER_BYTES)
-        fix_size(ledger)
-    except BaseException:
-        os.close(ledger)
-        raise
-    return ledger
-
-
-def _make_options(place: Place) -> int:
-    # In no environment, which would show passwords among the options as long as the worker lives.
-    options = os.memfd_create("snakepit-options")
-    try:
-        with open(options, "wb", closefd=False) as file:
-            file.write(json.dumps(place.adapter_options).encode() + b"\n" + place.config.first_call)
-        os.lseek(options, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(options)
-        raise
-    return options
+def _options_of(place: Place) -> bytes:
+    return json.dumps(place.adapter_options).encode() + b"\n" + place.config.first_call
 
 
 def _make_pipes(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> Pipes:
@@ -148,6 +146,18 @@ def _make_pipes(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> Pipe
     undo.callback(pipes.close)
     close.callback(pipes.give)
     return pipes
+
+
+def _make_breakpoints(undo: contextlib.ExitStack, close: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    undo.callback(ours.close)
+    close.callback(theirs.close)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def _debug_options(config: PoolConfig, theirs: socket.socket) -> list[str]:
+    return [f"--debug-fd={theirs.fileno()}", *(["--post-mortem"] if config.debug == "post-mortem" else [])]
 
 
 def _command(
@@ -161,12 +171,23 @@ def _command(
         f"--listen-fd={listen_fd}",
         f"--ledger-fd={ledger_fd}",
         f"--options-fd={options_fd}",
-        f"--concurrency={config.concurrency}",
-        f"--sizes={msgspec.json.encode(config.sizes).decode()}",
-        f"--worker-id={worker_id}",
+        *worker_arguments(config, worker_id),
     ]
     if lane_fds:
         command += ["--lane-fds", *map(str, lane_fds)]
-    if config.limits is not None:
-        command.append(f"--limits={json.dumps(config.limits.chosen())}")
     return command
+
+
+def worker_arguments(config: PoolConfig, worker_id: str) -> list[str]:
+    """The arguments of a worker that are no descriptors, wherever it runs."""
+    arguments = [
+        f"--concurrency={config.concurrency}",
+        f"--sizes={msgspec.json.encode(config.sizes).decode()}",
+        f"--worker-id={worker_id}",
+        f"--log-level={config.log_level}",
+    ]
+    if config.preloads:
+        arguments.append(f"--preload={','.join(config.preloads)}")
+    if config.limits is not None:
+        arguments.append(f"--limits={json.dumps(config.limits.chosen())}")
+    return arguments

@@ -8,16 +8,27 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import attrs
 
-from bridge_py.wire.environment import NUMBER_VARIABLE, PATH_VARIABLE
+from bridge_py.wire.environment import NUMBER_VARIABLE, PATH_VARIABLE, search_path
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.limits import thread_variables
 from snakepit_trio._config.worker_options import WorkerOptions
 from snakepit_trio._processes import guardian, keeper
-from snakepit_trio._processes.children import interpreter, script
+from snakepit_trio._processes.children import Child, interpreter, script
+
+
+class Forks(Protocol):
+    """What forks workers in place of starting them as programs."""
+
+    async def fork(
+        self, place: Place, command: Sequence[str], variables: dict[str, str], pass_fds: Sequence[int], pipes: list[int]
+    ) -> Child:
+        """Fork a worker below a keeper of its own, and return the keeper. Raises `OSError`."""
+        ...
 
 
 @attrs.frozen
@@ -26,7 +37,8 @@ class Place:
 
     `folder` is the absolute path of their working directory. `descriptor` refers to the directory itself, so that it
     can be entered even when it has been deleted; None if the directory is not there. `python` runs keepers and
-    guardians. `number` is the number of the worker that starts here.
+    guardians. `number` is the number of the worker that starts here; None for a template. `template` forks the worker;
+    None if it is started as a program.
     """
 
     config: PoolConfig
@@ -34,7 +46,8 @@ class Place:
     descriptor: int | None
     python: str
     keeper: str
-    number: int = 0
+    number: int | None = 0
+    template: Forks | None = None
 
     @classmethod
     def of(cls, config: PoolConfig) -> Self:
@@ -56,14 +69,23 @@ class Place:
         if self.descriptor is not None:
             os.close(self.descriptor)
 
-    def of_worker(self, number: int) -> Self:
+    def of_worker(self, number: int, template: Forks | None = None) -> Self:
         """The place of one worker. It has the same descriptor, and is not to be closed."""
-        return attrs.evolve(self, number=number)
+        return attrs.evolve(self, number=number, template=template)
+
+    def of_template(self) -> Self:
+        """The place of a template. It has the same descriptor, and is not to be closed."""
+        return attrs.evolve(self, number=None)
+
+    @property
+    def is_of_template(self) -> bool:
+        """Whether a template starts here."""
+        return self.number is None
 
     @property
     def options(self) -> WorkerOptions:
-        """What differs for the worker."""
-        return self.config.worker_options.of(self.number)
+        """What differs for the worker; nothing for a template."""
+        return WorkerOptions() if self.number is None else self.config.worker_options.of(self.number)
 
     @property
     def adapter_options(self) -> dict[str, Any]:
@@ -78,10 +100,12 @@ class Place:
     def environment(self, given: dict[str, str]) -> dict[str, str]:
         """The environment of a worker: this process's own, the user's `env`, and the `given` variables."""
         config = self.config
-        path = [os.path.join(self.folder, entry) for entry in sys.path]
+        path = [os.path.join(self.folder, entry) for entry in sys.path if isinstance(entry, str)]
         if config.python != sys.executable:  # packages of this interpreter are of no use there
             path = [entry for entry in path if os.path.realpath(entry) == os.path.realpath(self.folder)]
-        ours = {NUMBER_VARIABLE: str(self.number), PATH_VARIABLE: os.pathsep.join(filter(None, path))}
+        ours = {PATH_VARIABLE: search_path(path)}
+        if self.number is not None:
+            ours[NUMBER_VARIABLE] = str(self.number)
         environment = {**os.environ, **self.env, **given, **ours}
         return {**thread_variables(self._threads(), environment), **environment}
 

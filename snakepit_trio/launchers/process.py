@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from snakepit_trio._connections.base import REAP_SECONDS
 from snakepit_trio._processes.guardian import RUN_VARIABLE, WORKER_VARIABLE
 from snakepit_trio._processes.oom import OomWatch
 from snakepit_trio._processes.proc import is_stopped, resident_bytes
@@ -21,6 +22,9 @@ P = TypeVar("P")
 
 class OwnProcess:
     """A process of this machine that leads a process group of its own."""
+
+    reap_seconds = REAP_SECONDS
+    node: str | None = None
 
     def __init__(self, process: KeptProcess, registry: ProcessRegistry, key: str) -> None:
         self._process = process

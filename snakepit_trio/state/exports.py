@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,8 +22,19 @@ def export_session(session: Session) -> dict[str, Any]:
         "metadata": dict(session.metadata),
         "programs": dict(session.programs),
         "worker_id": session.worker_id,
+        "epoch": session.epoch,
         "variables": [_export(session, found) for found in session.matching()],
     }
+
+
+def head_of(exported: Any) -> tuple[str, float | None, Mapping[str, str]]:
+    """The id, the ttl and the metadata of an exported session. Raises `SessionError` if it is no export."""
+    try:
+        return exported["id"], exported["ttl"], exported["metadata"]
+    except (LookupError, TypeError):
+        raise SessionError(
+            f"this is no exported session: {exported!r:.100}: give what export_session has returned"
+        ) from None
 
 
 def import_session(session: Session, exported: Mapping[str, Any]) -> None:
@@ -40,6 +51,7 @@ def import_session(session: Session, exported: Mapping[str, Any]) -> None:
         for name, kind in variable.dependents.items():
             session.add_dependency(name, variable.name, kind)
     session.bind(found.worker_id)
+    session.hold(None, found.epoch)
 
 
 def export_variables(session: Session) -> list[dict[str, Any]]:
@@ -100,6 +112,7 @@ class _ExportedSession(msgspec.Struct):
     programs: dict[str, Any]
     worker_id: str | None
     variables: list[_ExportedVariable]
+    epoch: Annotated[int, msgspec.Meta(ge=0)] = 0  # exports of earlier versions have none
 
 
 def _export(session: Session, variable: Variable) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import attrs
 from bridge_py.wire import codec
 from bridge_py.wire.errors import QuotaExceeded
 from bridge_py.wire.variable import Variable
-from snakepit_trio._util.validation import whole
+from snakepit_trio._util.validation import refuse, whole
 
 SESSION_BYTES: Final = 1024  # what an empty session counts for in its store
 
@@ -38,6 +38,15 @@ class Quotas:
     history: int = attrs.field(default=100, validator=whole(1))
 
 
+def quotas_of(quotas: object) -> Quotas:
+    """The quotas that were given to a store, or the defaults. Raises `UsageError` for anything else."""
+    if quotas is None:
+        return Quotas()
+    if not isinstance(quotas, Quotas):
+        raise refuse("quotas", quotas, "give Quotas(...), or None for the defaults")
+    return quotas
+
+
 def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
     """Raise `QuotaExceeded` if one more would be too many."""
     if most is not None and count >= most:
@@ -45,7 +54,7 @@ def check_quota(count: int, most: int | None, whose: str, what: str) -> None:
 
 
 def check_bytes(held: int, more: int, most: int | None, whose: str) -> None:
-    """Raise `QuotaExceeded` if so many bytes more would be too many."""
+    """Raise `QuotaExceeded` if `more` bytes would be too many."""
     if more > 0 and most is not None and held + more > most:
         raise QuotaExceeded(
             f"{whose} holds {held} bytes, and may hold {most}; {more} more are too many: "

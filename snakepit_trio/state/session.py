@@ -15,7 +15,6 @@ import msgspec
 
 from bridge_py.wire.errors import (
     AccessDenied,
-    ProgramNotFound,
     SessionError,
     SnakepitError,
     VariableExists,
@@ -23,12 +22,14 @@ from bridge_py.wire.errors import (
     VersionConflict,
 )
 from bridge_py.wire.owning import own
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, new_variable, no_name
 
+from .checks import check_program_id, no_program_of
 from .quotas import Quotas, check_bytes, check_quota, size_beside, size_in, size_of, size_of_entries, size_of_version
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ABSENT: Final = object()
+_NAMED: Final = 10  # variables that an error lists
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -73,6 +74,8 @@ class Session:
         self.created_at = self.last_accessed = now
         self.bytes = 0
         self.worker_id: str | None = None
+        self.host_id: str | None = None  # who holds the session
+        self.epoch = 0  # rises with each takeover
         self._quotas = quotas or Quotas()
         self._metadata: dict[str, str] = own(dict(metadata))
         self._programs: dict[str, Any] = {}
@@ -159,13 +162,9 @@ class Session:
 
     def get_many(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
         """The variables that exist, by the given identifiers, and the identifiers that are missing."""
-        found, missing = {}, []
-        for identifier in identifiers:
-            if identifier in self:
-                found[identifier] = self.get(identifier)
-            else:
-                missing.append(identifier)
-        return found, missing
+        asked = list(identifiers)
+        found = {identifier: self.get(identifier) for identifier in asked if identifier in self}
+        return found, [identifier for identifier in asked if identifier not in found]
 
     def matching(self, pattern: str = "*") -> list[Variable]:
         """The variables whose names match a pattern with `*`, `?` and `[...]`, oldest first."""
@@ -174,7 +173,7 @@ class Session:
 
     def history(self, identifier: str, limit: int | None = None) -> list[HistoryEntry]:
         """The versions of a variable, latest first. Raises `VariableNotFound`."""
-        entries = list(reversed(self._entry(identifier).history))
+        entries = self._entry(identifier).history[::-1]
         wanted = entries if limit is None else entries[: max(0, limit)]
         return [entry.detached() for entry in wanted]
 
@@ -316,7 +315,9 @@ class Session:
             if entry.version == version:
                 metadata = {"rollback": str(version)}
                 return self.update(identifier, entry.value, source=source, owner=owner, metadata=metadata)
-        raise VersionConflict(f"version {version} of variable {identifier!r} is not known")
+        raise VersionConflict(
+            f"version {version} of variable {identifier!r} is not known: `history` has the versions that are"
+        )
 
     def start_optimization(
         self, identifier: str, optimizer_id: str, *, config: Mapping[str, str] = _NOTHING
@@ -328,18 +329,15 @@ class Session:
             raise AccessDenied(
                 f"variable {entry.variable.name!r} is being optimized by {running.optimizer_id!r}: stop that first"
             )
-        begun = Optimization(
-            id=f"opt_{secrets.token_hex(4)}",
-            optimizer_id=optimizer_id,
-            started_at=self.last_accessed,
-            config=own(dict(config)),
-        )
+        mark, now = f"opt_{secrets.token_hex(4)}", self.last_accessed
+        begun = Optimization(id=mark, optimizer_id=optimizer_id, started_at=now, config=own(dict(config)))
         self._mark(entry, begun)
         return begun.detached()
 
     def stop_optimization(self, identifier: str) -> Variable:
         """Remove the mark that a variable is being optimized. Its value stays."""
-        return self._mark(self._entry(identifier), None)
+        entry = self._entry(identifier)
+        return self._mark(entry, None) if entry.variable.optimizing else entry.variable.detached()
 
     def add_dependency(self, identifier: str, on: str, kind: str = "data") -> None:
         """Make a variable depend on another one. Raises `AccessDenied` if that would make a circle."""
@@ -367,6 +365,7 @@ class Session:
 
     def put_program(self, program_id: str, program: Any) -> None:
         """Keep a program, which is any value that can be sent. Raises `QuotaExceeded` and `EncodeError`."""
+        check_program_id(program_id)
         if program_id not in self._programs:
             check_quota(len(self._programs), self._quotas.programs, f"session {self.id!r}", "programs")
         mine = own(program, program_id)
@@ -395,28 +394,35 @@ class Session:
         """Note which worker serves the session."""
         self._set(self.__dict__, "worker_id", worker_id)
 
+    def hold(self, host_id: str | None, epoch: int) -> None:
+        """Note which host holds the session, None for no host, and its epoch."""
+        self._set(self.__dict__, "host_id", host_id)
+        self._set(self.__dict__, "epoch", epoch)
+
     # Helpers.
 
     def _program(self, program_id: str) -> Any:
         if program_id not in self._programs:
-            raise ProgramNotFound(f"session {self.id!r} has no program {program_id!r}")
+            raise no_program_of(self.id, program_id)
         return self._programs[program_id]
 
     def _entry(self, identifier: str) -> _Entry:
         found = self._entries.get(self._name_of(identifier))
         if found is None:
-            raise VariableNotFound(f"variable {identifier!r} not found in session {self.id!r}")
+            names = ", ".join(f"{name!r:.100}" for name in self._entries) if len(self._entries) <= _NAMED else ""
+            there = f"; there are: {names}" if names else ""
+            raise VariableNotFound(
+                f"variable {identifier!r} not found in session {self.id!r}{there}; register_variable adds one"
+            )
         return found
 
     def _writable(self, identifier: str, owner: str | None) -> _Entry:
         entry = self._entry(identifier)
-        rules = entry.variable.access_rules
+        name, rules = entry.variable.name, entry.variable.access_rules
         if rules.read_only:
-            raise AccessDenied(f"variable {entry.variable.name!r} is read-only")
+            raise AccessDenied(f"variable {name!r} is read-only")
         if rules.owner is not None and rules.owner != owner:
-            raise AccessDenied(
-                f"variable {entry.variable.name!r} belongs to {rules.owner!r}; {owner!r} may not change it"
-            )
+            raise AccessDenied(f"variable {name!r} belongs to {rules.owner!r}; {owner!r} may not change it")
         return entry
 
     def _check_new(self, name: str) -> None:
@@ -488,4 +494,6 @@ class Session:
         return [name for name in seen if name != start]
 
     def _name_of(self, identifier: str) -> str:
+        if not isinstance(identifier, str):
+            raise no_name(identifier)
         return self._names.get(identifier, identifier)

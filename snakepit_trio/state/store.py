@@ -12,13 +12,13 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from bridge_py.wire.errors import ProgramNotFound, SessionError, SessionNotFound
+from bridge_py.wire.errors import SessionError
 from bridge_py.wire.owning import own
 from snakepit_trio._util.ownership import require_trio
 
 from . import exports
-from .checks import check_new_session
-from .quotas import SESSION_BYTES, Quotas, check_bytes, check_quota, size_in, size_of
+from .checks import check_new_session, check_program_id, no_program, no_session
+from .quotas import SESSION_BYTES, Quotas, check_bytes, check_quota, quotas_of, size_in, size_of
 from .session import Session
 from .view import SessionInfo, SessionView
 from .watching import Hub
@@ -52,7 +52,7 @@ class SessionStore(ABC):
     @property
     @abstractmethod
     def hub(self) -> Hub:
-        """The listeners of sessions. A store tells it of every change, and of the end of every session."""
+        """The listeners of sessions. A store tells it of every new session, of every change, and of every end."""
 
     #: Whether the methods of the store may ever wait. Workers get faster answers from a store that never waits.
     may_wait: bool = True
@@ -128,10 +128,12 @@ class SessionStore(ABC):
         return session_id in await self.list_sessions()
 
     async def import_session(self, exported: Mapping[str, Any], session_id: str | None = None) -> str:
-        """Make a session from an export of `export_session`, and return its id: by default the exported one."""
-        session_id = await self.create_session(
-            session_id or exported["id"], ttl=exported["ttl"], metadata=exported["metadata"]
-        )
+        """Make a session from an export of `export_session`, and return its id: by default the exported one.
+
+        Raises `SessionError` if the id is taken or this is no export, and `QuotaExceeded`.
+        """
+        exported_id, ttl, metadata = exports.head_of(exported)
+        session_id = await self.create_session(session_id or exported_id, ttl=ttl, metadata=metadata)
         try:
             await self.update_session(session_id, lambda session: exports.import_session(session, exported))
         except BaseException:
@@ -155,7 +157,7 @@ class MemoryStore(SessionStore):
 
     def __init__(self, *, quotas: Quotas | None = None, clock: Callable[[], float] = time.time) -> None:
         self._hub = Hub()
-        self._quotas = quotas or Quotas()
+        self._quotas = quotas_of(quotas)
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         # One entry for each session that expires, never later than the session's end. If a session was used meanwhile,
@@ -176,15 +178,16 @@ class MemoryStore(SessionStore):
         check_new_session(session_id, ttl, metadata)
         session_id = session_id or f"session_{secrets.token_hex(8)}"
         if self._find(session_id) is not None:
-            raise SessionError(f"there is a session {session_id!r} already")
+            raise SessionError(f"there is a session {session_id!r} already: give another id, or delete that one first")
         if self._quotas.sessions is not None and len(self._sessions) >= self._quotas.sessions:
-            await self.cleanup_expired_sessions()
+            self._clean_up()
         check_quota(len(self._sessions), self._quotas.sessions, "the store", "sessions")
         session = Session(session_id, now=self._clock(), ttl=ttl, metadata=metadata, quotas=self._quotas)
         self._grow(_size_of(session))
         self._sessions[session_id] = session
         self._created += 1
         self._await_end(session)
+        self._hub.begin(session_id)
         return session_id
 
     async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
@@ -197,7 +200,7 @@ class MemoryStore(SessionStore):
         try:
             result = change(session)
             if session.bytes != before:
-                self._grow(session.bytes - before)
+                self._grow(session.bytes - before, session)
         except BaseException:
             session.undo()
             raise
@@ -220,6 +223,7 @@ class MemoryStore(SessionStore):
         return self._find(session_id) is not None
 
     async def store_global_program(self, program_id: str, program: Any) -> None:
+        check_program_id(program_id)
         if program_id not in self._global_programs:
             check_quota(len(self._global_programs), self._quotas.programs, "the store", "global programs")
         mine = own(program, program_id)
@@ -235,13 +239,16 @@ class MemoryStore(SessionStore):
         self._grow(-size_in(self._global_programs, program_id))
         del self._global_programs[program_id]
 
-    def _grow(self, size: int) -> None:
+    def _grow(self, size: int, growing: Session | None = None) -> None:
+        most = self._quotas.store_bytes
+        if size > 0 and most is not None and self._held + size > most:
+            self._clean_up(growing)
         check_bytes(self._held, size, self._quotas.store_bytes, "the store")
         self._held += size
 
     def _check_global(self, program_id: str) -> None:
         if program_id not in self._global_programs:
-            raise ProgramNotFound(f"there is no global program {program_id!r}")
+            raise no_program(program_id)
 
     async def get_stats(self) -> StoreStats:
         await self.cleanup_expired_sessions()
@@ -258,22 +265,31 @@ class MemoryStore(SessionStore):
         )
 
     async def cleanup_expired_sessions(self) -> int:
+        return self._clean_up()
+
+    def _clean_up(self, growing: Session | None = None) -> int:
+        """Remove what has expired, except for a session in the middle of its change. Returns how many they were."""
         now, before = self._clock(), self._expired
+        kept = []
         while self._ends and self._ends[0][0] <= now:
-            _, number, session_id = heapq.heappop(self._ends)
+            _, number, session_id = entry = heapq.heappop(self._ends)
             if self._numbers.get(session_id) != number:
                 continue
             session = self._sessions[session_id]
-            if session.expired(now):
+            if session is growing:
+                kept.append(entry)
+            elif session.expired(now):
                 self._expire(session)
             else:
                 self._await_end(session)
+        for entry in kept:
+            heapq.heappush(self._ends, entry)
         return self._expired - before
 
     def _use(self, session_id: str) -> Session:
         session = self._find(session_id)
         if session is None:
-            raise SessionNotFound(f"session {session_id!r} not found: it was never made, was deleted, or has expired")
+            raise no_session(session_id)
         session.touch(self._clock())
         return session
 

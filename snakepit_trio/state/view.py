@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
 
 import attrs
 
 from bridge_py.wire.errors import EncodeError
 from bridge_py.wire.owning import own
 from bridge_py.wire.types import check_given_constraints
-from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable
+from bridge_py.wire.variable import AccessRules, HistoryEntry, Optimization, Source, Variable, list_of_names
+from snakepit_trio._util.blocks import block
 from snakepit_trio._util.ownership import require_trio
 
 from . import exports
+from .fences import Sessions
 from .provider import StateProvider
 from .session import Session
-from .watching import Hub, Watcher
+from .watching import Watcher
 
-T = TypeVar("T")
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @attrs.frozen
 class SessionInfo:
-    """The facts about a session at one moment. Times are Unix time in seconds, sizes are in bytes."""
+    """The facts about a session at one moment. Times are Unix time in seconds, sizes are in bytes.
+
+    `worker_id` is the worker that serves the session, and `host_id` the host that holds it, both None if there is none.
+    `epoch` is how often the session was taken over.
+    """
 
     id: str
     ttl: float | None
@@ -37,6 +41,8 @@ class SessionInfo:
     programs: int
     bytes: int
     worker_id: str | None
+    host_id: str | None = None
+    epoch: int = 0
 
     @classmethod
     def of(cls, session: Session) -> SessionInfo:
@@ -52,24 +58,9 @@ class SessionInfo:
             programs=len(session.program_ids()),
             bytes=session.bytes,
             worker_id=session.worker_id,
+            host_id=session.host_id,
+            epoch=session.epoch,
         )
-
-
-class Sessions(Protocol):
-    """The part of a store that the view of a session needs."""
-
-    @property
-    def hub(self) -> Hub:
-        """The listeners of sessions."""
-        ...
-
-    async def read_session(self, session_id: str, read: Callable[[Session], T]) -> T:
-        """Call `read` with a session, and return its result."""
-        ...
-
-    async def update_session(self, session_id: str, change: Callable[[Session], T]) -> T:
-        """Change a session: call `change` with it, and return the result."""
-        ...
 
 
 class SessionView(StateProvider):
@@ -77,6 +68,9 @@ class SessionView(StateProvider):
 
     Variables are found by their name or their id. Returned values are copies, or immutable. `source` says where a
     change comes from. `owner` is the name under which the caller changes variables that have an owner.
+
+    A cancelled change is made as a whole, or not at all. With a store outside of this process, methods also raise
+    `StoreUnavailable` if it cannot be reached.
     """
 
     def __init__(self, store: Sessions, session_id: str) -> None:
@@ -88,6 +82,10 @@ class SessionView(StateProvider):
     def id(self) -> str:
         """The session's id."""
         return self._id
+
+    def _is_of(self, store: object) -> bool:
+        """Whether it is a session of this store."""
+        return self._store is store
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r}>"
@@ -134,7 +132,7 @@ class SessionView(StateProvider):
         return await self._store.read_session(self._id, lambda session: session.get(identifier))
 
     async def get_variables(self, identifiers: Iterable[str]) -> tuple[dict[str, Variable], list[str]]:
-        asked = list(identifiers)
+        asked = list_of_names(identifiers)
         return await self._store.read_session(self._id, lambda session: session.get_many(asked))
 
     async def has_variable(self, identifier: str) -> bool:
@@ -220,7 +218,7 @@ class SessionView(StateProvider):
         wanted = self._as_now(list(exported))
         return await self._store.update_session(self._id, lambda session: exports.import_variables(session, wanted))
 
-    @asynccontextmanager
+    @block("async with session.watch(...) as updates")
     async def watch(self, *names: str, initial: bool = True) -> AsyncIterator[Watcher]:
         """Watch variables, by name, or all of them: `async with session.watch("x") as updates`, then iterate.
 

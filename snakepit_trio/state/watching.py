@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import attrs
 import trio
 
 from bridge_py.wire.variable import Variable
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._util.ownership import OneTaker
+from snakepit_trio._util.news import News
 
+from .epochs import Epochs
 from .session import Change
 
 logger = get_logger("snakepit.state")
 
 #: Called with the changes in a session, or with None when the session has ended.
 Listener = Callable[[Sequence[Change] | None], None]
+#: Called with the id of a session and the changes in it: none if it is new, and None when it has ended.
+Observer = Callable[[str, Sequence[Change] | None], None]
 
 
 class Hub:
     """Listeners by session. They are called in order, must not raise and must not block."""
 
     def __init__(self) -> None:
+        #: In which epochs this host holds its sessions.
+        self.epochs = Epochs()
         self._listeners: dict[str, dict[object, Listener]] = {}
+        self._observers: tuple[Observer, ...] = ()
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """From now on, tell `observer` of all sessions. Returns a function that ends it."""
+        self._observers += (observer,)
+        return partial(self._leave, observer)
+
+    def _leave(self, observer: Observer) -> None:
+        self._observers = tuple(each for each in self._observers if each is not observer)
+
+    def begin(self, session_id: str) -> None:
+        """Tell the observers that there is a new session."""
+        self._observed(session_id, ())
 
     def subscribe(self, session_id: str, key: object, listener: Listener) -> None:
         """From now on, tell `listener` of changes in a session. `unsubscribe` takes the same `key`."""
@@ -36,8 +55,18 @@ class Hub:
         if listeners is not None and listeners.pop(key, None) is not None and not listeners:
             del self._listeners[session_id]
 
+    def has_listeners(self, session_id: str) -> bool:
+        """Whether anybody listens to a session."""
+        return session_id in self._listeners
+
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that somebody listens to."""
+        return list(self._listeners)
+
     def publish(self, session_id: str, changes: Sequence[Change]) -> None:
         """Tell the listeners of a session which variables have changed."""
+        if self._observers:
+            self._observed(session_id, changes)
         for listener in tuple(self._listeners.get(session_id, {}).values()):
             _tell(listener, changes)
 
@@ -54,8 +83,15 @@ class Hub:
 
     def end(self, session_id: str) -> None:
         """Tell the listeners of a session that it has ended."""
+        self.epochs.end(session_id)
+        self._observed(session_id, None)
         for listener in tuple(self._listeners.pop(session_id, {}).values()):
             _tell(listener, None)
+
+    def _observed(self, session_id: str, changes: Sequence[Change] | None) -> None:
+        for observer in self._observers:
+            with logger.tolerates("an observer of sessions"):
+                observer(session_id, changes)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -87,7 +123,7 @@ class Update:
         return None if self.variable is None else self.variable.value
 
 
-class Watcher(AsyncIterator[Update]):
+class Watcher(News[Update]):
     """The updates of some variables: the latest update of each.
 
     Iterating waits for the next update, and ends when the session ends. Only one task at a time may iterate: a second
@@ -95,11 +131,8 @@ class Watcher(AsyncIterator[Update]):
     """
 
     def __init__(self, names: Sequence[str]) -> None:
+        super().__init__("watch")
         self._names = frozenset(names)
-        self._waiting: dict[str, Update] = {}
-        self._has_ended = False
-        self._news = trio.Event()
-        self._taker = OneTaker("watch")
 
     def begin(self, variables: Sequence[Variable]) -> None:
         """Add an update for each variable that tells how it is now."""
@@ -128,16 +161,3 @@ class Watcher(AsyncIterator[Update]):
         known = variable or change.before
         known_id = "" if known is None else known.id
         self._waiting[change.name] = Update(change.name, kind, variable, change.cause, missed, known_id)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Update:
-        with self._taker:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            while not self._waiting:
-                if self._has_ended:
-                    raise StopAsyncIteration
-                self._news = trio.Event()
-                await self._news.wait()
-            return self._waiting.pop(next(iter(self._waiting)))

@@ -47,7 +47,8 @@ class GuestLoop(asyncio.SelectorEventLoop):
         """Make a task, which belongs to the call whose code makes it."""
         return of_call(super().create_task(coro, **options))
 
-    # Other threads wake the loop through a socket, as they wake any loop of asyncio.
+    # Other threads wake the loop through a socket, as they wake any loop of asyncio. Typeshed has narrower hints for
+    # these two methods, and none for the private attributes of loops below.
 
     def call_soon(self, callback: Callable[..., object], *args: Any, **context: Any) -> asyncio.Handle:  # type: ignore[override]
         """Call a function in the next turn."""

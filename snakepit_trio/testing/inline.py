@@ -6,16 +6,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import greenback
 import trio
 
 from bridge_py.buffers.buffer_sets import EncodedValue
-from bridge_py.execution.executor import Executor, Pack, Replies, ToolCall
+from bridge_py.execution.executor import Executor, Pack, Replies
+from bridge_py.execution.tool_call import ToolCall
 from bridge_py.wire.errors import ToolCancelled
 
+from .extra import MissingPackage
 from .faults import Die, Faults, IgnoreCancel
 from .guest_loop import GuestLoop
 from .mortal import run_mortal
+
+try:
+    import greenback
+except ModuleNotFoundError as error:  # this module is the first that needs a package of the extra
+    raise MissingPackage(error.name or "greenback") from None
 
 __calls_tools__ = True  # tracebacks of tools leave out the outermost frames of this module
 
@@ -91,6 +97,8 @@ class InlineExecutor(Executor):
     When its call is cancelled, a sync tool that waits stops waiting. A sync tool that computes cannot be interrupted.
     """
 
+    tells_begin = False
+
     def __init__(
         self,
         replies: Replies,
@@ -101,6 +109,7 @@ class InlineExecutor(Executor):
         faults: CallFaults,
     ) -> None:
         super().__init__(replies, None, pack)
+        self.clock = lambda: round(trio.current_time() * 1e9)
         self._free = concurrency
         self._loop = loop
         self._nursery = nursery

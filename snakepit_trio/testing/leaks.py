@@ -9,9 +9,14 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from snakepit_trio._processes.registry import FOLDER_VARIABLE, runs, runs_folder
+
+from .extra import MissingPackage
+
+try:
+    import psutil
+except ModuleNotFoundError:
+    raise MissingPackage("psutil") from None
 
 Found = dict[Hashable, str]
 _SHARED: Final = Path("/dev/shm")  # noqa: S108 - where shared memory with names is

@@ -28,7 +28,8 @@ import trio.testing
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.config import Launcher
 from snakepit_trio._config.options import AdapterLike, PoolOptions
-from snakepit_trio._pool.pool import Pool, open_pool
+from snakepit_trio._pool.opening import open_pool
+from snakepit_trio._pool.pool import Pool
 from snakepit_trio._util.nurseries import background_nursery
 
 from .extra import MissingPackage
@@ -187,4 +188,4 @@ def _step(function: F) -> F:
 
         return machine._do(run)
 
-    return step  # type: ignore[return-value]
+    return step  # type: ignore[return-value]  # a plain function in place of a coroutine function

@@ -21,8 +21,8 @@ from typing import Any, Final, NoReturn
 
 import trio
 
-from bridge_py.execution.executor import completed
 from bridge_py.execution.ledger import in_words
+from bridge_py.execution.tool_loop import completed
 from bridge_py.link.endpoint import LinkEndpoint
 from bridge_py.main import load_adapter, make_adapter
 from bridge_py.tools.adapter import BaseAdapter
@@ -30,7 +30,7 @@ from bridge_py.tools.functions import call_at_start
 from bridge_py.wire.errors import DecodeError, ProtocolError, UsageError
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import Launcher, PoolConfig, Site
-from snakepit_trio._connections.base import Connection, ConnectionContext, Output
+from snakepit_trio._connections.base import REAP_SECONDS, Connection, ConnectionContext, Output
 from snakepit_trio._connections.link import LinkConnection, LinkLost
 from snakepit_trio._util.asyncio_loop import AsyncioLoop
 from snakepit_trio._util.validation import check_whole
@@ -117,7 +117,7 @@ class _MemorySite(Site):
 
     @property
     def loop(self) -> AsyncioLoop:
-        raise UsageError("a pool in memory has no connections")
+        raise UsageError("a pool in memory has no connections, and so no loop for them: use processes")
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with open_guest_loop() as self._tool_loop, trio.open_nursery() as self._nursery:
@@ -157,6 +157,9 @@ class _MemorySite(Site):
 
 class MemoryProcess:
     """Stands in for a worker's process."""
+
+    reap_seconds = REAP_SECONDS
+    node: str | None = None
 
     def __init__(
         self,
@@ -220,19 +223,21 @@ class MemoryProcess:
     async def _serve(self, adapter: BaseAdapter) -> None:
         async with trio.open_nursery() as nursery:
             driver = _Driver(self.to_host, nursery)
-            end = LinkEndpoint(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
-            driver.end = end
-            end.worker_number = self._number
+            endpoint = LinkEndpoint(adapter, self.secret, self._config.sizes, driver, self.to_worker.close)
+            driver.endpoint = endpoint
+            endpoint.worker_number = self._number
             calls = CallFaults(self._faults, self._worker_id, self.die)
-            self._executor = InlineExecutor(end, end.pack, self._config.concurrency, self._loop, nursery, calls)
-            end.begin(self._executor)
+            self._executor = InlineExecutor(
+                endpoint, endpoint.pack, self._config.concurrency, self._loop, nursery, calls
+            )
+            endpoint.begin(self._executor)
             driver.flush()
             try:
                 while (data := await self.to_worker.get()) is not None:
-                    end.receive(data)
+                    endpoint.receive(data)
             except (ProtocolError, DecodeError):
                 self.die()
-            if not end.is_ending:
+            if not endpoint.is_ending:
                 self.die()  # its host has gone
             # After a goodbye, the running calls may end.
 
@@ -322,13 +327,13 @@ class _Driver:
     """Drives a `LinkEndpoint` in trio. It acts at once: only batches that come off the wire wait for their turn."""
 
     def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
-        self.end: LinkEndpoint | None = None
+        self.endpoint: LinkEndpoint | None = None
         self._wire = wire
         self._nursery = nursery
 
     def post(self, verb: str) -> None:  # noqa: ARG002 - all is said at once
-        assert self.end is not None
-        self.end.take_outbox()
+        assert self.endpoint is not None
+        self.endpoint.take_outbox()
         self.flush()
 
     def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
@@ -339,8 +344,8 @@ class _Driver:
         function(*args)
 
     def flush(self) -> None:
-        assert self.end is not None
-        while data := self.end.data_to_send():
+        assert self.endpoint is not None
+        while data := self.endpoint.data_to_send():
             self._wire.put(data)
 
     def clock(self) -> float:

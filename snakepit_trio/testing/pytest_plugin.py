@@ -12,7 +12,8 @@ import pytest
 
 from bridge_py.wire.errors import UsageError
 from snakepit_trio._config.options import AdapterLike, PoolOptions
-from snakepit_trio._pool.pool import Pool, open_pool
+from snakepit_trio._pool.opening import open_pool
+from snakepit_trio._pool.pool import Pool
 
 from .extra import MissingPackage
 from .leaks import LeakCheck

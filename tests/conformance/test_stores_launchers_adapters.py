@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -13,7 +15,11 @@ import pytest
 
 import snakepit_trio as snakepit
 from snakepit_trio.launchers import Local
+from snakepit_trio.state.sqlite import SqliteStore
 from snakepit_trio.testing import InMemory, conformance
+from tests.helpers.memory_backend import shared_store
+from tests.helpers.redis_stores import redis_store
+from tests.helpers.remote_launcher import Remote
 from tests.helpers.stdio_tools import CANCELS, EXAMPLES, JSON, MSGPACK, WORKER
 from tests.peers.test_grpc_contract import OUR_TOOLS, OWN
 
@@ -61,13 +67,25 @@ async def awaited_store() -> snakepit.MemoryStore:
     return snakepit.MemoryStore()
 
 
+@asynccontextmanager
+async def sqlite_store(
+    quotas: snakepit.Quotas | None = None, clock: Callable[[], float] = time.time
+) -> AsyncIterator[SqliteStore]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with SqliteStore(f"{folder}/sessions.db", quotas=quotas, clock=clock, poll=0.01) as store:
+            yield store
+
+
 STORES: Final = {
     "memory": conformance.store(snakepit.MemoryStore),
     "memory-of-real-time": conformance.store(awaited_store, ttl=0.3),
+    "shared": conformance.store(shared_store),
+    "sqlite": conformance.store(sqlite_store),
 }
 LAUNCHERS: Final = {
     "local": conformance.launcher(Local),
     "in-memory": conformance.launcher(InMemory),
+    "remote": conformance.launcher(Remote, ping_interval=0.2),
 }
 ADAPTERS: Final[dict[str, Sequence[conformance.Check]]] = {
     "json": conformance.adapter(JSON, **STDIO),
@@ -105,7 +123,12 @@ NOT_NAMED: Final = {
 }
 #: What does not apply to which of them: all else must hold.
 LEFT_OUT: Final[Mapping[str, set[str]]] = {
-    "memory-of-real-time": {"quotas_hold", "expired_sessions_leave_their_quota"},  # it takes no quotas
+    # it takes no quotas
+    "memory-of-real-time": {
+        "quotas_hold",
+        "expired_sessions_leave_their_quota",
+        "expired_sessions_leave_their_bytes",
+    },
     "in-memory": {  # there are no processes
         "a_cancelled_sync_tool_is_over",
         "a_tool_that_resists_costs_its_worker",
@@ -142,6 +165,12 @@ async def holds(name: str, check: conformance.Check) -> None:
 
 @each(STORES)
 async def test_stores(name: str, check: conformance.Check) -> None:
+    await holds(name, check)
+
+
+@pytest.mark.usefixtures("redis")
+@each({"redis": conformance.store(redis_store, ttl=0.3)})
+async def test_the_store_in_redis(name: str, check: conformance.Check) -> None:
     await holds(name, check)
 
 
@@ -198,6 +227,6 @@ def test_it_needs_no_pytest_and_the_example_of_the_docs_runs() -> None:
         block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AuditedStore(snakepit" in block
     ]
     code = f"import sys\nsys.modules['pytest'] = sys.modules['hypothesis'] = None\n{example}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "checks passed" in done.stdout

@@ -15,8 +15,6 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from snakepit_trio._config.options import FurtherOptions
-
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/migrating.md").read_text()
 #: What must be installed for the program on the left.
@@ -112,8 +110,6 @@ def test_at_most_one_line_in_ten_changes(title: str) -> None:
 @pytest.mark.parametrize("title", PAIRS)
 def test_both_programs_print_the_same(title: str, tmp_path: Path) -> None:
     pair = PAIRS[title]
-    if "pickle=True" in pair.after and "pickle" not in FurtherOptions.__annotations__:
-        pytest.skip("waits for open_pool(pickle=True)")
     if importlib.util.find_spec(NEEDS.get(title, "sys")) is None:
         pytest.skip(f"{NEEDS[title]} is not installed")
     assert printed(pair.after, tmp_path) == printed(pair.before, tmp_path) != ""

@@ -47,6 +47,10 @@ def _answer(how: str, call_id: int) -> bytes:
         "progress_negative": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1, -1))]),
         "progress_long_note": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1, None, "x" * 201))]),
         "progress_loan": encode_batch([Frame(Kind.PROGRESS, call_id, body=_report(1), loan=1, size=9)]),
+        "event_unknown": encode_batch([Frame(Kind.EVENT, name="party", body=b"\xc0")]),
+        "event_of_a_call": encode_batch([Frame(Kind.EVENT, call_id, name="log", body=b"\xc0")]),
+        "log_broken": encode_batch([Frame(Kind.EVENT, name="log", body=b"\xc1")]),
+        "log_of_text": encode_batch([Frame(Kind.EVENT, name="log", body=b"\xa3log")]),
         "other_call": encode_batch([Frame(Kind.RESULT, call_id + 2, body=b"\xc0")]),
     }
     return answers[how]

@@ -18,9 +18,10 @@ from bridge_py.wire.errors import Fault
 from bridge_py.wire.frames import Frame, Kind
 from bridge_py.wire.specs import ToolSpec
 from snakepit_trio import PoolConfig
+from snakepit_trio._calls.batches import Batch
 from snakepit_trio._calls.call import Call, CallWorker
 from snakepit_trio._config.config import Site
-from snakepit_trio._connections.base import Connection, ConnectionContext, Hello, Output
+from snakepit_trio._connections.base import REAP_SECONDS, Connection, ConnectionContext, Hello, Output
 from snakepit_trio._requests.services import HostServices
 from snakepit_trio._workers.worker_process import Worker
 from snakepit_trio._workers.worker_state import WorkerState
@@ -102,13 +103,16 @@ class FakeProcess:
 
     pid = 7
     outputs: Sequence[Output] = ()
+    reap_seconds = REAP_SECONDS
+    node: str | None = None
 
     def __init__(self, ends_by: set[signal.Signals]) -> None:
         self.ends_by = ends_by
         self.exit_code: int | None = None
-        self.last_started = 0
+        self.last_started: int | None = 0
         self.last_words = ""
         self.is_out_of_memory = False
+        self.memory: int | type[Exception] = 0  # what reading its memory returns, or raises
         self.told: Told = []
         self.connection: FakeConnection | None = None
         self.is_released = False
@@ -125,7 +129,9 @@ class FakeProcess:
         return False
 
     def resident_bytes(self) -> int:
-        return 0
+        if not isinstance(self.memory, int):
+            raise self.memory
+        return self.memory
 
     def was_killed_for_memory(self) -> bool:
         return self.is_out_of_memory
@@ -181,9 +187,16 @@ class Reports:
 
     def __init__(self) -> None:
         self.tools: dict[str, ToolSpec] = {}
+        self.dropped_logs = 0
         self.heard: list[Any] = []
         self.failure: snakepit.WorkerCrashed | None = None
         self.last_started: int | None = None
+
+    def spare_ready(self, worker: CallWorker) -> None:
+        self.heard.append("spare")
+
+    def spare_stepped_in(self, worker: CallWorker, replaced: str) -> None:
+        self.heard.append(f"stepped in for {replaced}")
 
     def worker_ready(self, worker: CallWorker) -> None:
         self.heard.append("ready")
@@ -200,6 +213,9 @@ class Reports:
 
     def call_over(self, worker: CallWorker, call: Call, final: Frame, failure: Exception | None) -> None:
         self.heard.append((call.name, type(failure).__name__))
+
+    def batch_over(self, worker: CallWorker, batch: Batch, final: Frame) -> None:
+        self.heard.append(f"batch over {batch.name}")
 
     def call_failed(self, call: Call, error: Exception) -> None:
         self.heard.append((call.name, error))

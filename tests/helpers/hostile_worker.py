@@ -35,6 +35,7 @@ from bridge_py.link.channel import LINK_METHOD, BatchCodec
 from bridge_py.wire import codec
 from bridge_py.wire.frames import BatchReader, Frame, Kind, decode_batch, encode_batch, head_of
 from bridge_py.wire.hellos import PROTOCOL_VERSION
+from bridge_py.wire.logs import LOG, Logged, encode_logged
 from bridge_py.wire.packed import PACKED, decode_packed
 from tests.helpers import large_bodies, stranger
 
@@ -221,6 +222,20 @@ class Attacks:
         while True:
             time.sleep(0.0005)
             self.say(Frame(Kind.PROGRESS, call_id, body=codec.encode_plain([1, None, "flood"])))
+
+    def logs(self, _call_id: int) -> None:
+        self._flood(iter([Frame(Kind.EVENT, name=LOG, body=encode_logged(Logged("x", 40, message="flood")))]))
+
+    def large_logs(self, _call_id: int) -> None:
+        """Log records that take long to escape, and too large ones."""
+        odd = "\x85" * 16_000
+        logged = Logged("x", 40, "X", message=odd, exception="\n" * 16_000, stack=odd)
+        self.say(*[Frame(Kind.EVENT, name=LOG, body=encode_logged(logged)) for _ in range(100)])
+        huge = "\x85" * 10_000_000
+        self._flood(iter([Frame(Kind.EVENT, name=LOG, body=encode_logged(Logged(huge, 40, huge)))]))
+
+    def dropped_logs(self, _call_id: int) -> None:
+        self._flood(iter([Frame(Kind.EVENT, name=LOG, body=encode_logged(Logged(dropped=1 << 63)))]))
 
     def cancels(self, call_id: int) -> None:
         self.say(ask(2, call_id, "list_variables", "*"))

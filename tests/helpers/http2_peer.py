@@ -18,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
@@ -116,7 +117,8 @@ class Connection(asyncio.Protocol):
         self._peer.seen.append(text)
         if self._peer.refusals:
             self._peer.refusals -= 1
-            self._h2.reset_stream(stream, error_code=ErrorCodes.REFUSED_STREAM)
+            with contextlib.suppress(StreamClosedError):  # the client has reset it, and h2 has read that already
+                self._h2.reset_stream(stream, error_code=ErrorCodes.REFUSED_STREAM)
             return
         if self._peer.leaves_before > 0:
             self._peer.leaves_before -= 1

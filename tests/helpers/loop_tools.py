@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import FrameType
 
 import trio
 import uvloop
 
 import snakepit_trio as snakepit
 from bridge_py import BaseAdapter, tool
+from bridge_py.execution import interrupts
+from bridge_py.execution.running_loops import RunningLoop
 
 
 def square(number: int) -> int:
@@ -135,6 +138,40 @@ class LoopTools(BaseAdapter):
                 _log(path, "finally")
 
         asyncio.run(block())
+
+    @tool
+    def run_blocked_and_nudged(self, path: str) -> None:
+        """As `run_blocked`, and the cancellation is read while the thread rests for the host's own signal."""
+        names = vars(interrupts)
+        rest = names["_TURN"]
+
+        async def block() -> None:
+            try:
+                names["_TURN"] = 1.0
+                _log(path, "begun")
+                signal.raise_signal(signal.SIGURG)
+                names["_TURN"] = rest
+                _compute()
+            finally:
+                await asyncio.sleep(0.05)
+                _log(path, "finally")
+
+        asyncio.run(block())
+
+    @tool
+    def run_blocked_by_two_signals(self, path: str) -> None:
+        """As `run_blocked`, and a second signal comes while the first one is handled."""
+        names = vars(interrupts)
+        find = names["loop_of"]
+
+        def find_later(frame: FrameType | None, caller: str) -> RunningLoop | None:
+            names["loop_of"] = find
+            signal.raise_signal(signal.SIGURG)
+            found: RunningLoop | None = find(frame, caller)
+            return found
+
+        names["loop_of"] = find_later
+        self.run_blocked(path)
 
     @tool
     def run_two(self, path: str) -> None:

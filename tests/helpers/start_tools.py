@@ -132,3 +132,36 @@ class Locked(Starts):
     def die(self) -> None:
         """End the process."""
         os._exit(3)
+
+
+class BrokenImport(BaseAdapter):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        print("reading the model", file=sys.stderr)
+        raise RuntimeError("the model file is missing")
+
+
+class SlowStart(BaseAdapter):
+    """Takes too long."""
+
+    def setup(self) -> None:
+        """Sleep."""
+        time.sleep(600)
+
+
+class ExitsAtStart(BaseAdapter):
+    """Ends with an exit code of its own."""
+
+    def setup(self) -> None:
+        """End."""
+        print("no licence", file=sys.stderr, flush=True)
+        os._exit(42)
+
+
+class Polite(BaseAdapter):
+    """Has a tool that is marked with what cannot be."""
+
+    @tool(cancel="politely")  # type: ignore[call-overload]  # the word is what cannot be
+    def stop_me(self) -> None:
+        """Never runs."""

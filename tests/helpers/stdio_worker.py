@@ -241,6 +241,15 @@ def _say(worker: Worker, frame: dict[str, Any], frames: list[dict[str, Any]]) ->
     time.sleep(1000)
 
 
+def _log(worker: Worker, frame: dict[str, Any], logs: list[Any], times: int = 1) -> Any:
+    for _ in range(times):
+        for said in logs:
+            worker.say({"id": frame["id"], "log": said})
+    worker.say({"log": {"message": "of no call"}})
+    worker.say({"id": 1 << 40, "log": {"message": "of another call"}})
+    return times
+
+
 def _write(_worker: Worker, _frame: dict[str, Any], hex: str) -> Any:
     os.write(1, bytes.fromhex(hex))
     time.sleep(1000)

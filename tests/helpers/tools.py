@@ -99,6 +99,18 @@ class Tools(BaseAdapter):
             _mark(path, "tick")
 
     @tool
+    def keep_the_interpreter(self, path: str) -> None:
+        """Loop in Python, and let no other thread run meanwhile, not even the one that hears the host."""
+        _mark(path, "tick")
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1000)
+        try:
+            while True:
+                pass
+        finally:
+            sys.setswitchinterval(interval)
+
+    @tool
     def stubborn(self, path: str, context: SessionContext) -> None:
         """Loop in Python and swallow every interrupt."""
         while True:
@@ -450,39 +462,6 @@ class InGroup(Tools):
     def setup(self) -> None:
         """Move."""
         Path(os.environ["TEST_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
-
-
-class Polite(BaseAdapter):
-    """Has a tool that is marked with what cannot be."""
-
-    @tool(cancel="politely")  # type: ignore[call-overload]
-    def stop_me(self) -> None:
-        """Never runs."""
-
-
-class BrokenImport(BaseAdapter):
-    """Cannot be made."""
-
-    def __init__(self) -> None:
-        print("reading the model", file=sys.stderr)
-        raise RuntimeError("the model file is missing")
-
-
-class SlowStart(BaseAdapter):
-    """Takes too long."""
-
-    def setup(self) -> None:
-        """Sleep."""
-        time.sleep(600)
-
-
-class ExitsAtStart(BaseAdapter):
-    """Ends with an exit code of its own."""
-
-    def setup(self) -> None:
-        """End."""
-        print("no licence", file=sys.stderr, flush=True)
-        os._exit(42)
 
 
 def _mark(path: str, text: str) -> None:

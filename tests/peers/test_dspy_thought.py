@@ -69,11 +69,11 @@ async def test_a_program_of_thought_runs_what_the_model_has_written() -> None:
         assert outputs == {"reasoning": "it was computed", "answer": "5535"}
 
 
-@pytest.mark.parametrize(("concurrency", "grace", "restarts"), [(1, 20.0, 0), (2, 0.3, 1)])
+@pytest.mark.parametrize(("concurrency", "grace", "most_restarts"), [(1, 20.0, 0), (2, 0.3, 1)])
 async def test_what_the_model_has_written_ends_with_its_call(
-    tmp_path: Path, concurrency: int, grace: float, restarts: int
+    tmp_path: Path, concurrency: int, grace: float, most_restarts: int
 ) -> None:
-    """Also where a thread waits for it, which costs the worker."""
+    """Also where a thread waits for it, which costs the worker, unless the call is cancelled before it waits."""
     log = tmp_path / "log"
     code = f"import os\nwith open({str(log)!r}, 'w') as file:\n    print(os.getpid(), file=file)\nwhile True: pass"
     answers = {"?": {"reasoning": "", "generated_code": f"```python\n{code}\n```"}}
@@ -89,4 +89,4 @@ async def test_what_the_model_has_written_ends_with_its_call(
                 nursery.cancel_scope.cancel()
         assert not is_alive(int(log.read_text()))
         await pool.await_ready()
-        assert pool.get_stats().restarts == restarts
+        assert pool.get_stats().restarts <= most_restarts

@@ -418,7 +418,8 @@ async def test_our_client() -> None:
         events = client.stream_telemetry()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_crash, pool)
-            assert ".".join((await anext(events)).event_parts).startswith("worker.")
+            while (await anext(events)).event_parts[0] != "worker":
+                pass  # the call has events of its own
         await events.aclose()
         assert await client.cleanup_session("s") == 1
         with trio.move_on_after(0.3) as scope:
@@ -444,7 +445,7 @@ async def test_a_client_connects_again() -> None:
         async with snakepit.open_pool(OUR_TOOLS, workers=1, bridge_server=address):
             assert await client.ping("three") == "three"
         nursery.cancel_scope.cancel()
-    with pytest.raises(snakepit.UsageError, match="cannot be had"):
+    with pytest.raises(snakepit.UsageError, match="cannot be used"):
         async with snakepit.open_pool(OUR_TOOLS, workers=1, bridge_server="192.0.2.1:1"):
             pass
     with pytest.raises(snakepit.UsageError, match="write it as"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,7 +167,8 @@ def test_an_ask_that_comes_when_the_line_has_just_ended() -> None:
     """The host tool cannot be started any more, and nobody must wait for its end: that call would never be over."""
 
     async def story() -> None:
-        requests, call, ended = ContractRequests(None, "pool-1"), Call("say", EncodedValue(b"", None), "", None), []  # type: ignore[arg-type]
+        services: Any = SimpleNamespace(store=snakepit.MemoryStore())
+        requests, call, ended = ContractRequests(services, "pool-1"), Call("say", EncodedValue(b"", None), "", None), []
         async with trio.open_nursery() as nursery:
             await nursery.start(requests.run)
             nursery.cancel_scope.cancel()

@@ -37,7 +37,7 @@ ADD: dict[str, Any] = {"name": "add", "args": {"a": 1}}
         ({"session": "\ud800"}, snakepit.EncodeError, "session= of 'add'"),
         ({"args": {1: 3}}, snakepit.UsageError, "the arguments of 'add' have the key 1"),
         ({"args": {"\ud800": 3}}, snakepit.EncodeError, "add: args"),
-        ({"args": [1]}, snakepit.UsageError, "the arguments of 'add' are a list"),
+        ({"args": [1]}, snakepit.UsageError, "the arguments of 'add' are of type list"),
         ({"timeout": "3"}, snakepit.UsageError, "timeout='3' of 'add'; give seconds"),
         ({"timeout": True}, snakepit.UsageError, "timeout=True of 'add'"),
         ({"timeout": -1}, snakepit.UsageError, "timeout=-1 of 'add'"),

@@ -125,9 +125,9 @@ async def test_handlers_of_events_that_fail(untraced_workers: None) -> None:
             detach()
             raise ValueError(event.name)
 
-        detach = pool.events.attach(fail)
+        detach = pool.events.attach("*", fail)
         seen: list[snakepit.Event] = []
-        pool.events.attach(seen.append, "worker.")
+        pool.events.attach("worker.*", seen.append)
         with trio.fail_after(BOUND):
             pid = pool.list_workers()[0].pid
             await crashed(pool)

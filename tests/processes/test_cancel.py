@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -43,8 +44,16 @@ async def test_cancelling_stops_the_code_before_the_caller_goes_on(tool: str, co
         await _cancel_when_started(pool, tool, args, log)
         assert trio.current_time() - before < 19
         assert _is_quiet(log)
-        assert pool.get_stats().restarts == 0
         assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 0
+
+
+@pytest.mark.parametrize("lane", [True, False])
+async def test_code_that_leaves_other_threads_no_turn_is_stopped(lane: bool, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1, lane=lane, cancel_grace=20) as pool:
+        await _cancel_when_started(pool, "keep_the_interpreter", {}, log)
+        assert await pool.execute("add", {"a": 1}) == 2
+        assert pool.get_stats().restarts == 0
 
 
 @pytest.mark.parametrize(("tool", "concurrency"), [("stubborn", 1), ("stubborn", 3), ("sleep", 3)])
@@ -140,6 +149,7 @@ async def test_leaving_a_stream_early_closes_the_generator(tool: str, log: Path)
         async with pool.stream(tool, {"n": 10**9, "path": str(log)}) as chunks:
             assert await anext(chunks) == 0
         assert "stopped at" in log.read_text()
+        await pool.run(os.getpid)  # a worker that was killed would be replaced by now
         assert pool.get_stats().restarts == 0
 
 
@@ -150,6 +160,17 @@ async def test_a_stream_that_times_out() -> None:
                 async for _ in chunks:
                     pass
         assert pool.get_stats().running == 0
+
+
+@pytest.mark.parametrize("tool", ["count", "count_async"])
+async def test_a_stream_whose_tool_is_faster_than_its_consumer_times_out_too(tool: str, log: Path) -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        async with pool.stream(tool, {"n": 10**9, "path": str(log)}, timeout=0.3) as chunks:
+            with trio.fail_after(30), pytest.raises(snakepit.CallTimeout):
+                async for _ in chunks:
+                    await trio.sleep(0.001)  # so the next chunk is always there already
+        assert "stopped at" in log.read_text()
+        assert (pool.get_stats().running, pool.get_stats().timed_out) == (0, 1)
 
 
 async def test_calls_behind_a_stuck_one_go_elsewhere(log: Path) -> None:
@@ -298,6 +319,7 @@ async def test_a_kill_tool_that_has_not_started_is_just_withdrawn(concurrency: i
                 await pool.execute("sleep_to_death", {"path": str(log)}, timeout=0.001)
             nursery.cancel_scope.cancel()
         assert not log.exists()
+        await pool.run(os.getpid)  # a worker that was killed would be replaced by now
         assert pool.get_stats().restarts == 0
         assert await pool.execute("add", {"a": 1}) == 2
 

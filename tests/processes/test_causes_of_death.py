@@ -82,7 +82,7 @@ async def test_a_start_that_ends_by_a_signal() -> None:
 
 async def test_a_start_that_we_end() -> None:
     with pytest.raises(snakepit.WorkerStartError, match="was not ready") as caught:
-        async with snakepit.open_pool("tests.helpers.tools:SlowStart", workers=1, start_timeout=0.5):
+        async with snakepit.open_pool("tests.helpers.start_tools:SlowStart", workers=1, start_timeout=0.5):
             pytest.fail("the block was entered")
     assert (caught.value.exit_code, caught.value.signal) == (-signal.SIGKILL, signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +21,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"}
 
 def snakepit(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakepit_trio", *args]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def totals(output: str) -> str:
@@ -98,7 +100,7 @@ def test_interrupting_ends_it_cleanly(big_tree: Path) -> None:
         assert process.stdout.readline().startswith("300 files")
         assert "files/s" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     assert (process.returncode, stderr) == (130, "interrupted; 0 worker processes left\n")
 
 
@@ -134,3 +136,26 @@ def test_the_version_and_the_help() -> None:
     assert re.match(r"snakepit \d+\.\d+\.\d+, Python 3\.\d+\.\d+, trio \d", snakepit("version").stdout)
     helped = snakepit("demo", "--help").stdout
     assert all(option in helped for option in ("--path", "--workers", "--chaos", "--top"))
+
+
+def test_the_dashboard_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def simple():\n    pass\n")
+    command = [sys.executable, "-m", "snakepit_trio", "demo", "--path", str(tmp_path), "--workers", "1", "--dashboard"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            first, second, *_ = (process.stdout.readline() for _ in range(3))
+            assert first.startswith("1 file below ")
+            found = re.fullmatch(r"dashboard: http://127\.0\.0\.1:(\d+)/#token=(\S+)\n", second)
+            assert found is not None, second
+            headers = {"Authorization": f"Bearer {found[2]}"}
+            with httpx.stream("GET", f"http://127.0.0.1:{found[1]}/events", headers=headers, timeout=30) as response:
+                for line in response.iter_lines():
+                    if line.startswith("data:") and json.loads(line[5:])["stats"]["succeeded"] > 3:
+                        break
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert counts(rest)["left"] == 0

@@ -274,6 +274,7 @@ async def test_wrong_arguments_of_map_are_told(pool: snakepit.Pool) -> None:
         ({"chunksize": 2, "function": "double"}, "chunksize= is for functions"),
         ({"chunksize": 2, "function": f.Tools.double}, "chunksize= is for functions"),
         ({"on_progress": 3}, "on_progress=3"),
+        ({"on_progress": trio.sleep}, "is a coroutine function, which nobody awaits"),
         ({"retries": -1}, "retries=-1"),
         ({"timeout": "1"}, "timeout='1'"),
     ]

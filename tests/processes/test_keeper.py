@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -228,5 +229,5 @@ def test_a_place_has_absolute_paths_and_closes_its_descriptor(tmp_path: Path, mo
     place = Place.of(snakepit.PoolConfig(adapter=TOOLS))
     monkeypatch.chdir("/")
     assert place.folder == str(tmp_path)
-    assert str(tmp_path / "below") in place.environment({})["SNAKEPIT_SYS_PATH"].split(os.pathsep)
+    assert str(tmp_path / "below") in json.loads(place.environment({})["SNAKEPIT_SYS_PATH"])
     place.close()

@@ -32,12 +32,12 @@ ROOT = Path(__file__).parents[2]
         ("BrokenImport", 1, "RuntimeError: the model file is missing"),
         ("ExitsAtStart", 42, "no licence"),
         ("NotThere", 1, "has no class NotThere"),
-        ("Polite", 1, "cancel='politely' cannot be"),
+        ("Polite", 1, "cancel='politely' is invalid"),
     ],
 )
 async def test_a_worker_that_cannot_start_says_why(adapter: str, exit_code: int, line: str) -> None:
     with pytest.raises(snakepit.WorkerStartError) as caught:
-        async with snakepit.open_pool(f"tests.helpers.tools:{adapter}"):
+        async with snakepit.open_pool(f"tests.helpers.start_tools:{adapter}"):
             pytest.fail("the block was entered")
     assert caught.value.exit_code == exit_code
     assert line in str(caught.value)
@@ -48,7 +48,7 @@ async def test_a_worker_that_cannot_start_says_why(adapter: str, exit_code: int,
 
 async def test_a_worker_that_is_not_ready_in_time() -> None:
     with pytest.raises(snakepit.WorkerStartError, match=r"was not ready within 0\.5 s"):
-        async with snakepit.open_pool("tests.helpers.tools:SlowStart", start_timeout=0.5):
+        async with snakepit.open_pool("tests.helpers.start_tools:SlowStart", start_timeout=0.5):
             pytest.fail("the block was entered")
 
 
@@ -60,7 +60,7 @@ async def test_an_interpreter_that_is_not_there() -> None:
 
 async def test_cancelling_the_start() -> None:
     with trio.move_on_after(0.3) as scope:
-        async with snakepit.open_pool("tests.helpers.tools:SlowStart", shutdown_timeout=1):
+        async with snakepit.open_pool("tests.helpers.start_tools:SlowStart", shutdown_timeout=1):
             pytest.fail("the block was entered")
     assert scope.cancelled_caught
 
@@ -72,7 +72,7 @@ async def test_cancelling_the_start() -> None:
         ({"workers": True}, "workers=True: give"),
         ({"concurrency": "2"}, "concurrency='2': give a whole number from 1 to 100000"),
         ({"cancel_grace": -1}, "cancel_grace=-1: give seconds, more than 0"),
-        ({"wrokers": 3}, "unexpected keyword argument 'wrokers'.* The settings are: adapter, workers"),
+        ({"wrokers": 3}, "unexpected keyword argument 'wrokers': did you mean 'workers'"),
         ({"adapter": "no_colon"}, "write it as 'package.module:Class'"),
         ({"adapter": 3}, "adapter 3: give"),
     ],
@@ -295,7 +295,7 @@ def test_two_programs_side_by_side(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
     ]
-    assert [program.communicate(timeout=60)[0] for program in programs] == ["999000\n", "999000\n"]
+    assert [program.communicate(timeout=240)[0] for program in programs] == ["999000\n", "999000\n"]
 
 
 def test_workers_end_when_their_host_is_killed(tmp_path: Path) -> None:
@@ -409,4 +409,5 @@ async def test_leaving_a_map_early_stops_its_calls(log: Path, caplog: pytest.Log
         async with pool.map("sleep_async", args) as results:
             await anext(results)
         assert pool.get_stats().running == 0
+        await pool.run(os.getpid)  # a worker that was killed would be replaced by now
         assert pool.get_stats().restarts == 0

@@ -34,6 +34,10 @@ def _open(how: str) -> AbstractAsyncContextManager[snakepit.Pool]:
         ("progress_negative", snakepit.WorkerCrashed, "that no tool can report"),
         ("progress_long_note", snakepit.WorkerCrashed, "that no tool can report"),
         ("progress_loan", snakepit.WorkerCrashed, "a frame of kind 20 with a loan"),
+        ("event_unknown", snakepit.WorkerCrashed, "an event 'party', which a worker does not send"),
+        ("event_of_a_call", snakepit.WorkerCrashed, "a frame of kind 13 for call 1, not for the link"),
+        ("log_broken", snakepit.WorkerCrashed, "a log record is broken"),
+        ("log_of_text", snakepit.WorkerCrashed, "a log record is broken"),
         ("hang_up", snakepit.WorkerCrashed, "closed its link"),
     ],
 )

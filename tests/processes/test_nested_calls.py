@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
+import math
 import os
 import random
 import signal
+import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,12 +83,93 @@ async def test_five_levels(how: str, workers: int, concurrency: int) -> None:
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         await _is_idle(pool)
+        await pool.run(os.getpid)  # a worker that was killed would be replaced by now
         assert pool.get_stats().restarts == 0
 
 
 async def _is_idle(pool: snakepit.Pool) -> None:
     stats = pool.get_stats()
     assert (stats.running, stats.queued) == (0, 0)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_task_that_a_host_tool_hands_to_the_application_is_no_part_of_its_call(ends: bool) -> None:
+    """Its calls wait for a worker like all others, have their own time, and end neither with the call nor by it."""
+    found: list[Any] = []
+    async with snakepit.open_pool(CALLERS, workers=1) as pool, trio.open_nursery() as application:
+
+        async def later() -> None:
+            found.append(await pool.execute("time_left", timeout=50))
+
+        async def hand_over() -> None:
+            application.start_soon(later)
+            while not pool.get_stats().queued:
+                await trio.sleep(0.01)
+            await trio.sleep(0.3)  # so that a deadlock would have been found
+            await trio.sleep(0 if ends else math.inf)
+
+        pool.expose(hand_over)
+        with trio.move_on_after(20) as caller:
+            async with trio.open_nursery() as calls:
+                calls.start_soon(pool.execute, "call_async", {"name": "hand_over", "args": {}})
+                while not pool.get_stats().queued:
+                    await trio.sleep(0.01)
+                if not ends:
+                    calls.cancel_scope.cancel()
+        assert not caller.cancelled_caught
+    assert [20 < each <= 50 for each in found] == [True]
+    assert pool.get_stats().cancelled == (0 if ends else 1)
+
+
+async def test_a_thread_of_a_host_tool_that_runs_trio_has_calls_of_its_own() -> None:
+    """Its calls belong to another loop: the call of the host tool may neither wake them nor give them its time."""
+    found: list[Any] = []
+
+    async def inner(begun: threading.Event) -> None:
+        async with snakepit.open_pool(CALLERS, workers=1) as pool:
+            call = partial(pool.execute, "time_left", timeout=50)
+            found.append(await call())
+            begun.set()
+            await trio.sleep(0.3)  # the call of the host tool is cancelled meanwhile
+            found.append(await call())
+
+    async with snakepit.open_pool(CALLERS, workers=1) as pool:
+        begun = threading.Event()
+        pool.expose(lambda: trio.run(inner, begun), name="another_run")
+        async with trio.open_nursery() as calls:
+            calls.start_soon(pool.execute, "call_async", {"name": "another_run", "args": {}})
+            while not begun.is_set():
+                await trio.sleep(0.01)
+            calls.cancel_scope.cancel()
+    assert [20 < each <= 50 for each in found] == [True, True]
+
+
+async def test_a_thread_of_a_host_tools_own_stops_with_the_call() -> None:
+    """The host tool waits for the thread, so calls that the thread waits for are part of its call."""
+    stopped: list[str] = []
+    async with snakepit.open_pool(CALLERS, workers=2) as pool:
+        token = trio.lowlevel.current_trio_token()
+
+        def wait() -> None:
+            try:
+                trio.from_thread.run(pool.execute, "call_async", {"name": "forever", "args": {}}, trio_token=token)
+            except BaseException as error:
+                stopped.append(type(error).__name__)
+
+        def with_thread() -> None:
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(wait,))
+            thread.start()
+            thread.join()
+
+        pool.expose(with_thread)
+        pool.expose(trio.sleep_forever, name="forever")
+        async with trio.open_nursery() as calls:
+            calls.start_soon(pool.execute, "call_async", {"name": "with_thread", "args": {}})
+            while pool.get_stats().running < 2:
+                await trio.sleep(0.01)
+            calls.cancel_scope.cancel()
+        await _is_idle(pool)
+    assert stopped == ["ToolCancelled"]
 
 
 @pytest.mark.parametrize("how", ["call", "call_async"])
@@ -123,6 +208,67 @@ async def test_a_strict_session_that_waits_for_its_own_worker() -> None:
         with pytest.raises(snakepit.HostToolError, match="PoolDeadlock"):
             await session.execute("call", {"name": "again", "args": {}}, timeout=10)
         assert await session.execute("time_left") is not None
+
+
+def _same(_number: int) -> snakepit.WorkerOptions:
+    return snakepit.WorkerOptions()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"per_worker": _same}, {"resources": {"gpu": 1}}], ids=["per_worker", "resources"]
+)
+@pytest.mark.parametrize("how", ["reload", "restart"])
+async def test_a_call_for_a_worker_that_is_replaced_only_after_it(how: str, settings: dict[str, Any]) -> None:
+    """The worker finishes its calls before it is replaced, and one of them waits for a call that needs a worker."""
+    async with (
+        snakepit.open_pool(CALLERS, workers=1, concurrency=2, **settings) as pool,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def replace() -> Any:
+            nursery.start_soon(pool.reload if how == "reload" else lambda: pool.workers.restart("pool-1"))
+            while pool.get_stats().ready:
+                await trio.sleep(0.01)
+            return await pool.execute("time_left", timeout=None)
+
+        pool.expose(replace)
+        with trio.fail_after(60):
+            with pytest.raises(snakepit.HostToolError, match="its worker is being replaced, finishes its calls first"):
+                await pool.execute("call_async", {"name": "replace", "args": {}}, timeout=None)
+            assert await pool.execute("time_left") is not None
+    assert pool.get_stats().recycled == 1
+
+
+async def test_a_call_for_a_worker_whose_number_is_not_free_yet() -> None:
+    """A worker that was taken out finishes its calls, and the one that `resize` adds waits for its number."""
+    settings: dict[str, Any] = {"workers": 2, "per_worker": _same}
+    async with snakepit.open_pool(CALLERS, **settings) as pool, trio.open_nursery() as nursery:
+        both, begun = trio.Event(), 0
+
+        async def resize() -> Any:
+            nonlocal begun
+            begun += 1
+            if begun == 2:
+                nursery.start_soon(pool.resize, 1)
+                while pool.get_stats().ready > 1:
+                    await trio.sleep(0.01)
+                nursery.start_soon(pool.resize, 2)
+                both.set()
+            await both.wait()
+            return await pool.execute("time_left", timeout=None)
+
+        async def call() -> None:
+            with contextlib.suppress(snakepit.HostToolError):
+                await pool.execute("call_async", {"name": "resize", "args": {}}, timeout=None)
+
+        pool.expose(resize)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as calls:
+                calls.start_soon(call)
+                calls.start_soon(call)
+            assert await pool.execute("time_left") is not None
+            await pool.await_ready()
+    assert pool.get_stats().workers == 0
 
 
 @pytest.mark.parametrize("how", ["call", "call_async"])

@@ -58,7 +58,7 @@ async def test_options_are_handed_on() -> None:
 
 
 async def test_an_unknown_setting_is_told_in_one_line() -> None:
-    with pytest.raises(snakepit.UsageError, match=r"argument 'wrokers'\..* The settings are: adapter, ") as caught:
+    with pytest.raises(snakepit.UsageError, match="argument 'wrokers': did you mean 'workers'") as caught:
         async with snakepit.open_pool(TOOLS, wrokers=2):  # type: ignore[call-arg]
             pytest.fail("the block was entered")
     assert "\n" not in str(caught.value)
@@ -78,8 +78,11 @@ def _known_to_type_checkers() -> None:
     snakepit.open_pool(TOOLS, per_worker=lambda number: {"env": number})  # type: ignore[arg-type,return-value]
     snakepit.open_pool(TOOLS, max_queue=None, python="python3", env={"A": "1"}, limits=snakepit.Limits(nice=5))
 
+    snakepit.open_pool(TOOLS, workers=(2, 8), scale_up_after=0.5, idle_timeout=30)
+    snakepit.open_pool(TOOLS, workers=(2, 8, 9))  # type: ignore[arg-type]
+
     async def main(pool: snakepit.Pool) -> int:
-        return pool.config.workers
+        return pool.config.concurrency
 
     snakepit.run_as_script(main, TOOLS, workers=2.5)  # type: ignore[arg-type]
     conformance.launcher(testing.InMemory, shutdown_timeout="1")  # type: ignore[arg-type]

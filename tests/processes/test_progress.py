@@ -177,7 +177,7 @@ async def test_a_thread_that_is_left_behind_is_not_heard(pool: snakepit.Pool, tm
     go, stop = tmp_path / "go", tmp_path / "stop"
     heard: Heard = []
     events: list[snakepit.Event] = []
-    pool.events.attach(events.append, "call.progress")
+    pool.events.attach("call.progress", events.append)
     await pool.execute("leave_a_thread", {"path": str(go), "stop": str(stop)}, on_progress=heard.append)
     go.touch()
     other: Heard = []
@@ -226,7 +226,7 @@ async def test_what_is_no_amount_is_refused_in_the_tool(pool: snakepit.Pool) -> 
 
 async def test_events_of_the_pool_have_the_progress_of_all_calls(pool: snakepit.Pool) -> None:
     events: list[snakepit.Event] = []
-    detach = pool.events.attach(events.append, "call.progress")
+    detach = pool.events.attach("call.progress", events.append)
     began = time.monotonic()
     await pool.execute("count", {"n": 400, "pause": 0.001})
     took = time.monotonic() - began
@@ -238,6 +238,40 @@ async def test_events_of_the_pool_have_the_progress_of_all_calls(pool: snakepit.
     detach()
     await pool.execute("count", {"n": 3})
     assert events[-1].measurements["done"] == 400
+
+
+async def test_a_watch_keeps_the_latest_report_of_each_call_and_ends_with_the_pool() -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, snakepit.open_pool(Tools, workers=2, concurrency=1) as pool:
+            ended: list[str] = []
+            watching = trio.Event()
+
+            async def watch() -> None:
+                async with pool.watch("worker.*") as events:
+                    watching.set()
+                    ended.extend([event.name async for event in events])
+
+            nursery.start_soon(watch)
+            await watching.wait()
+            async with pool.watch("call.progress") as events:
+                async with trio.open_nursery() as callers:
+                    for _ in range(2):
+                        callers.start_soon(pool.execute, "count", {"n": 200, "pause": 0.001})
+                # Nobody has taken anything meanwhile: of each call, the last report waits.
+                found = [await anext(events) for _ in range(2)]
+            assert [event.measurements["done"] for event in found] == [200, 200]
+            assert events.replaced >= 2
+            assert events.dropped == 0
+            assert [event async for event in events] == []
+        assert ended == ["worker.ended", "worker.ended"]
+
+
+async def test_what_is_no_prefix_or_no_number_is_refused(pool: snakepit.Pool) -> None:
+    refused: list[tuple[Any, Any]] = [((3,), 1), (("call.",), 0), ((), True)]
+    for prefixes, most in refused:
+        with pytest.raises(snakepit.UsageError):
+            async with pool.watch(*prefixes, most=most):
+                """It is not entered."""
 
 
 async def _hear(progress: snakepit.Progress) -> None:

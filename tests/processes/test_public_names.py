@@ -22,30 +22,41 @@ from snakepit_trio.testing.machines import TrioMachine
 
 NAMES = {
     "snakepit_trio": """
-        AccessDenied AccessRules Adapter BridgedState CallTimeout Calls Change Chunks Client CodecError Context
-        DecodeError EncodeError Event GrpcBridge GrpcPython HistoryEntry HostCall HostToolError
-        InvalidArguments InvalidCall InvalidValue Launcher Limits LocalState MemoryStore NotAllowed
-        Optimization OutOfResources Pool PoolClosed PoolConfig PoolDeadlock PoolError PoolHealth
-        PoolNotReady PoolOptions PoolSaturated PoolStats ProgramNotFound Progress ProtocolError PythonAPI
-        QuotaExceeded Quotas RecyclePolicy RegisteredTool RemoteError RemoteRef Results RetryPolicy Session
+        AccessDenied AccessRules Adapter BridgedState CallCancelled CallInfo CallTimeout Calls Change Chunks Client
+        CodecError Context
+        DebuggerQuit DecodeError EncodeError Event EventStream GrpcBridge GrpcPython HashRing HistoryEntry
+        HostCall HostToolError InvalidArguments InvalidCall InvalidValue Launcher Limits LocalState MemoryStore
+        NotAllowed Optimization OutOfResources ParameterSpec Pool PoolClosed PoolConfig PoolDeadlock PoolError
+        PoolHealth PoolNotReady PoolOptions PoolSaturated PoolStats ProgramNotFound Progress ProtocolError PythonAPI
+        QuotaExceeded Quotas RecyclePolicy RegisteredTool RemoteError RemoteRef ResourcesNotOffered
+        Results RetryPolicy Session
         SessionError SessionHandle SessionInfo SessionNotFound SessionStore SessionView Site SnakepitError
-        StateProvider StdioJson StdioMsgpack Step StoreStats StoredObjectLost StoredObjectNotFound Tainted
+        StaleEpoch StateProvider StdioJson StdioMsgpack Step StoreCorrupt StoreStats StoreUnavailable StoredObjectLost
+        StoredObjectNotFound Tainted
         ToolError ToolRegistry ToolSpec UnknownTool Update UsageError Variable VariableError VariableExists
         VariableNotFound Verbatim VersionConflict Watcher WorkerBusy WorkerCrashed WorkerError WorkerInfo
         WorkerOptions WorkerStartError WorkerState WrongCallKind current_context force_cleanup_all open_client open_pool
         register_codec run_as_script session_helpers variables
     """,
     "snakepit_trio.errors": """
-        AccessDenied OutOfResources PoolClosed PoolDeadlock PoolError PoolNotReady PoolSaturated
-        ProgramNotFound QuotaExceeded SessionError SessionNotFound StoredObjectLost StoredObjectNotFound
-        Tainted VariableError VariableExists VariableNotFound VersionConflict WorkerBusy WorkerCrashed
-        WorkerError WorkerFailure WorkerStartError
+        AccessDenied CallCancelled OutOfResources PoolClosed PoolDeadlock PoolError PoolNotReady PoolSaturated
+        ProgramNotFound QuotaExceeded ResourcesNotOffered SessionError SessionNotFound StaleEpoch StoreCorrupt
+        StoreUnavailable StoredObjectLost
+        StoredObjectNotFound Tainted VariableError VariableExists VariableNotFound VersionConflict WorkerBusy
+        WorkerCrashed WorkerError WorkerFailure WorkerStartError
     """,
     "snakepit_trio.launchers": """
-        Local
+        GivenCertificates Local Ray
+    """,
+    "snakepit_trio.state.redis": """
+        RedisStore
     """,
     "snakepit_trio.telemetry": """
-        Event Events
+        Event EventKind EventStream Events Timing TraceContext attach correlated correlation_id detach events
+        trace_headers
+    """,
+    "snakepit_trio.telemetry.opentelemetry": """
+        Instrumentation instrument
     """,
     "snakepit_trio.testing": """
         BatchFault Cut Die Fault Faults Garbage Hanging Happened IgnoreCancel InMemory RefuseStart Silence
@@ -70,7 +81,7 @@ NAMES = {
     """,
     "bridge_py": """
         AsyncSessionContext BaseAdapter CodecError HostToolError InvalidArguments SessionContext
-        SnakepitError ToolCancelled UsageError current_context register_codec tool
+        SnakepitError ToolCancelled UsageError correlation_id current_context register_codec tool trace_headers
     """,
     "bridge_py.adapters.python_calls": """
         PipelineStep PythonCalls RemoteRef
@@ -78,8 +89,12 @@ NAMES = {
 }
 MODULES = {
     "snakepit_trio": "errors launchers state telemetry testing variables",
-    "snakepit_trio.state": "checks exports provider quotas session store view watching",
-    "bridge_py": "adapters buffers contract dynamic execution host http2 link main tools wire",
+    "snakepit_trio.state": (
+        "backend checks copies epochs exports fences hash_ring parts provider quotas redis session shared sqlite"
+        " sqlite_file sqlite_steps store view watching write_groups"
+    ),
+    "bridge_py": "adapters buffers command_line contract dynamic execution host http2 link main system template tls"
+    " tools version wire",
 }
 
 
@@ -108,6 +123,7 @@ PACKAGES = [
     "bridge_py",
     "snakepit_trio",
     "snakepit_trio.launchers",
+    "snakepit_trio.state.redis",
     "snakepit_trio.testing",
     "snakepit_trio.testing.conformance",
     "snakepit_trio.testing.machines",

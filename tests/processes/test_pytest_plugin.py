@@ -179,7 +179,7 @@ def test_what_is_wrong_with_marks_is_said(project: pytest.Pytester) -> None:
         [
             "*UsageError: test_it.py::test_without_mark: snakepit_pool does not know *: write @pytest.mark.snakepit(*",
             "*UsageError: test_it.py::test_two: the mark snakepit takes one adapter, not 2*",
-            "*UsageError: open_pool got an unexpected keyword argument 'wokrers'* The settings are: adapter, *",
+            "*UsageError: open_pool got an unexpected keyword argument 'wokrers': did you mean 'workers'*",
             "*Trio fixtures can only be used by Trio tests*",
         ]
     )

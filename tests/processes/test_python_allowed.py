@@ -17,7 +17,6 @@ from bridge_py.adapters.python_calls import PythonCalls
 from bridge_py.wire.errors import NotAllowed, UsageError
 
 CANARY = "CANARY"  # stands for the path of a file that no attempt may make
-TOUCH = f"touch {CANARY}"
 CODE = f"open({CANARY!r}, 'w')"
 
 # Targets alone, each of which would be a way out. They are tried as a call, as a step of a pipeline, by inspect(), and,
@@ -47,7 +46,7 @@ functools.partial functools.reduce functools.wraps dataclasses.make_dataclass co
 collections.abc.Callable collections._sys collections._collections_abc.sys enum.Enum typing.NamedTuple
 typing.get_type_hints string.Formatter string.Template logging.config.dictConfig logging.os signal.signal
 resource.setrlimit atexit.register faulthandler.dump_traceback pty.spawn platform.os webbrowser.open __main__.main
-bridge_py.main.main bridge_py.adapters.python_calls.PythonCalls snakepit_trio.open_pool json.decoder json.codecs
+bridge_py.main.run bridge_py.adapters.python_calls.PythonCalls snakepit_trio.open_pool json.decoder json.codecs
 json.codecs.open json.scanner.re json.__builtins__ json.tool.main random._os random._os.system random.os
 statistics.sys statistics.sys.modules re.enum re._compiler re.functools decimal.sys fractions.sys fractions.operator
 datetime.sys math.__loader__ math.__spec__ itertools.__loader__ heapq.merge copy.deepcopy copyreg.pickle uuid.uuid1

@@ -35,7 +35,7 @@ def test_a_signal_ends_the_pools_in_order(how: str, number: signal.Signals, code
     with host(how) as (process, pids):
         time.sleep(0.1)  # any moment will do
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
         assert not any(is_alive(pid) for pid in pids)
     # An interpreter that KeyboardInterrupt ends kills itself by SIGINT, so that shells see it.
     assert (process.returncode, stdout) == (code, "still works: 2\n"), stderr
@@ -49,7 +49,7 @@ def test_a_second_sigint_breaks_into_a_body_that_blocks() -> None:
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=240)
         assert not any(is_alive(pid) for pid in pids)
     assert (process.returncode, stdout) == (-signal.SIGINT, "still works: 2\n")
 
@@ -60,5 +60,5 @@ def test_a_handler_of_the_applications_own_is_left_alone() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "handled\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert process.returncode == -signal.SIGINT

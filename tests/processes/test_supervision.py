@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import snakepit_trio as snakepit
 from benchmarks.scenarios import cancel_a_hundred, serve_beside_a_killing_tool
+from tests.helpers.spare_tools import Gated
 from tests.helpers.workers import TOOLS, is_alive
 
 
@@ -59,6 +62,36 @@ async def test_resizing() -> None:
         assert [worker.id for worker in pool.list_workers()] == [f"{pool.config.name}-1"]
         with pytest.raises(snakepit.UsageError, match="at least 1"):
             await pool.resize(0)
+
+
+async def test_a_closed_pool_takes_no_workers() -> None:
+    async with snakepit.open_pool(TOOLS, workers=1) as pool:
+        pass
+    for change in (pool.resize(2), pool.workers.start(), pool.workers.restart("pool-1")):
+        with pytest.raises(snakepit.PoolClosed, match="the pool is closed"):
+            await change
+
+
+async def test_a_pool_that_closes_while_workers_are_added_says_so(tmp_path: Path) -> None:
+    found: list[Exception] = []
+
+    async def add(change: Callable[[int], Awaitable[object]]) -> None:
+        try:
+            await change(3)
+        except snakepit.PoolClosed as error:
+            found.append(error)
+
+    async with trio.open_nursery() as nursery:
+        gate = tmp_path / "open"
+        gate.touch()
+        async with snakepit.open_pool(Gated, workers=1, env={"GATE": str(tmp_path)}) as pool:
+            gate.unlink()  # so the added ones do not become ready
+            nursery.start_soon(add, pool.resize)
+            await trio.testing.wait_all_tasks_blocked()  # first: it would take away what `start` adds
+            nursery.start_soon(add, pool.workers.start)
+            await trio.testing.wait_all_tasks_blocked()
+        assert pool.list_workers() == []
+    assert len(found) == 2
 
 
 async def test_stopping_a_worker_lets_its_calls_end(log: Path) -> None:
@@ -220,7 +253,7 @@ async def test_a_refusal_does_not_hide_why_a_call_should_run_again(log: Path) ->
 async def test_what_keeps_killing_workers_is_refused() -> None:
     events: list[snakepit.Event] = []
     async with snakepit.open_pool(TOOLS, workers=2, taint_after=3, taint_period=2.0) as pool:
-        pool.events.attach(events.append, "call.")
+        pool.events.attach("call.tainted", events.append)
         for _ in range(3):
             with pytest.raises(snakepit.WorkerCrashed):
                 await pool.execute("exit", {"code": 7}, session="bad")

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py.wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE
+from bridge_py.wire.environment import OPTIONS_VARIABLE, PATH_VARIABLE, search_path
 from snakepit_trio._config.config import Launcher, Site
 from snakepit_trio.launchers import Local
 
@@ -121,4 +121,4 @@ def test_a_worker_of_the_contract_ends_in_order_by_sigterm(log: Path) -> None:
 
 
 def _environment(options: str) -> dict[str, str]:
-    return os.environ | {OPTIONS_VARIABLE: options, PATH_VARIABLE: os.pathsep.join(sys.path)}
+    return os.environ | {OPTIONS_VARIABLE: options, PATH_VARIABLE: search_path(sys.path)}

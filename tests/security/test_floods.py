@@ -32,9 +32,11 @@ from bridge_py.wire.frames import (
     most_bytes,
 )
 from snakepit_trio._connections.base import Output
+from snakepit_trio._connections.output import log_lines
+from snakepit_trio._connections.worker_logs import WorkerLogs
 from snakepit_trio._util.log import get_logger
-from snakepit_trio._workers.output import log_lines
 from tests.helpers.hostile import LONGEST, counted_turns, open_hostile
+from tests.helpers.log_notes import noted
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ from tests.helpers.hostile import LONGEST, counted_turns, open_hostile
         ("huge_batch", "a batch of 4294967295 bytes is over the limit of 75497472 bytes"),
         ("many_frames", "a batch of 5000 frames or more"),
         ("channel_fields", "a batch of 5000 frames or more"),
-        ("unknown_fields", "a batch is broken: Expected `array` of at most length 11"),
+        ("unknown_fields", "a batch is broken: Expected `array` of at most length 13"),
         ("more_than_said", "a batch is broken: MessagePack data is malformed"),
         ("short_array", "a batch is broken: it begins with 159"),
         ("negative", r"a batch is broken: Expected `int` >= 0"),
@@ -90,7 +92,7 @@ async def test_a_flood_of_progress_slows_nobody_and_its_listeners_hear_of_little
     heard: list[snakepit.Progress] = []
     events: list[snakepit.Event] = []
     async with open_hostile(how) as pool, counted_turns() as turns:
-        pool.events.attach(events.append, "call.progress")
+        pool.events.attach("call.progress", events.append)
         began = trio.current_time()
         with pytest.raises(snakepit.CallTimeout):
             await pool.execute("attack", timeout=2, on_progress=heard.append)
@@ -100,6 +102,21 @@ async def test_a_flood_of_progress_slows_nobody_and_its_listeners_hear_of_little
     assert turns.count > 5
     assert 5 < len(heard) <= 2 + 40 * took
     assert 5 < len(events) <= 2 + 40 * took
+
+
+@pytest.mark.parametrize("how", ["logs", "large_logs", "dropped_logs"])
+async def test_a_flood_of_log_records_slows_nobody_and_little_of_it_is_passed_on(how: str) -> None:
+    with noted("snakepit.worker") as seen:
+        async with open_hostile(how) as pool, counted_turns() as turns:
+            began = trio.current_time()
+            with pytest.raises(snakepit.CallTimeout):
+                await pool.execute("attack", timeout=2)
+            took = trio.current_time() - began
+            assert pool.get_stats().dropped_logs > 10
+    turns.tell(how)
+    assert turns.own < LONGEST
+    assert turns.count > 5
+    assert 5 < len(seen) < 2 * (4_000 + 2_000 * took)
 
 
 async def test_what_is_no_request_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -255,7 +272,8 @@ async def test_no_turn_logs_more_than_64_lines() -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_turns)
-            await log_lines(Output(stream, logging.WARNING), get_logger("snakepit.test_floods"), deque())
+            logs = WorkerLogs("pool-1", get_logger("snakepit.test_floods"), deque())
+            await log_lines(Output(stream, logging.WARNING), logs)
             nursery.cancel_scope.cancel()
     finally:
         logger.removeHandler(handler)

@@ -75,7 +75,7 @@ async def test_a_flood_at_the_socket_of_a_worker_harms_nobody(attack: str, monke
     converse: Callable[[GrpcLink], Coroutine[Any, Any, None]] = GrpcLink._converse
 
     async def attack_first(link: GrpcLink) -> None:
-        words = command(os.getuid(), attack, f"unix:{link._path}")
+        words = command(os.getuid(), attack, f"unix:{link._address}")
         done = await asyncio.to_thread(subprocess.run, words, cwd=ROOT, check=True, capture_output=True)
         reached.update(json.loads(done.stdout))
         await converse(link)

@@ -189,7 +189,7 @@ except subprocess.TimeoutExpired:
 def _in_container(code: str, *options: str) -> str:
     root = str(Path(registry.__file__).parents[2])
     command = [*CONTAINER, *options, sys.executable, "-c", IN_A_CONTAINER + code, root]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     return done.stdout.strip() or done.stderr
 
 

@@ -1,8 +1,7 @@
-"""What is installed with the library, and what is in it: nothing that is not named here."""
+"""What is installed with the library: nothing that is not named here. test_packages.py has what is in it."""
 
 from __future__ import annotations
 
-import email
 import hashlib
 import importlib.metadata
 import io
@@ -22,12 +21,19 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks.imports import packages
+
 ROOT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ["bridge_py", "snakepit_trio"]
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: The project of the workers' wheel. Both are installed from their sources.
+WORKER: Final[dict[str, Any]] = tomllib.loads((ROOT / "bridge_py" / "pyproject.toml").read_text())
+DEPENDENCIES: Final[list[str]] = [
+    *(text for text in PROJECT["project"]["dependencies"] if not text.startswith(WORKER["project"]["name"])),
+    *WORKER["project"]["dependencies"],
+]
 #: The files of `make`, with the extras and the groups of pyproject.toml that each must hold.
 STEPS: Final[Mapping[str, tuple[list[str], list[str]]]] = {
-    "run": ([], ["build"]),
+    "run": (["cli", "fast", "grpc"], ["build"]),
     "dev": (["dev"], []),
     "bench": (["bench"], []),
     "lock": ([], ["lock"]),
@@ -52,7 +58,7 @@ def _locked(step: str) -> dict[str, tuple[str, str, frozenset[str]]]:
 
 def _requirements() -> Iterator[Requirement]:
     project = PROJECT["project"]
-    for texts in (project["dependencies"], *project["optional-dependencies"].values()):
+    for texts in (DEPENDENCIES, *project["optional-dependencies"].values()):
         yield from map(Requirement, texts)
 
 
@@ -73,7 +79,7 @@ def _of_extras(extras: Iterable[str]) -> list[str]:
 
 def _needed(extras: Iterable[str], groups: Iterable[str]) -> Iterator[Requirement]:
     """What a step of `make` asks for, on this machine."""
-    texts = _of_extras(extras) + ([] if "lock" in groups else PROJECT["project"]["dependencies"])
+    texts = _of_extras(extras) + ([] if "lock" in groups else DEPENDENCIES)
     for group in groups:
         texts += PROJECT["dependency-groups"][group]
     return (found for found in map(Requirement, texts) if _counts(found))
@@ -156,7 +162,7 @@ def test_make_lets_pip_install_nothing_without_a_hash_but_the_library(tmp_path: 
         words = command.split()
         assert "--no-deps" in words
         if "--editable" in words:
-            assert words[-3:] == ["--no-build-isolation", "--editable", "."]
+            assert words[-5:] == ["--no-build-isolation", "--editable", "bridge_py", "--editable", "."]
         else:
             assert re.fullmatch(r".* --require-hashes( \S+)? +--requirement requirements/\w+\.txt", command), command
     others = [line for line in done.stdout.splitlines() if re.search(r"\b(pip|uv)\b.* (install|sync|add|run)\b", line)]
@@ -206,6 +212,8 @@ def test_make_refuses_what_has_another_hash_or_must_be_built(tmp_path: Path) -> 
     (tmp_path / "requirements").mkdir()
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "bridge_py").mkdir()
+    shutil.copy(ROOT / "bridge_py" / "pyproject.toml", tmp_path / "bridge_py")
     wheel, sources = _put_wheel(tmp_path), _put_sources(tmp_path, canary)
 
     def made(line: str) -> tuple[str, set[str]]:
@@ -232,121 +240,24 @@ def test_make_refuses_what_has_another_hash_or_must_be_built(tmp_path: Path) -> 
     assert installed == {f"{_TINY}.dist-info"}, text
 
 
-# What is in the library
-
-
-def test_no_key_of_the_build_adds_files_or_runs_code() -> None:
-    sources = ["/bridge_py/**/*.py", "/bridge_py/**/py.typed", "/snakepit_trio/**/*.py", "/snakepit_trio/py.typed"]
-    assert PROJECT["tool"]["hatch"] == {"build": {"include": sources}}
-    assert PROJECT["build-system"]["build-backend"] == "hatchling.build"
-    (builder,) = map(Requirement, PROJECT["build-system"]["requires"])
-    assert str(builder.specifier).startswith("==")
-    assert "dynamic" not in PROJECT["project"]
-    assert "hatch" not in PROJECT["project"].get("entry-points", {})
-    assert PROJECT["project"]["scripts"] == {"snakepit": "snakepit_trio._cli.main:main"}
-
-
-def _files_of_the_packages() -> list[Path]:
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *PACKAGES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"this is no checkout of git: {done.stderr}")
-    paths = [Path(name) for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
-    assert len(paths) > 100
-    return paths
-
-
-def test_the_packages_hold_sources_and_nothing_else() -> None:
-    """Notes, keys and programs do not belong there, and a link may lead to anything."""
-    odd = [path for path in _files_of_the_packages() if path.suffix != ".py" and path.name != "py.typed"]
-    odd += [path for path in _files_of_the_packages() if (ROOT / path).is_symlink() or path.name.startswith(".")]
-    assert odd == []
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A wheel and an archive of sources, built from a copy of the project in which lies what must not go out."""
-    pytest.importorskip("hatchling", reason="hatchling is not installed here: make .venv/.run")
-    project, out = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("built")
-    extra = [Path(name) for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore")]
-    for path in (*_files_of_the_packages(), *extra):
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, project / path)
-    for name in _UNWANTED:
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text("a secret")
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
-    subprocess.run(command, cwd=project, check=True, capture_output=True)
-    (wheel,), (sources,) = out.glob("*.whl"), out.glob("*.tar.gz")
-    return wheel, sources
-
-
-_UNWANTED: Final = (
-    *("snakepit_trio/notes.txt", "snakepit_trio/.env", "snakepit_trio/state/fast.so", "bridge_py/link/key.pem"),
-    *(".env", "id_rsa", "secrets.py", "tests/test_a.py", "bridge_py/wire/messages/a.pyc", "setup.py"),
-)
-
-
-def _version() -> str:
-    return f"snakepit_trio-{PROJECT['project']['version']}"
-
-
-def test_the_wheel_holds_the_sources_of_the_two_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
-    metadata = (f"{_version()}.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt"))
-    expected = {*map(str, _files_of_the_packages()), *metadata, f"{_version()}.dist-info/licenses/LICENSE"}
-    with zipfile.ZipFile(built[0]) as wheel:
-        assert sorted(wheel.namelist()) == sorted(expected)
-        assert wheel.read(f"{_version()}.dist-info/entry_points.txt").decode().split() == [
-            *("[console_scripts]", "snakepit", "=", "snakepit_trio._cli.main:main"),
-        ]
-        for path in _files_of_the_packages():
-            assert wheel.read(str(path)) == (ROOT / path).read_bytes()
-
-
-def test_the_archive_of_sources_holds_what_the_wheel_is_built_from(built: tuple[Path, Path]) -> None:
-    others = ("PKG-INFO", "pyproject.toml", "README.md", "LICENSE", ".gitignore")
-    expected = {f"{_version()}/{path}" for path in (*_files_of_the_packages(), *others)}
-    with tarfile.open(built[1]) as sources:
-        assert sorted(sources.getnames()) == sorted(expected)
-        assert all(member.isfile() for member in sources.getmembers())
-
-
-def test_the_metadata_asks_for_what_the_project_names(built: tuple[Path, Path]) -> None:
-    with zipfile.ZipFile(built[0]) as wheel:
-        metadata = email.message_from_bytes(wheel.read(f"{_version()}.dist-info/METADATA"))
-    project = PROJECT["project"]
-    expected: set[tuple[str, str | None]] = {(_spelled(text), None) for text in project["dependencies"]}
-    for extra in project["optional-dependencies"]:
-        expected |= {(_spelled(text), canonicalize_name(extra)) for text in _of_extras([extra])}
-    found = {_of_an_extra(text) for text in metadata.get_all("Requires-Dist", [])}
-    assert found == expected
-    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
-    assert metadata["Requires-Python"] == project["requires-python"]
-    assert (metadata["Name"], metadata["Version"]) == (project["name"], project["version"])
-    assert metadata["License-Expression"] == project["license"]
-
-
-def _spelled(text: str) -> str:
-    requirement = Requirement(text)
-    requirement.name = canonicalize_name(requirement.name)
-    return str(requirement)
-
-
-def _of_an_extra(text: str) -> tuple[str, str | None]:
-    """Split a requirement of the metadata into what pyproject.toml says, and the extra."""
-    matched = re.fullmatch(r"(.*?)(?:;| and)? *extra == ['\"](.*)['\"]", text)
-    return (_spelled(matched[1].replace("(", "").replace(")", "")), matched[2]) if matched else (_spelled(text), None)
+# What the library asks for
 
 
 @pytest.mark.parametrize(
-    ("name", "specifier"), [("h2", ">=4.4.1"), ("hpack", ">=4.2"), ("betterproto2", "<0.11,>=0.10")]
+    ("name", "specifier"), [("h2", "<5,>=4.4.1"), ("hpack", ">=4.2"), ("betterproto2", "<0.11,>=0.10")]
 )
 def test_the_bounds_of_what_reads_bytes_of_peers(name: str, specifier: str) -> None:
     """Older versions of h2 and hpack have known weaknesses; messages are generated for one line of betterproto2."""
-    assert [str(found.specifier) for found in _requirements() if found.name == name] == [specifier]
+    assert {str(found.specifier) for found in _requirements() if found.name == name} == {specifier}
+
+
+def test_a_plain_install_is_light() -> None:
+    """At most 15 packages beside our own two; what fewer programs need is in extras."""
+    found = packages()
+    assert set(found) >= {"snakepit-trio", "snakepit-trio-worker", "trio"}
+    assert len(found) <= 15 + 2, sorted(found)
 
 
 def test_the_library_pins_no_version_exactly() -> None:
     """Else an application could not take a mended one."""
-    found = map(Requirement, PROJECT["project"]["dependencies"])
-    assert [str(each) for each in found if "==" in str(each.specifier)] == []
+    assert [each for each in map(Requirement, DEPENDENCIES) if "==" in str(each.specifier)] == []

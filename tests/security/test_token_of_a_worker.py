@@ -80,6 +80,6 @@ def test_our_own_worker_calls_no_other_machine_without_both(
     more = [word.format(ca=authority.file) for word in words]
     command = [sys.executable, str(OWN), "--adapter", TOOLS, "--elixir-address", "192.0.2.1:1", *more]
     env = os.environ | ({} if token is None else {"SNAKEPIT_BRIDGE_TOKEN": token})
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode != 0
     assert why in done.stderr

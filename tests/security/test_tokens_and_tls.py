@@ -16,8 +16,8 @@ import pytest
 import trio
 
 import snakepit_trio as snakepit
-from bridge_py import http2
-from bridge_py.contract import connections, credentials, peers, tls
+from bridge_py import http2, tls
+from bridge_py.contract import connections, credentials, peers
 from tests.helpers.certificates import Authority
 from tests.helpers.hostile import LONGEST, counted_turns
 from tests.security.test_other_users import STRANGER, as_root, run_attack

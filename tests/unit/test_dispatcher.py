@@ -25,6 +25,7 @@ class FakeWorker:
     """A worker that does nothing by itself, and notes what it is told."""
 
     kills_to_cancel = False
+    stands = False  # at a breakpoint
     has_left = False
     exit_reason = "it was asked to"
 
@@ -39,6 +40,7 @@ class FakeWorker:
         self.told: list[tuple[str, Any]] = []
         self.last_started = 0
         self.refuses: Exception | None = None  # raised when a call is sent
+        self.deaf_to: dict[str, list[Exception]] = {}  # raised when it is told this, one after the other
         self._killed_to_stop = killed_to_stop
         self._next_id = 1
 
@@ -60,7 +62,25 @@ class FakeWorker:
         self.told.append(("start", call.name))
 
     def cancel(self, call: Call) -> None:
-        self.told.append(("cancel", call.name))
+        self._hear("cancel", call)
+
+    def nudge(self, call: Call) -> None:
+        self._hear("nudge", call)
+
+    def _hear(self, event: str, call: Call) -> None:
+        self.told.append((event, call.name))
+        if errors := self.deaf_to.get(event):
+            raise errors.pop()
+
+    def open_item(self, batch: Call, call: Call) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        call.worker, call.id = self, self._next_id
+        self._next_id += 2
+        self.told.append(("item", call.name))
+
+    def drop_item(self, call: Call) -> None:
+        self.told.append(("drop", call.name))
 
     def recall(self, call: Call) -> None:
         self.told.append(("recall", call.name))
@@ -281,7 +301,7 @@ async def test_a_call_that_kills_by_arriving_is_not_sent_for_ever() -> None:
         pool.die(pool.worker(), last_started=0, killed_by_us=True)
         assert call.state is CallState.QUEUED
     pool.die(pool.worker(), last_started=0, killed_by_us=True)
-    assert "before it started 'poison', for which that is the 4. worker" in str(call.failure)
+    assert "before it started 'poison', which is worker number 4 that died with it" in str(call.failure)
 
 
 async def test_a_command_whose_calls_kill_is_refused_for_a_while(autojump_clock: MockClock) -> None:
@@ -334,13 +354,61 @@ async def test_a_call_that_does_not_end_costs_its_worker(autojump_clock: MockClo
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.abandon, call)
-        await trio.sleep(4.9)
+        await trio.sleep(0.04)
         assert worker.told[-1] == ("cancel", "deaf")
+        await trio.sleep(4.86)
+        assert worker.told[-1] == ("nudge", "deaf")
         await trio.sleep(0.2)
         assert worker.told[-1] == ("kill", "was killed: 'deaf' did not end within 5 s of its cancellation")
         pool.die(worker, last_started=call.id, killed_by_us=True)
     assert trio.current_time() - began == pytest.approx(5.1, abs=0.1)
     assert pool.dispatcher.crashed == 0, "its caller has given up, and fails by itself"
+
+
+async def test_a_call_is_over_though_asking_for_its_end_fails(autojump_clock: MockClock) -> None:
+    pool = open_pool(cancel_grace=5)
+    worker = pool.worker()
+    call = pool.call("a")
+    worker.deaf_to = {"cancel": [MemoryError("the second"), MemoryError("the first")]}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.abandon, call)
+        await wait_all_tasks_blocked()
+        assert worker.told[1:] == [
+            ("cancel", "a"),
+            ("cancel", "a"),
+            ("kill", "was killed: 'a' was cancelled, and could not be asked to end: MemoryError('the second')"),
+        ]
+        pool.die(worker, last_started=call.id, killed_by_us=True)
+    assert call.is_over
+
+
+async def test_a_call_is_asked_again_before_its_worker_is_killed(autojump_clock: MockClock) -> None:
+    pool = open_pool(cancel_grace=5)
+    worker = pool.worker()
+    call = pool.call("a")
+    worker.deaf_to = {"cancel": [MemoryError()]}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.abandon, call)
+        await wait_all_tasks_blocked()
+        assert worker.told[1:] == [("cancel", "a"), ("cancel", "a")]
+        pool.answer(worker, call, snakepit.PoolClosed("stopped"))
+    assert call.is_over
+
+
+async def test_a_nudge_that_fails_changes_nothing(autojump_clock: MockClock) -> None:
+    pool = open_pool(cancel_grace=5)
+    worker = pool.worker()
+    call = pool.call("a")
+    worker.deaf_to = {"nudge": [MemoryError() for _ in range(1000)]}
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.abandon, call)
+        await trio.sleep(1)
+        assert [event for event, _ in worker.told[1:3]] == ["cancel", "nudge"]
+        await trio.sleep(4.1)
+        assert worker.told[-1] == ("kill", "was killed: 'a' did not end within 5 s of its cancellation")
+        pool.die(worker, last_started=call.id, killed_by_us=True)
+    assert trio.current_time() - began == pytest.approx(5.1, abs=0.1)
 
 
 async def test_a_tool_that_is_stopped_by_a_kill_costs_its_worker_at_once(autojump_clock: MockClock) -> None:
@@ -364,10 +432,10 @@ async def test_a_call_that_starts_while_its_cancel_is_under_way_is_killed_then(a
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.abandon, call)
         await trio.sleep(1)
-        assert [event for event, _ in worker.told] == ["start", "cancel"]
+        assert [event for event, _ in worker.told if event != "nudge"] == ["start", "cancel"]
         worker.last_started = call.id
         await trio.sleep(1)
-        assert [event for event, _ in worker.told] == ["start", "cancel", "kill"]
+        assert [event for event, _ in worker.told if event != "nudge"] == ["start", "cancel", "kill"]
         pool.die(worker, last_started=call.id, killed_by_us=True)
 
 
@@ -395,7 +463,7 @@ async def test_a_call_that_waits_for_itself_is_found(autojump_clock: MockClock) 
     outer = pool.call("outer")
     inner = pool.call("inner", parent=outer)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pool.dispatcher.deadlocks.watch, lambda: 0)
+        nursery.start_soon(pool.dispatcher.deadlocks.watch, lambda _: 0, lambda _: False)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert isinstance(inner.failure, snakepit.PoolDeadlock)
@@ -407,7 +475,7 @@ async def test_no_deadlock_is_told_while_workers_are_missing(autojump_clock: Moc
     pool.worker()
     inner = pool.call("inner", parent=pool.call("outer"))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pool.dispatcher.deadlocks.watch, lambda: 1)
+        nursery.start_soon(pool.dispatcher.deadlocks.watch, lambda _: 1, lambda _: False)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert inner.state is CallState.QUEUED
@@ -416,7 +484,7 @@ async def test_no_deadlock_is_told_while_workers_are_missing(autojump_clock: Moc
 async def test_workers_come_and_go_as_events() -> None:
     pool = open_pool()
     seen: list[str] = []
-    pool.dispatcher.events.attach(lambda event: seen.append(event.name))
+    pool.dispatcher.events.attach("*", lambda event: seen.append(event.name))
     worker = pool.worker()
     pool.die(worker, last_started=0)
     pool.dispatcher.tell_end(worker, -9)

@@ -116,7 +116,9 @@ def test_what_is_no_limit_of_a_tool(wrong: Any) -> None:
         def work(self) -> None:
             """Work."""
 
-    with pytest.raises(UsageError, match=r"^tool 'work': limit=.* cannot be: give a whole number of at least 1, or No"):
+    with pytest.raises(
+        UsageError, match=r"^tool 'work': limit=.* is invalid: give a whole number of at least 1, or No"
+    ):
         Tools().tools()
 
 

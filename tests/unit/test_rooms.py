@@ -14,25 +14,42 @@ ROOT = Path(__file__).parent.parent.parent
 #: From the top, as the tables of docs/design.md have them. Single files are rooms as well.
 ROOMS = {
     "snakepit_trio": [
-        *("testing", "__main__", "_cli", "__init__", "_pool", "_python", "_workers", "launchers", "_connections"),
+        *(
+            "testing",
+            "__main__",
+            "_cli",
+            "__init__",
+            "_public",
+            "_pool",
+            "_dashboard",
+            "_serving",
+            "_python",
+            "_workers",
+            "launchers",
+            "_connections",
+        ),
         *("_contract", "_requests", "_calls", "_config", "state", "_processes", "telemetry", "_util"),
         *("errors", "variables"),
     ],
     "bridge_py": [
         *(
             "__main__",
+            "template",
             "main",
+            "command_line",
             "contract",
             "link",
             "http2",
+            "tls",
             "adapters",
             "dynamic",
             "__init__",
+            "_public",
             "execution",
             "tools",
             "host",
         ),
-        *("buffers", "wire", "script"),
+        *("buffers", "wire", "version", "system", "script"),
     ],
 }
 #: For types alone: what a launcher gives has a connection, which a configuration knows nothing else of.

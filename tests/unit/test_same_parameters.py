@@ -207,6 +207,8 @@ def test_the_faces_of_a_call_differ_only_in_the_session() -> None:
         full = inspect.signature(getattr(snakepit.Pool, name)).parameters
         for face in (snakepit.SessionHandle, snakepit.Context):
             if hasattr(face, name):
-                assert [*inspect.signature(getattr(face, name)).parameters] == [
-                    each for each in full if each != "session"
+                slips = ("more", "unknown")  # what only gets an error
+                own = inspect.signature(getattr(face, name)).parameters
+                assert [each for each in own if each not in slips] == [
+                    each for each in full if each not in ("session", *slips)
                 ]

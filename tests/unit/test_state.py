@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 import snakepit_trio as snakepit
 from snakepit_trio import AccessRules, MemoryStore, Quotas, Session, SessionView, variables
+from tests.helpers.memory_backend import World, host
 from tests.helpers.state_runs import run
 
 
@@ -133,6 +136,17 @@ def test_programs_metadata_and_exports() -> None:
         assert await other.list_sessions() == ["s", "copy"]
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("program_id", [3, None, b"x", [], "\ud800"], ids=repr)
+async def test_ids_of_programs_are_texts(program_id: Any) -> None:
+    """So a program that one store keeps can be kept by every store."""
+    async with host(World()) as shared:
+        for store in (snakepit.MemoryStore(), shared):
+            view = store.of(await store.create_session("s"))
+            for put in (view.store_program, store.store_global_program):
+                with pytest.raises(snakepit.EncodeError, match="^program id .*: give text that UTF-8 can hold$"):
+                    await put(program_id, 1)
 
 
 def test_expiring_costs_what_expires(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_a_wrong_way_to_stop_is_named_with_the_choices() -> None:
 
     def plain() -> None: ...
 
-    with pytest.raises(UsageError, match="tool 't': cancel='politely' cannot be: give one of interrupt, coop.*, kill"):
+    with pytest.raises(UsageError, match="tool 't': cancel='politely' is invalid: give one of interrupt, coop.*, kill"):
         Tool(plain, "t", cancel="politely")  # type: ignore[arg-type]
     for function in (coroutine, generator):
         with pytest.raises(UsageError, match="'t': cancel='cooperative' .* at its awaits; give one of interrupt, kill"):

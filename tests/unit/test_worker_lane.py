@@ -28,6 +28,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[int | None] = SimpleQueue()
+        self.is_stopping = False
         self.waiting = 0
         self.heard: list[bytes] = []
         self.threads: list[int] = []
@@ -62,10 +63,10 @@ class Sides:
 
     def __init__(self) -> None:
         self.lost = threading.Event()
-        self.end = Endpoint()
+        self.endpoint = Endpoint()
         self.reading, self.to_worker = os.pipe()
         self.from_worker, self.writing = os.pipe()
-        self.lane = Lane(self.end, self.reading, self.writing, self.lost.set)
+        self.lane = Lane(self.endpoint, self.reading, self.writing, self.lost.set)
         self._batches = BatchReader()
 
     def send(self, *batches: bytes) -> None:
@@ -87,12 +88,12 @@ class Sides:
         thread.join()
 
     def next_call(self) -> int | None:
-        found = self.lane.next(self.end.calls)
-        self.end.waiting -= found is not None
+        found = self.lane.next(self.endpoint.calls)
+        self.endpoint.waiting -= found is not None
         return found
 
     def say(self, data: bytes, verb: str = "result") -> None:
-        self.end.outbox.append(data)
+        self.endpoint.outbox.append(data)
         self.lane.post(verb)
 
     def hear(self, count: int) -> list[bytes]:
@@ -111,9 +112,9 @@ def a_late_follower(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def sides() -> Iterator[Sides]:
     sides = Sides()
-    sides.lane.open(lambda: sides.end.waiting > 0)
+    sides.lane.open(lambda: sides.endpoint.waiting > 0)
     yield sides
-    sides.end.is_ending = True
+    sides.endpoint.is_ending = True
     sides.lane.close()
     ours = sides.lane._woken, sides.lane._waker
     for descriptor in (sides.reading, sides.writing, sides.to_worker, sides.from_worker, *ours):
@@ -143,7 +144,7 @@ def test_the_main_thread_reads_while_it_waits_for_a_call(sides: Sides) -> None:
     for number in range(1, 4):
         sides.send(b"call %d" % number)
         assert sides.next_call() == number
-    assert set(sides.end.threads) == {threading.get_ident()}
+    assert set(sides.endpoint.threads) == {threading.get_ident()}
 
 
 def test_a_batch_that_comes_byte_by_byte_is_whole(sides: Sides) -> None:
@@ -162,8 +163,8 @@ def test_what_comes_while_a_tool_runs_is_heard(sides: Sides) -> None:
     sides.send(b"call 1")
     assert sides.next_call() == 1
     sides.send(b"cancel")
-    until(lambda: sides.end.heard == [b"call 1", b"cancel"])
-    assert sides.end.threads[1] != threading.get_ident()
+    until(lambda: sides.endpoint.heard == [b"call 1", b"cancel"])
+    assert sides.endpoint.threads[1] != threading.get_ident()
 
 
 @pytest.mark.usefixtures("a_late_follower")
@@ -176,14 +177,14 @@ def test_the_main_thread_reads_again_after_the_call_that_the_follower_brought(
         soon.setattr(lane, "_TICK", 0.002)
         sides.lane._bell.ring()
         sides.send(b"cancel")
-        until(lambda: len(sides.end.heard) == 2)
+        until(lambda: len(sides.endpoint.heard) == 2)
     with sides.sending(b"call 2", when=lambda: sides.lane._main_waits):
         assert sides.next_call() == 2
-    until(lambda: not sides.lane._ears.locked())
+    until(lambda: not sides.lane._read_lock.locked())
     sides.send(b"call 3")
     assert sides.next_call() == 3
     me = threading.get_ident()
-    assert [thread == me for thread in sides.end.threads] == [True, False, False, True]
+    assert [thread == me for thread in sides.endpoint.threads] == [True, False, False, True]
 
 
 def test_what_is_said_is_written_by_who_says_it(sides: Sides) -> None:
@@ -197,14 +198,14 @@ def test_small_replies_in_quick_succession_travel_together(sides: Sides) -> None
     for number in range(1000):
         sides.say(b"%d" % number, "chunk")
     assert sides.hear(1000) == [b"%d" % number for number in range(1000)]
-    assert sides.end.turns < 900
+    assert sides.endpoint.turns < 900
 
 
 def test_a_full_pipe_blocks_nobody_and_loses_nothing(sides: Sides) -> None:
     replies = [bytes([number]) * 50_000 for number in range(40)]
     for reply in replies:
         sides.say(reply)
-    assert sides.end.said, "the pipe takes no such amount"
+    assert sides.endpoint.said, "the pipe takes no such amount"
     assert sides.hear(len(replies)) == replies
     sides.say(b"after")
     assert sides.hear(1) == [b"after"]
@@ -220,7 +221,7 @@ def test_both_sides_may_write_at_once_until_the_pipes_are_full(sides: Sides) -> 
         sides.say(reply)
     assert sides.hear(len(sent)) == sent
     sender.join()
-    until(lambda: sides.end.heard[1:] == sent)
+    until(lambda: sides.endpoint.heard[1:] == sent)
 
 
 def test_many_threads_may_speak_at_once(sides: Sides) -> None:
@@ -236,6 +237,47 @@ def test_many_threads_may_speak_at_once(sides: Sides) -> None:
         thread.join()
     for name in range(6):
         assert [each for each in heard if each.startswith(b"%d " % name)] == [b"%d %d" % (name, n) for n in range(300)]
+
+
+def test_a_record_is_written_when_it_is_logged_though_another_thread_has_the_link(
+    a_late_follower: None, sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That thread may get no turn before the process dies."""
+    monkeypatch.setattr(lane, "_LOG_WAITS", 30)
+    has_link, may_leave = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with sides.lane._endpoint_lock:
+            has_link.set()
+            may_leave.wait(30)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert has_link.wait(30)
+    logging = threading.Thread(target=sides.say, args=(b"record", "log"))
+    logging.start()
+    logging.join(0.05)
+    assert logging.is_alive()  # it waits
+    may_leave.set()
+    logging.join(30)
+    assert sides.hear(1) == [b"record"]
+    reader.join()
+
+
+def test_who_logs_while_it_has_the_link_itself_does_not_wait(
+    a_late_follower: None, sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "_LOG_WAITS", 3600)
+    receive = sides.endpoint.receive
+
+    def log_and_receive(data: bytes) -> None:
+        sides.say(b"record", "log")
+        receive(data)
+
+    monkeypatch.setattr(sides.endpoint, "receive", log_and_receive)
+    sides.send(b"call 1")
+    assert sides.next_call() == 1
+    assert sides.hear(1) == [b"record"]
 
 
 def test_signals_do_not_end_the_waiting_for_a_call(sides: Sides) -> None:
@@ -267,7 +309,7 @@ def test_an_answer_that_a_tool_waits_for_comes_though_the_main_thread_is_the_one
     sides.send(b"call 1")
     assert sides.next_call() == 1
     queue = sides.lane.make_queue()
-    answer = threading.Timer(0.02, lambda: queue.put(sides.end.heard[-1]))
+    answer = threading.Timer(0.02, lambda: queue.put(sides.endpoint.heard[-1]))
     sides.send(b"answer")
     answer.start()
     assert queue.get() == b"answer"
@@ -278,7 +320,7 @@ def test_timers_run_while_the_main_thread_is_busy(sides: Sides) -> None:
     sides.send(b"call 1")
     assert sides.next_call() == 1
     ran = threading.Event()
-    with sides.lane._link:
+    with sides.lane._endpoint_lock:
         sides.lane.later(0.01, ran.set)
     assert ran.wait(20)
 
@@ -324,4 +366,4 @@ def test_an_idle_worker_looks_at_nothing(sides: Sides) -> None:
         with sides.sending(b"call %d" % number, when=sleeps_or_reads):
             assert sides.next_call() == number
     sides.send(b"cancel")
-    until(lambda: len(sides.end.heard) == number + 1)
+    until(lambda: len(sides.endpoint.heard) == number + 1)

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Final
 
 from bridge_py import InvalidArguments, UsageError
+from bridge_py.wire.extras import install
 
 from .columns import Block, Numbers, Texts, is_number
 from .configs import Engine, Operation
@@ -150,7 +151,7 @@ def _choose(engine: Engine) -> tuple[_Parse, Engine]:
             from .arrow_block import parse_arrow
         except ImportError as error:
             if engine == "pyarrow":
-                raise UsageError(f"{_TOOL}: engine='pyarrow': {error}: pip install 'snakepit-trio[pandas]'") from error
+                raise UsageError(f"{_TOOL}: engine='pyarrow': {error}: {install('pandas')}") from error
         else:
             return parse_arrow, "pyarrow"
     return parse_plain, "csv"

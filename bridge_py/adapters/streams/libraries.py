@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from bridge_py import UsageError
+from bridge_py.wire.extras import install
 
 _PACKAGES = {"sklearn": "scikit-learn"}
 
@@ -18,5 +19,5 @@ def need(module: str, tool: str) -> Any:
         package = module.partition(".")[0]
         raise UsageError(
             f"{tool} needs {_PACKAGES.get(package, package)}, which the worker's Python cannot import ({error}): "
-            "pip install 'snakepit-trio[ml]' there"
+            f"{install('ml')} there"
         ) from error

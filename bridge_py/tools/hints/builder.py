@@ -34,15 +34,15 @@ from .own import (
     union_of,
 )
 
-_ALIAS: Final = getattr(typing, "TypeAliasType", None)
-_SETS: Final = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
-_LISTS: Final = (
-    list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection, *_SETS,
+ALIAS: Final = getattr(typing, "TypeAliasType", None)
+SETS: Final = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
+LISTS: Final = (
+    list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection, *SETS,
 )  # fmt: skip
-_ITERABLES: Final = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
-_DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-_KEPT: Final = (collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter)
-_WRAPPERS: Final = tuple(
+ITERABLES: Final = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
+DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+KEPT: Final = (collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter)
+WRAPPERS: Final = tuple(
     getattr(typing, name)
     for name in ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
     if hasattr(typing, name)
@@ -79,7 +79,7 @@ class Builder:
             return None
         if origin is Annotated:
             return self._annotated(args[0], args[1:])
-        if origin in _WRAPPERS:
+        if origin in WRAPPERS:
             return self.of(args[0])
         if len(members := flat_union(hint)) > 1:
             return self._union(hint, members)
@@ -89,7 +89,7 @@ class Builder:
             return self._variable(hint)
         if isinstance(hint, typing.NewType):
             return self.of(hint.__supertype__)
-        if _ALIAS is not None and isinstance(hint if origin is None else origin, _ALIAS):
+        if ALIAS is not None and isinstance(hint if origin is None else origin, ALIAS):
             return self.of(hint.__value__ if origin is None else origin.__value__[args])
         return self._class(hint, origin or hint, args)
 
@@ -101,7 +101,7 @@ class Builder:
             return of_parts(Annotated, [found, *metadata])
         # The converted value must also meet the constraints.
         origin = get_origin(hint)
-        bare = origin if origin in (*_LISTS, *_DICTS, tuple) else Builder(False).of(hint)
+        bare = origin if origin in (*LISTS, *DICTS, tuple) else Builder(False).of(hint)
         whole = of_parts(Annotated, [bare, *metadata])
         check_known(whole, of_parts(Annotated, [hint, *metadata]))
         return own("value", lambda value: convert(convert(value, found), whole))
@@ -155,7 +155,7 @@ class Builder:
             raise Unenforceable(f"`{shown(hint)}` is nothing that a value can be checked against")
         if (found := self._several(hint, kind, args)) is not None:
             return self._unmarked(found)
-        if kind in _KEPT:
+        if kind in KEPT:
             return objects.kept(kind, [self.of(each) for each in args] or [self.of(Any)] * 2)
         if issubclass(kind, enum.Enum):
             return objects.enum_of(kind)
@@ -165,11 +165,11 @@ class Builder:
         """Translate a container that MessagePack knows; returns None for any other hint."""
         if kind is tuple:
             return self._tuple(args)
-        if kind in _LISTS:
+        if kind in LISTS:
             return self._container(hint, kind, args, 1)
-        if kind in _ITERABLES and args:
+        if kind in ITERABLES and args:
             return self._container(hint, list, args, 1)
-        return self._container(hint, kind, args, 2) if kind in _DICTS else None
+        return self._container(hint, kind, args, 2) if kind in DICTS else None
 
     def _object(self, kind: Any, args: tuple[Any, ...]) -> Any:
         key = kind, args
@@ -198,7 +198,7 @@ class Builder:
         return of_parts(tuple, [each if each is ... else self.of(each) for each in args])
 
     def _container(self, hint: Any, kind: Any, args: tuple[Any, ...], count: int) -> Any:
-        self.makes_sets = self.makes_sets or kind in _SETS
+        self.makes_sets = self.makes_sets or kind in SETS
         if not args and not self.special:
             return hint
         parts = [self.of(each) for each in args or (Any,) * count]
@@ -206,7 +206,7 @@ class Builder:
             for part in parts:
                 check_known(part, hint)
             return objects.dict_of(*parts)
-        if kind in _SETS and is_own(parts[0]):
+        if kind in SETS and is_own(parts[0]):
             return own("set", lambda value: _set_of(kind, convert(value, of_parts(list, parts))))
         return of_parts(kind, parts)
 

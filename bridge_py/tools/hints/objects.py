@@ -37,7 +37,7 @@ from .own import (
 )
 
 Of = Callable[[Any], Any]  # translates a hint to terms of msgspec
-_MISSING: Final = object()
+MISSING: Final = object()
 
 
 # Enums.
@@ -46,7 +46,7 @@ _MISSING: Final = object()
 @functools.lru_cache(10_000)
 def enum_of(kind: type[enum.Enum]) -> Any:
     """Make the class that stands for an enum. A member may come as its name, or as its value."""
-    sent = [(form, member) for member in kind.__members__.values() if (form := _sent(member.value)) is not _MISSING]
+    forms = [(form, member) for member in kind.__members__.values() if (form := sent(member.value)) is not MISSING]
 
     def find(value: Any) -> Any:
         if isinstance(value, kind):
@@ -57,7 +57,7 @@ def enum_of(kind: type[enum.Enum]) -> Any:
             if value.member in kind.__members__:
                 return kind[value.member]
         given = scalar(value)
-        for form, member in sent:
+        for form, member in forms:
             if same(form, given):
                 return member
         return _made(kind, given)
@@ -65,18 +65,19 @@ def enum_of(kind: type[enum.Enum]) -> Any:
     return own(kind.__qualname__, find)
 
 
-def _sent(value: Any) -> Any:
-    """Return a member's value as it arrives after sending; `_MISSING` if it cannot be sent."""
+def sent(value: Any) -> Any:
+    """Return a member's value as it arrives after sending; `MISSING` if it cannot be sent."""
     try:
         encoded = codec.encode(value)
         return codec.decode(encoded.body, b"".join(encoded.buffers))
     except Exception:
-        return _MISSING
+        return MISSING
 
 
 def _made(kind: type[enum.Enum], value: Any) -> Any:
     is_flag = issubclass(kind, enum.Flag) and type(value) is int
-    if is_flag or getattr(kind._missing_, "__func__", None) is not enum.Enum._missing_.__func__:  # type: ignore[attr-defined]
+    usual: Any = enum.Enum._missing_  # a classmethod
+    if is_flag or getattr(kind._missing_, "__func__", None) is not usual.__func__:
         try:
             found = kind(value)
         except Exception:
@@ -171,7 +172,7 @@ def fields_of(kind: Any) -> list[Field]:
     except Exception as error:
         raise Unenforceable(f"the hints of {name_of(kind)} cannot be resolved: {error}") from None
     if typing.is_typeddict(kind):
-        return [Field(name, name, name, hint, name in kind.__required_keys__) for name, hint in hints.items()]
+        return [Field(name, name, name, hint, _is_required(kind, name, hint)) for name, hint in hints.items()]
     if issubclass(kind, tuple):
         named: Any = kind
         return [
@@ -188,8 +189,16 @@ def fields_of(kind: Any) -> list[Field]:
                    each.init and each.default is attrs.NOTHING) for each in attrs.fields(kind)]  # fmt: skip
 
 
+def _is_required(kind: Any, name: str, hint: Any) -> bool:
+    # Where annotations are strings, Python itself does not see these marks.
+    if (mark := get_origin(hint)) in (typing.Required, typing.NotRequired):
+        return mark is typing.Required
+    return name in kind.__required_keys__
+
+
 def _dataclass_fields(kind: Any, hints: dict[str, Any]) -> list[Field]:
     for name, field in kind.__dataclass_fields__.items():
+        # There is no public way to find an `InitVar` among the fields.
         if field._field_type is dataclasses._FIELD_INITVAR and field.default is dataclasses.MISSING:  # type: ignore[attr-defined]
             raise Unenforceable(
                 f"{name_of(kind)} takes {name!r}, an InitVar, which no object of it has: give it a default"
@@ -273,7 +282,7 @@ def _restore(made: Any, fields: list[Field], values: dict[str, Any], exact: bool
     for field in fields:
         if field.attribute in values and (exact or field.argument is None):
             value = values[field.attribute]
-            if getattr(made, field.attribute, _MISSING) is not value:
+            if getattr(made, field.attribute, MISSING) is not value:
                 write(made, field.attribute, value)
 
 

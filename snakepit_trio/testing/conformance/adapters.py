@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import attrs
 
-import snakepit_trio._pool.pool
+import snakepit_trio._pool.opening
 from snakepit_trio._config.adapters import Adapter
 from snakepit_trio._config.config import PoolConfig
 from snakepit_trio._config.options import FurtherOptions
@@ -60,7 +60,7 @@ class Adapters:
     ) -> AbstractAsyncContextManager[Pool]:
         """A pool of the adapter, or of another one, still to be opened. One worker unless `config` says otherwise."""
         settings: FurtherOptions = {"workers": 1, **self.config, **config}
-        return snakepit_trio._pool.pool.open_pool(adapter or self.adapter, **settings)
+        return snakepit_trio._pool.opening.open_pool(adapter or self.adapter, **settings)
 
     @property
     def python(self) -> str:

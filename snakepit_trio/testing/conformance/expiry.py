@@ -145,6 +145,27 @@ async def expired_sessions_leave_their_quota(given: Stores) -> None:
         equal(await store.create_session("t"), "t", "create_session in the place of one that has expired")
 
 
+@rules
+async def expired_sessions_leave_their_bytes(given: Stores) -> None:
+    """Expired sessions make room for what grows: a session that is changed, and a global program."""
+    async with given.timed(Quotas(store_bytes=5000)) as (store, time):
+        for grow in (_grow_session, _grow_program):
+            await store.create_session("s", ttl=time.ttl)
+            await store.of("s").register_variable("x", "string", "x" * 1500)
+            await store.create_session("t", ttl=None)
+            await time.go_on(_OVER)
+            await grow(store)
+            await store.delete_session("t")
+
+
+async def _grow_session(store: SessionStore) -> None:
+    await store.of("t").register_variable("x", "string", "x" * 2000)
+
+
+async def _grow_program(store: SessionStore) -> None:
+    await store.store_global_program("p", "x" * 3000)
+
+
 async def _is_kept(given: Stores, what: str, use: Callable[[SessionStore], Awaitable[Any]]) -> None:
     async with given.timed() as (store, time):
         for _ in range(_TRIES):

@@ -143,7 +143,7 @@ def _recording(adapter: Adapter, seen: list[Any]) -> Adapter:
     """A copy of the adapter that notes each answer before its own `process_response` gets it."""
     own: Any = type(adapter)
 
-    class Recording(own):  # type: ignore[misc]
+    class Recording(own):  # type: ignore[misc]  # its base is known at run time
         __slots__ = ()
 
         def process_response(self, name: str, response: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-import snakepit_trio._pool.pool
+import snakepit_trio._pool.opening
 from snakepit_trio.state.store import MemoryStore
 from snakepit_trio.testing.memory import InMemory
 
@@ -163,7 +163,7 @@ async def a_pool_keeps_its_sessions_in_it(given: Stores) -> None:
 
 
 def _pool(store: Any) -> Any:
-    return snakepit_trio._pool.pool.open_pool(Tools, workers=1, launcher=InMemory(), store=store)
+    return snakepit_trio._pool.opening.open_pool(Tools, workers=1, launcher=InMemory(), store=store)
 
 
 def _seen(update: Any) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Unpack
 
 import trio
 
-import snakepit_trio._pool.pool
+import snakepit_trio._pool.opening
 from bridge_py import BaseAdapter
 from snakepit_trio._config.adapters import GrpcPython
 from snakepit_trio._config.config import Launcher, PoolConfig, Site
@@ -57,7 +57,7 @@ class Launchers:
         """A pool of a launcher, still to be opened."""
         target = GrpcPython(f"{self._find_tools}:{adapter.__qualname__}", adapter)
         settings: dict[str, Any] = {"workers": 1, **self._config, **config}
-        return snakepit_trio._pool.pool.open_pool(target, launcher=watched, **settings)
+        return snakepit_trio._pool.opening.open_pool(target, launcher=watched, **settings)
 
     def needs_processes(self, watched: Watched, why: str) -> None:
         """Leave the check out if the launcher runs workers in this process."""
@@ -147,8 +147,10 @@ class WatchedProcess:
         self.context: ConnectionContext | None = None
         self._inner = inner
         self._is_leaving = False
-        self._last_started = 0
+        self._last_started: int | None = 0
+        self.reap_seconds = inner.reap_seconds
         self.pid = inner.pid
+        self.node = inner.node
 
     def call_ids(self) -> list[int]:
         """The ids of the calls that the worker has."""
@@ -165,7 +167,7 @@ class WatchedProcess:
         return self._inner.last_words
 
     @property
-    def last_started(self) -> int:
+    def last_started(self) -> int | None:
         """Id of the last call that the worker has started. After the release, it is the last value before."""
         if not self._is_leaving:
             self._last_started = self._inner.last_started

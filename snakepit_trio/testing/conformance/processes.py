@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-import psutil
 import trio
 
+from snakepit_trio._processes.proc import ProcessStat, stat_of
 from snakepit_trio.errors import WorkerCrashed, WorkerStartError
 
 from .check import Rules, equal, raises, that
@@ -18,11 +19,14 @@ from .launchers import Launchers, Running, Watched, WatchedProcess
 from .tools import CannotStart, NeverReady
 
 rules: Rules[Launchers] = Rules()
+_Seen = tuple[int, ProcessStat | None]  # a pid, and what it named when it was seen
 
 _SUM: Final = {"a": 2, "b": 3}
 _CALLS: Final = 20
 _FATAL: Final = 10
 _GONE: Final = 2.0  # seconds after which a killed process must be gone
+_LONGEST_LOOK: Final = 5.0  # seconds until the host knows what a worker has started
+_LOOK_AGAIN: Final = 0.01
 
 
 @rules
@@ -62,6 +66,9 @@ async def last_started_is_the_last_call_that_has_started(given: Launchers) -> No
         nursery.start_soon(running)
         await running.begun.until_all()
         (call_id,) = process.call_ids()
+        with trio.move_on_after(_LONGEST_LOOK):  # a host sees another machine with a delay
+            while process.last_started != call_id:  # noqa: ASYNC110 - nothing reports it
+                await trio.sleep(_LOOK_AGAIN)
         equal(process.last_started, call_id, "last_started while a call runs")
         process.signal_group(signal.SIGKILL)
         await running.over("its worker got SIGKILL")
@@ -133,9 +140,9 @@ async def what_a_worker_started_dies_with_it(given: Launchers) -> None:
         with _ended_at_last() as started:
             async with given.pool_of(watched) as pool:
                 given.needs_this_machine(watched, "processes that tools start")
-                started.append(psutil.Process(await pool.execute("spawn")))
+                started.append(_seen(await pool.execute("spawn")))
                 await _killed(pool, watched.processes[0], signal.SIGKILL)
-                started.append(psutil.Process(await pool.execute("spawn")))
+                started.append(_seen(await pool.execute("spawn")))
                 await _is_gone(started[0], "a process that a killed worker had started")
             await _is_gone(started[1], "a process that a worker had started, after the pool")
 
@@ -210,20 +217,31 @@ async def _run_past_a_death(pool: Any, watched: Watched) -> tuple[int, dict[int,
 
 
 @contextlib.contextmanager
-def _ended_at_last() -> Iterator[list[psutil.Process]]:
+def _ended_at_last() -> Iterator[list[_Seen]]:
     """A list for processes. They are killed at the end of the block, in case the launcher has left them."""
-    started: list[psutil.Process] = []
+    started: list[_Seen] = []
     try:
         yield started
     finally:
         for process in started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+            if _lives(process):
+                os.kill(process[0], signal.SIGKILL)
 
 
-async def _is_gone(process: psutil.Process, what: str) -> None:
+def _seen(pid: int) -> _Seen:
+    return pid, stat_of(pid)
+
+
+def _lives(process: _Seen) -> bool:
+    """Whether a process still runs. Another one may have its pid by now."""
+    pid, then = process
+    now = stat_of(pid)
+    return now is not None and then is not None and now.started == then.started and now.state != "Z"
+
+
+async def _is_gone(process: _Seen, what: str) -> None:
     with trio.move_on_after(_GONE):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+        while _lives(process):  # noqa: ASYNC110 - it is no child of ours, so nothing tells of its end
             await trio.sleep(0.01)
         return
-    raise AssertionError(f"expected that {what} is gone, but pid {process.pid} runs")
+    raise AssertionError(f"expected that {what} is gone, but pid {process[0]} runs")

@@ -389,6 +389,7 @@ async def _rich(store: SessionStore, session_id: str) -> SessionView:
     await view.register_variable("y", "map", {"k": [1]})
     await view.add_dependency("y", "x")
     await view.store_program("p", {"step": 1})
+    await store.update_session(session_id, lambda session: session.hold("host", 3))
     return view
 
 
@@ -401,5 +402,6 @@ async def _are_equal(first: SessionView, second: SessionView, what: str) -> None
         equal(pairs[1], pairs[0], f"{what}: history of {name!r}")
     equal(await second.get_program("p"), await first.get_program("p"), f"{what}: a program")
     infos = [await view.info() for view in (first, second)]
-    facts = [(info.ttl, info.metadata, info.variables, info.programs) for info in infos]
-    equal(facts[1], facts[0], f"{what}: ttl, metadata, counts")
+    facts = [(info.ttl, info.metadata, info.variables, info.programs, info.epoch) for info in infos]
+    equal(facts[1], facts[0], f"{what}: ttl, metadata, counts, epoch")
+    equal(infos[0].epoch, 3, f"{what}: the epoch")

@@ -38,6 +38,7 @@ GROUPS = (
     "tools",
     "streams",
     "telemetry",
+    "standard",
     "leftovers",
     "workers",
     "theirs",

@@ -164,7 +164,7 @@ def telemetry_of_a_host(client: Client) -> None:
         assert "3" in client.fail("die")
         events.control(toggle=pb2.TelemetryToggle(enabled=True))
         crash(client, events)
-        events.control(filter=pb2.TelemetryEventFilter(deny=["worker.*"]))
+        events.control(filter=pb2.TelemetryEventFilter(deny=["worker.*", "call.*"]))
         assert "3" in client.fail("die")
         events.control(filter=crashes)
         crash(client, events)

@@ -488,8 +488,9 @@ class Frame(betterproto2.Message):
 
     number: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
     """
-    Microseconds left on CALL and STREAM (0: no limit), credit granted on CREDIT, pieces asked for on FETCH, the size
-    in bytes before compression on BUFFER (0: not compressed), any number on PING and PONG.
+    Microseconds left on CALL and STREAM (0: no limit), microseconds that the call took in its worker on RESULT, ERROR
+    and END (0: it is not said), credit granted on CREDIT, pieces asked for on FETCH, the size in bytes before
+    compression on BUFFER (0: not compressed), any number on PING and PONG.
     """
 
     body: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
@@ -520,6 +521,17 @@ class Frame(betterproto2.Message):
     segment: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
     """
     The name of its shared memory, by which the borrower makes sure that it has opened the right file.
+    """
+
+    trace: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    On CALL and STREAM: the W3C trace context, as `HEADER: VALUE` lines. On RESULT, ERROR and END: the traceparent of the
+    span that the worker has made of the call. Empty if there is none.
+    """
+
+    began: "int" = betterproto2.field(13, betterproto2.TYPE_FIXED64)
+    """
+    On RESULT, ERROR and END: when the call began in its worker, in nanoseconds of CLOCK_MONOTONIC. 0 if it is not said.
     """
 
 

@@ -1,0 +1,1 @@
+"""The dashboard of a pool: one page in a browser."""
